@@ -1,0 +1,49 @@
+# The commands of this project; `make help` lists them. Each prepares what it needs.
+.DEFAULT_GOAL := help
+SHELL := bash
+PYTHON ?= python3
+BIN := .venv/bin
+
+# The virtual environment, its packages by hash, and the Spark and Kafka jars by SHA-256.
+.venv/ready: requirements.lock pyproject.toml antenna_assets/stack/jars.lock.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; set PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m antenna_assets.stack.jars
+	@touch $@
+
+.PHONY: help setup demo test unit lint format up down lock
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/ready ## prepare the environment (the other commands do it by themselves)
+
+demo: .venv/ready ## from nothing to a checked result
+	$(BIN)/antenna demo
+
+test: .venv/ready ## all tests but the browser's
+	$(BIN)/python -m pytest
+
+unit: .venv/ready ## the tests that need no service
+	$(BIN)/python -m pytest -m 'not services'
+
+lint: .venv/ready ## format, lint and type checks
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/ready ## rewrite the code in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+up: .venv/ready ## start the embedded PostgreSQL and Kafka
+	$(BIN)/antenna up
+
+down: .venv/ready ## stop them
+	$(BIN)/antenna down
+
+lock: .venv/ready ## resolve the dependencies again into the lock files
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url \
+		--no-annotate --custom-compile-command 'make lock' pyproject.toml --output-file requirements.lock
+	$(BIN)/python -m antenna_assets.stack.jars --lock

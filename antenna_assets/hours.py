@@ -1,0 +1,102 @@
+"""Pure arithmetic on hours: partition key <-> UTC window <-> lake partition, and what the low watermark is.
+
+An hour is named by its first instant, a timezone-aware `datetime` in UTC. Nothing here reads a clock.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+
+HOUR = timedelta(hours=1)
+KEY_FORMAT = "%Y-%m-%d-%H:%M"
+"""Dagster's format of an hourly partition key, as `2026-11-22-10:00`."""
+
+LANDING_FORMAT = "%Y%m%d%H"
+"""The hour in the name of a landing folder, as `2026112210`."""
+
+
+class NotAnHour(ValueError):
+    """A text that should name an hour does not; the message says how one is written."""
+
+
+def hour_of(instant: datetime) -> datetime:
+    """The hour that an aware instant lies in."""
+    if instant.tzinfo is None:
+        raise NotAnHour(f"expected an instant with a time zone, found {instant.isoformat()}")
+    return instant.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+def hour_key(hour: datetime) -> str:
+    """The partition key of an hour."""
+    return hour.astimezone(UTC).strftime(KEY_FORMAT)
+
+
+def parse_hour(key: str) -> datetime:
+    """The hour that a canonical partition key names.
+
+    Dagster accepts `...-03:30` on an hourly definition and takes it for 04:00: here it is an error.
+    """
+    try:
+        hour = datetime.strptime(key, KEY_FORMAT).replace(tzinfo=UTC)
+    except ValueError:
+        hour = None
+    if hour is None or hour_key(hour) != key or hour.minute:
+        raise NotAnHour(f"expected an hour in UTC such as 2026-11-22-10:00, found {key!r}")
+    return hour
+
+
+def landing_hour(name: str) -> datetime:
+    """The hour in a landing folder's name, as `2026112210`."""
+    return datetime.strptime(name, LANDING_FORMAT).replace(tzinfo=UTC)
+
+
+def lake_partition(hour: datetime) -> dict[str, int]:
+    """The values of the lake's partition columns."""
+    return {"year": hour.year, "month": hour.month, "day": hour.day, "hour": hour.hour}
+
+
+def hours_between(first: datetime, end: datetime) -> list[datetime]:
+    """The hours from `first` on that begin before `end`."""
+    count = max(0, -((first - end) // HOUR))
+    return [first + number * HOUR for number in range(count)]
+
+
+def contiguous(hours: Iterable[datetime], longest: int) -> list[list[datetime]]:
+    """Group ascending hours into runs without a gap, each of at most `longest` hours."""
+    groups: list[list[datetime]] = []
+    for hour in hours:
+        if groups and len(groups[-1]) < longest and hour - groups[-1][-1] == HOUR:
+            groups[-1].append(hour)
+        else:
+            groups.append([hour])
+    return groups
+
+
+def low_watermark(
+    event_times: Mapping[int, datetime],
+    *,
+    lagging: Iterable[int],
+    now: datetime,
+    lateness: timedelta,
+    previous: datetime | None,
+) -> datetime | None:
+    """The instant before which no more on-time event is expected; None while nothing is known.
+
+    Args:
+        event_times: the largest accepted event time of each partition that has one.
+        lagging: the partitions that still have messages to read. They alone decide, and one of them without an
+            accepted event holds the watermark back.
+        now: the wall clock, which the watermark never passes.
+        lateness: how much later than the newest event an event may come and still be on time.
+        previous: the last watermark, below which it never falls.
+    """
+    lagging = set(lagging)
+    if lagging - event_times.keys() or not event_times:
+        return previous
+    oldest = min(event_times[partition] for partition in (lagging or event_times))
+    watermark = min(oldest, now) - lateness
+    return watermark if previous is None else max(previous, watermark)
+
+
+def closed_before(watermark: datetime) -> datetime:
+    """Every hour that begins before this instant has ended by the watermark: `closed_before(12:34) == 12:00`."""
+    return hour_of(watermark)

@@ -1,0 +1,138 @@
+"""Every setting of the system: its name, its default and its check.
+
+This is the only module that reads the environment. It knows nothing of running services: where the embedded
+ones listen is `stack.services`.
+"""
+
+import os
+import re
+from datetime import UTC, datetime, timedelta
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "ANTENNA_"
+HOUR = timedelta(hours=1)
+
+_UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
+_DURATION = re.compile(r"\s*(\d+)\s*(second|minute|hour|day)s?\s*")
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message says which, what was expected and what was found."""
+
+
+def duration(text: Any) -> timedelta:
+    """Read `5 minutes`, `1 hour` or `35 days`."""
+    if isinstance(text, timedelta):
+        return text
+    match = _DURATION.fullmatch(str(text).lower())
+    if match is None:
+        raise ValueError(f"expected a duration such as '5 minutes' or '35 days', found {text!r}")
+    return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+
+
+def duration_text(value: timedelta) -> str:
+    """The inverse of `duration`: the largest unit that fits, as `35 days`."""
+    seconds = int(value.total_seconds())
+    for unit, size in sorted(_UNITS.items(), key=lambda item: -item[1]):
+        if seconds % size == 0 and seconds >= size:
+            count = seconds // size
+            return f"{count} {unit}{'' if count == 1 else 's'}"
+    return "0 seconds"
+
+
+Duration = Annotated[timedelta, BeforeValidator(duration)]
+
+
+class Settings(BaseSettings):
+    """The settings in force. Unset or empty means the default; an unknown `ANTENNA_` variable is an error."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
+
+    home: Path = Field(Path(".antenna"), description="state directory of the embedded services and of Dagster")
+    postgres_url: str | None = Field(None, description="external PostgreSQL; unset: the embedded one")
+    kafka_bootstrap: str | None = Field(None, description="external Kafka brokers; unset: the embedded one")
+    topic: str = Field("devices", description="Kafka topic of the events")
+    lake: str | None = Field(None, description="path or URI of the lake; unset: `lake` in the state directory")
+    engine: Literal["duckdb", "spark"] = Field("duckdb", description="what runs the hourly transformations")
+    spark_master: str = Field("local[*]", description="master of the Spark engine")
+    spark_remote: str | None = Field(None, description="Spark Connect address of the Spark engine")
+    start: datetime = Field(datetime(2026, 1, 1, tzinfo=UTC), description="first hourly partition, UTC")
+    horizon: Duration = Field(timedelta(days=35), description="older events are rejected; landing is kept this long")
+    lateness: Duration = Field(timedelta(minutes=1), description="allowed lateness before an hour closes")
+    window: Duration = Field(timedelta(minutes=5), description="length of a live window; divides an hour")
+    trigger: Duration = Field(timedelta(0), description="time between micro-batches; 0: as soon as possible")
+
+    @field_validator("home")
+    @classmethod
+    def _absolute_home(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @field_validator("start")
+    @classmethod
+    def _start_is_an_hour_in_utc(cls, start: datetime) -> datetime:
+        start = start.replace(tzinfo=UTC) if start.tzinfo is None else start.astimezone(UTC)
+        if start != start.replace(minute=0, second=0, microsecond=0):
+            raise ValueError(f"expected a full hour in UTC, found {start.isoformat()}")
+        return start
+
+    @field_validator("window")
+    @classmethod
+    def _window_divides_an_hour(cls, window: timedelta) -> timedelta:
+        if not window or HOUR % window:
+            raise ValueError(f"expected a length that divides an hour, found {duration_text(window)}")
+        return window
+
+    @model_validator(mode="after")
+    def _one_spark(self) -> "Settings":
+        if self.spark_remote and "spark_master" in self.model_fields_set:
+            raise ValueError("set either ANTENNA_SPARK_MASTER or ANTENNA_SPARK_REMOTE, not both")
+        return self
+
+    @property
+    def lake_uri(self) -> str:
+        """The lake's root: an absolute path, or a URI as it was given."""
+        if self.lake is None:
+            return str(self.home / "lake")
+        return self.lake if "://" in self.lake else str(Path(self.lake).expanduser().absolute())
+
+    def exports(self) -> dict[str, str]:
+        """The settings that are set, as environment variables with their text."""
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        values["lake"] = self.lake_uri
+        if self.spark_remote:
+            del values["spark_master"]
+        return {
+            PREFIX + name.upper(): duration_text(value) if isinstance(value, timedelta) else
+            value.isoformat() if isinstance(value, datetime) else str(value)
+            for name, value in values.items()
+            if value is not None
+        }
+
+
+# Read by the fault injection of the tests; not a setting of the system.
+CRASH_AT = PREFIX + "CRASH_AT"
+
+
+def load_settings() -> Settings:
+    """Read the environment.
+
+    Raises:
+        SettingsError: a value does not fit, or a variable with our prefix is not one of ours.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | {CRASH_AT}
+    for name in os.environ:
+        if name.startswith(PREFIX) and name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
+            raise SettingsError(f"{name} is not a setting of this system; {hint}")
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = PREFIX + str(first["loc"][0]).upper() if first["loc"] else "settings"
+        raise SettingsError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from error
