@@ -6,6 +6,8 @@ An hour is named by its first instant, a timezone-aware `datetime` in UTC. Nothi
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 
+from antenna_assets.errors import AntennaError
+
 HOUR = timedelta(hours=1)
 KEY_FORMAT = "%Y-%m-%d-%H:%M"
 """Dagster's format of an hourly partition key, as `2026-11-22-10:00`."""
@@ -14,7 +16,7 @@ LANDING_FORMAT = "%Y%m%d%H"
 """The hour in the name of a landing folder, as `2026112210`."""
 
 
-class NotAnHour(ValueError):
+class NotAnHour(AntennaError):
     """A text that should name an hour does not; the message says how one is written."""
 
 
@@ -35,12 +37,13 @@ def parse_hour(key: str) -> datetime:
 
     Dagster accepts `...-03:30` on an hourly definition and takes it for 04:00: here it is an error.
     """
+    refusal = NotAnHour(f"expected an hour in UTC such as 2026-11-22-10:00, found {key!r}")
     try:
         hour = datetime.strptime(key, KEY_FORMAT).replace(tzinfo=UTC)
-    except ValueError:
-        hour = None
-    if hour is None or hour_key(hour) != key or hour.minute:
-        raise NotAnHour(f"expected an hour in UTC such as 2026-11-22-10:00, found {key!r}")
+    except ValueError as error:
+        raise refusal from error
+    if hour_key(hour) != key or hour.minute:
+        raise refusal
     return hour
 
 

@@ -57,7 +57,9 @@ LANDED = pa.schema([*EVENT, *COORDINATES])
 
 REJECTED = pa.schema(
     [
-        _column("value", pa.binary(), "the message as it was received; null if Kafka held none", nullable=True),
+        _column(
+            "value", pa.binary(), "the message as it was received; null if Kafka held none", nullable=True
+        ),
         _column("reason", pa.string(), f"why it was rejected: one of {', '.join(REASONS)}"),
         _column("detail", pa.string(), "what was found, for a reader", nullable=True),
         *COORDINATES,

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from antenna_assets.errors import AntennaError
+
 PREFIX = "ANTENNA_"
 HOUR = timedelta(hours=1)
 
@@ -21,7 +23,7 @@ _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 _DURATION = re.compile(r"\s*(\d+)\s*(second|minute|hour|day)s?\s*")
 
 
-class SettingsError(Exception):
+class SettingsError(AntennaError):
     """A setting is wrong; the message says which, what was expected and what was found."""
 
 
@@ -53,16 +55,22 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
 
-    home: Path = Field(Path(".antenna"), description="state directory of the embedded services and of Dagster")
+    home: Path = Field(
+        Path(".antenna"), description="state directory of the embedded services and of Dagster"
+    )
     postgres_url: str | None = Field(None, description="external PostgreSQL; unset: the embedded one")
     kafka_bootstrap: str | None = Field(None, description="external Kafka brokers; unset: the embedded one")
     topic: str = Field("devices", description="Kafka topic of the events")
-    lake: str | None = Field(None, description="path or URI of the lake; unset: `lake` in the state directory")
+    lake: str | None = Field(
+        None, description="path or URI of the lake; unset: `lake` in the state directory"
+    )
     engine: Literal["duckdb", "spark"] = Field("duckdb", description="what runs the hourly transformations")
     spark_master: str = Field("local[*]", description="master of the Spark engine")
     spark_remote: str | None = Field(None, description="Spark Connect address of the Spark engine")
     start: datetime = Field(datetime(2026, 1, 1, tzinfo=UTC), description="first hourly partition, UTC")
-    horizon: Duration = Field(timedelta(days=35), description="older events are rejected; landing is kept this long")
+    horizon: Duration = Field(
+        timedelta(days=35), description="older events are rejected; landing is kept this long"
+    )
     lateness: Duration = Field(timedelta(minutes=1), description="allowed lateness before an hour closes")
     window: Duration = Field(timedelta(minutes=5), description="length of a live window; divides an hour")
     trigger: Duration = Field(timedelta(0), description="time between micro-batches; 0: as soon as possible")
@@ -107,15 +115,14 @@ class Settings(BaseSettings):
         if self.spark_remote:
             del values["spark_master"]
         return {
-            PREFIX + name.upper(): duration_text(value) if isinstance(value, timedelta) else
-            value.isoformat() if isinstance(value, datetime) else str(value)
+            PREFIX + name.upper(): duration_text(value)
+            if isinstance(value, timedelta)
+            else value.isoformat()
+            if isinstance(value, datetime)
+            else str(value)
             for name, value in values.items()
             if value is not None
         }
-
-
-# Read by the fault injection of the tests; not a setting of the system.
-CRASH_AT = PREFIX + "CRASH_AT"
 
 
 def load_settings() -> Settings:
@@ -124,7 +131,7 @@ def load_settings() -> Settings:
     Raises:
         SettingsError: a value does not fit, or a variable with our prefix is not one of ours.
     """
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | {CRASH_AT}
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in os.environ:
         if name.startswith(PREFIX) and name not in known:
             close = get_close_matches(name, known, n=1)

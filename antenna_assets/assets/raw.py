@@ -1,0 +1,63 @@
+"""`raw_parquet`: the hour as it landed, in the lake. Here an hour's next generation is sealed."""
+
+from datetime import datetime
+
+import dagster as dg
+
+from antenna_assets.assets.report import Numbers, materialize_hours
+from antenna_assets.assets.sources import landing
+from antenna_assets.engines.contract import Dataset
+from antenna_assets.ledger import (
+    LedgerError,
+    Publication,
+    landed_files,
+    record_publication,
+    require_closed,
+    seal,
+)
+from antenna_assets.partitions import BACKFILL_POLICY, HOURS, hours_of
+from antenna_assets.resources import EngineResource, LakeResource, PostgresResource
+from antenna_assets.schema import LANDED, RAW_PARQUET
+from antenna_assets.transforms import transform
+
+
+@dg.asset(
+    partitions_def=HOURS, backfill_policy=BACKFILL_POLICY, deps=[landing], group_name="lake", kinds={"delta"}
+)
+def raw_parquet(
+    context: dg.AssetExecutionContext, postgres: PostgresResource, lake: LakeResource, engine: EngineResource
+) -> dg.MaterializeResult:
+    """One row for each event of the hour, as it was received. Key: kafka_partition and kafka_offset.
+
+    Times are UTC, bytes are bytes. Late events make a closed hour dirty; its next generation holds them.
+    """
+    tables = lake.open()
+    with postgres.connection() as connection, engine.open() as run:
+        require_closed(connection, hours_of(context))
+
+        def materialize(hour: datetime) -> Numbers:
+            generation = seal(connection, hour)
+            landed = Dataset(
+                [lake.landed_file(path) for path in landed_files(connection, generation)], LANDED
+            )
+            folder = tables.new_folder("raw_parquet", hour, generation.generation)
+            files = run.write(transform("raw_parquet"), {"landed": landed}, RAW_PARQUET, folder)
+            rows = sum(file.rows for file in files)
+            if rows != generation.rows:
+                raise LedgerError(
+                    f"expected {generation.rows} rows as the ledger says, found {rows} in the landed files"
+                )
+            tables.replace_hour("raw_parquet", hour, generation.generation, files)
+            publication = Publication(
+                "raw_parquet", hour, generation.generation, rows, generation.bytes, None, context.run_id
+            )
+            with connection.transaction():
+                record_publication(connection, publication)
+            return {
+                "rows": rows,
+                "bytes": generation.bytes,
+                "generation": generation.generation,
+                "files": len(files),
+            }
+
+        return materialize_hours(context, materialize)

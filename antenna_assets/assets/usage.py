@@ -1,0 +1,77 @@
+"""`enriched_usage`: the hour's events with what is known of their users, in the lake."""
+
+import tempfile
+from datetime import datetime
+from pathlib import Path
+
+import dagster as dg
+
+from antenna_assets.assets.raw import raw_parquet
+from antenna_assets.assets.report import Numbers, materialize_hours
+from antenna_assets.assets.sources import user_metadata
+from antenna_assets.engines.contract import Dataset
+from antenna_assets.ledger import LedgerError, Publication, read_generation, record_publication
+from antenna_assets.partitions import BACKFILL_POLICY, HOURS
+from antenna_assets.resources import EngineResource, LakeResource, PostgresResource
+from antenna_assets.schema import ENRICHED_USAGE, RAW_PARQUET, USERS
+from antenna_assets.serving import read_users
+from antenna_assets.transforms import transform
+
+USERS_VERSION = "users_version"
+"""Name under which the lake keeps, with an hour's files, the version of the users that they were joined with."""
+
+
+@dg.asset(
+    partitions_def=HOURS,
+    backfill_policy=BACKFILL_POLICY,
+    deps=[raw_parquet, user_metadata],
+    group_name="lake",
+    kinds={"delta"},
+)
+def enriched_usage(
+    context: dg.AssetExecutionContext, postgres: PostgresResource, lake: LakeResource, engine: EngineResource
+) -> dg.MaterializeResult:
+    """One row for each event of the hour, with the user's name, e-mail and quota. Key: kafka_partition and kafka_offset.
+
+    An event of an unknown user keeps its bytes and has null there. Times are UTC. Late events arrive with the hour's
+    next generation.
+    """
+    import pyarrow.parquet as pq
+
+    tables = lake.open()
+    with postgres.connection() as connection, engine.open() as run, tempfile.TemporaryDirectory() as scratch:
+        users = read_users(connection)
+        users_file = str(Path(scratch) / "users.parquet")
+        pq.write_table(users.users, users_file)
+
+        def materialize(hour: datetime) -> Numbers:
+            raw = tables.hour("raw_parquet", hour).published()
+            generation = read_generation(connection, hour, raw.generation)
+            folder = tables.new_folder("enriched_usage", hour, raw.generation)
+            inputs = {
+                "raw_parquet": Dataset(raw.files, RAW_PARQUET),
+                "user_metadata": Dataset([users_file], USERS),
+            }
+            files = run.write(transform("enriched_usage"), inputs, ENRICHED_USAGE, folder)
+            rows = sum(file.rows for file in files)
+            if rows != generation.rows:
+                raise LedgerError(
+                    f"expected {generation.rows} rows as in raw_parquet, found {rows} after the join"
+                )
+            tables.replace_hour(
+                "enriched_usage", hour, raw.generation, files, tags={USERS_VERSION: users.version}
+            )
+            publication = Publication(
+                "enriched_usage", hour, raw.generation, rows, generation.bytes, users.version, context.run_id
+            )
+            with connection.transaction():
+                record_publication(connection, publication)
+            return {
+                "rows": rows,
+                "bytes": generation.bytes,
+                "generation": raw.generation,
+                "users_version": users.version,
+                "files": len(files),
+            }
+
+        return materialize_hours(context, materialize)

@@ -1,0 +1,254 @@
+"""The `antenna` command: arguments in, one clear error out.
+
+What the commands do is elsewhere; here they are named, described and wired to the settings.
+"""
+
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from antenna_assets.errors import AntennaError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Hourly facts about mobile antennas: from Kafka to users over quota, every number with a proof.",
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def say(line: str) -> None:
+    """One line of progress, with the time in UTC."""
+    err.print(f"[dim]{datetime.now(UTC):%H:%M:%S}[/dim] {line}", markup=True)
+
+
+def main() -> None:
+    """Run the command line; an expected error is one sentence and exit code 1."""
+    try:
+        app()
+    except AntennaError as error:
+        err.print(f"[bold red]error:[/bold red] {error}", markup=True, soft_wrap=True)
+        sys.exit(1)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """An event that SIGTERM and Ctrl-C set; a second Ctrl-C ends the process at once."""
+    stop = threading.Event()
+
+    def handle(number: int, _frame: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _hour(text: str) -> datetime:
+    try:
+        hour = datetime.fromisoformat(text)
+    except ValueError:
+        hour = None
+    if hour is None or hour.tzinfo is None or (hour.minute, hour.second, hour.microsecond) != (0, 0, 0):
+        raise typer.BadParameter(
+            f"expected a full hour with a zone such as 2026-11-20T10:00:00Z, found {text!r}"
+        )
+    return hour.astimezone(UTC)
+
+
+@app.command()
+def up() -> None:
+    """Start the embedded PostgreSQL and Kafka under the state directory, and migrate. Again is harmless."""
+    from antenna_assets.settings import load_settings
+    from antenna_assets.start import start
+
+    services = start(load_settings(), say)
+    out.print(f"Kafka       {services.kafka_bootstrap}")
+    out.print("PostgreSQL  is up; `antenna env` prints its address and the other settings")
+
+
+@app.command()
+def down() -> None:
+    """Stop the embedded PostgreSQL and Kafka. Their data stays."""
+    from antenna_assets.settings import load_settings
+    from antenna_assets.stack import services
+
+    services.down(load_settings(), say)
+
+
+@app.command()
+def env() -> None:
+    """Print the settings in force as lines for `eval "$(antenna env)"`. They hold the database's password."""
+    from antenna_assets.settings import load_settings
+    from antenna_assets.start import environment
+
+    for name, value in environment(load_settings()).items():
+        sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
+
+
+@app.command()
+def simulate(
+    events: Annotated[int, typer.Option(min=0, help="Messages to send, of all kinds together.")],
+    start: Annotated[str, typer.Option(help="First hour, as 2026-11-20T10:00:00Z.")],
+    hours: Annotated[int, typer.Option(min=1, help="Hours to spread the events over.")],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same messages.")] = 0,
+    rate: Annotated[
+        float | None, typer.Option(min=1, help="Messages a second; as fast as possible if not given.")
+    ] = None,
+    late: Annotated[float, typer.Option(min=0, max=1, help="Share of events that arrive late.")] = 0.0,
+    malformed: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of messages that are no event.")
+    ] = 0.0,
+    future: Annotated[float, typer.Option(min=0, max=1, help="Share of events from the future.")] = 0.0,
+    unknown_users: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of events of unknown users.")
+    ] = 0.0,
+    users: Annotated[int, typer.Option(min=1, help="Number of users.")] = 20,
+    antennas: Annotated[int, typer.Option(min=1, help="Number of antennas.")] = 5,
+    answers: Annotated[
+        Path | None, typer.Option(help="Write the exact expected tables to this JSON file.")
+    ] = None,
+) -> None:
+    """Send simulated events to Kafka, every one of them acknowledged, and write the exact expected tables."""
+    from antenna_assets.settings import load_settings
+    from antenna_assets.simulator.run import simulate as run
+    from antenna_assets.simulator.scenario import Scenario
+
+    scenario = Scenario(
+        events=events,
+        seed=seed,
+        start=_hour(start),
+        hours=hours,
+        late=late,
+        malformed=malformed,
+        future=future,
+        unknown_users=unknown_users,
+        users=users,
+        antennas=antennas,
+    )
+    sent = run(load_settings(), scenario, rate=rate, answers=answers, say=say)
+    out.print(f"sent {sent:,} messages, all acknowledged" + (f"; answers in {answers}" if answers else ""))
+
+
+@app.command()
+def stream(
+    available_now: Annotated[
+        bool,
+        typer.Option(
+            "--available-now", help="Read to Kafka's present end, close what can be closed, and end."
+        ),
+    ] = False,
+) -> None:
+    """Run the streaming job: from Kafka to landed files, ledger and live tables. Stops on Ctrl-C and SIGTERM."""
+    from antenna_assets.settings import load_settings
+    from antenna_assets.stack.services import services
+    from antenna_assets.streaming.job import Stream
+
+    settings = load_settings()
+    found = services(settings)
+    with stop_on_signals() as stop:
+        job = Stream(
+            settings,
+            postgres_url=found.postgres_url,
+            kafka_bootstrap=found.kafka_bootstrap,
+            say=say,
+            stop=stop,
+        )
+        try:
+            if available_now:
+                job.read_available()
+            else:
+                job.run()
+        finally:
+            job.close()
+    say("stopped" if stop.is_set() else "everything is read")
+
+
+@app.command()
+def status() -> None:
+    """Show lag, open and closed hours, dirty hours, generations, and quarantine by reason."""
+    from antenna_assets.database import connect, require_migrated
+    from antenna_assets.settings import load_settings
+    from antenna_assets.stack.services import services
+    from antenna_assets.status import tables
+    from antenna_assets.streaming.broker import Broker
+
+    settings = load_settings()
+    found = services(settings)
+    with connect(found.postgres_url) as connection:
+        require_migrated(connection)
+        for table in tables(connection, Broker(found.kafka_bootstrap, settings.topic)):
+            out.print(table)
+
+
+@app.command()
+def check(
+    answers: Annotated[Path, typer.Option(help="File that `antenna simulate --answers` wrote.")],
+) -> None:
+    """Compare every table with the answers. Exit code 1, and the differences, if they differ."""
+    from antenna_assets.settings import load_settings
+    from antenna_assets.simulator.run import check as run
+
+    report = run(load_settings(), answers)
+    if report is not None:
+        out.print(report)
+        raise typer.Exit(1)
+    out.print("[green]all tables equal the answers[/green]", markup=True)
+
+
+@app.command()
+def doctor() -> None:
+    """Look at Java, jars, disk, ports and services, and say how to mend what is wrong."""
+    from rich.table import Table
+
+    from antenna_assets.settings import load_settings
+    from antenna_assets.stack.doctor import findings
+
+    table = Table("what", "", "found", "what to do")
+    failed = 0
+    for finding in findings(load_settings()):
+        failed += not finding.ok
+        mark = "[green]ok[/green]" if finding.ok else "[red]wrong[/red]"
+        table.add_row(finding.name, mark, finding.found, "" if finding.ok else finding.fix)
+    out.print(table)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    serve: Annotated[
+        bool,
+        typer.Option("--serve", help="Stay up: live events, the stream, and Dagster's UI on 127.0.0.1:3000."),
+    ] = False,
+) -> None:
+    """Run everything from nothing to a checked result: two hours of events through Kafka, Spark and Dagster."""
+    from antenna_assets.demo import run_demo, serve_demo
+    from antenna_assets.settings import load_settings
+
+    settings = load_settings()
+    run_demo(settings, out=out, say=say)
+    if serve:
+        with stop_on_signals() as stop:
+            serve_demo(settings, out=out, say=say, stop=stop)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""How PostgreSQL is opened and how its schema comes to be: connections, migrations and the seed.
+
+What the tables mean is not here: the ledger's are in `ledger.py`, those that people read in `serving.py`.
+"""
+
+import csv
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import urlencode
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+
+from antenna_assets.errors import AntennaError
+from antenna_assets.project_files import sql_folder
+
+# One lock for all migrations of a database, whoever runs them.
+_MIGRATION_LOCK = 0x616E74656E6E61
+
+
+class DatabaseError(AntennaError):
+    """PostgreSQL cannot be used; the message says where it was looked for and what to do."""
+
+
+def connect(url: str, *, application: str = "antenna") -> psycopg.Connection:
+    """Open a connection in autocommit mode whose time zone is UTC.
+
+    Raises:
+        DatabaseError: PostgreSQL does not answer within 5 seconds or refuses us. The message holds no password.
+    """
+    try:
+        return psycopg.connect(
+            url, autocommit=True, connect_timeout=5, application_name=application, options="-c timezone=UTC"
+        )
+    except psycopg.ProgrammingError as error:
+        raise DatabaseError(
+            "expected an address such as postgresql://user:password@host:5432/antenna in ANTENNA_POSTGRES_URL, "
+            "found one that PostgreSQL's client cannot read"
+        ) from error
+    except psycopg.OperationalError as error:
+        raise DatabaseError(
+            f"PostgreSQL at {_place(url)} cannot be used: {str(error).strip().splitlines()[-1]}; "
+            "start it with `antenna up`, or correct ANTENNA_POSTGRES_URL"
+        ) from error
+
+
+def _place(url: str) -> str:
+    parts = conninfo_to_dict(url)
+    return f"{parts.get('host', 'localhost')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
+
+
+def dagster_url(url: str) -> str:
+    """The same database with Dagster's own schema as the search path."""
+    return f"{url}{'&' if '?' in url else '?'}{urlencode({'options': '-c search_path=dagster'})}".replace(
+        "+", "%20"
+    )
+
+
+def migrate(connection: psycopg.Connection) -> list[str]:
+    """Apply the migrations and the seed that were not applied yet, each in one transaction; returns their names.
+
+    Raises:
+        DatabaseError: a migration that was applied has changed since.
+    """
+    applied_now = []
+    connection.execute("SELECT pg_advisory_lock(%s)", [_MIGRATION_LOCK])
+    try:
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS schema_migration "
+            "(name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
+        )
+        applied = dict(connection.execute("SELECT name, sha256 FROM schema_migration").fetchall())
+        for path in [
+            *sorted((sql_folder() / "migrations").glob("*.sql")),
+            sql_folder() / "seed" / "users.csv",
+        ]:
+            name = f"{path.parent.name}/{path.name}"
+            text = path.read_text(encoding="utf-8")
+            digest = sha256(text.encode()).hexdigest()
+            if name not in applied:
+                with connection.transaction():
+                    if path.suffix == ".csv":
+                        _insert_users(connection, path)
+                    else:
+                        connection.execute(text.encode())
+                    connection.execute(
+                        "INSERT INTO schema_migration (name, sha256) VALUES (%s, %s)", [name, digest]
+                    )
+                applied_now.append(name)
+            elif applied[name] != digest:
+                raise DatabaseError(
+                    f"{name} was changed after it was applied to this database; "
+                    "undo the change and write a new migration instead"
+                )
+    finally:
+        connection.execute("SELECT pg_advisory_unlock(%s)", [_MIGRATION_LOCK])
+    return applied_now
+
+
+def _insert_users(connection: psycopg.Connection, path: Path) -> None:
+    with path.open(encoding="utf-8", newline="") as file:
+        users = [(row["id"], row["name"], row["email"], int(row["quota"])) for row in csv.DictReader(file)]
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO user_metadata (id, name, email, quota) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            users,
+        )
+
+
+def require_migrated(connection: psycopg.Connection) -> None:
+    """Stop with a clear error if the schema is not there or is older than this package.
+
+    Raises:
+        DatabaseError: names the first migration that is missing.
+    """
+    exists = connection.execute("SELECT to_regclass('schema_migration') IS NOT NULL").fetchone()
+    known = set()
+    if exists and exists[0]:
+        known = {name for (name,) in connection.execute("SELECT name FROM schema_migration").fetchall()}
+    for path in sorted((sql_folder() / "migrations").glob("*.sql")):
+        if f"migrations/{path.name}" not in known:
+            raise DatabaseError(
+                f"the database lacks migration {path.name}; `antenna up` applies it, also to an external PostgreSQL"
+            )

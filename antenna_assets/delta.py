@@ -1,0 +1,196 @@
+"""One Delta table partitioned by hour: loading it, creating it, and committing on top of the version that was loaded.
+
+Which commit is allowed is decided in `lake.py`, the only user of this module.
+"""
+
+import json
+import os
+import posixpath
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+from antenna_assets.engines.contract import WrittenFile
+from antenna_assets.hours import lake_partition
+from antenna_assets.schema import HOUR_PARTITION
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+
+class LakeError(Exception):
+    """The lake cannot be read or written; the message says what to do."""
+
+
+class Conflict(Exception):
+    """Another writer committed after the version that this commit was checked against."""
+
+
+class HourlyTable:
+    """A Delta table and its columns. Hold `lock` while using what `newest` returns: it is one handle, kept up to date."""
+
+    def __init__(self, location: str, columns: pa.Schema) -> None:
+        self.location = location
+        self.lock = Lock()
+        self._columns = columns
+        self._local = "://" not in location
+        self._handle: DeltaTable | None = None
+
+    def newest(self) -> "DeltaTable | None":
+        """The table at its newest version; None if there is none yet."""
+        from deltalake import DeltaTable
+        from deltalake.exceptions import DeltaError, TableNotFoundError
+
+        if self._handle is not None:
+            try:
+                # Measured with 43,800 hours: 64 ms after a commit of others and 1 ms after none; a new load is 140 ms.
+                self._handle.update_incremental()
+                return self._handle
+            except (DeltaError, OSError):
+                self._handle = None  # Its log was cleaned up meanwhile.
+        with self.errors("read"):
+            try:
+                self._handle = DeltaTable(self.location)
+            except TableNotFoundError:
+                self._handle = None
+        return self._handle
+
+    def create(self) -> "DeltaTable":
+        """The table, made by this call or by another writer's at the same time."""
+        from deltalake import DeltaTable
+        from deltalake.exceptions import CommitFailedError
+        from deltalake.transaction import CommitProperties
+
+        partition = [pa.field(name, pa.int32(), nullable=False) for name in HOUR_PARTITION]
+        with self.errors("created"):
+            if self._local:
+                Path(self.location).mkdir(parents=True, exist_ok=True)
+            with suppress(CommitFailedError):  # Another writer made it.
+                DeltaTable.create(
+                    self.location,
+                    pa.schema([*self._columns, *partition]),
+                    mode="ignore",
+                    partition_by=list(HOUR_PARTITION),
+                    # Retries would let two creators both commit, the second over the first one's metadata.
+                    commit_properties=CommitProperties(max_commit_retries=0),
+                )
+        table = self.newest()
+        if table is None:
+            raise LakeError(
+                f"the table {self.location} is gone right after it was created; run the hour again"
+            )
+        return table
+
+    def replace(
+        self,
+        table: "DeltaTable",
+        hour: datetime,
+        files: Sequence[WrittenFile],
+        versions: Mapping[str, int],
+        metadata: Mapping[str, str | int],
+    ) -> int:
+        """Commit these files as the whole hour, on top of the very version that `table` has loaded.
+
+        Args:
+            versions: application transactions to set, by their key.
+            metadata: for the reader of the table's history.
+
+        Raises:
+            Conflict: `table` is no longer the newest version.
+        """
+        from deltalake import Transaction
+        from deltalake.exceptions import CommitFailedError
+        from deltalake.transaction import CommitProperties
+
+        partition = {name: str(value) for name, value in lake_partition(hour).items()}
+        with self.errors("written"):
+            try:
+                table.create_write_transaction(
+                    [self._addition(file, partition) for file in files],
+                    mode="overwrite",
+                    schema=table.schema(),
+                    partition_by=list(HOUR_PARTITION),
+                    partition_filters=[(name, "=", value) for name, value in partition.items()],
+                    commit_properties=CommitProperties(
+                        custom_metadata=dict(metadata),
+                        # Retries would move the commit onto a version that nobody has checked.
+                        max_commit_retries=0,
+                        app_transactions=[Transaction(key, version) for key, version in versions.items()],
+                    ),
+                )
+            except CommitFailedError as error:
+                raise Conflict(str(error)) from error
+            version = table.version() + 1
+            if self._local:
+                self._sync_commit(version)
+            return version
+
+    def files(self, table: "DeltaTable", hour: datetime) -> dict[str, int]:
+        """The hour's files, absolute, and their rows."""
+        from pyarrow import compute
+
+        actions = pa.table(table.get_add_actions(flatten=True))
+        if not actions.num_rows:
+            return {}
+        for name, value in lake_partition(hour).items():
+            actions = actions.filter(compute.equal(actions[f"partition.{name}"], value))
+        paths, rows = actions["path"].to_pylist(), actions["num_records"].to_pylist()
+        # Delta percent-encodes the paths of files; `file_uris` would encode the table's own as well.
+        return {posixpath.join(self.location, unquote(path)): n for path, n in zip(paths, rows, strict=True)}
+
+    def sweep(self, keep: timedelta) -> list[str]:
+        """Delete the files that no version of the last `keep` names; return their paths in the table."""
+        table = self.newest()
+        if table is None:
+            return []
+        with self.errors("swept"):
+            hours = keep // timedelta(hours=1)
+            return table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True)
+
+    @contextmanager
+    def errors(self, done: str) -> Iterator[None]:
+        """Turn a failure of deltalake into a `LakeError`, and forget the handle, whose state is in doubt."""
+        from deltalake.exceptions import DeltaError
+
+        try:
+            yield
+        except (DeltaError, OSError) as error:
+            self._handle = None
+            raise LakeError(
+                f"the table {self.location} cannot be {done}: {error};"
+                " check ANTENNA_LAKE, its permissions or credentials, and the free space"
+            ) from error
+
+    def _addition(self, file: WrittenFile, partition: Mapping[str, str]) -> "object":
+        from deltalake.transaction import AddAction
+
+        folder = self.location + "/"
+        if not file.path.startswith(folder):
+            raise ValueError(
+                f"expected a file in {folder}, found {file.path}; write into a folder from new_folder()"
+            )
+        return AddAction(
+            path=file.path.removeprefix(folder),  # deltalake percent-encodes it
+            size=file.size,
+            partition_values=partition,
+            modification_time=time.time_ns() // 10**6,
+            data_change=True,
+            stats=json.dumps({"numRecords": file.rows}),
+        )
+
+    def _sync_commit(self, version: int) -> None:
+        """deltalake does not sync, and what follows a publication is recorded elsewhere for good."""
+        log = Path(self.location, "_delta_log")
+        for path in (log / f"{version:020}.json", log):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)

@@ -1,0 +1,213 @@
+"""`antenna demo`: the whole line once, from nothing to a checked result, and then live if asked for.
+
+Every step is the one that a user would take; nothing is computed here.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+from rich.console import Console
+from rich.table import Table
+
+from antenna_assets.database import connect
+from antenna_assets.errors import AntennaError
+from antenna_assets.hours import HOUR, hour_key, hour_of
+from antenna_assets.settings import Settings
+from antenna_assets.start import environment, start
+
+EVENTS = 60_000
+HOURS = 2
+SEED = 20261123
+LIVE_RATE = 200
+Say = Callable[[str], None]
+
+
+class DemoFailed(AntennaError):
+    """A step of the demonstration did not give what it should."""
+
+
+def run_demo(settings: Settings, *, out: Console, say: Say) -> None:
+    """Send two closed hours of events, run what the sensor asks for, show the results and compare them.
+
+    Raises:
+        DemoFailed: a run failed, or a table is not what the answers say.
+    """
+    from antenna_assets.simulator.run import check, simulate
+    from antenna_assets.simulator.scenario import Scenario
+    from antenna_assets.streaming.job import Stream
+
+    began = time.monotonic()
+    found = start(settings, say)
+    first = _unused_hours(settings, found.postgres_url)
+    scenario = Scenario(
+        events=EVENTS, seed=SEED, start=first, hours=HOURS, late=0.02, malformed=0.005, unknown_users=0.01
+    )
+    answers = settings.home / "demo-answers.json"
+    # The definitions take two seconds to load and Spark takes five to start: meanwhile the events are sent.
+    with _environment(settings):
+        say(f"sending {EVENTS:,} events of {hour_key(first)} and the hour after it to Kafka")
+        simulate(settings, scenario, rate=None, answers=answers, say=say)
+        job = Stream(
+            settings,
+            postgres_url=found.postgres_url,
+            kafka_bootstrap=found.kafka_bootstrap,
+            say=say,
+            stop=threading.Event(),
+        )
+        job.read_available()
+        _run_what_the_sensor_asks_for(say)
+        job.close()
+    with connect(found.postgres_url, application="antenna demo") as connection:
+        for table in _results(connection, first):
+            out.print(table)
+    differences = check(settings, answers)
+    if differences is not None:
+        out.print(differences)
+        raise DemoFailed("the tables differ from the answers, see above")
+    out.print(f"[green]all tables equal the answers[/green] ({time.monotonic() - began:.0f} s)", markup=True)
+    out.print("Dagster's UI with live events: antenna demo --serve, then open http://127.0.0.1:3000")
+    out.print("What is going on: antenna status. The services keep running; stop them with: antenna down")
+
+
+def serve_demo(settings: Settings, *, out: Console, say: Say, stop: threading.Event) -> None:
+    """Run live events, the stream and Dagster's webserver and daemon until `stop` is set or one of them ends.
+
+    Raises:
+        DemoFailed: one of the processes ended by itself.
+    """
+    antenna = [sys.executable, "-m", "antenna_assets.cli"]
+    commands = {
+        "simulator": [sys.executable, "-m", "antenna_assets.simulator.live", "--rate", str(LIVE_RATE)],
+        "stream": [*antenna, "stream"],
+        "dagster": [
+            str(Path(sys.executable).with_name("dagster")),
+            *("dev", "--module-name", "antenna_assets.definitions", "--host", "127.0.0.1", "--port", "3000"),
+        ],
+    }
+    logs = settings.home / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        for name, command in commands.items():
+            with (logs / f"{name}.log").open("ab") as log:
+                processes[name] = subprocess.Popen(
+                    command,
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, **environment(settings)},
+                    start_new_session=True,
+                )
+        out.print("Dagster's UI: http://127.0.0.1:3000 (Ctrl-C stops everything; the services keep running)")
+        say(f"{LIVE_RATE} events a second; logs in {logs}")
+        while not stop.wait(1):
+            for name, process in processes.items():
+                if process.poll() is not None:
+                    raise DemoFailed(
+                        f"{name} ended with exit code {process.returncode}; see {logs / name}.log"
+                    )
+    finally:
+        for process in processes.values():
+            process.terminate()
+        for process in processes.values():
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _unused_hours(settings: Settings, postgres_url: str) -> datetime:
+    """The newest two hours that are over and of which the ledger has no rows yet, so that answers are exact."""
+    with connect(postgres_url) as connection:
+        used = {
+            hour for (hour,) in connection.execute("SELECT hour FROM ledger.hour WHERE rows > 0").fetchall()
+        }
+    first = hour_of(datetime.now(UTC) - settings.lateness) - HOURS * HOUR
+    while first >= max(settings.start, datetime.now(UTC) - settings.horizon + timedelta(days=1)):
+        if not used & {first + number * HOUR for number in range(HOURS)}:
+            return first
+        first -= HOUR
+    raise DemoFailed("every hour within the horizon has rows already; point ANTENNA_HOME to a new folder")
+
+
+@contextmanager
+def _environment(settings: Settings) -> Iterator[None]:
+    """The environment that `antenna env` prints, for Dagster's instance in this process."""
+    before = dict(os.environ)
+    os.environ.update(environment(settings))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _run_what_the_sensor_asks_for(say: Say) -> None:
+    """Tick the real sensor on the real instance, and execute its requests in this process."""
+    import dagster as dg
+
+    from antenna_assets.definitions import definitions
+    from antenna_assets.sensors import closed_hours
+
+    say("ticking the sensor")
+    repository = definitions.get_repository_def()
+    job = repository.get_job("hourly_usage")
+    with dg.DagsterInstance.get() as instance:
+        while True:
+            context = dg.build_sensor_context(
+                instance=instance, repository_def=repository, sensor_name=closed_hours.name
+            )
+            with context:
+                result = closed_hours.evaluate_tick(context)
+            if not result.run_requests:
+                say(f"the sensor has nothing more to ask for: {result.skip_message}")
+                return
+            for request in result.run_requests:
+                hours = request.partition_key or " to ".join(
+                    value for key, value in request.tags.items() if "partition_range" in key
+                )
+                say(f"running the six assets of {hours}")
+                run = job.execute_in_process(
+                    instance=instance,
+                    partition_key=request.partition_key,
+                    tags=request.tags,
+                    raise_on_error=False,
+                )
+                if not run.success:
+                    raise DemoFailed(f"run {run.run_id} of {hours} failed; its log above says why")
+
+
+def _results(connection: psycopg.Connection, first: datetime) -> Iterator[Table]:
+    hours = [first + number * HOUR for number in range(HOURS)]
+    shown = (
+        ("Bytes by antenna", "antenna_id", "sum_antenna_bytes", "bytes_agg_antenna_1h"),
+        ("Bytes by app", "app", "sum_app_bytes", "bytes_agg_app_1h"),
+    )
+    for title, key, value, name in shown:
+        table = Table("hour", key, "bytes", title=title)
+        query = psycopg.sql.SQL(
+            "SELECT date, {}, {} FROM {} WHERE date = ANY(%s) ORDER BY date, 3 DESC"
+        ).format(*map(psycopg.sql.Identifier, (key, value, name)))
+        for date, text, bytes_ in connection.execute(query, [hours]).fetchall():
+            table.add_row(hour_key(date), text, f"{bytes_:,}")
+        yield table
+    # By name: an e-mail is not for a screen.
+    table = Table("hour", "user", "bytes", "quota", "used", title="Users over quota")
+    rows = connection.execute(
+        "SELECT date, coalesce(name, over.id), sum_user_bytes, over.quota FROM users_over_quota_1h AS over"
+        " LEFT JOIN user_metadata USING (id) WHERE date = ANY(%s) ORDER BY date, sum_user_bytes::numeric / greatest(over.quota, 1) DESC",
+        [hours],
+    )
+    for date, name, bytes_, quota in rows.fetchall():
+        table.add_row(
+            hour_key(date), name, f"{bytes_:,}", f"{quota:,}", f"{bytes_ / quota:.0%}" if quota else "-"
+        )
+    yield table

@@ -1,0 +1,125 @@
+"""What every engine promises, and the checks of a result that all of them share.
+
+No engine is imported here, so that one machine needs only the engine that it uses.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+
+class EngineError(Exception):
+    """An engine could not run a SELECT, or its result is not what the schema says; nothing was written."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Parquet files that one input of a SELECT stands for; without files it is an empty table.
+
+    Columns are taken by name, as `schema` lists them; others in the files are not seen. Files are absolute paths or
+    URIs, taken literally: a `*` in a name is a `*`.
+    """
+
+    files: Sequence[str]
+    schema: pa.Schema
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    """A parquet file on its disk: full path or URI, number of rows, size in bytes."""
+
+    path: str
+    rows: int
+    size: int
+
+
+class Engine(Protocol):
+    """Runs one SELECT over named inputs. Safe to call from several threads."""
+
+    @property
+    def name(self) -> str:
+        """`duckdb` or `spark`."""
+        ...
+
+    def write(
+        self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema, target: str
+    ) -> list[WrittenFile]:
+        """Write the rows of a SELECT as zstd parquet files into a new folder; zero rows make no file and no folder.
+
+        On a local file system files and folders are synced before this returns. After an error the folder is gone.
+
+        Args:
+            sql: one SELECT that names the inputs as tables.
+            schema: the columns that it must return: names, order, types; a column not nullable must hold no null.
+            target: the folder, which must not exist yet; path or URI.
+
+        Raises:
+            EngineError: the SELECT fails, its result does not fit `schema`, or `target` cannot be written.
+        """
+        ...
+
+    def read(self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema) -> pa.Table:
+        """The rows of a SELECT, in no particular order, with exactly the columns and types of `schema`.
+
+        Raises:
+            EngineError: the SELECT fails or its result does not fit `schema`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what the engine holds. Again is harmless."""
+        ...
+
+
+def check_types(found: pa.Schema, expected: pa.Schema) -> None:
+    """Hold a result's names, order and types against the schema; nullability is for `check_nulls`.
+
+    Raises:
+        EngineError: they differ; the message names each difference.
+    """
+    if found.names != expected.names:
+        raise EngineError(f"expected the columns {', '.join(expected.names)}; found {', '.join(found.names)}")
+    wrong = [
+        f"{want.name}: expected {want.type}, found {have.type}"
+        for want, have in zip(expected, found, strict=True)
+        if want.type != _plain(have.type)
+    ]
+    if wrong:
+        raise EngineError("the SELECT's types are not the schema's; " + "; ".join(wrong))
+
+
+def check_nulls(nulls: Iterable[tuple[str, int]], expected: pa.Schema) -> None:
+    """Refuse nulls in columns that are not nullable, given the number of nulls of columns.
+
+    Raises:
+        EngineError: there are some; the message names the columns and counts.
+    """
+    wrong = [f"{name} ({count})" for name, count in nulls if count and not expected.field(name).nullable]
+    if wrong:
+        raise EngineError(
+            f"expected no null in columns that are not nullable; found some in {', '.join(wrong)}"
+        )
+
+
+def checked_table(table: pa.Table, expected: pa.Schema) -> pa.Table:
+    """A result as the schema says it, nullability and descriptions included.
+
+    Raises:
+        EngineError: its columns, types or nulls do not fit.
+    """
+    check_types(table.schema, expected)
+    check_nulls(zip(table.schema.names, (c.null_count for c in table.columns), strict=True), expected)
+    return table.cast(expected)
+
+
+def _plain(type_: pa.DataType) -> pa.DataType:
+    """The type without what only concerns its layout in memory, or the spelling of UTC."""
+    if pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
+        return pa.string()
+    if pa.types.is_large_binary(type_) or pa.types.is_binary_view(type_):
+        return pa.binary()
+    if pa.types.is_timestamp(type_) and type_.tz == "Etc/UTC":
+        return pa.timestamp(type_.unit, tz="UTC")
+    return type_

@@ -1,0 +1,166 @@
+"""The embedded engine: DuckDB in this process, spilling to disk beyond its memory limit.
+
+It keeps no data between calls and downloads no extension. What to compute is the caller's SQL.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from antenna_assets.engines.contract import (
+    Dataset,
+    EngineError,
+    WrittenFile,
+    check_nulls,
+    check_types,
+    checked_table,
+)
+from antenna_assets.engines.output import is_local, new_folder
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+MAX_FILE_SIZE = 512 * 2**20
+"""Bytes after which the next file is begun, so that a big hour can be read by many workers."""
+
+
+class DuckDBEngine:
+    """One in-memory database, whose memory limit all calls share, and a connection for each call.
+
+    Args:
+        threads: how many DuckDB may use; None: one per core.
+        memory_limit: as DuckDB writes it, `2GB`; None: 80 % of the machine's memory.
+        temp_directory: where to spill; None: the system's folder for temporary files. Each engine makes its own
+            folder in it, since the spill files of two databases have the same names.
+    """
+
+    name = "duckdb"
+
+    def __init__(
+        self, threads: int | None = None, memory_limit: str | None = None, temp_directory: str | None = None
+    ) -> None:
+        self._options: dict[str, Any] = {
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            # Or a table that is missing would be looked for among this module's variables.
+            "python_enable_replacements": False,
+            # The order of rows means nothing here, and keeping it costs memory.
+            "preserve_insertion_order": False,
+        }
+        if threads is not None:
+            self._options["threads"] = threads
+        if memory_limit is not None:
+            self._options["memory_limit"] = memory_limit
+        self._spill_in = temp_directory
+        self._lock = Lock()
+        self._database: DuckDBPyConnection | None = None
+        self._spill: tempfile.TemporaryDirectory[str] | None = None
+        self._closed = False
+
+    def write(
+        self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema, target: str
+    ) -> list[WrittenFile]:
+        """See `Engine.write`."""
+        with self._connection(inputs, target) as connection, new_folder(target):
+            check_types(connection.sql(sql).limit(0).to_arrow_table().schema, schema)
+            written = connection.execute(
+                f"COPY ({sql}\n) TO {_quoted(target)} (FORMAT parquet, COMPRESSION zstd, RETURN_STATS,"
+                f" FILE_SIZE_BYTES {MAX_FILE_SIZE}, FILENAME_PATTERN 'part-{{i}}')"
+            ).fetchall()
+            files = []
+            for path, rows, size, _, statistics, *_ in written:
+                nulls = [(name.strip('"'), int(of["null_count"])) for name, of in statistics.items()]
+                check_nulls(nulls, schema)
+                if rows:
+                    files.append(WrittenFile(path, rows, size))
+                elif is_local(path):
+                    Path(path).unlink()
+            return files
+
+    def read(self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema) -> pa.Table:
+        """See `Engine.read`."""
+        with self._connection(inputs) as connection:
+            return checked_table(connection.sql(sql).to_arrow_table(), schema)
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        with self._lock:
+            self._closed = True
+            if self._database is not None and self._spill is not None:
+                self._database.close()
+                self._spill.cleanup()
+                self._database = self._spill = None
+
+    @contextmanager
+    def _connection(self, inputs: Mapping[str, Dataset], *targets: str) -> "Iterator[DuckDBPyConnection]":
+        """A connection that sees the inputs under their names; no other call sees them."""
+        import duckdb
+
+        try:
+            with self._cursor(
+                [*targets, *(file for dataset in inputs.values() for file in dataset.files)]
+            ) as connection:
+                connection.execute("SET TimeZone = 'UTC'")
+                for name, dataset in inputs.items():
+                    _define(connection, name, dataset)
+                yield connection
+        except (duckdb.Error, OSError) as error:
+            raise EngineError(f"DuckDB: {error}") from error
+
+    def _cursor(self, places: list[str]) -> "DuckDBPyConnection":
+        import duckdb
+
+        with self._lock:
+            if self._closed:
+                raise EngineError("this engine was closed; make a new one")
+            if self._database is None:
+                if self._spill_in is not None:
+                    Path(self._spill_in).mkdir(parents=True, exist_ok=True)
+                self._spill = tempfile.TemporaryDirectory(prefix="antenna-duckdb-", dir=self._spill_in)
+                self._database = duckdb.connect(
+                    ":memory:", config={**self._options, "temp_directory": self._spill.name}
+                )
+            for scheme in {place.split("://")[0] for place in places if not is_local(place)}:
+                if not self._database.filesystem_is_registered(scheme):
+                    self._database.register_filesystem(_filesystem(scheme))
+            return self._database.cursor()
+
+
+def _define(connection: "DuckDBPyConnection", name: str, dataset: Dataset) -> None:
+    if not dataset.files:
+        connection.register(name, dataset.schema.empty_table())
+        return
+    columns = ", ".join(_identifier(column) for column in dataset.schema.names)
+    files = ", ".join(_quoted(_literal(file)) for file in dataset.files)
+    # A view takes no parameters, hence the quoted names.
+    connection.execute(
+        f"CREATE TEMP VIEW {_identifier(name)} AS SELECT {columns} FROM read_parquet([{files}], hive_partitioning = false)"  # noqa: S608
+    )
+
+
+def _filesystem(scheme: str) -> Any:
+    """An object store through fsspec, which needs none of DuckDB's extensions."""
+    import fsspec  # type: ignore[import-untyped]
+
+    try:
+        return fsspec.filesystem(scheme)
+    except (ImportError, ValueError) as error:
+        raise EngineError(f"DuckDB reads {scheme}:// through fsspec: {error}") from error
+
+
+def _identifier(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _literal(path: str) -> str:
+    """The pattern that matches this path alone."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in path)

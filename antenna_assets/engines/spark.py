@@ -1,0 +1,142 @@
+"""The distributed engine: Spark SQL on whatever master, or Spark Connect server, the session given to it has.
+
+Only the DataFrame and SQL interfaces are used, since Spark Connect has no JVM to reach into. How a session is made,
+and what stops it, is not here.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from threading import Lock
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pyarrow as pa
+
+from antenna_assets.engines.contract import (
+    Dataset,
+    EngineError,
+    WrittenFile,
+    check_nulls,
+    check_types,
+    checked_table,
+)
+from antenna_assets.engines.output import is_local, new_folder
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+SESSION = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.ansi.enabled": "true",
+    # The default is INT96, which other readers take for nanoseconds.
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.sql.adaptive.enabled": "true",
+    # A result is cut by size alone, not into a part per core. 256 MB in a shuffle are about 120 MB of zstd parquet.
+    "spark.sql.adaptive.advisoryPartitionSizeInBytes": "256MB",
+    "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
+}
+"""What this engine needs of its session, set at its first use."""
+
+
+class SparkEngine:
+    """Runs on the session that `session_factory` returns, which is asked once, at the first use."""
+
+    name = "spark"
+
+    def __init__(self, session_factory: "Callable[[], SparkSession]") -> None:
+        self._factory = session_factory
+        self._lock = Lock()
+        self._started: SparkSession | None = None
+        self._closed = False
+
+    def write(
+        self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema, target: str
+    ) -> list[WrittenFile]:
+        """See `Engine.write`."""
+        with new_folder(target), self._result(sql, inputs, schema) as result:
+            writer = result.hint("rebalance").write.mode("append").option("compression", "zstd")
+            writer.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", "false").parquet(target)
+            return _written(target, schema)
+
+    def read(self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema) -> pa.Table:
+        """See `Engine.read`."""
+        with self._result(sql, inputs, schema) as result:
+            return checked_table(result.toArrow(), schema)
+
+    def close(self) -> None:
+        """Refuse further calls. The session is its maker's to stop: others may use it."""
+        with self._lock:
+            self._closed = True
+            self._started = None
+
+    def _session(self) -> "SparkSession":
+        with self._lock:
+            if self._closed:
+                raise EngineError("this engine was closed; make a new one")
+            if self._started is None:
+                self._started = self._factory()
+                for key, value in SESSION.items():
+                    self._started.conf.set(key, value)
+            return self._started
+
+    @contextmanager
+    def _result(self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema) -> "Iterator[DataFrame]":
+        """The SELECT's rows, still to be computed."""
+        from py4j.protocol import Py4JError  # type: ignore[import-untyped]
+        from pyspark.errors import PySparkException
+        from pyspark.sql.pandas.types import to_arrow_schema
+
+        session = self._session()
+        # Temporary views belong to the whole session: concurrent calls need names of their own. The CTE gives each
+        # view the name that the SELECT knows it by.
+        views = {name: f"{name}_{uuid4().hex}" for name in inputs}
+        named = ", ".join(f"`{name}` AS (TABLE `{view}`)" for name, view in views.items())
+        try:
+            try:
+                for name, view in views.items():
+                    _dataframe(session, inputs[name]).createOrReplaceTempView(view)
+                result = session.sql(f"WITH {named} SELECT * FROM (\n{sql}\n)" if views else sql)  # noqa: S608
+                check_types(to_arrow_schema(result.schema, timezone="UTC"), schema)
+                yield result
+            finally:
+                for view in views.values():
+                    session.catalog.dropTempView(view)
+        except (PySparkException, Py4JError) as error:
+            raise EngineError(f"Spark: {error}") from error
+
+
+def _dataframe(session: "SparkSession", dataset: Dataset) -> "DataFrame":
+    from pyspark.sql.pandas.types import from_arrow_schema
+
+    if not dataset.files:
+        return session.createDataFrame([], from_arrow_schema(dataset.schema, prefer_timestamp_ntz=True))
+    files = [_literal(file) for file in dataset.files]
+    return session.read.parquet(*files).select(*(f"`{name}`" for name in dataset.schema.names))
+
+
+def _literal(path: str) -> str:
+    """The Hadoop pattern that matches this path alone."""
+    return "".join(f"\\{letter}" if letter in "*?[]{}\\" else letter for letter in path)
+
+
+def _written(target: str, schema: pa.Schema) -> list[WrittenFile]:
+    """The result's files with rows, by their footers; those without are deleted."""
+    from pyarrow import fs
+    from pyarrow.parquet import read_metadata
+
+    filesystem, folder = fs.LocalFileSystem(), target
+    if not is_local(target):
+        filesystem, folder = fs.FileSystem.from_uri(target)
+    written = []
+    for file in filesystem.get_file_info(fs.FileSelector(folder)):
+        if not file.path.endswith(".parquet") or file.base_name.startswith("."):
+            continue
+        footer = read_metadata(file.path, filesystem=filesystem)
+        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+        columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+        check_nulls(((column.path_in_schema, column.statistics.null_count) for column in columns), schema)
+        if footer.num_rows:
+            written.append(WrittenFile(f"{target}/{file.base_name}", footer.num_rows, file.size))
+        else:
+            filesystem.delete_file(file.path)
+    return written

@@ -1,0 +1,199 @@
+"""The lake: the files of an hour at a generation, and the one way to replace them.
+
+Only this module commits to the lake; it reads and writes no rows, which is the engines' work. How Delta does it is
+in `delta.py`, and the columns of the tables are in `schema.py`.
+"""
+
+import posixpath
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+from uuid import uuid4
+
+from antenna_assets.delta import Conflict, HourlyTable, LakeError
+from antenna_assets.engines.contract import WrittenFile
+from antenna_assets.hours import hour_key, lake_partition
+from antenna_assets.schema import LAKE_TABLES
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+__all__ = ["TAGS", "HourSnapshot", "Lake", "LakeBusy", "LakeError", "Superseded"]
+
+TAGS = ("users_version",)
+"""The versions that an hour can carry beside its generation. Delta lists no keys, so they are named here."""
+
+ATTEMPTS = 60
+"""Commits of other writers that a replacement gives way to before it gives up: about 20 s of waiting in all."""
+
+_NO_TAG = -1
+
+
+class LakeBusy(LakeError):
+    """Other writers committed before us too many times in a row."""
+
+
+class Superseded(Exception):
+    """The hour holds a newer generation than the one to be published, `newest`. Nothing was changed."""
+
+    def __init__(self, table: str, hour: datetime, generation: int, newest: int) -> None:
+        super().__init__(
+            f"{table} of {hour_key(hour)} holds generation {newest};"
+            f" the older generation {generation} was not published"
+        )
+        self.newest = newest
+
+
+@dataclass(frozen=True)
+class HourSnapshot:
+    """An hour of a table as one version of the table has it.
+
+    Attributes:
+        generation: None if the hour was never published.
+        files: absolute paths or URIs.
+        rows: of all files.
+        tags: those of `TAGS` that were published with this generation.
+        version: the Delta version; -1 while the table does not exist.
+    """
+
+    generation: int | None
+    files: list[str]
+    rows: int
+    tags: dict[str, int]
+    version: int
+
+
+class Lake:
+    """The Delta tables under a root: a path, or a URI whose credentials deltalake finds by itself.
+
+    Safe to use from several threads and processes.
+
+    Raises:
+        LakeError: deltalake cannot use such a root.
+    """
+
+    def __init__(self, root: str) -> None:
+        if root.startswith("file://"):
+            root = unquote(urlsplit(root).path)
+        if "://" in root:
+            self.root = root.rstrip("/")
+        elif "%" in root:
+            # deltalake 1.6.6 writes to the path as it is and reads from the decoded one.
+            raise LakeError(f"the lake's path must not contain %, found {root}; use another folder")
+        else:
+            self.root = str(Path(root).absolute())
+        self._tables = {
+            name: HourlyTable(self.location(name), columns) for name, columns in LAKE_TABLES.items()
+        }
+
+    def location(self, table: str) -> str:
+        """Path or URI of a table."""
+        return posixpath.join(self.root, table)
+
+    def new_folder(self, table: str, hour: datetime, generation: int) -> str:
+        """Name a folder for the files of one attempt at an hour. It is not made here, and never named twice."""
+        partition = "/".join(f"{name}={value}" for name, value in lake_partition(hour).items())
+        return posixpath.join(self.location(table), partition, f"g{generation}-{uuid4().hex}")
+
+    def hour(self, table: str, hour: datetime) -> HourSnapshot:
+        """What the newest version of a table holds of an hour.
+
+        Raises:
+            LakeError: the table cannot be read.
+        """
+        delta = self._tables[table]
+        with delta.lock:
+            newest = delta.newest()
+            if newest is None:
+                return HourSnapshot(None, [], 0, {}, -1)
+            with delta.errors("read"):
+                generation = newest.transaction_version(hour_key(hour))
+                files = delta.files(newest, hour)
+                tags = {} if generation is None else _tags(newest, hour)
+                return HourSnapshot(generation, list(files), sum(files.values()), tags, newest.version())
+
+    def replace_hour(
+        self,
+        table: str,
+        hour: datetime,
+        generation: int,
+        files: Sequence[WrittenFile],
+        *,
+        tags: Mapping[str, int] | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> int:
+        """Make these files, and no others, the table's hour. Without files the hour is published as empty.
+
+        The fence: the generation is compared on a loaded version, and the commit succeeds only on top of that version.
+
+        Args:
+            files: complete and synced, in a folder from `new_folder`.
+            tags: versions to keep with the hour, of `TAGS`; those of an earlier publication are dropped.
+            metadata: for the reader of the table's history.
+
+        Returns:
+            The Delta version of the commit.
+
+        Raises:
+            Superseded: the hour holds a newer generation.
+            LakeBusy: other writers were faster `ATTEMPTS` times.
+            LakeError: the table cannot be written.
+        """
+        given = dict(tags or {})
+        if unknown := given.keys() - set(TAGS):
+            raise ValueError(f"expected tags of {', '.join(TAGS)}; found {', '.join(sorted(unknown))}")
+        key = hour_key(hour)
+        history: dict[str, str | int] = {"hour": key, "generation": generation, **(metadata or {})}
+        delta = self._tables[table]
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(random.uniform(0, min(0.7, 0.01 * 2**attempt)))
+            with delta.lock:
+                loaded = delta.newest() or delta.create()
+                with delta.errors("read"):
+                    newest = loaded.transaction_version(key)
+                    if newest is not None and newest > generation:
+                        raise Superseded(table, hour, generation, newest)
+                    # A commit can be stored and still be reported as failed: then these very files are there.
+                    if (
+                        attempt
+                        and files
+                        and delta.files(loaded, hour).keys() == {file.path for file in files}
+                    ):
+                        return loaded.version()
+                    versions = {key: generation}
+                    for tag in given.keys() | _tags(loaded, hour).keys():
+                        versions[f"{key}/{tag}"] = given.get(tag, _NO_TAG)
+                try:
+                    return delta.replace(loaded, hour, files, versions, history)
+                except Conflict:
+                    continue
+        raise LakeBusy(
+            f"{table} of {key}: other writers committed first {ATTEMPTS} times; run the hour again"
+        )
+
+    def sweep(self, table: str, keep: timedelta = timedelta(days=7)) -> list[str]:
+        """Delete the files that no version of the last `keep` names, those of attempts that never committed included.
+
+        Args:
+            keep: longer than the longest run, whose files are not committed yet, and than the longest reader.
+
+        Returns:
+            The paths of the deleted files within the table.
+
+        Raises:
+            LakeError: the table cannot be read or its files cannot be deleted.
+        """
+        delta = self._tables[table]
+        with delta.lock:
+            return delta.sweep(keep)
+
+
+def _tags(table: "DeltaTable", hour: datetime) -> dict[str, int]:
+    found = {tag: table.transaction_version(f"{hour_key(hour)}/{tag}") for tag in TAGS}
+    return {tag: version for tag, version in found.items() if version is not None and version != _NO_TAG}

@@ -1,0 +1,203 @@
+"""The ledger: what was read from Kafka, where it landed, and the generations and publications of each hour.
+
+Functions take an open connection in autocommit mode. The stream's own transaction, which writes offsets, files and
+live sums together, is `streaming.commit`; nothing here writes to a table that people read.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+from psycopg.rows import class_row
+
+from antenna_assets.errors import AntennaError
+from antenna_assets.hours import hour_key
+from antenna_assets.schema import ASSETS
+
+
+class LedgerError(AntennaError):
+    """The ledger does not allow what was asked for; the message says what it holds."""
+
+
+class HourNotClosed(LedgerError):
+    """The hour is still open, or nothing is known of it."""
+
+
+class Superseded(Exception):
+    """A newer generation of the hour is published already: there is nothing to do."""
+
+    def __init__(self, asset: str, hour: datetime, generation: int) -> None:
+        super().__init__(
+            f"{asset} {hour_key(hour)}: a generation newer than {generation} is published already"
+        )
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A snapshot of an hour: its landed files of all batches up to `up_to_batch`."""
+
+    hour: datetime
+    generation: int
+    up_to_batch: int
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Publication:
+    """One publication of an hour by an asset. `users_version` is None where no user was looked up."""
+
+    asset: str
+    hour: datetime
+    generation: int
+    rows: int
+    bytes: int
+    users_version: int | None
+    run_id: str
+
+
+@dataclass(frozen=True)
+class HourToPublish:
+    """A closed hour that has rows beyond its newest generation, or whose assets are not all at it."""
+
+    hour: datetime
+    up_to_batch: int
+    generation: int
+
+
+def committed_offsets(
+    connection: psycopg.Connection, topic_id: str, partitions: Iterable[int]
+) -> dict[int, int]:
+    """The offset to read next, of each partition that was read before."""
+    # One index look-up a partition, however many batches there were.
+    rows = connection.execute(
+        "SELECT partition, until_offset FROM unnest(%s::int[]) AS asked (partition) CROSS JOIN LATERAL ("
+        "  SELECT until_offset FROM ledger.batch_offset AS o"
+        "  WHERE o.topic_id = %s AND o.partition = asked.partition ORDER BY until_offset DESC LIMIT 1"
+        ") AS newest",
+        [list(partitions), topic_id],
+    )
+    return dict(rows.fetchall())
+
+
+def require_closed(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
+    """Stop unless each of the hours is closed.
+
+    Raises:
+        HourNotClosed: names the first that is not.
+    """
+    rows = connection.execute(
+        "SELECT hour, closed_at IS NOT NULL FROM ledger.hour WHERE hour = ANY(%s)", [list(hours)]
+    ).fetchall()
+    closed = dict(rows)
+    for hour in hours:
+        if not closed.get(hour):
+            raise HourNotClosed(
+                f"hour {hour_key(hour)} is {'still open' if hour in closed else 'not known to the ledger'}: only a "
+                "closed hour has results; `antenna status` lists the closed ones"
+            )
+
+
+def seal(connection: psycopg.Connection, hour: datetime) -> Generation:
+    """The hour's newest generation, after sealing the next one if landed files reach beyond it.
+
+    Raises:
+        HourNotClosed: the hour is open or unknown.
+    """
+    with connection.transaction():
+        row = connection.execute(
+            "SELECT closed_at IS NOT NULL, generation, rows FROM ledger.hour WHERE hour = %s FOR UPDATE",
+            [hour],
+        ).fetchone()
+        if row is None or not row[0]:
+            raise HourNotClosed(f"hour {hour_key(hour)} is not closed")
+        _, generation, rows = row
+        newest = read_generation(connection, hour, generation) if generation else None
+        if newest is None or newest.rows < rows:
+            generation += 1
+            connection.execute(
+                "INSERT INTO ledger.hour_generation (hour, generation, up_to_batch, rows, bytes)"
+                " SELECT %s, %s, coalesce(max(batch), 0), coalesce(sum(rows), 0), coalesce(sum(bytes), 0)"
+                " FROM ledger.file WHERE kind = 'landed' AND hour = %s",
+                [hour, generation, hour],
+            )
+            connection.execute("UPDATE ledger.hour SET generation = %s WHERE hour = %s", [generation, hour])
+        return (
+            newest
+            if newest and newest.generation == generation
+            else read_generation(connection, hour, generation)
+        )
+
+
+def read_generation(connection: psycopg.Connection, hour: datetime, generation: int) -> Generation:
+    """A generation that was sealed before.
+
+    Raises:
+        LedgerError: it was not.
+    """
+    with connection.cursor(row_factory=class_row(Generation)) as cursor:
+        found = cursor.execute(
+            "SELECT hour, generation, up_to_batch, rows, bytes FROM ledger.hour_generation"
+            " WHERE hour = %s AND generation = %s",
+            [hour, generation],
+        ).fetchone()
+    if found is None:
+        raise LedgerError(
+            f"the ledger names generation {generation} of {hour_key(hour)} but does not hold it"
+        )
+    return found
+
+
+def landed_files(connection: psycopg.Connection, generation: Generation) -> list[str]:
+    """Paths of the generation's files, relative to the lake's root."""
+    rows = connection.execute(
+        "SELECT path FROM ledger.file WHERE kind = 'landed' AND hour = %s AND batch <= %s ORDER BY batch, path",
+        [generation.hour, generation.up_to_batch],
+    )
+    return [path for (path,) in rows.fetchall()]
+
+
+def record_publication(connection: psycopg.Connection, publication: Publication) -> None:
+    """Write the publication's row and move its head, in the caller's transaction. The head's row is the fence.
+
+    Raises:
+        Superseded: a newer generation of the hour is published.
+    """
+    fence = connection.execute(
+        "INSERT INTO ledger.publication_head AS head (asset, hour, generation) VALUES (%s, %s, %s)"
+        " ON CONFLICT (asset, hour) DO UPDATE SET generation = excluded.generation"
+        " WHERE head.generation <= excluded.generation RETURNING generation",
+        [publication.asset, publication.hour, publication.generation],
+    ).fetchone()
+    if fence is None:
+        raise Superseded(publication.asset, publication.hour, publication.generation)
+    connection.execute(
+        "INSERT INTO ledger.publication (asset, hour, generation, rows, bytes, users_version, run_id)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s)",
+        [
+            publication.asset,
+            publication.hour,
+            publication.generation,
+            publication.rows,
+            publication.bytes,
+            publication.users_version,
+            publication.run_id,
+        ],
+    )
+
+
+def hours_to_publish(connection: psycopg.Connection, *, limit: int) -> list[HourToPublish]:
+    """Closed hours that are dirty or not wholly published, oldest first."""
+    with connection.cursor(row_factory=class_row(HourToPublish)) as cursor:
+        return cursor.execute(
+            "SELECT hour.hour, hour.generation,"
+            "  (SELECT coalesce(max(batch), 0) FROM ledger.file WHERE file.hour = hour.hour) AS up_to_batch"
+            " FROM ledger.hour LEFT JOIN ledger.hour_generation USING (hour, generation)"
+            " WHERE hour.closed_at IS NOT NULL AND ("
+            "  hour_generation.rows IS DISTINCT FROM hour.rows"
+            "  OR (SELECT count(*) FROM ledger.publication_head AS head"
+            "      WHERE head.hour = hour.hour AND head.generation = hour.generation) < %s)"
+            " ORDER BY hour.hour LIMIT %s",
+            [len(ASSETS), limit],
+        ).fetchall()

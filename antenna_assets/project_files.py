@@ -1,0 +1,38 @@
+"""Where the project's own SQL and Docker files are: beside the package in a checkout, inside it in a wheel.
+
+This module finds folders; it reads none of their files.
+"""
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def sql_folder() -> Path:
+    """The folder with `migrations/`, `transforms/` and `seed/`.
+
+    Raises:
+        FileNotFoundError: neither a checkout nor a complete wheel.
+    """
+    return _folder("sql")
+
+
+def docker_folder() -> Path:
+    """The folder with `dagster.yaml`.
+
+    Raises:
+        FileNotFoundError: neither a checkout nor a complete wheel.
+    """
+    return _folder("docker")
+
+
+def _folder(name: str) -> Path:
+    # pyproject.toml's `force-include` puts a copy into the wheel; a checkout has none, so its files are read in place.
+    places = (_PACKAGE / "_project" / name, _PACKAGE.parent / name)
+    for place in places:
+        if place.is_dir():
+            return place
+    raise FileNotFoundError(
+        f"expected the project's {name} folder at {places[0]} or {places[1]} and found neither;"
+        " install the wheel again or run from a complete checkout"
+    )

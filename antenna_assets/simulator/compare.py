@@ -1,0 +1,153 @@
+"""The answers against what the tables, the ledger and the quarantine really hold, difference by difference.
+
+Expected values come from `answers` alone; nothing is repaired here.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from antenna_assets.simulator.answers import Answers
+from antenna_assets.simulator.pending import (
+    HOURLY,
+    Difference,
+    instant,
+    outdated,
+    spans,
+    unpublished,
+    unpublished_hours,
+    unread,
+)
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+    from rich.table import Table
+
+Rows = dict[tuple[str, str], tuple[Any, ...]]
+
+_COLUMNS = {
+    "bytes_agg_antenna": ("date", "antenna_id", "sum_antenna_bytes"),
+    "bytes_agg_user": ("date", "id", "sum_user_bytes"),
+    "bytes_agg_app": ("date", "app", "sum_app_bytes"),
+    "bytes_agg_antenna_1h": ("date", "antenna_id", "sum_antenna_bytes"),
+    "bytes_agg_user_1h": ("date", "id", "email", "sum_user_bytes"),
+    "bytes_agg_app_1h": ("date", "app", "sum_app_bytes"),
+    "users_over_quota_1h": ("date", "id", "email", "quota", "sum_user_bytes"),
+}
+"""Every column of every table; the first two are its key."""
+
+
+def differences(
+    answers: Answers,
+    postgres_url: str,
+    *,
+    rejected_in: Callable[[dict[str, Any]], dict[str, int]] | None = None,
+    live_since: datetime | None = None,
+) -> list[Difference]:
+    """Everything within the answers' hours that is not exactly as expected, causes before their consequences.
+
+    Args:
+        rejected_in: counts by reason what was rejected within the answers' `sent`, as `quarantine.counts_by_reason`
+            gives it; None leaves rejected messages out.
+        live_since: live windows before this instant are not compared: they may have been dropped for their age.
+
+    Raises:
+        DatabaseError: the database cannot be reached, or is not migrated.
+    """
+    from psycopg import IsolationLevel
+
+    from antenna_assets.database import connect, require_migrated
+
+    with connect(postgres_url) as connection:
+        require_migrated(connection)
+        # One snapshot, so that what is published meanwhile does not look like a contradiction.
+        connection.isolation_level = IsolationLevel.REPEATABLE_READ
+        connection.autocommit = False
+        found = [*unread(answers, connection)]
+        missing = unpublished(answers, connection)
+        found += unpublished_hours(missing)
+        found += outdated(answers, connection)
+        hours = [instant(row["hour"]) for row in answers.hours()]
+        tables = answers.tables()
+        for table, columns in _COLUMNS.items():
+            wanted = set(hours)
+            if table in HOURLY:
+                wanted -= missing.get(table, set())
+            elif live_since is not None:
+                wanted = {hour for hour in hours if hour >= live_since}
+            expected = _keyed(
+                (row for row in tables[table] if _hour(instant(row["date"])) in wanted), columns
+            )
+            found += _row_differences(table, expected, _stored(connection, table, wanted))
+    if rejected_in is not None and answers.sent is not None:
+        found += _rejected_differences(answers.rejected, rejected_in(answers.sent))
+    return found
+
+
+def report(found: list[Difference], limit: int = 20) -> "Table":
+    """The first differences as a table to show, with how many more there are."""
+    from rich.table import Table
+
+    more = len(found) - limit
+    table = Table(
+        title=f"{len(found):,} difference{'' if len(found) == 1 else 's'}" if found else "No difference",
+        caption=f"and {more:,} more" if more > 0 else None,
+        title_justify="left",
+        caption_justify="left",
+    )
+    for name in ("table", "key", "expected", "found"):
+        table.add_column(name, overflow="fold")
+    for difference in found[:limit]:
+        table.add_row(*(_escaped(text) for text in vars(difference).values()))
+    return table
+
+
+def _stored(connection: "Connection", table: str, hours: Iterable[datetime]) -> Rows:
+    from psycopg import sql
+
+    columns = _COLUMNS[table]
+    query = sql.SQL("SELECT {} FROM {} WHERE date >= %s AND date < %s").format(
+        sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier("public", table)
+    )
+    rows: Rows = {}
+    for first, end in spans(sorted(hours)):
+        for date, key, *values in connection.execute(query, [first, end]):
+            rows[date.astimezone(UTC).isoformat().replace("+00:00", "Z"), key] = tuple(values)
+    return rows
+
+
+def _row_differences(table: str, expected: Rows, found: Rows) -> Iterator[Difference]:
+    columns = _COLUMNS[table]
+    for key in sorted(expected.keys() | found.keys()):
+        left, right = expected.get(key), found.get(key)
+        if left != right:
+            yield Difference(table, " ".join(key), _values(columns, left), _values(columns, right))
+
+
+def _rejected_differences(expected: dict[str, int], found: dict[str, int]) -> Iterator[Difference]:
+    for reason in sorted(expected.keys() | found.keys()):
+        left, right = expected.get(reason, 0), found.get(reason, 0)
+        if left != right:
+            yield Difference("rejected", reason, f"{left:,} messages", f"{right:,} messages")
+
+
+def _keyed(rows: Iterable[dict[str, Any]], columns: tuple[str, ...]) -> Rows:
+    """Rows by date and key; the values are those of the columns after them."""
+    date, key, *others = columns
+    return {(row[date], row[key]): tuple(row[name] for name in others) for row in rows}
+
+
+def _values(columns: tuple[str, ...], values: tuple[Any, ...] | None) -> str:
+    if values is None:
+        return "no row"
+    return ", ".join(f"{name}={value}" for name, value in zip(columns[2:], values, strict=True))
+
+
+def _hour(instant: datetime) -> datetime:
+    return instant.replace(minute=0, second=0, microsecond=0)
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

@@ -1,0 +1,126 @@
+"""What is still to do before the tables can be as the answers say: messages to read, hours to publish.
+
+The tables' rows are compared in `compare`.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from antenna_assets.simulator.answers import Answers
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+HOURLY = ("bytes_agg_antenna_1h", "bytes_agg_user_1h", "bytes_agg_app_1h", "users_over_quota_1h")
+
+_HOUR = timedelta(hours=1)
+_JOB = "run the job `hourly_usage` for them (the sensor `closed_hours` does, or `dagster job execute`)"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not as the answers say. `found` or `expected` is empty where there is no row at all."""
+
+    table: str
+    key: str
+    expected: str
+    found: str
+
+
+def unread(answers: Answers, connection: "Connection") -> Iterator[Difference]:
+    """What was sent and is not committed yet."""
+    if answers.sent is None:
+        yield Difference(
+            "ledger",
+            "sent",
+            "where in Kafka the messages lie",
+            "an answers file of messages that were never sent",
+        )
+        return
+    topic, topic_id = answers.sent["topic"], answers.sent["topic_id"]
+    committed: dict[int, int] = dict(
+        connection.execute(
+            "SELECT partition, max(until_offset) FROM ledger.batch_offset WHERE topic_id = %s GROUP BY partition",
+            [topic_id],
+        ).fetchall()
+    )
+    unread = sum(
+        max(0, end - max(first, committed.get(int(partition), 0)))
+        for partition, (first, end) in answers.sent["offsets"].items()
+    )
+    if unread:
+        yield Difference(
+            "ledger",
+            f"topic {topic} (id {topic_id})",
+            "every sent message read",
+            f"the stream has not read {unread:,} messages yet: run `antenna stream --available-now`",
+        )
+
+
+def unpublished(answers: Answers, connection: "Connection") -> dict[str, set[datetime]]:
+    """By hourly table, the hours with events that it was never published for."""
+    hours = {instant(row["hour"]) for row in answers.hours() if row["rows"]}
+    published = connection.execute(
+        "SELECT asset, hour FROM ledger.publication_head WHERE hour = ANY(%s)", [sorted(hours)]
+    ).fetchall()
+    missing = {table: hours - {hour for asset, hour in published if asset == table} for table in HOURLY}
+    return {table: gone for table, gone in missing.items() if gone}
+
+
+def unpublished_hours(missing: dict[str, set[datetime]]) -> Iterator[Difference]:
+    """The tables and hours of `unpublished`, one difference for all tables that lack the same hours."""
+    by_hours: dict[tuple[datetime, ...], list[str]] = {}
+    for table, hours in missing.items():
+        by_hours.setdefault(tuple(sorted(hours)), []).append(table)
+    for gap, tables in by_hours.items():
+        text = ", ".join(span(first, end) for first, end in spans(gap))
+        yield Difference(", ".join(tables), text, "published", f"{_hours(len(gap))} not published: {_JOB}")
+
+
+def outdated(answers: Answers, connection: "Connection") -> Iterator[Difference]:
+    """Hours that were published before all of their rows had come."""
+    hours = [instant(row["hour"]) for row in answers.hours()]
+    late = connection.execute(
+        """
+        SELECT hour.hour FROM ledger.hour LEFT JOIN ledger.hour_generation USING (hour, generation)
+        WHERE hour.hour = ANY(%s)
+          AND EXISTS (SELECT FROM ledger.publication_head AS head
+                      WHERE head.hour = hour.hour AND (head.generation < hour.generation OR hour.rows > hour_generation.rows))
+        ORDER BY 1
+        """,
+        [hours],
+    ).fetchall()
+    if late:
+        text = ", ".join(span(first, end) for first, end in spans(hour.astimezone(UTC) for (hour,) in late))
+        yield Difference(
+            "ledger", text, "published with all rows", f"rows came after the publication: {_JOB}"
+        )
+
+
+def spans(hours: Iterable[datetime]) -> list[tuple[datetime, datetime]]:
+    """Ascending hours as spans without a gap: the first instant and the one after the last."""
+    found: list[tuple[datetime, datetime]] = []
+    for hour in hours:
+        if found and found[-1][1] == hour:
+            found[-1] = (found[-1][0], hour + _HOUR)
+        else:
+            found.append((hour, hour + _HOUR))
+    return found
+
+
+def _hours(count: int) -> str:
+    return "1 hour is" if count == 1 else f"{count} hours are"
+
+
+def span(first: datetime, end: datetime) -> str:
+    """A span of hours by the partition keys of its first and last hour."""
+    last = end - _HOUR
+    text = f"{first:%Y-%m-%d-%H:%M}"
+    return text if first == last else f"{text} to {last:%Y-%m-%d-%H:%M}"
+
+
+def instant(text: str) -> datetime:
+    """The instant that a date in an answers file names."""
+    return datetime.fromisoformat(text)

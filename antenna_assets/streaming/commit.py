@@ -1,0 +1,309 @@
+"""The one transaction in which a micro-batch comes to exist: offsets, files, hours, watermark and live sums.
+
+Files are written before, by `land.py`. Nothing is retried here: after any error the ledger is read again.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import psycopg
+from psycopg import sql
+
+from antenna_assets.hours import closed_before, hour_of, low_watermark
+from antenna_assets.ledger import LedgerError, committed_offsets
+from antenna_assets.schema import LIVE_TABLES
+from antenna_assets.streaming.plan import OffsetRange
+
+
+class NotContiguous(LedgerError):
+    """The batch does not begin where the ledger ends: another writer was faster, or the ledger changed."""
+
+
+@dataclass(frozen=True)
+class LandedFile:
+    """A file of an attempt. `path` is relative to the lake's root; `hour` is None for rejected messages."""
+
+    path: str
+    hour: datetime | None
+    rows: int
+    bytes: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Landed:
+    """What a micro-batch became: files, counts and sums.
+
+    `live` has the rows of each live table as (window start, key, bytes); `event_times` the largest accepted event
+    time of each partition.
+    """
+
+    files: Sequence[LandedFile] = ()
+    rejections: Mapping[str, int] = field(default_factory=dict)
+    event_times: Mapping[int, datetime] = field(default_factory=dict)
+    first_event_time: datetime | None = None
+    live: Mapping[str, Sequence[tuple[datetime, str, int]]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Accepted rows."""
+        return sum(file.rows for file in self.files if file.hour is not None)
+
+    @property
+    def bytes(self) -> int:
+        """Accepted bytes, the sum over the events."""
+        return sum(file.bytes for file in self.files if file.hour is not None)
+
+
+@dataclass(frozen=True)
+class Head:
+    """The ledger's head row of a topic."""
+
+    topic: str
+    topic_id: str
+    batch: int
+    event_times: dict[int, datetime]
+    low_watermark: datetime | None
+    first_hour: datetime | None
+
+
+def claim_topic(connection: psycopg.Connection, topic: str, topic_id: str) -> Head:
+    """Make the head row in an empty ledger; stop if the topic is not the one the ledger knows.
+
+    Raises:
+        LedgerError: the ledger holds another topic, or the topic was deleted and created again.
+    """
+    # One ledger numbers the batches of one topic: two would number their batches alike.
+    other = connection.execute("SELECT topic FROM ledger.head WHERE topic <> %s", [topic]).fetchone()
+    if other is not None:
+        raise LedgerError(
+            f"this ledger holds topic {other[0]}, not {topic}; correct ANTENNA_TOPIC, or use another database for {topic}"
+        )
+    connection.execute(
+        "INSERT INTO ledger.head (topic, topic_id) VALUES (%s, %s) ON CONFLICT (topic) DO NOTHING",
+        [topic, topic_id],
+    )
+    head = read_head(connection, topic)
+    if head.topic_id != topic_id:
+        raise LedgerError(
+            f"topic {topic} was deleted and created again: the ledger knows id {head.topic_id}, Kafka has {topic_id}; "
+            "its offsets mean other messages now, so nothing was read"
+        )
+    return head
+
+
+def read_head(connection: psycopg.Connection, topic: str, *, lock: bool = False) -> Head:
+    """The head row of a topic; with `lock` it is the caller's until its transaction ends."""
+    row = connection.execute(
+        sql.SQL(
+            "SELECT topic_id, batch, event_times, low_watermark, first_hour FROM ledger.head WHERE topic = %s {}"
+        ).format(sql.SQL("FOR UPDATE" if lock else "")),
+        [topic],
+    ).fetchone()
+    if row is None:
+        raise LedgerError(f"the ledger has no head for topic {topic}")
+    topic_id, batch, event_times, watermark, first_hour = row
+    times = {int(partition): datetime.fromisoformat(time) for partition, time in event_times.items()}
+    return Head(topic, topic_id, batch, times, watermark, first_hour)
+
+
+def commit_batch(
+    connection: psycopg.Connection,
+    *,
+    topic: str,
+    topic_id: str,
+    number: int,
+    clock: datetime,
+    ranges: Sequence[OffsetRange],
+    landed: Landed,
+    lagging: Sequence[int],
+    lateness: timedelta,
+) -> datetime | None:
+    """Commit a micro-batch; returns the new low watermark.
+
+    Args:
+        number: the batch's number, one above the ledger's newest when its files were written.
+        clock: the wall clock that the batch's verdicts used.
+        lagging: partitions in which Kafka holds messages beyond this batch.
+
+    Raises:
+        NotContiguous: another batch was committed since; nothing was written.
+    """
+    with connection.transaction():
+        head = read_head(connection, topic, lock=True)
+        if (head.topic_id, head.batch + 1) != (topic_id, number):
+            raise NotContiguous(
+                f"expected to commit batch {number} of topic id {topic_id}, but the ledger of {topic} is at batch "
+                f"{head.batch} of topic id {head.topic_id}: another stream wrote to it"
+            )
+        _require_contiguous(connection, topic_id, ranges)
+        event_times = {**head.event_times}
+        for partition, time in landed.event_times.items():
+            event_times[partition] = max(time, event_times.get(partition, time))
+        watermark = low_watermark(
+            event_times, lagging=lagging, now=clock, lateness=lateness, previous=head.low_watermark
+        )
+        hours = _rows_per_hour(landed)
+        connection.execute(
+            "INSERT INTO ledger.batch"
+            " (batch, kind, clock, rows, bytes, quarantined, late_rows, max_event_time, low_watermark)"
+            " VALUES (%s, 'stream', %s, %s, %s, %s, %s, %s, %s)",
+            [
+                number,
+                clock,
+                landed.rows,
+                landed.bytes,
+                sum(landed.rejections.values()),
+                _late_rows(connection, hours),
+                max(landed.event_times.values(), default=None),
+                watermark,
+            ],
+        )
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO ledger.batch_offset (topic, topic_id, partition, from_offset, until_offset, batch)"
+                " VALUES (%s, %s, %s, %s, %s, %s)",
+                [(topic, topic_id, r.partition, r.from_offset, r.until_offset, number) for r in ranges],
+            )
+            cursor.executemany(
+                "INSERT INTO ledger.rejection (batch, reason, rows) VALUES (%s, %s, %s)",
+                [(number, reason, rows) for reason, rows in sorted(landed.rejections.items())],
+            )
+        _insert_files(connection, landed.files, number)
+        _add_to_hours(connection, hours)
+        _add_to_live_tables(connection, landed.live)
+        first_hour = head.first_hour
+        if first_hour is None and landed.first_event_time is not None:
+            first_hour = hour_of(landed.first_event_time)
+        _advance(connection, head, watermark, first_hour, "watermark")
+        connection.execute(
+            "UPDATE ledger.head SET batch = %s, event_times = %s WHERE topic = %s",
+            [number, json.dumps({str(p): time.isoformat() for p, time in event_times.items()}), topic],
+        )
+    return watermark
+
+
+def commit_heartbeat(
+    connection: psycopg.Connection, *, topic: str, batch: int, now: datetime, lateness: timedelta
+) -> datetime | None:
+    """Let the wall clock close hours, for a stream that is caught up and idle; returns the low watermark.
+
+    Raises:
+        NotContiguous: a batch other than `batch` is the ledger's newest, so the caller's look at Kafka is stale.
+    """
+    with connection.transaction():
+        head = read_head(connection, topic, lock=True)
+        if head.batch != batch:
+            raise NotContiguous(f"expected batch {batch} to be the newest of {topic}, found {head.batch}")
+        watermark = max(now - lateness, head.low_watermark or now - lateness)
+        _advance(connection, head, watermark, head.first_hour, "clock")
+        connection.execute("UPDATE ledger.head SET heartbeat_at = %s WHERE topic = %s", [now, topic])
+    return watermark
+
+
+def _require_contiguous(connection: psycopg.Connection, topic_id: str, ranges: Sequence[OffsetRange]) -> None:
+    committed = committed_offsets(connection, topic_id, [r.partition for r in ranges])
+    for r in ranges:
+        if committed.get(r.partition, r.from_offset) != r.from_offset:
+            raise NotContiguous(
+                f"partition {r.partition}: expected a batch that begins at offset {committed[r.partition]}, "
+                f"found one that begins at {r.from_offset}"
+            )
+
+
+def _rows_per_hour(landed: Landed) -> dict[datetime, tuple[int, int]]:
+    hours: dict[datetime, tuple[int, int]] = {}
+    for file in landed.files:
+        if file.hour is not None:
+            rows, bytes_ = hours.get(file.hour, (0, 0))
+            hours[file.hour] = (rows + file.rows, bytes_ + file.bytes)
+    return dict(sorted(hours.items()))
+
+
+def _late_rows(connection: psycopg.Connection, hours: Mapping[datetime, tuple[int, int]]) -> int:
+    closed = connection.execute(
+        "SELECT hour FROM ledger.hour WHERE hour = ANY(%s) AND closed_at IS NOT NULL", [list(hours)]
+    ).fetchall()
+    return sum(hours[hour][0] for (hour,) in closed)
+
+
+def _insert_files(connection: psycopg.Connection, files: Sequence[LandedFile], number: int) -> None:
+    statement = "COPY ledger.file (path, kind, hour, rows, bytes, size, batch) FROM STDIN"
+    with connection.cursor().copy(statement) as writer:
+        for file in files:
+            kind = "rejected" if file.hour is None else "landed"
+            writer.write_row((file.path, kind, file.hour, file.rows, file.bytes, file.size, number))
+
+
+def _add_to_hours(connection: psycopg.Connection, hours: Mapping[datetime, tuple[int, int]]) -> None:
+    # In the order of the hours, as every writer of these rows: no two of them wait for each other.
+    connection.execute(
+        "INSERT INTO ledger.hour AS known (hour, rows, bytes)"
+        " SELECT hour, rows, bytes FROM unnest(%s::timestamptz[], %s::bigint[], %s::bigint[]) AS new (hour, rows, bytes)"
+        " ORDER BY hour ON CONFLICT (hour) DO UPDATE"
+        " SET rows = known.rows + excluded.rows, bytes = known.bytes + excluded.bytes",
+        [list(hours), [rows for rows, _ in hours.values()], [bytes_ for _, bytes_ in hours.values()]],
+    )
+
+
+def _add_to_live_tables(
+    connection: psycopg.Connection, live: Mapping[str, Sequence[tuple[datetime, str, int]]]
+) -> None:
+    for name, rows in live.items():
+        table = LIVE_TABLES[name]
+        parts = {
+            "target": sql.Identifier(name),
+            "staged": sql.Identifier(f"staged_{name}"),
+            "key": sql.Identifier(table.key),
+            "sum": sql.Identifier(table.sum_column),
+        }
+        connection.execute(
+            sql.SQL("CREATE TEMPORARY TABLE {staged} (LIKE {target}) ON COMMIT DROP").format(**parts)
+        )
+        copy = sql.SQL("COPY {staged} (date, {key}, {sum}) FROM STDIN (FORMAT BINARY)").format(**parts)
+        with connection.cursor().copy(copy) as writer:
+            writer.set_types(["timestamptz", "text", "int8"])
+            for row in rows:
+                writer.write_row(row)
+        connection.execute(
+            sql.SQL(
+                "INSERT INTO {target} AS known (date, {key}, {sum}) SELECT date, {key}, {sum} FROM {staged}"
+                " ORDER BY date, {key} ON CONFLICT (date, {key}) DO UPDATE SET {sum} = known.{sum} + excluded.{sum}"
+            ).format(**parts)
+        )
+
+
+def _advance(
+    connection: psycopg.Connection,
+    head: Head,
+    watermark: datetime | None,
+    first_hour: datetime | None,
+    closed_by: str,
+) -> None:
+    """Record the watermark and close the hours that end before it, quiet ones from `first_hour` on included."""
+    connection.execute(
+        "UPDATE ledger.head SET low_watermark = %s, first_hour = %s WHERE topic = %s",
+        [watermark, first_hour, head.topic],
+    )
+    if watermark is None:
+        return
+    end = closed_before(watermark)
+    connection.execute(
+        "UPDATE ledger.hour SET closed_at = clock_timestamp(), closed_by = %s WHERE closed_at IS NULL AND hour < %s",
+        [closed_by, end],
+    )
+    if first_hour is None:
+        return
+    # Hours before the old watermark are closed already, but for those that a first batch has just brought into view.
+    start = first_hour
+    if head.first_hour is not None and head.low_watermark is not None:
+        start = max(first_hour, closed_before(head.low_watermark))
+    connection.execute(
+        "INSERT INTO ledger.hour (hour, closed_at, closed_by)"
+        " SELECT hour, clock_timestamp(), %s"
+        " FROM generate_series(%s::timestamptz, %s::timestamptz - interval '1 hour', interval '1 hour') AS hour"
+        " ON CONFLICT (hour) DO NOTHING",
+        [closed_by, start, end],
+    )

@@ -1,0 +1,314 @@
+"""The streaming query: one pass from Kafka, with the ledger as its checkpoint.
+
+This is wiring: parsing is in `parse.py`, files in `land.py`, the transaction in `commit.py`. Each start takes a
+fresh, throw-away Spark checkpoint and the ledger's offsets.
+"""
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import psycopg
+
+from antenna_assets.database import DatabaseError, connect, require_migrated
+from antenna_assets.errors import AntennaError
+from antenna_assets.hours import hour_key
+from antenna_assets.ledger import committed_offsets
+from antenna_assets.settings import Settings
+from antenna_assets.streaming.broker import Broker, BrokerError, Topic
+from antenna_assets.streaming.commit import claim_topic, commit_batch, commit_heartbeat, read_head
+from antenna_assets.streaming.land import attempt_folder, land, require_writable
+from antenna_assets.streaming.plan import planned_ranges
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql.streaming import StreamingQuery
+
+# A micro-batch of this size takes between one and two seconds: enough to hide the fixed costs, and a bound on memory.
+MESSAGES_PER_BATCH = 300_000
+# How long the stream is idle before the wall clock closes hours.
+HEARTBEAT_SECONDS = 5
+# How often a stream that runs for ever says what it did.
+REPORT_SECONDS = 10
+LONGEST_WAIT_SECONDS = 30
+
+_STREAM_LOCK = 0x73747265616D
+
+
+def start_spark() -> "SparkSession":
+    """The Spark session of a stream, with the Kafka connector. Spark Connect cannot run one."""
+    from antenna_assets.spark_session import session
+    from antenna_assets.stack.jars import spark_jars
+    from antenna_assets.streaming.parse import SESSION_CONF
+
+    jars = ",".join(str(jar) for jar in spark_jars())
+    return session("antenna stream", master="local[*]", extra={"spark.jars": jars, **SESSION_CONF})
+
+
+class StreamError(AntennaError):
+    """The stream cannot go on; the message says why and what to do."""
+
+
+class StreamRunning(StreamError):
+    """Another stream holds this ledger."""
+
+
+class QueryFailed(StreamError):
+    """Spark gave the query up; another start from the ledger may succeed."""
+
+
+class Stream:
+    """One stream of one topic into one ledger and lake.
+
+    Args:
+        say: takes one line of progress.
+        stop: set it to stop after the micro-batch under way.
+        spark: a session from `start_spark`, which stays open; one is started and closed if none is given.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        postgres_url: str,
+        kafka_bootstrap: str,
+        say: Callable[[str], None],
+        stop: threading.Event,
+        spark: "SparkSession | None" = None,
+    ) -> None:
+        self._settings = settings
+        self._postgres_url = postgres_url
+        self._broker = Broker(kafka_bootstrap, settings.topic)
+        self._say = say
+        self._stop = stop
+        self._spark = spark
+        self._owns_spark = spark is None
+        # One transaction at a time on the one connection: micro-batches and heartbeats come from two threads.
+        self._ledger_in_use = threading.Lock()
+        self._failure: BaseException | None = None
+        self._last_commit = time.monotonic()
+        self._unreported = [0, 0]
+
+    def read_available(self) -> None:
+        """Read to the broker's present end, close the hours that can be closed, and check that nothing is left.
+
+        Raises:
+            StreamError: messages are left, or the stream cannot run; also the errors of broker and database.
+        """
+        with self._session() as (connection, topic):
+            target = self._broker.next_offsets(topic)
+            with self._query(connection, topic, available_now=True) as query:
+                self._watch(query, connection)
+            if self._stop.is_set():
+                return
+            self._beat(connection)
+            done = self._done(connection, topic)
+            left = {
+                partition: end - done[partition] for partition, end in target.items() if end > done[partition]
+            }
+            if left:
+                raise StreamError(
+                    f"expected to have read everything, but messages are left by partition: {left}"
+                )
+
+    def run(self) -> None:
+        """Read until stopped. Waits while Kafka or PostgreSQL is away, and goes on from the ledger.
+
+        Raises:
+            StreamError, LedgerError: what waiting cannot mend.
+        """
+        wait = 1.0
+        while not self._stop.is_set():
+            try:
+                with (
+                    self._session() as (connection, topic),
+                    self._query(connection, topic, available_now=False) as query,
+                ):
+                    wait = 1.0
+                    self._watch(query, connection)
+            except (psycopg.OperationalError, DatabaseError, BrokerError, QueryFailed) as error:
+                if wait == 1.0:
+                    self._say(f"waiting: {error}")
+                self._stop.wait(wait)
+                wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+
+    def close(self) -> None:
+        """Stop the Spark session, if one was started."""
+        if self._spark is not None and self._owns_spark:
+            self._spark.stop()
+            self._spark = None
+
+    @contextmanager
+    def _session(self) -> Iterator[tuple[psycopg.Connection, Topic]]:
+        """The ledger's connection, which holds the lock of the one stream, and the topic as the ledger knows it."""
+        with connect(self._postgres_url, application="antenna stream") as connection:
+            require_migrated(connection)
+            row = connection.execute("SELECT pg_try_advisory_lock(%s)", [_STREAM_LOCK]).fetchone()
+            if row is None or not row[0]:
+                raise StreamRunning(
+                    "another stream is running on this ledger and only one may; stop it first, or leave this one be"
+                )
+            require_writable(self._settings.lake_uri)
+            topic = self._broker.describe()
+            claim_topic(connection, topic.name, topic.id)
+            self._require_unread_messages_exist(connection, topic)
+            yield connection, topic
+
+    def _require_unread_messages_exist(self, connection: psycopg.Connection, topic: Topic) -> None:
+        first = self._broker.earliest(topic)
+        following = self._broker.next_offsets(topic)
+        for partition, offset in committed_offsets(connection, topic.id, topic.partitions).items():
+            if first[partition] > offset:
+                raise StreamError(
+                    f"partition {partition} of {topic.name}: the ledger ends at offset {offset}, but Kafka's first is "
+                    f"{first[partition]}: messages {offset} to {first[partition] - 1} are gone from Kafka unread"
+                )
+            if following[partition] < offset:
+                raise StreamError(
+                    f"partition {partition} of {topic.name}: the ledger ends at offset {offset}, but Kafka ends at "
+                    f"{following[partition]}: Kafka lost messages that were read, or this is another cluster"
+                )
+
+    @contextmanager
+    def _query(
+        self, connection: psycopg.Connection, topic: Topic, *, available_now: bool
+    ) -> Iterator["StreamingQuery"]:
+        if self._spark is None:
+            self._say("starting Spark")
+            self._spark = start_spark()
+        committed = committed_offsets(connection, topic.id, topic.partitions)
+        checkpoints = self._settings.home / "checkpoints"
+        # Left by a stream that was killed; no other runs, the lock says so.
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        checkpoint = checkpoints / uuid4().hex
+        checkpoint.mkdir(parents=True)
+        messages = (
+            self._spark.readStream.format("kafka")
+            .option("kafka.bootstrap.servers", self._broker.bootstrap)
+            .option("subscribe", topic.name)
+            # -2 is Kafka's "earliest".
+            .option(
+                "startingOffsets",
+                json.dumps({topic.name: {str(p): committed.get(p, -2) for p in topic.partitions}}),
+            )
+            .option("maxOffsetsPerTrigger", MESSAGES_PER_BATCH)
+            .option("failOnDataLoss", "true")
+            .option("kafka.isolation.level", "read_committed")
+            .load()
+        )
+        writer = messages.writeStream.option("checkpointLocation", checkpoint.as_uri()).foreachBatch(
+            lambda batch, number: self._process(connection, checkpoint, batch, number)
+        )
+        if available_now:
+            writer = writer.trigger(availableNow=True)
+        elif self._settings.trigger:
+            writer = writer.trigger(processingTime=f"{int(self._settings.trigger.total_seconds())} seconds")
+        self._failure = None
+        query = writer.start()
+        try:
+            yield query
+        finally:
+            # A micro-batch under way comes to its end first; the next one sees `stop` or the stopped query.
+            with self._ledger_in_use:
+                pass
+            query.stop()
+            shutil.rmtree(checkpoint, ignore_errors=True)
+
+    def _watch(self, query: "StreamingQuery", connection: psycopg.Connection) -> None:
+        """Wait for the query's end, let the clock close hours while it is idle, and report."""
+        reported = time.monotonic()
+        while query.isActive and not self._stop.wait(0.2):
+            if time.monotonic() - self._last_commit > HEARTBEAT_SECONDS:
+                self._beat(connection)
+                self._last_commit = time.monotonic()
+            if time.monotonic() - reported > REPORT_SECONDS and self._unreported[0]:
+                self._say("{} messages in {} batches".format(*(f"{n:,}" for n in self._unreported)))
+                self._unreported = [0, 0]
+                reported = time.monotonic()
+        if self._stop.is_set():
+            return
+        if self._failure is not None:
+            raise self._failure
+        error = query.exception()
+        if error is not None:
+            raise QueryFailed(f"Spark stopped the query: {str(error).strip().splitlines()[0]}") from error
+
+    def _process(
+        self, connection: psycopg.Connection, checkpoint: Path, messages: "DataFrame", spark_batch: int
+    ) -> None:
+        """Land and commit one micro-batch; Spark calls it in a thread of its own."""
+        with self._ledger_in_use:
+            if self._stop.is_set():
+                raise StreamError("stopped before this micro-batch began")
+            try:
+                self._land_and_commit(connection, checkpoint, messages, spark_batch)
+            except BaseException as error:
+                self._failure = error
+                raise
+
+    def _land_and_commit(
+        self, connection: psycopg.Connection, checkpoint: Path, messages: "DataFrame", spark_batch: int
+    ) -> None:
+        settings = self._settings
+        began = time.monotonic()
+        ranges = planned_ranges(checkpoint, settings.topic, spark_batch)
+        head = read_head(connection, settings.topic)
+        clock = datetime.now(UTC)
+        landed = land(
+            messages,
+            lake=settings.lake_uri,
+            folder=attempt_folder(head.batch + 1),
+            clock=clock,
+            oldest=max(settings.start, clock - settings.horizon),
+            window=settings.window,
+        )
+        # Asked after landing: a topic that was replaced meanwhile must not be committed under the old one's offsets.
+        topic = self._broker.describe()
+        following = self._broker.next_offsets(topic)
+        done = self._done(connection, topic) | {r.partition: r.until_offset for r in ranges}
+        watermark = commit_batch(
+            connection,
+            topic=topic.name,
+            topic_id=topic.id,
+            number=head.batch + 1,
+            clock=clock,
+            ranges=ranges,
+            landed=landed,
+            lagging=[partition for partition, end in following.items() if end > done[partition]],
+            lateness=settings.lateness,
+        )
+        self._last_commit = time.monotonic()
+        read = sum(r.until_offset - r.from_offset for r in ranges)
+        if spark_batch == 0 or self._last_commit - began > REPORT_SECONDS:
+            closed = (
+                f"hours before {hour_key(watermark)} are closed" if watermark else "no hour is closed yet"
+            )
+            self._say(
+                f"batch {head.batch + 1}: {read:,} messages in {self._last_commit - began:.1f} s; {closed}"
+            )
+        else:
+            self._unreported = [self._unreported[0] + read, self._unreported[1] + 1]
+
+    def _beat(self, connection: psycopg.Connection) -> None:
+        """Let the wall clock close hours if nothing is left to read."""
+        with self._ledger_in_use:
+            # Before Kafka is asked: whatever comes after this instant may still be on time.
+            now = datetime.now(UTC)
+            topic = self._broker.describe()
+            done = self._done(connection, topic)
+            if all(done[partition] >= end for partition, end in self._broker.next_offsets(topic).items()):
+                head = claim_topic(connection, topic.name, topic.id)
+                commit_heartbeat(
+                    connection, topic=topic.name, batch=head.batch, now=now, lateness=self._settings.lateness
+                )
+
+    def _done(self, connection: psycopg.Connection, topic: Topic) -> dict[int, int]:
+        """The offset to read next, of every partition: one that was never read begins at Kafka's first message."""
+        return self._broker.earliest(topic) | committed_offsets(connection, topic.id, topic.partitions)

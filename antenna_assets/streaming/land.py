@@ -1,0 +1,151 @@
+"""Writing a micro-batch as parquet files: accepted events by hour, rejected messages with their reasons.
+
+An attempt writes into a folder of its own and overwrites nothing. Its files count for nothing until `commit.py` has
+named them in the ledger.
+"""
+
+import os
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from antenna_assets.errors import AntennaError
+from antenna_assets.hours import landing_hour
+from antenna_assets.schema import LANDED, LIVE_TABLES, REJECTED
+from antenna_assets.streaming.commit import Landed, LandedFile
+from antenna_assets.streaming.parse import parsed
+
+if TYPE_CHECKING:
+    import duckdb
+    from pyspark.sql import DataFrame
+
+
+class LandingError(AntennaError):
+    """The lake cannot be written; the message says where and what to do."""
+
+
+def attempt_folder(batch: int) -> str:
+    """A folder, relative to the lake's root, that no other attempt at this batch will ever use."""
+    return f"landing/{batch}-{uuid4().hex[:12]}"
+
+
+def require_writable(lake: str) -> None:
+    """Stop early if nothing can be written under the lake's root.
+
+    Raises:
+        LandingError: the folder cannot be made or written.
+    """
+    probe = Path(lake) / "landing" / f".probe-{uuid4().hex}"
+    try:
+        probe.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise LandingError(
+            f"the lake {lake} cannot be written: {error.strerror}; make it writable, or point ANTENNA_LAKE elsewhere"
+        ) from error
+
+
+def land(
+    messages: "DataFrame", *, lake: str, folder: str, clock: datetime, oldest: datetime, window: timedelta
+) -> Landed:
+    """Parse a micro-batch of Kafka messages and write it below `folder`; returns the files and their sums.
+
+    Args:
+        clock: the wall clock of the verdicts.
+        oldest: events before this instant are too old.
+        window: length of a live window.
+    """
+    root = Path(lake)
+    # Both writes below need the verdicts: parse once.
+    verdicts = parsed(messages, clock=clock, oldest=oldest).persist()
+    try:
+        accepted = verdicts.where("reason IS NULL").select(*LANDED.names, "hour")
+        accepted.write.partitionBy("hour").parquet(str(root / folder))
+        rejected = verdicts.where("reason IS NOT NULL").select(*REJECTED.names)
+        rejected.coalesce(1).write.parquet(str(root / folder / "rejected"))
+    finally:
+        verdicts.unpersist()
+    return _landed(root, folder, window)
+
+
+def _landed(root: Path, folder: str, window: timedelta) -> Landed:
+    """Read back what an attempt wrote: only rows that are on disk are counted."""
+    import duckdb
+
+    landed_paths = sorted((root / folder).glob("hour=*/*.parquet"))
+    rejected_paths = sorted((root / folder / "rejected").glob("*.parquet"))
+    _sync(root / folder)
+    with duckdb.connect(config={"TimeZone": "UTC"}) as connection:
+        files = [
+            *_measure(connection, root, landed_paths),
+            *_measure_rejected(connection, root, rejected_paths),
+        ]
+        rejections = dict(
+            _rows(connection, "SELECT reason, count(*) FROM read_parquet(?) GROUP BY reason", rejected_paths)
+        )
+        event_times = dict(
+            _rows(
+                connection,
+                "SELECT kafka_partition, max(timestamp) FROM read_parquet(?) GROUP BY kafka_partition",
+                landed_paths,
+            )
+        )
+        first = _rows(connection, "SELECT min(timestamp) FROM read_parquet(?)", landed_paths)
+        live = {
+            table.name: _rows(
+                connection,
+                f"SELECT time_bucket(to_seconds({int(window.total_seconds())}), timestamp), {table.key},"  # noqa: S608
+                " CAST(sum(bytes) AS BIGINT) FROM read_parquet(?) GROUP BY ALL",
+                landed_paths,
+            )
+            for table in LIVE_TABLES.values()
+        }
+    return Landed(
+        files=files,
+        rejections=rejections,
+        event_times=event_times,
+        first_event_time=first[0][0] if first else None,
+        live=live,
+    )
+
+
+def _rows(connection: "duckdb.DuckDBPyConnection", query: str, paths: list[Path]) -> list[tuple]:
+    # DuckDB refuses an empty list of files.
+    return connection.execute(query, [[str(path) for path in paths]]).fetchall() if paths else []
+
+
+def _measure(connection: "duckdb.DuckDBPyConnection", root: Path, paths: list[Path]) -> Iterator[LandedFile]:
+    query = (
+        "SELECT filename, count(*), CAST(sum(bytes) AS BIGINT)"
+        " FROM read_parquet(?, filename = true, hive_partitioning = false) GROUP BY filename"
+    )
+    for name, rows, bytes_ in sorted(_rows(connection, query, paths)):
+        path = Path(name)
+        hour = landing_hour(path.parent.name.removeprefix("hour="))
+        yield LandedFile(path.relative_to(root).as_posix(), hour, rows, bytes_, path.stat().st_size)
+
+
+def _measure_rejected(
+    connection: "duckdb.DuckDBPyConnection", root: Path, paths: list[Path]
+) -> Iterator[LandedFile]:
+    query = (
+        "SELECT filename, count(*), CAST(coalesce(sum(octet_length(value)), 0) AS BIGINT)"
+        " FROM read_parquet(?, filename = true) GROUP BY filename"
+    )
+    for name, rows, bytes_ in _rows(connection, query, paths):
+        path = Path(name)
+        yield LandedFile(path.relative_to(root).as_posix(), None, rows, bytes_, path.stat().st_size)
+
+
+def _sync(folder: Path) -> None:
+    """Bring an attempt's files and their names to the disk, up to the folder that holds the attempts."""
+    paths = [folder.parent, folder, *folder.rglob("*")]
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

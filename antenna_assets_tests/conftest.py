@@ -1,0 +1,146 @@
+"""Real services for the tests: one Kafka, one PostgreSQL and one Spark session a run, and a fresh topic, database and
+lake for each test that asks.
+
+Everything lies in a temporary directory and is stopped at the end.
+"""
+
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from antenna_assets.database import connect, migrate
+from antenna_assets.settings import PREFIX, Settings, load_settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from antenna_assets.streaming.job import Stream
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_person_who_runs_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith((PREFIX, "DAGSTER_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def service_home() -> Iterator[Path]:
+    # A short path: the name of a socket must stay under 100 characters.
+    home = Path(tempfile.mkdtemp(prefix="antenna-"))
+    yield home
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(service_home: Path) -> Iterator[str]:
+    """Address of a PostgreSQL server; its database `antenna` is empty."""
+    from antenna_assets.stack import postgres
+
+    yield postgres.start(service_home)
+    postgres.stop(service_home)
+
+
+@pytest.fixture(scope="session")
+def kafka(service_home: Path) -> Iterator[str]:
+    """Address of a Kafka broker."""
+    from antenna_assets.stack import kafka
+
+    yield kafka.start(service_home)
+    kafka.stop(service_home)
+
+
+@pytest.fixture
+def topic(kafka: str) -> str:
+    """A new topic with four partitions."""
+    from antenna_assets.stack.kafka import ensure_topic
+
+    name = f"devices-{uuid4().hex[:12]}"
+    ensure_topic(kafka, name, 4)
+    return name
+
+
+def _database(url: str, name: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+
+
+@pytest.fixture(scope="session")
+def migrated_template(postgres_server: str) -> str:
+    """Name of a migrated database to copy from: a copy takes a tenth of a migration."""
+    with connect(postgres_server) as connection:
+        connection.execute("CREATE DATABASE migrated")
+    with connect(_database(postgres_server, "migrated")) as connection:
+        migrate(connection)
+    return "migrated"
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str, migrated_template: str) -> Iterator[str]:
+    """Address of a new, migrated database with the 20 users."""
+    name = f"test_{uuid4().hex[:12]}"
+    with connect(postgres_server) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
+                sql.Identifier(name), sql.Identifier(migrated_template)
+            )
+        )
+    yield _database(postgres_server, name)
+    with connect(postgres_server) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def connection(postgres_url: str) -> Iterator[psycopg.Connection]:
+    """A connection to a new, migrated database."""
+    with connect(postgres_url) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator["SparkSession"]:
+    """The process's one Spark session, as the stream would start it."""
+    from antenna_assets.streaming.job import start_spark
+
+    session = start_spark()
+    yield session
+    session.stop()
+
+
+@pytest.fixture
+def settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres_url: str, kafka: str, topic: str
+) -> Settings:
+    """Settings that point to the test's own database, topic and lake."""
+    monkeypatch.setenv("ANTENNA_HOME", str(tmp_path))
+    monkeypatch.setenv("ANTENNA_POSTGRES_URL", postgres_url)
+    monkeypatch.setenv("ANTENNA_KAFKA_BOOTSTRAP", kafka)
+    monkeypatch.setenv("ANTENNA_TOPIC", topic)
+    return load_settings()
+
+
+@pytest.fixture
+def new_stream(settings: Settings, spark: "SparkSession") -> Callable[[], "Stream"]:
+    """Makes streams over the test's settings that share the Spark session."""
+    from antenna_assets.streaming.job import Stream
+
+    def stream() -> Stream:
+        return Stream(
+            settings,
+            postgres_url=settings.postgres_url or "",
+            kafka_bootstrap=settings.kafka_bootstrap or "",
+            say=lambda _line: None,
+            stop=threading.Event(),
+            spark=spark,
+        )
+
+    return stream

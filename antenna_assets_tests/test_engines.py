@@ -1,0 +1,318 @@
+"""What every engine promises: the same rows, types and errors from one SQL text."""
+
+import random
+import string
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from antenna_assets.engines.contract import Dataset, EngineError, WrittenFile
+from antenna_assets.engines.duckdb import DuckDBEngine
+from antenna_assets.engines.spark import SparkEngine
+from antenna_assets.schema import ENRICHED_USAGE, HOURLY_TABLES, LANDED, RAW_PARQUET, USERS
+from antenna_assets.transforms import transform
+
+TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
+
+USER_ROWS = [
+    ("u1", "andrés", "andres@gmail.com", 200_000),
+    ("u2", "paco", "paco@gmail.com", 2**37),
+]
+
+EVENTS = [
+    (TEN, "vidéo 📺", "u1", "antenna-1", 2**36, 0, 0),
+    (TEN + timedelta(microseconds=1), "vidéo 📺", "u1", "antenna-1", 2**36, 0, 1),
+    (TEN + timedelta(minutes=59, seconds=59, microseconds=999_999), "it's", "u2", "antenna-2", 2**36, 1, 0),
+    (TEN, "it's", "u2", "antenna-2", 2**36, 1, 1),
+    (TEN, "it's", "stranger", "antenna-1", 7, 1, 2),
+    (TEN, "it's", "u1", "antenna-2", 0, 1, 3),
+]
+
+
+@pytest.fixture(scope="module")
+def spark():
+    from pyspark.sql import SparkSession
+
+    running = SparkSession.getActiveSession()
+    builder = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
+    session = (
+        builder.config("spark.sql.shuffle.partitions", "4").config("spark.log.level", "OFF").getOrCreate()
+    )
+    # A session of its own: the engine's configuration stays out of other tests.
+    yield session.newSession()
+    if running is None:
+        session.stop()
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory):
+    with_close = []
+
+    def make(name, request):
+        if name == "spark":
+            session = request.getfixturevalue("spark")
+            engine = SparkEngine(lambda: session)
+        else:
+            engine = DuckDBEngine(threads=2, temp_directory=str(tmp_path_factory.mktemp("spill")))
+        with_close.append(engine)
+        return engine
+
+    yield make
+    for engine in with_close:
+        engine.close()
+
+
+@pytest.fixture(scope="module", params=["duckdb", pytest.param("spark", marks=pytest.mark.services)])
+def engine(request, engines):
+    return engines(request.param, request)
+
+
+def table(schema: pa.Schema, rows: list[tuple]) -> pa.Table:
+    return pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema=schema)
+
+
+def dataset(path: Path, schema: pa.Schema, rows: list[tuple]) -> Dataset:
+    pq.write_table(table(schema, rows), path)
+    return Dataset([str(path)], schema)
+
+
+def rows(found: pa.Table) -> list[tuple]:
+    return sorted(tuple(row.values()) for row in found.to_pylist())
+
+
+def stored(files: list[WrittenFile]) -> pa.Table:
+    return pa.concat_tables([pq.read_table(file.path, partitioning=None) for file in files])
+
+
+def enriched(engine, folder: Path, events: list[tuple], users: list[tuple] = USER_ROWS) -> list[WrittenFile]:
+    """The first two transformations, as the assets run them."""
+    folder.mkdir()
+    landed = dataset(folder / "landed.parquet", LANDED, events)
+    raw = engine.write(transform("raw_parquet"), {"landed": landed}, RAW_PARQUET, str(folder / "raw"))
+    inputs = {
+        "raw_parquet": Dataset([file.path for file in raw], RAW_PARQUET),
+        "user_metadata": dataset(folder / "users.parquet", USERS, users),
+    }
+    return engine.write(transform("enriched_usage"), inputs, ENRICHED_USAGE, str(folder / "enriched"))
+
+
+def hourly(engine, files: list[WrittenFile], name: str) -> pa.Table:
+    inputs = {"enriched_usage": Dataset([file.path for file in files], ENRICHED_USAGE)}
+    return engine.read(transform(name), inputs, HOURLY_TABLES[name].columns)
+
+
+def test_raw_parquet_is_what_landed(engine, tmp_path):
+    landed = [
+        dataset(tmp_path / f"{number}.parquet", LANDED, part).files[0]
+        for number, part in enumerate((EVENTS[:2], EVENTS[2:]))
+    ]
+    files = engine.write(
+        transform("raw_parquet"), {"landed": Dataset(landed, LANDED)}, RAW_PARQUET, str(tmp_path / "out")
+    )
+    assert rows(stored(files).cast(RAW_PARQUET)) == sorted(EVENTS)
+
+
+def test_enriched_usage_keeps_the_bytes_of_unknown_users(engine, tmp_path):
+    files = enriched(engine, tmp_path / "hour", EVENTS)
+    found = {(row["id"], row["name"], row["email"], row["quota"]) for row in stored(files).to_pylist()}
+    assert found == {*USER_ROWS, ("stranger", None, None, None)}
+    assert sum(file.rows for file in files) == len(EVENTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("bytes_agg_antenna_1h", [("antenna-1", 2**37 + 7), ("antenna-2", 2**37)]),
+        ("bytes_agg_app_1h", [("it's", 2**37 + 7), ("vidéo 📺", 2**37)]),
+        (
+            "bytes_agg_user_1h",
+            [("stranger", None, 7), ("u1", "andres@gmail.com", 2**37), ("u2", "paco@gmail.com", 2**37)],
+        ),
+        # u2 is at its quota, which is not above it.
+        ("users_over_quota_1h", [("u1", "andres@gmail.com", 200_000, 2**37)]),
+    ],
+)
+def test_the_hourly_sums(engine, tmp_path, name, expected):
+    found = hourly(engine, enriched(engine, tmp_path / "hour", EVENTS), name)
+    assert rows(found) == expected
+    assert found.schema.equals(HOURLY_TABLES[name].columns, check_metadata=True)
+
+
+def test_an_hour_without_events_has_no_files_and_no_rows(engine, tmp_path):
+    inputs = {"landed": Dataset([], LANDED)}
+    assert engine.write(transform("raw_parquet"), inputs, RAW_PARQUET, str(tmp_path / "a" / "raw")) == []
+    assert not (tmp_path / "a" / "raw").exists()
+    assert enriched(engine, tmp_path / "hour", []) == []
+    for name in HOURLY_TABLES:
+        found = hourly(engine, [], name)
+        assert found.num_rows == 0
+        assert found.schema == HOURLY_TABLES[name].columns
+
+
+def test_without_users_all_are_unknown(engine, tmp_path):
+    files = enriched(engine, tmp_path / "hour", EVENTS, users=[])
+    assert rows(hourly(engine, files, "users_over_quota_1h")) == []
+    assert sum(row[2] for row in rows(hourly(engine, files, "bytes_agg_user_1h"))) == 4 * 2**36 + 7
+
+
+@pytest.mark.services
+def test_the_engines_agree_on_a_random_hour(engines, request, tmp_path):
+    chance = random.Random(20261122)
+    letters = string.ascii_letters + " '\"\\%_/é漢😀\t"
+    text = ["".join(chance.choices(letters, k=chance.randint(1, 12))) for _ in range(60)]
+    events = [
+        (
+            TEN + timedelta(microseconds=chance.randrange(3_600_000_000)),
+            chance.choice(text),
+            chance.choice(text),
+            chance.choice(text),
+            chance.randint(0, 2**36),
+            offset % 3,
+            offset,
+        )
+        for offset in range(5_000)
+    ]
+    users = [(id_, id_.upper(), f"{id_}@x", chance.randint(0, 2**43)) for id_ in dict.fromkeys(text[:40])]
+    duck, spark = engines("duckdb", request), engines("spark", request)
+
+    by_duck, by_spark = (enriched(one, tmp_path / one.name, events, users) for one in (duck, spark))
+    assert rows(stored(by_duck).select(["kafka_offset"])) == rows(stored(by_spark).select(["kafka_offset"]))
+    for name in HOURLY_TABLES:
+        # Either engine reads what the other wrote.
+        found = [hourly(one, files, name) for one in (duck, spark) for files in (by_duck, by_spark)]
+        assert rows(found[0])
+        assert all(rows(other) == rows(found[0]) and other.schema == found[0].schema for other in found)
+
+
+def test_files_are_zstd_with_utc_microseconds_and_nothing_lies_beside_them(engine, tmp_path):
+    files = enriched(engine, tmp_path / "hour", EVENTS)
+    assert len(files) == 1
+    assert [str(path) for path in (tmp_path / "hour" / "enriched").iterdir()] == [files[0].path]
+    assert files[0].size == Path(files[0].path).stat().st_size
+    footer = pq.read_metadata(files[0].path)
+    assert footer.row_group(0).column(0).compression == "ZSTD"
+    assert footer.row_group(0).column(0).physical_type == "INT64"
+    types = footer.schema.to_arrow_schema()
+    assert {name: types.field(name).type for name in types.names} == {
+        field.name: field.type for field in ENRICHED_USAGE
+    }
+
+
+@pytest.mark.parametrize("name", ["it's a b.parquet", 'q"uote.parquet', "x[1]*?.parquet", "é{a,b}.parquet"])
+def test_file_and_folder_names_are_taken_literally(engine, tmp_path, name):
+    folder = tmp_path / "o'p [1] hour=3"
+    folder.mkdir()
+    # What the name would match as a pattern.
+    dataset(folder / "x1yz.parquet", LANDED, EVENTS)
+    landed = dataset(folder / name, LANDED, EVENTS[:1])
+    files = engine.write(transform("raw_parquet"), {"landed": landed}, RAW_PARQUET, str(folder / "it's *[0]"))
+    assert rows(stored(files).cast(RAW_PARQUET)) == EVENTS[:1]
+    again = Dataset([file.path for file in files], RAW_PARQUET)
+    assert rows(engine.read(transform("raw_parquet"), {"landed": again}, RAW_PARQUET)) == EVENTS[:1]
+
+
+def test_folders_that_look_like_partitions_add_no_column(engine, tmp_path):
+    folder = tmp_path / "bytes=1" / "hour=2026112210"
+    folder.mkdir(parents=True)
+    landed = dataset(folder / "part.parquet", LANDED, EVENTS[:2])
+    assert rows(engine.read(transform("raw_parquet"), {"landed": landed}, RAW_PARQUET)) == EVENTS[:2]
+
+
+NO_FIT = {
+    "columns": (
+        "SELECT app, id FROM landed",
+        "expected the columns timestamp, app, id, .*; found app, id",
+    ),
+    "order": (
+        "SELECT app, timestamp, id, antenna_id, bytes, kafka_partition, kafka_offset FROM landed",
+        "found app, timestamp",
+    ),
+    "type": (
+        "SELECT timestamp, app, id, antenna_id, CAST(bytes AS INTEGER) AS bytes, kafka_partition, kafka_offset FROM landed",
+        "bytes: expected int64, found int32",
+    ),
+    "zone": (
+        "SELECT CAST('2026-11-22 10:00:00' AS DATE) AS timestamp, app, id, antenna_id, bytes, kafka_partition, kafka_offset"
+        " FROM landed",
+        r"timestamp: expected timestamp\[us, tz=UTC\], found date32\[day\]",
+    ),
+    "null": (
+        "SELECT timestamp, app, id, nullif(antenna_id, 'antenna-1') AS antenna_id, bytes, kafka_partition, kafka_offset"
+        " FROM landed",
+        r"found some in antenna_id \(3\)",
+    ),
+    "syntax": ("SELECT FROM WHERE", "(?i)syntax error"),
+    "table": ("SELECT * FROM nowhere", "nowhere"),
+}
+
+
+@pytest.mark.parametrize("case", NO_FIT)
+def test_a_result_that_does_not_fit_is_an_error_and_leaves_nothing(engine, tmp_path, case):
+    sql, message = NO_FIT[case]
+    inputs = {"landed": dataset(tmp_path / "landed.parquet", LANDED, EVENTS)}
+    with pytest.raises(EngineError, match=message):
+        engine.write(sql, inputs, LANDED, str(tmp_path / "out"))
+    assert [path.name for path in tmp_path.iterdir()] == ["landed.parquet"]
+    with pytest.raises(EngineError, match=message):
+        engine.read(sql, inputs, LANDED)
+
+
+def test_a_sum_beyond_64_bits_is_an_error_not_a_wrong_number(engine, tmp_path):
+    huge = [(TEN, "a", "u1", "x", 2**63 - 1, 0, offset) for offset in range(2)]
+    files = enriched(engine, tmp_path / "hour", huge)
+    with pytest.raises(EngineError, match="(?i)overflow|out of range"):
+        hourly(engine, files, "bytes_agg_app_1h")
+
+
+def test_a_missing_input_file_is_named(engine, tmp_path):
+    with pytest.raises(EngineError, match=r"gone\.parquet"):
+        engine.read(
+            transform("raw_parquet"), {"landed": Dataset([str(tmp_path / "gone.parquet")], LANDED)}, LANDED
+        )
+
+
+def test_an_input_without_a_column_is_an_error(engine, tmp_path):
+    path = tmp_path / "old.parquet"
+    pq.write_table(table(LANDED, EVENTS).drop_columns(["kafka_offset"]), path)
+    with pytest.raises(EngineError, match="kafka_offset"):
+        engine.read(
+            "SELECT app FROM landed",
+            {"landed": Dataset([str(path)], LANDED)},
+            pa.schema([LANDED.field("app")]),
+        )
+
+
+def test_a_folder_is_never_written_twice(engine, tmp_path):
+    inputs = {"landed": dataset(tmp_path / "landed.parquet", LANDED, EVENTS)}
+    files = engine.write(transform("raw_parquet"), inputs, RAW_PARQUET, str(tmp_path / "out"))
+    with pytest.raises(EngineError, match="does not exist yet, found .*out"):
+        engine.write(transform("raw_parquet"), inputs, RAW_PARQUET, str(tmp_path / "out"))
+    assert Path(files[0].path).exists()
+
+
+def test_calls_at_the_same_time_see_their_own_inputs_only(engine, tmp_path):
+    def count(number: int) -> int:
+        landed = dataset(tmp_path / f"{number}.parquet", LANDED, EVENTS[:number])
+        sql, schema = (
+            "SELECT count(*) AS n FROM landed",
+            pa.schema([pa.field("n", pa.int64(), nullable=False)]),
+        )
+        return engine.read(sql, {"landed": landed}, schema)["n"][0].as_py()
+
+    with ThreadPoolExecutor(6) as pool:
+        assert list(pool.map(count, range(1, 7))) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_closed_engine_says_so(engine, request):
+    other = (
+        SparkEngine(lambda: request.getfixturevalue("spark")) if engine.name == "spark" else DuckDBEngine()
+    )
+    other.read("SELECT 1 AS n", {}, pa.schema([("n", pa.int32())]))
+    other.close()
+    other.close()
+    with pytest.raises(EngineError, match="closed"):
+        other.read("SELECT 1 AS n", {}, pa.schema([("n", pa.int32())]))

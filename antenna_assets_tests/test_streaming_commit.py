@@ -1,0 +1,187 @@
+"""The one transaction, on a real PostgreSQL: contiguity, watermark, closing, late rows and live sums."""
+
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+
+from antenna_assets.ledger import LedgerError, committed_offsets
+from antenna_assets.streaming.commit import (
+    Landed,
+    LandedFile,
+    NotContiguous,
+    claim_topic,
+    commit_batch,
+    commit_heartbeat,
+)
+from antenna_assets.streaming.plan import OffsetRange
+
+pytestmark = pytest.mark.services
+
+TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
+NOW = TEN + 24 * HOUR
+
+
+def landed(*hours: tuple[datetime, int], newest: datetime | None = None, partition: int = 0) -> Landed:
+    """Rows of 10 bytes in the hours given; `newest` is the largest event time."""
+    return Landed(
+        files=[
+            LandedFile(f"landing/{id(hours)}-{n}", hour, rows, 10 * rows, 1)
+            for n, (hour, rows) in enumerate(hours)
+        ],
+        event_times={partition: newest} if newest else {},
+        first_event_time=min((hour for hour, _ in hours), default=None),
+    )
+
+
+def commit(
+    connection: psycopg.Connection,
+    number: int,
+    ranges: list[tuple[int, int, int]],
+    content: Landed,
+    *,
+    lagging: tuple[int, ...] = (),
+    clock: datetime = NOW,
+    topic_id: str = "id-1",
+) -> datetime | None:
+    return commit_batch(
+        connection,
+        topic="devices",
+        topic_id=topic_id,
+        number=number,
+        clock=clock,
+        ranges=[OffsetRange(*r) for r in ranges],
+        landed=content,
+        lagging=lagging,
+        lateness=MINUTE,
+    )
+
+
+def hours(connection: psycopg.Connection) -> list[tuple]:
+    return connection.execute("SELECT hour, rows, bytes, closed_by FROM ledger.hour ORDER BY hour").fetchall()
+
+
+@pytest.fixture
+def ledger(connection: psycopg.Connection) -> psycopg.Connection:
+    claim_topic(connection, "devices", "id-1")
+    return connection
+
+
+def test_batches_follow_each_other_without_gap_or_overlap(ledger: psycopg.Connection) -> None:
+    commit(ledger, 1, [(0, 5, 9), (1, 0, 3)], Landed())
+    commit(ledger, 2, [(0, 9, 12)], Landed())
+    assert committed_offsets(ledger, "id-1", [0, 1, 2]) == {0: 12, 1: 3}
+    for start in (11, 13):
+        with pytest.raises(NotContiguous, match=f"begins at offset 12, found one that begins at {start}"):
+            commit(ledger, 3, [(0, start, 20)], Landed())
+    assert committed_offsets(ledger, "id-1", [0, 1]) == {0: 12, 1: 3}
+
+
+def test_a_batch_of_an_older_head_is_refused_whole(ledger: psycopg.Connection) -> None:
+    commit(ledger, 1, [(0, 0, 1)], landed((TEN, 1), newest=TEN))
+    with pytest.raises(NotContiguous, match="expected to commit batch 1 .* is at batch 1"):
+        commit(ledger, 1, [(1, 0, 1)], landed((TEN, 1), newest=TEN))
+    assert hours(ledger) == [(TEN, 1, 10, None)]
+    assert ledger.execute("SELECT count(*) FROM ledger.file").fetchone() == (1,)
+
+
+def test_a_topic_created_again_is_refused(ledger: psycopg.Connection) -> None:
+    with pytest.raises(LedgerError, match="the ledger knows id id-1, Kafka has id-2"):
+        claim_topic(ledger, "devices", "id-2")
+    with pytest.raises(NotContiguous):
+        commit(ledger, 1, [(0, 0, 1)], Landed(), topic_id="id-2")
+
+
+def test_one_ledger_holds_one_topic(ledger: psycopg.Connection) -> None:
+    with pytest.raises(LedgerError, match="this ledger holds topic devices, not other"):
+        claim_topic(ledger, "other", "id-9")
+
+
+def test_the_watermark_closes_the_hours_before_it_quiet_ones_included(ledger: psycopg.Connection) -> None:
+    commit(ledger, 1, [(0, 0, 3)], landed((TEN, 3), newest=TEN + 30 * MINUTE))
+    assert hours(ledger) == [(TEN, 3, 30, None)]
+    three = TEN + 3 * HOUR
+    assert commit(ledger, 2, [(0, 3, 4)], landed((three, 1), newest=three + MINUTE)) == three
+    assert hours(ledger) == [
+        (TEN, 3, 30, "watermark"),
+        (TEN + HOUR, 0, 0, "watermark"),
+        (TEN + 2 * HOUR, 0, 0, "watermark"),
+        (three, 1, 10, None),
+    ]
+
+
+def test_an_hour_older_than_the_first_batch_opens_and_closes_alone(ledger: psycopg.Connection) -> None:
+    commit(ledger, 1, [(0, 0, 3)], landed((TEN, 3), newest=TEN + 30 * MINUTE))
+    commit(ledger, 2, [(0, 3, 4)], landed((TEN - 5 * HOUR, 1), newest=TEN - 5 * HOUR))
+    assert hours(ledger) == [(TEN - 5 * HOUR, 1, 10, "watermark"), (TEN, 3, 30, None)]
+
+
+def test_late_rows_are_those_of_hours_that_were_closed(ledger: psycopg.Connection) -> None:
+    commit(ledger, 1, [(0, 0, 3)], landed((TEN, 3), newest=TEN + HOUR + MINUTE))
+    commit(ledger, 2, [(0, 3, 9)], landed((TEN, 4), (TEN + HOUR, 2), newest=TEN + HOUR + 2 * MINUTE))
+    assert ledger.execute("SELECT batch, late_rows FROM ledger.batch ORDER BY batch").fetchall() == [
+        (1, 0),
+        (2, 4),
+    ]
+    assert hours(ledger)[0] == (TEN, 7, 70, "watermark")
+
+
+def test_an_event_far_ahead_closes_no_hour_before_the_clock_does(ledger: psycopg.Connection) -> None:
+    clock = TEN + 30 * MINUTE
+    content = landed((TEN, 1), newest=clock + 4 * MINUTE)
+    assert commit(ledger, 1, [(0, 0, 1)], content, clock=clock) == clock - MINUTE
+    assert hours(ledger) == [(TEN, 1, 10, None)]
+
+
+def test_a_partition_that_is_behind_keeps_the_hour_open(ledger: psycopg.Connection) -> None:
+    content = landed((TEN, 1), newest=TEN + 3 * HOUR)
+    assert commit(ledger, 1, [(0, 0, 1)], content, lagging=(1,)) is None
+    assert hours(ledger) == [(TEN, 1, 10, None)]
+
+
+def test_the_clock_closes_hours_of_an_idle_stream(ledger: psycopg.Connection) -> None:
+    commit(ledger, 1, [(0, 0, 3)], landed((TEN, 3), newest=TEN + 30 * MINUTE))
+    now = TEN + 2 * HOUR + 5 * MINUTE
+    assert commit_heartbeat(ledger, topic="devices", batch=1, now=now, lateness=MINUTE) == now - MINUTE
+    assert hours(ledger) == [(TEN, 3, 30, "clock"), (TEN + HOUR, 0, 0, "clock")]
+    # A clock that was set back opens nothing again.
+    assert commit_heartbeat(ledger, topic="devices", batch=1, now=TEN, lateness=MINUTE) == now - MINUTE
+
+
+def test_a_heartbeat_that_a_batch_overtook_closes_nothing(ledger: psycopg.Connection) -> None:
+    commit(ledger, 1, [(0, 0, 3)], landed((TEN, 3), newest=TEN))
+    with pytest.raises(NotContiguous):
+        commit_heartbeat(ledger, topic="devices", batch=0, now=NOW, lateness=MINUTE)
+    assert hours(ledger) == [(TEN, 3, 30, None)]
+
+
+def test_quiet_hours_before_a_heartbeat_that_came_first_are_closed_too(ledger: psycopg.Connection) -> None:
+    commit_heartbeat(ledger, topic="devices", batch=0, now=TEN + 3 * HOUR, lateness=MINUTE)
+    assert hours(ledger) == []
+    commit(ledger, 1, [(0, 0, 1)], landed((TEN, 1), newest=TEN))
+    assert hours(ledger) == [(TEN, 1, 10, "watermark"), (TEN + HOUR, 0, 0, "watermark")]
+
+
+def test_live_sums_add_up_over_batches(ledger: psycopg.Connection) -> None:
+    window = TEN + 5 * MINUTE
+    first = Landed(live={"bytes_agg_app": [(TEN, "SKYPE", 3), (window, "SKYPE", 2**36)]})
+    second = Landed(live={"bytes_agg_app": [(window, "SKYPE", 2**36), (window, "caf\u00e9 '\\", 1)]})
+    commit(ledger, 1, [(0, 0, 1)], first)
+    commit(ledger, 2, [(0, 1, 2)], second)
+    assert ledger.execute("SELECT date, app, sum_app_bytes FROM bytes_agg_app ORDER BY 1, 2").fetchall() == [
+        (TEN, "SKYPE", 3),
+        (window, "SKYPE", 2**37),
+        (window, "caf\u00e9 '\\", 1),
+    ]
+
+
+def test_a_batch_that_fails_leaves_nothing(ledger: psycopg.Connection) -> None:
+    broken = Landed(
+        files=landed((TEN, 1)).files, live={"bytes_agg_app": [(TEN, "x", 1)]}, rejections={"not_json": 0}
+    )
+    with pytest.raises(psycopg.errors.CheckViolation):
+        commit(ledger, 1, [(0, 0, 1)], broken)
+    for table in ("ledger.batch", "ledger.file", "ledger.hour", "bytes_agg_app", "ledger.batch_offset"):
+        assert ledger.execute(f"SELECT count(*) FROM {table}".encode()).fetchone() == (0,)  # noqa: S608

@@ -1,0 +1,29 @@
+"""One SELECT per asset, found by the asset's name."""
+
+import re
+
+import pytest
+
+from antenna_assets.project_files import sql_folder
+from antenna_assets.schema import ASSETS
+from antenna_assets.transforms import INPUTS, UnknownTransform, transform
+
+
+def test_every_asset_has_a_transformation_and_every_file_an_asset():
+    assert set(INPUTS) == set(ASSETS)
+    assert {path.stem for path in (sql_folder() / "transforms").glob("*.sql")} == set(ASSETS)
+
+
+@pytest.mark.parametrize("name", ASSETS)
+def test_a_transformation_is_one_select_over_its_inputs(name):
+    statement = re.sub(r"--.*", "", transform(name)).strip()
+    assert statement.startswith("SELECT")
+    assert ";" not in statement
+    assert tuple(re.findall(r"(?:FROM|JOIN) (\w+)", statement)) == INPUTS[name]
+
+
+def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
+    with pytest.raises(
+        UnknownTransform, match="one of raw_parquet, enriched_usage, .*; found '../seed/users'"
+    ):
+        transform("../seed/users")
