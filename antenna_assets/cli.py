@@ -7,7 +7,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
 
 from antenna_assets.errors import AntennaError
 
@@ -59,6 +60,14 @@ def stop_on_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, nothing elsewhere; the function it gives is told how much is done."""
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=err, transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.update(task, completed=done)
 
 
 def _hour(text: str) -> datetime:
@@ -130,7 +139,11 @@ def simulate(
     from antenna_assets.settings import load_settings
     from antenna_assets.simulator.run import simulate as run
     from antenna_assets.simulator.scenario import Scenario
+    from antenna_assets.stack.services import kafka_bootstrap
 
+    if append and answers is None:
+        raise typer.BadParameter("--append needs --answers, the file to add to")
+    settings = load_settings()
     scenario = Scenario(
         events=events,
         seed=seed,
@@ -143,8 +156,17 @@ def simulate(
         users=users,
         antennas=antennas,
     )
-    sent = run(load_settings(), scenario, rate=rate, answers=answers, say=say)
-    out.print(f"sent {sent:,} messages, all acknowledged" + (f"; answers in {answers}" if answers else ""))
+    with progress_bar("sending", events) as progress:
+        sent = run(
+            settings,
+            scenario,
+            bootstrap=kafka_bootstrap(settings),
+            answers=answers,
+            append=append,
+            rate=rate,
+            progress=progress,
+        )
+    out.print(f"sent {sent.messages:,} messages, all acknowledged" + (f"; answers in {answers}" if answers else ""))
 
 
 @app.command()
@@ -205,8 +227,10 @@ def check(
     """Compare every table with the answers. Exit code 1, and the differences, if they differ."""
     from antenna_assets.settings import load_settings
     from antenna_assets.simulator.run import check as run
+    from antenna_assets.stack.services import postgres_url
 
-    report = run(load_settings(), answers)
+    settings = load_settings()
+    report = run(settings, answers, postgres_url=postgres_url(settings))
     if report is not None:
         out.print(report)
         raise typer.Exit(1)

@@ -54,7 +54,9 @@ def run_demo(settings: Settings, *, out: Console, say: Say) -> None:
     # The definitions take two seconds to load and Spark takes five to start: meanwhile the events are sent.
     with _environment(settings):
         say(f"sending {EVENTS:,} events of {hour_key(first)} and the hour after it to Kafka")
-        simulate(settings, scenario, rate=None, answers=answers, say=say)
+        simulate(
+            settings, scenario, bootstrap=found.kafka_bootstrap, answers=answers, progress=lambda _count: None
+        )
         job = Stream(
             settings,
             postgres_url=found.postgres_url,
@@ -68,7 +70,7 @@ def run_demo(settings: Settings, *, out: Console, say: Say) -> None:
     with connect(found.postgres_url, application="antenna demo") as connection:
         for table in _results(connection, first):
             out.print(table)
-    differences = check(settings, answers)
+    differences = check(settings, answers, postgres_url=found.postgres_url)
     if differences is not None:
         out.print(differences)
         raise DemoFailed("the tables differ from the answers, see above")
@@ -85,7 +87,6 @@ def serve_demo(settings: Settings, *, out: Console, say: Say, stop: threading.Ev
     """
     antenna = [sys.executable, "-m", "antenna_assets.cli"]
     commands = {
-        "simulator": [sys.executable, "-m", "antenna_assets.simulator.live", "--rate", str(LIVE_RATE)],
         "stream": [*antenna, "stream"],
         "dagster": [
             str(Path(sys.executable).with_name("dagster")),

@@ -2,12 +2,10 @@
 
 import dagster as dg
 
-from antenna_assets.partitions import HOURS
 from antenna_assets.schema import ASSETS
 
 hourly_usage = dg.define_asset_job(
     "hourly_usage",
     selection=dg.AssetSelection.assets(*ASSETS),
-    partitions_def=HOURS,
     description="From the landed files of closed hours to bytes by antenna, user and app, and the users over quota.",
 )

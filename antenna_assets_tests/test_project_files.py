@@ -47,5 +47,5 @@ def test_a_wheel_carries_its_own_copy(tmp_path):
 
 def test_a_broken_installation_says_where_it_looked(tmp_path, monkeypatch):
     monkeypatch.setattr(project_files, "_PACKAGE", tmp_path / "antenna_assets")
-    with pytest.raises(FileNotFoundError, match="sql folder at .*_project/sql or .*install the wheel again"):
+    with pytest.raises(FileNotFoundError, match=r"sql folder at .*_project/sql or .*install the wheel again"):
         sql_folder()

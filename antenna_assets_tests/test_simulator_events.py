@@ -30,7 +30,7 @@ from antenna_assets.simulator.scenario import EPOCH
 
 START = datetime(2026, 11, 22, 8, tzinfo=UTC)
 GOLDEN = "89fdb9be0efd515ee5bce88279585d7feb8bd5f91cdc8191eca5a2951b588ba3"
-MIXED = {"late": 0.1, "malformed": 0.05, "future": 0.02, "unknown_users": 0.03}
+MIXED: dict[str, Any] = {"late": 0.1, "malformed": 0.05, "future": 0.02, "unknown_users": 0.03}
 
 
 def scenario(
@@ -128,7 +128,7 @@ def verdict(value: bytes | None) -> str | None:
         text = value.decode()
     except UnicodeDecodeError:
         return "not_utf8"
-    duplicates = []
+    duplicates: list[str] = []
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in items]
@@ -149,7 +149,13 @@ def verdict(value: bytes | None) -> str | None:
         return "not_an_object"
     if duplicates:
         return "duplicate_field"
-    types = {"bytes": int, "timestamp": (int, float, str), "app": str, "id": str, "antenna_id": str}
+    types: dict[str, Any] = {
+        "bytes": int,
+        "timestamp": (int, float, str),
+        "app": str,
+        "id": str,
+        "antenna_id": str,
+    }
     if types.keys() - found.keys():
         return "missing_field"
     for name, type_ in types.items():
@@ -241,7 +247,7 @@ def test_a_few_users_do_most() -> None:
 )
 @pytest.mark.parametrize("seed", [1, 2, 42])
 def test_in_every_hour_some_users_are_over_quota_and_most_are_not(
-    mix: dict[str, float], events: int, hours: int, start: int, seed: int
+    mix: dict[str, Any], events: int, hours: int, start: int, seed: int
 ) -> None:
     of = scenario(events, seed=seed, hours=hours, start=START.replace(hour=start), **mix)
     over = users_over_quota(messages(of))

@@ -24,6 +24,6 @@ def test_a_transformation_is_one_select_over_its_inputs(name):
 
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones():
     with pytest.raises(
-        UnknownTransform, match="one of raw_parquet, enriched_usage, .*; found '../seed/users'"
+        UnknownTransform, match=r"one of raw_parquet, enriched_usage, .*; found '../seed/users'"
     ):
         transform("../seed/users")

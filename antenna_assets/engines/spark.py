@@ -102,7 +102,8 @@ class SparkEngine:
                 for view in views.values():
                     session.catalog.dropTempView(view)
         except (PySparkException, Py4JError) as error:
-            raise EngineError(f"Spark: {error}") from error
+            # The lines after the first are the query's plan and the JVM's stack.
+            raise EngineError(f"Spark: {str(error).strip().splitlines()[0]}") from error
 
 
 def _dataframe(session: "SparkSession", dataset: Dataset) -> "DataFrame":

@@ -258,4 +258,5 @@ def _micros(text: str) -> int:
 
 
 def _plain(scenario: Scenario) -> Row:
-    return {**asdict(scenario), "start": scenario.start.isoformat().replace("+00:00", "Z")}
+    start = scenario.start.isoformat().replace("+00:00", "Z")
+    return {**asdict(scenario), "start": start, "apps": list(scenario.apps)}

@@ -130,7 +130,10 @@ def ensure(name: str, say: Callable[[str], None] = lambda _: None) -> list[Path]
     absent = missing(name)
     if absent:
         _fetch_all(absent, folder, name, say)
-        missing(name)
+        missing(name)  # stamps them
+        # A folder of jars gets globbed sooner or later: two versions of one library in it would mix.
+        for stray in {*folder.glob("*.jar")} - {folder / jar.name for jar in locked(name)}:
+            stray.unlink(missing_ok=True)
     return [folder / jar.name for jar in locked(name)]
 
 

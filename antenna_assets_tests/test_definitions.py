@@ -1,0 +1,117 @@
+"""What Dagster sees: a snapshot of names, edges and policies, and what loading them costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+import antenna_assets
+from antenna_assets.definitions import build_definitions
+from antenna_assets.schema import ASSETS
+
+PACKAGE = Path(antenna_assets.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def graph() -> Any:
+    return build_definitions().resolve_asset_graph()
+
+
+def test_the_lineage_goes_from_kafka_to_the_tables(graph: Any) -> None:
+    edges = {
+        node.key.to_user_string(): sorted(parent.to_user_string() for parent in node.parent_keys)
+        for node in graph.asset_nodes
+    }
+    assert edges == {
+        "devices": [],
+        "landing": ["devices"],
+        "user_metadata": [],
+        "bytes_agg_antenna": ["devices"],
+        "bytes_agg_user": ["devices"],
+        "bytes_agg_app": ["devices"],
+        "raw_parquet": ["landing"],
+        "enriched_usage": ["raw_parquet", "user_metadata"],
+        "bytes_agg_antenna_1h": ["enriched_usage"],
+        "bytes_agg_user_1h": ["enriched_usage"],
+        "bytes_agg_app_1h": ["enriched_usage"],
+        "users_over_quota_1h": ["enriched_usage"],
+    }
+
+
+def test_the_six_assets_are_hourly_in_utc_and_run_24_hours_at_a_time(graph: Any) -> None:
+    for name in ASSETS:
+        node = graph.get(dg.AssetKey(name))
+        assert isinstance(node.partitions_def, dg.HourlyPartitionsDefinition)
+        assert node.partitions_def.timezone == "UTC"
+        assert node.partitions_def.get_first_partition_key() == "2026-01-01-00:00"
+        assert node.backfill_policy == dg.BackfillPolicy.multi_run(24)
+
+
+def test_every_asset_says_what_a_row_is(graph: Any) -> None:
+    for node in graph.asset_nodes:
+        assert node.description
+        assert node.group_name != "default"
+
+
+def test_there_is_one_job_and_one_sensor_and_steps_share_a_process() -> None:
+    definitions = build_definitions()
+    job = definitions.resolve_job_def("hourly_usage")
+    assert sorted(node.name for node in job.nodes) == sorted(ASSETS)
+    assert job.executor_def is dg.in_process_executor
+    assert [sensor.name for sensor in definitions.sensors or []] == ["closed_hours"]
+
+
+def test_a_resource_can_be_replaced() -> None:
+    class Replacement(dg.ConfigurableResource):
+        pass
+
+    replacement = Replacement()
+    assert (build_definitions({"lake": replacement}).resources or {})["lake"] is replacement
+
+
+def test_only_the_modules_about_dagster_import_it() -> None:
+    allowed = {
+        "checks.py",
+        "sensors.py",
+        "jobs.py",
+        "partitions.py",
+        "resources.py",
+        "definitions.py",
+        "demo.py",
+    }
+    for path in PACKAGE.rglob("*.py"):
+        if path.parent.name == "assets" or (path.parent == PACKAGE and path.name in allowed):
+            continue
+        assert not {name for name in imports(path) if name.startswith("dagster")}, path
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert "os.getenv" not in text, path
+        if "os.environ[" in text:
+            # To write JAVA_HOME for PySpark's launcher is not to read a setting.
+            assert path.name == "spark_session.py", path
+
+
+def imports(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+def test_loading_the_definitions_imports_no_engine() -> None:
+    program = (
+        "import sys, antenna_assets.definitions\n"
+        "print(*sorted({'pyspark', 'pandas', 'duckdb', 'deltalake', 'confluent_kafka'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == ""

@@ -1,0 +1,138 @@
+"""Sending: every message acknowledged and its place known, or one clear error in seconds."""
+
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from random import Random
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from antenna_assets.simulator.events import Message, Scenario, messages
+from antenna_assets.simulator.send import SendError, send
+
+START = datetime(2026, 11, 22, 8, tzinfo=UTC)
+
+
+def scenario(events: int = 2000) -> Scenario:
+    return Scenario(events=events, seed=1, start=START, hours=2, malformed=0.05)
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port of 127.0.0.1 that refuses connections: bound, so that nobody else takes it, and not listening."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
+
+
+def received(bootstrap: str, topic: str, count: int) -> list[Any]:
+    """The first `count` messages of the topic, as confluent_kafka gives them."""
+    from confluent_kafka import Consumer, TopicPartition
+
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "test", "enable.auto.commit": False})
+    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(4)])
+    found: list[Any] = []
+    began = monotonic()
+    while len(found) < count and monotonic() - began < 20:
+        found += [message for message in consumer.consume(count, timeout=0.5) if message.error() is None]
+    consumer.close()
+    return found
+
+
+@pytest.mark.services
+def test_every_message_arrives_once_and_in_its_users_order(kafka: str, topic: str) -> None:
+    expected = list(messages(scenario()))
+    seen: list[int] = []
+    sent = send(expected, bootstrap=kafka, topic=topic, progress=seen.append)
+    found = received(kafka, topic, 2001)
+    assert sent.messages == len(found) == 2000
+    assert seen[-1] == 2000
+    for key in {message.key for message in expected}:
+        arrived = [(message.partition(), message.value()) for message in found if message.key() == key]
+        assert [value for _, value in arrived] == [
+            message.value for message in expected if message.key == key
+        ]
+        assert len({partition for partition, _ in arrived}) == 1
+
+
+@pytest.mark.services
+def test_the_offsets_name_exactly_what_was_sent(kafka: str, topic: str) -> None:
+    first = send(messages(scenario(500)), bootstrap=kafka, topic=topic)
+    second = send(messages(scenario(300)), bootstrap=kafka, topic=topic)
+    assert first.topic == topic
+    assert first.topic_id == second.topic_id != ""
+    assert sum(end - begin for begin, end in first.offsets.values()) == 500
+    assert sum(end - begin for begin, end in second.offsets.values()) == 300
+    for partition, (begin, _end) in second.offsets.items():
+        assert begin == first.offsets.get(partition, (0, 0))[1]
+    counts = Counter(message.partition() for message in received(kafka, topic, 801))
+    assert counts == {
+        partition: max(span[1] for sent in (first, second) if (span := sent.offsets.get(partition)))
+        for partition in first.offsets.keys() | second.offsets.keys()
+    }
+
+
+@pytest.mark.services
+def test_nothing_to_send_is_nothing_sent(kafka: str, topic: str) -> None:
+    sent = send([], bootstrap=kafka, topic=topic)
+    assert (sent.messages, sent.offsets) == (0, {})
+
+
+@pytest.mark.services
+def test_a_rate_paces_the_messages(kafka: str, topic: str) -> None:
+    began = monotonic()
+    send(messages(scenario(300)), bootstrap=kafka, topic=topic, rate=200)
+    assert 1.2 < monotonic() - began < 6
+
+
+@pytest.mark.services
+def test_a_message_that_kafka_refuses_is_an_error_that_counts(kafka: str, topic: str) -> None:
+    from confluent_kafka.admin import (
+        AdminClient,
+        AlterConfigOpType,
+        ConfigEntry,
+        ConfigResource,
+        ResourceType,
+    )
+
+    entry = ConfigEntry("max.message.bytes", "1000", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": kafka})
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result()
+    # Bytes that do not compress.
+    large = Message(b"a", Random(1).randbytes(5000), None, "not_json")
+    with pytest.raises(
+        SendError, match=r"acknowledged 0 of 1 messages, 1 failed and 0 are without an answer: .*"
+    ):
+        send([large], bootstrap=kafka, topic=topic)
+
+
+@pytest.mark.services
+def test_a_missing_topic_is_named_before_anything_is_sent(kafka: str) -> None:
+    def never() -> Iterator[Message]:
+        raise AssertionError("a message was asked for")
+        yield
+
+    with pytest.raises(SendError, match="topic no-such-topic does not exist"):
+        send(never(), bootstrap=kafka, topic="no-such-topic")
+
+
+def test_a_broker_that_does_not_answer_is_one_clear_error(
+    closed_port: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    began = monotonic()
+    address = f"127.0.0.1:{closed_port}"
+    with pytest.raises(SendError, match=f"Kafka at {address} cannot be used: .*start it with `antenna up`"):
+        send(messages(scenario()), bootstrap=address, topic="devices")
+    assert monotonic() - began < 15
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("rate", [0, -5.0])
+def test_a_rate_below_one_message_ever_is_refused(rate: float) -> None:
+    with pytest.raises(SendError, match="rate: expected more than 0 messages per second"):
+        send([], bootstrap="127.0.0.1:1", topic="devices", rate=rate)
