@@ -155,35 +155,14 @@ def _run_what_the_sensor_asks_for(say: Say) -> None:
     """Tick the real sensor on the real instance, and execute its requests in this process."""
     import dagster as dg
 
-    from antenna_assets.definitions import definitions
-    from antenna_assets.sensors import closed_hours
+    from antenna_assets.local_runs import publish
 
     say("ticking the sensor")
-    repository = definitions.get_repository_def()
-    job = repository.get_job("hourly_usage")
     with dg.DagsterInstance.get() as instance:
-        while True:
-            context = dg.build_sensor_context(
-                instance=instance, repository_def=repository, sensor_name=closed_hours.name
-            )
-            with context:
-                result = closed_hours.evaluate_tick(context)
-            if not result.run_requests:
-                say(f"the sensor has nothing more to ask for: {result.skip_message}")
-                return
-            for request in result.run_requests:
-                hours = request.partition_key or " to ".join(
-                    value for key, value in request.tags.items() if "partition_range" in key
-                )
-                say(f"running the six assets of {hours}")
-                run = job.execute_in_process(
-                    instance=instance,
-                    partition_key=request.partition_key,
-                    tags=request.tags,
-                    raise_on_error=False,
-                )
-                if not run.success:
-                    raise DemoFailed(f"run {run.run_id} of {hours} failed; its log above says why")
+        for hours, run in publish(instance):
+            if not run.success:
+                raise DemoFailed(f"run {run.run_id} of {hours} failed; its log above says why")
+            say(f"published the six assets of {hours}")
 
 
 def _results(connection: psycopg.Connection, first: datetime) -> Iterator[Table]:

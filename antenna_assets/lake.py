@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from uuid import uuid4
 
 from antenna_assets.delta import Conflict, HourlyTable, LakeError
@@ -23,7 +23,16 @@ from antenna_assets.schema import LAKE_TABLES
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
-__all__ = ["TAGS", "HourSnapshot", "Lake", "LakeBusy", "LakeError", "Superseded"]
+__all__ = [
+    "TAGS",
+    "HourSnapshot",
+    "Lake",
+    "LakeBusy",
+    "LakeError",
+    "NotPublished",
+    "PublishedHour",
+    "Superseded",
+]
 
 TAGS = ("users_version",)
 """The versions that an hour can carry beside its generation. Delta lists no keys, so they are named here."""
@@ -32,6 +41,10 @@ ATTEMPTS = 60
 """Commits of other writers that a replacement gives way to before it gives up: about 20 s of waiting in all."""
 
 _NO_TAG = -1
+
+
+class NotPublished(LakeError):
+    """The hour is not in the table yet."""
 
 
 class LakeBusy(LakeError):
@@ -68,6 +81,15 @@ class HourSnapshot:
     version: int
 
 
+@dataclass(frozen=True)
+class PublishedHour:
+    """What is built on an hour that was published: its generation, files and tags, as in `HourSnapshot`."""
+
+    generation: int
+    files: list[str]
+    tags: dict[str, int]
+
+
 class Lake:
     """The Delta tables under a root: a path, or a URI whose credentials deltalake finds by itself.
 
@@ -81,9 +103,14 @@ class Lake:
         if root.startswith("file://"):
             root = unquote(urlsplit(root).path)
         if "://" in root:
+            # deltalake 1.6.6 encodes such a prefix twice, so that the log would lie elsewhere than the files.
+            if quote(root, safe=":/") != root:
+                raise LakeError(
+                    f"the lake's URI must hold only letters, digits and ._~-/; found {root}; use another prefix"
+                )
             self.root = root.rstrip("/")
         elif "%" in root:
-            # deltalake 1.6.6 writes to the path as it is and reads from the decoded one.
+            # It writes to the path as it is and reads from the decoded one.
             raise LakeError(f"the lake's path must not contain %, found {root}; use another folder")
         else:
             self.root = str(Path(root).absolute())
@@ -116,6 +143,20 @@ class Lake:
                 files = delta.files(newest, hour)
                 tags = {} if generation is None else _tags(newest, hour)
                 return HourSnapshot(generation, list(files), sum(files.values()), tags, newest.version())
+
+    def published_hour(self, table: str, hour: datetime) -> PublishedHour:
+        """The hour as the newest version of a table holds it, for those who build on it.
+
+        Raises:
+            NotPublished: the table does not hold it.
+            LakeError: the table cannot be read.
+        """
+        found = self.hour(table, hour)
+        if found.generation is None:
+            raise NotPublished(
+                f"{table} does not hold {hour_key(hour)} yet; materialize {table} for it first"
+            )
+        return PublishedHour(found.generation, found.files, found.tags)
 
     def replace_hour(
         self,

@@ -275,6 +275,14 @@ def test_a_missing_input_file_is_named(engine, tmp_path):
         )
 
 
+def test_a_missing_file_is_not_taken_for_a_pattern(engine, tmp_path):
+    dataset(tmp_path / "x1.parquet", LANDED, EVENTS)
+    with pytest.raises(EngineError):
+        engine.read(
+            transform("raw_parquet"), {"landed": Dataset([str(tmp_path / "x[1].parquet")], LANDED)}, LANDED
+        )
+
+
 def test_an_input_without_a_column_is_an_error(engine, tmp_path):
     path = tmp_path / "old.parquet"
     pq.write_table(table(LANDED, EVENTS).drop_columns(["kafka_offset"]), path)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -50,7 +51,7 @@ def test_the_transformations_are_what_a_loop_in_python_says(engine, events, quot
     )
     with tempfile.TemporaryDirectory() as folder:
         for name, table in {"landed": landed, "users": users}.items():
-            pa.parquet.write_table(table, f"{folder}/{name}.parquet")
+            pq.write_table(table, f"{folder}/{name}.parquet")
         raw = engine.write(
             transform("raw_parquet"),
             {"landed": Dataset([f"{folder}/landed.parquet"], LANDED)},
@@ -125,7 +126,7 @@ def test_an_object_store_is_reached_through_fsspec(engine):
         [dict(zip(LANDED.names, (TEN, "app", "u1", "x", 5, 0, 0), strict=True))], schema=LANDED
     )
     with tempfile.TemporaryDirectory() as folder:
-        pa.parquet.write_table(landed, f"{folder}/landed.parquet")
+        pq.write_table(landed, f"{folder}/landed.parquet")
         inputs = {"landed": Dataset([f"{folder}/landed.parquet"], LANDED)}
         files = engine.write(transform("raw_parquet"), inputs, RAW_PARQUET, "memory://lake/raw/g1")
     assert [(file.path, file.rows) for file in files] == [("memory://lake/raw/g1/part-0.parquet", 1)]

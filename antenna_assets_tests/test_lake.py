@@ -18,7 +18,15 @@ from hypothesis import strategies as st
 from antenna_assets import lake as lake_module
 from antenna_assets.delta import Conflict, HourlyTable
 from antenna_assets.engines.contract import WrittenFile
-from antenna_assets.lake import HourSnapshot, Lake, LakeBusy, LakeError, Superseded
+from antenna_assets.lake import (
+    HourSnapshot,
+    Lake,
+    LakeBusy,
+    LakeError,
+    NotPublished,
+    PublishedHour,
+    Superseded,
+)
 from antenna_assets.schema import LANDED
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -69,6 +77,15 @@ def test_a_published_hour_comes_back_from_one_version(lake):
     assert lake.hour("raw_parquet", TEN) == HourSnapshot(4, paths, 3, {"users_version": 7}, version)
     assert pq.read_table(paths[0], partitioning=None).num_rows == 3
     assert content(lake) == [(10, 4, 3)]
+
+
+def test_only_a_published_hour_can_be_built_on(lake):
+    with pytest.raises(
+        NotPublished, match="raw_parquet does not hold 2026-11-22-10:00 yet; materialize raw_parquet"
+    ):
+        lake.published_hour("raw_parquet", TEN)
+    lake.replace_hour("raw_parquet", TEN, 2, [], tags={"users_version": 1})
+    assert lake.published_hour("raw_parquet", TEN) == PublishedHour(2, [], {"users_version": 1})
 
 
 def test_the_folder_of_an_attempt_is_laid_out_as_hive_does_and_never_named_twice(lake):
@@ -174,6 +191,8 @@ def test_paths_with_special_characters_work(tmp_path, folder):
 def test_a_root_that_deltalake_cannot_use_is_refused(tmp_path):
     with pytest.raises(LakeError, match=r"must not contain %, found .*a%20b; use another folder"):
         Lake(str(tmp_path / "a%20b"))
+    with pytest.raises(LakeError, match=r"found s3://bucket/my lake; use another prefix"):
+        Lake("s3://bucket/my lake")
 
 
 def test_a_uri_keeps_its_form_and_a_file_uri_is_a_path(tmp_path):

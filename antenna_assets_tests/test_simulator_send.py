@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from antenna_assets.simulator.events import Message, Scenario, messages
-from antenna_assets.simulator.send import SendError, send
+from antenna_assets.simulator.send import Receipts, SendError, send
 
 START = datetime(2026, 11, 22, 8, tzinfo=UTC)
 
@@ -28,16 +28,22 @@ def closed_port() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
-def received(bootstrap: str, topic: str, count: int) -> list[Any]:
-    """The first `count` messages of the topic, as confluent_kafka gives them."""
+def received(bootstrap: str, topic: str) -> list[Any]:
+    """Every message of the topic, as confluent_kafka gives them."""
     from confluent_kafka import Consumer, TopicPartition
 
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "test", "enable.auto.commit": False})
-    consumer.assign([TopicPartition(topic, partition, 0) for partition in range(4)])
+    places = [TopicPartition(topic, partition, 0) for partition in range(4)]
+    total = sum(consumer.get_watermark_offsets(place, timeout=10)[1] for place in places)
+    consumer.assign(places)
     found: list[Any] = []
     began = monotonic()
-    while len(found) < count and monotonic() - began < 20:
-        found += [message for message in consumer.consume(count, timeout=0.5) if message.error() is None]
+    while len(found) < total and monotonic() - began < 20:
+        found += [
+            message
+            for message in consumer.consume(total - len(found), timeout=0.5)
+            if message.error() is None
+        ]
     consumer.close()
     return found
 
@@ -47,7 +53,7 @@ def test_every_message_arrives_once_and_in_its_users_order(kafka: str, topic: st
     expected = list(messages(scenario()))
     seen: list[int] = []
     sent = send(expected, bootstrap=kafka, topic=topic, progress=seen.append)
-    found = received(kafka, topic, 2001)
+    found = received(kafka, topic)
     assert sent.messages == len(found) == 2000
     assert seen[-1] == 2000
     for key in {message.key for message in expected}:
@@ -68,7 +74,7 @@ def test_the_offsets_name_exactly_what_was_sent(kafka: str, topic: str) -> None:
     assert sum(end - begin for begin, end in second.offsets.values()) == 300
     for partition, (begin, _end) in second.offsets.items():
         assert begin == first.offsets.get(partition, (0, 0))[1]
-    counts = Counter(message.partition() for message in received(kafka, topic, 801))
+    counts = Counter(message.partition() for message in received(kafka, topic))
     assert counts == {
         partition: max(span[1] for sent in (first, second) if (span := sent.offsets.get(partition)))
         for partition in first.offsets.keys() | second.offsets.keys()
@@ -136,3 +142,26 @@ def test_a_broker_that_does_not_answer_is_one_clear_error(
 def test_a_rate_below_one_message_ever_is_refused(rate: float) -> None:
     with pytest.raises(SendError, match="rate: expected more than 0 messages per second"):
         send([], bootstrap="127.0.0.1:1", topic="devices", rate=rate)
+
+
+class Report:
+    """A delivered message, as far as a delivery report is read."""
+
+    def __init__(self, partition: int, offset: int | None) -> None:
+        self.partition = lambda: partition
+        self.offset = lambda: offset
+
+
+def test_reports_without_an_offset_are_placed_between_those_that_have_one() -> None:
+    receipts = Receipts()
+    for partition, offset in [(1, 7), (0, None), (0, None), (1, 8), (0, 5), (1, None), (1, None)]:
+        receipts(None, Report(partition, offset))
+    assert receipts.delivered == 7
+    assert receipts.offsets(pytest.fail) == {0: (3, 6), 1: (7, 11)}
+
+
+def test_where_no_report_has_an_offset_the_end_of_the_partition_places_them() -> None:
+    receipts = Receipts()
+    for partition, offset in [(2, None), (2, None), (0, 1)]:
+        receipts(None, Report(partition, offset))
+    assert receipts.offsets(lambda: {0: 9, 2: 40}) == {0: (1, 2), 2: (38, 40)}

@@ -34,7 +34,7 @@ def publish_hours(
     with postgres.connection() as connection, engine.open() as run:
 
         def materialize(hour: datetime) -> Numbers:
-            usage = tables.hour("enriched_usage", hour).published()
+            usage = tables.published_hour("enriched_usage", hour)
             inputs = {"enriched_usage": Dataset(usage.files, ENRICHED_USAGE)}
             rows = run.read(transform(table.name), inputs, table.columns)
             bytes_ = pc.sum(rows[table.sum_column]).as_py() or 0

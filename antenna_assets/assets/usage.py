@@ -45,7 +45,7 @@ def enriched_usage(
         pq.write_table(users.users, users_file)
 
         def materialize(hour: datetime) -> Numbers:
-            raw = tables.hour("raw_parquet", hour).published()
+            raw = tables.published_hour("raw_parquet", hour)
             generation = read_generation(connection, hour, raw.generation)
             folder = tables.new_folder("enriched_usage", hour, raw.generation)
             inputs = {

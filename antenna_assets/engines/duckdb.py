@@ -68,9 +68,10 @@ class DuckDBEngine:
         """See `Engine.write`."""
         with self._connection(inputs, target) as connection, new_folder(target):
             check_types(connection.sql(sql).limit(0).to_arrow_table().schema, schema)
+            # OVERWRITE_OR_IGNORE: a look into the new folder first fails on object stores, which have none.
             written = connection.execute(
                 f"COPY ({sql}\n) TO {_quoted(target)} (FORMAT parquet, COMPRESSION zstd, RETURN_STATS,"
-                f" FILE_SIZE_BYTES {MAX_FILE_SIZE}, FILENAME_PATTERN 'part-{{i}}')"
+                f" FILE_SIZE_BYTES {MAX_FILE_SIZE}, FILENAME_PATTERN 'part-{{i}}', OVERWRITE_OR_IGNORE)"
             ).fetchall()
             files = []
             for path, rows, size, _, statistics, *_ in written:

@@ -80,12 +80,15 @@ class Deck:
     """The kinds of all messages, dealt in shuffled chunks so that every kind comes up exactly as often as asked."""
 
     def __init__(self, scenario: Scenario) -> None:
-        left = scenario.events
         self.counts = [0] * 5
+        share, dealt = 0.0, 0
         for kind, name in enumerate(SHARES, start=LATE):
-            self.counts[kind] = min(left, round(getattr(scenario, name) * scenario.events))
-            left -= self.counts[kind]
-        self.counts[GOOD] = left
+            # Rounded as a running total, so that the kinds never add up to more than there are messages.
+            share += getattr(scenario, name)
+            end = min(scenario.events, round(share * scenario.events))
+            self.counts[kind] = end - dealt
+            dealt = end
+        self.counts[GOOD] = scenario.events - dealt
 
     def dealt(self, size: int, random: Callable[[], float]) -> bytearray:
         """The kinds of the next `size` messages."""

@@ -44,7 +44,9 @@ def simulate(
     now = datetime.now(UTC)
     scenario.must_lie_in(max(settings.start, now - settings.horizon), now)
     if answers is None:
-        return send(messages(scenario), bootstrap=bootstrap, topic=settings.topic, rate=rate, progress=progress)
+        return send(
+            messages(scenario), bootstrap=bootstrap, topic=settings.topic, rate=rate, progress=progress
+        )
     if append:
         expected = Answers.read(answers)
     else:

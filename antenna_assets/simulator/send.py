@@ -4,7 +4,8 @@ What the messages say is made elsewhere; nothing is read from the topic here.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,7 @@ class Sent:
 
 
 @dataclass
-class _Receipts:
+class Receipts:
     """Counts delivery reports; called by librdkafka's `poll`, once a message."""
 
     delivered: int = 0
@@ -49,6 +50,7 @@ class _Receipts:
     failure: str = ""
     first: dict[int, int] = field(default_factory=dict)
     last: dict[int, int] = field(default_factory=dict)
+    unplaced: Counter[int] = field(default_factory=Counter)
 
     def __call__(self, error: Any, message: Any) -> None:
         if error is not None:
@@ -57,15 +59,28 @@ class _Receipts:
             return
         self.delivered += 1
         partition, offset = message.partition(), message.offset()
-        # With idempotence, reports of a partition come in the order of its offsets.
-        self.last[partition] = offset
-        if partition not in self.first:
-            self.first[partition] = offset
+        # With idempotence, reports of a partition come in the order of its offsets. A message that was sent again
+        # after a lost answer has none: Kafka knows it and does not say where it lies.
+        if partition in self.last:
+            self.last[partition] = self.last[partition] + 1 if offset is None else offset
+        elif offset is None:
+            self.unplaced[partition] += 1
+        else:
+            self.first[partition] = offset - self.unplaced.pop(partition, 0)
+            self.last[partition] = offset
 
-    def offsets(self) -> dict[int, tuple[int, int]]:
-        return {
-            partition: (self.first[partition], self.last[partition] + 1) for partition in sorted(self.first)
-        }
+    def offsets(self, ends: Callable[[], Mapping[int, int]]) -> dict[int, tuple[int, int]]:
+        """By partition, the first offset and the one after the last; `ends` is asked where no report had an offset."""
+        found = {partition: (first, self.last[partition] + 1) for partition, first in self.first.items()}
+        if self.unplaced:
+            end = ends()
+            found.update(
+                {
+                    partition: (end[partition] - count, end[partition])
+                    for partition, count in self.unplaced.items()
+                }
+            )
+        return dict(sorted(found.items()))
 
 
 def _nothing(_count: int) -> None:
@@ -95,14 +110,17 @@ def send(
         SendError: the broker does not answer, the topic does not exist, or messages stayed unacknowledged. After
             the last of these the topic holds a part of the messages.
     """
+    from confluent_kafka import KafkaException
+
     if rate is not None and rate <= 0:
         raise SendError(f"rate: expected more than 0 messages per second, found {rate:g}")
     try:
         # Asked first, since a producer would wait for an unknown topic until the messages' time is over.
-        description = Broker(bootstrap, topic).describe()
+        broker = Broker(bootstrap, topic)
+        description = broker.describe()
     except BrokerError as error:
         raise SendError(str(error)) from error
-    receipts = _Receipts()
+    receipts = Receipts()
     producer = _producer(bootstrap, receipts)
     count = 0
     try:
@@ -113,20 +131,28 @@ def send(
             producer.poll(0)
             if receipts.failed:
                 break
+    except KafkaException as error:
+        # The producer itself is broken, as when the topic is deleted under it.
+        receipts.failure = error.args[0].str()
     finally:
         # On an interrupt too: what was handed over is in the topic or is known not to be.
         unacknowledged = producer.flush(DELIVERY_SECONDS + 5)
-    if receipts.failed or unacknowledged:
+    if receipts.failed or receipts.failure or unacknowledged:
         reason = f": {receipts.failure}" if receipts.failure else ""
         raise SendError(
             f"Kafka at {bootstrap} acknowledged {receipts.delivered} of {count} messages, {receipts.failed} failed and"
             f" {unacknowledged} are without an answer{reason}. Topic {topic} holds a part of them, so no answers file"
             " fits it: see that the broker is well (`antenna doctor`), then send to a new topic"
         )
-    return Sent(description.name, description.id, receipts.delivered, receipts.offsets())
+    return Sent(
+        description.name,
+        description.id,
+        receipts.delivered,
+        receipts.offsets(lambda: broker.next_offsets(description)),
+    )
 
 
-def _producer(bootstrap: str, receipts: _Receipts) -> "Producer":
+def _producer(bootstrap: str, receipts: Receipts) -> "Producer":
     from confluent_kafka import Producer
 
     return Producer(
@@ -151,14 +177,14 @@ def _producer(bootstrap: str, receipts: _Receipts) -> "Producer":
 
 def _batches(
     messages: Iterable[Message], rate: float | None, clock: Callable[[], float]
-) -> Iterable[list[dict[str, bytes | None]]]:
+) -> Iterator[list[Message]]:
     """The messages in batches of about 1,000, or of a twentieth of a second where a rate paces them."""
     size = _BATCH if rate is None else max(1, min(_BATCH, int(rate / 20)))
     began = clock()
     count = 0
-    batch: list[dict[str, bytes | None]] = []
+    batch: list[Message] = []
     for message in messages:
-        batch.append({"key": message.key, "value": message.value})
+        batch.append(message)
         if len(batch) < size:
             continue
         yield batch
@@ -170,11 +196,11 @@ def _batches(
         yield batch
 
 
-def _hand_over(producer: "Producer", topic: str, batch: list[dict[str, bytes | None]]) -> None:
+def _hand_over(producer: "Producer", topic: str, batch: list[Message]) -> None:
     for message in batch:
         while True:
             try:
-                producer.produce(topic, message["value"], message["key"])
+                producer.produce(topic, message.value, message.key)
                 break
             except BufferError:
                 # The queue is full: acknowledgements make room.

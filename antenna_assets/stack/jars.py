@@ -5,7 +5,6 @@ Nothing here runs Java. Which Java runs them is `java`, how the broker is starte
 
 import hashlib
 import json
-import os
 import re
 import sys
 import tempfile
@@ -18,6 +17,8 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from antenna_assets.stack.files import replace_file
 
 LOCK = Path(__file__).with_name("jars.lock.toml")
 CONNECTOR = "spark-sql-kafka-0-10_2.13"
@@ -116,7 +117,7 @@ def missing(name: str) -> list[Jar]:
         else:
             stamps[jar.name], changed = stamp, True
     if changed:
-        _write(folder / "stamps.json", json.dumps(stamps, indent=0).encode())
+        replace_file(folder / "stamps.json", json.dumps(stamps, indent=0))
     return absent
 
 
@@ -156,7 +157,9 @@ def _fetch_all(absent: list[Jar], folder: Path, name: str, say: Callable[[str], 
                 if count % _SAY_EVERY == 0 or count == len(absent):
                     say(f"{name} jars: {count} of {len(absent)}, {done / 1e6:.0f} of {total / 1e6:.0f} MB")
     except OSError as error:
-        raise JarsError(f"cannot write the jars to {folder}: {error}; use a virtual environment of your own") from error
+        raise JarsError(
+            f"cannot write the jars to {folder}: {error}; use a virtual environment of your own"
+        ) from error
 
 
 def _fetch(jar: Jar, folder: Path, work: Path) -> None:
@@ -212,12 +215,6 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
-
-
 def lock(repository: Path) -> None:
     """Resolve both sets again, in a Maven repository of our own, and rewrite the lock file."""
     import tomli_w
@@ -228,11 +225,15 @@ def lock(repository: Path) -> None:
     shipped = {re.sub(r"-\d.*", "", path.name) for path in Path(spec.origin).with_name("jars").glob("*.jar")}
     roots = {"spark": (f"org.apache.spark:{CONNECTOR}:{version('pyspark')}",), "kafka": _KAFKA_ROOTS}
     sets = {
-        "spark": [jar for jar in _resolve(roots["spark"], repository) if jar.coordinate.split(":")[1] not in shipped],
+        "spark": [
+            jar for jar in _resolve(roots["spark"], repository) if jar.coordinate.split(":")[1] not in shipped
+        ],
         "kafka": _resolve(roots["kafka"], repository),
     }
     rows = {name: [vars(jar) for jar in jars] for name, jars in sets.items()}
-    _write(LOCK, b"# Written by `make lock`: the jars by coordinate and SHA-256.\n" + tomli_w.dumps(rows).encode())
+    replace_file(
+        LOCK, "# Written by `make lock`: the jars by coordinate and SHA-256.\n" + tomli_w.dumps(rows)
+    )
 
 
 def _resolve(roots: tuple[str, ...], repository: Path) -> list[Jar]:

