@@ -131,8 +131,12 @@ def simulate(
     ] = 0.0,
     users: Annotated[int, typer.Option(min=1, help="Number of users.")] = 20,
     antennas: Annotated[int, typer.Option(min=1, help="Number of antennas.")] = 5,
-    answers: Annotated[Path | None, typer.Option(help="Write the exact expected tables to this JSON file.")] = None,
-    append: Annotated[bool, typer.Option("--append", help="Add to the answers that the file holds already.")] = False,
+    answers: Annotated[
+        Path | None, typer.Option(help="Write the exact expected tables to this JSON file.")
+    ] = None,
+    append: Annotated[
+        bool, typer.Option("--append", help="Add to the answers that the file holds already.")
+    ] = False,
 ) -> None:
     """Send simulated events to Kafka, every one of them acknowledged, and write the exact expected tables."""
     from antenna_assets.settings import load_settings
@@ -165,7 +169,9 @@ def simulate(
             rate=rate,
             progress=progress,
         )
-    out.print(f"sent {sent.messages:,} messages, all acknowledged" + (f"; answers in {answers}" if answers else ""))
+    out.print(
+        f"sent {sent.messages:,} messages, all acknowledged" + (f"; answers in {answers}" if answers else "")
+    )
 
 
 @app.command()

@@ -18,6 +18,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from antenna_assets.engines.contract import WrittenFile
+from antenna_assets.errors import AntennaError
 from antenna_assets.hours import lake_partition
 from antenna_assets.schema import HOUR_PARTITION
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 
-class LakeError(Exception):
+class LakeError(AntennaError):
     """The lake cannot be read or written; the message says what to do."""
 
 

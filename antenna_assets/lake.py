@@ -17,6 +17,7 @@ from uuid import uuid4
 
 from antenna_assets.delta import Conflict, HourlyTable, LakeError
 from antenna_assets.engines.contract import WrittenFile
+from antenna_assets.errors import Superseded
 from antenna_assets.hours import hour_key, lake_partition
 from antenna_assets.schema import LAKE_TABLES
 
@@ -31,7 +32,6 @@ __all__ = [
     "LakeError",
     "NotPublished",
     "PublishedHour",
-    "Superseded",
 ]
 
 TAGS = ("users_version",)
@@ -49,17 +49,6 @@ class NotPublished(LakeError):
 
 class LakeBusy(LakeError):
     """Other writers committed before us too many times in a row."""
-
-
-class Superseded(Exception):
-    """The hour holds a newer generation than the one to be published, `newest`. Nothing was changed."""
-
-    def __init__(self, table: str, hour: datetime, generation: int, newest: int) -> None:
-        super().__init__(
-            f"{table} of {hour_key(hour)} holds generation {newest};"
-            f" the older generation {generation} was not published"
-        )
-        self.newest = newest
 
 
 @dataclass(frozen=True)
@@ -199,7 +188,7 @@ class Lake:
                 with delta.errors("read"):
                     newest = loaded.transaction_version(key)
                     if newest is not None and newest > generation:
-                        raise Superseded(table, hour, generation, newest)
+                        raise Superseded(f"{table} of {hour_key(hour)}", generation=generation, newest=newest)
                     # A commit can be stored and still be reported as failed: then these very files are there.
                     if (
                         attempt

@@ -11,7 +11,7 @@ from datetime import datetime
 import psycopg
 from psycopg.rows import class_row
 
-from antenna_assets.errors import AntennaError
+from antenna_assets.errors import AntennaError, Superseded
 from antenna_assets.hours import hour_key
 from antenna_assets.schema import ASSETS
 
@@ -22,15 +22,6 @@ class LedgerError(AntennaError):
 
 class HourNotClosed(LedgerError):
     """The hour is still open, or nothing is known of it."""
-
-
-class Superseded(Exception):
-    """A newer generation of the hour is published already: there is nothing to do."""
-
-    def __init__(self, asset: str, hour: datetime, generation: int) -> None:
-        super().__init__(
-            f"{asset} {hour_key(hour)}: a generation newer than {generation} is published already"
-        )
 
 
 @dataclass(frozen=True)
@@ -90,7 +81,7 @@ def require_closed(connection: psycopg.Connection, hours: Sequence[datetime]) ->
     rows = connection.execute(
         "SELECT hour, closed_at IS NOT NULL FROM ledger.hour WHERE hour = ANY(%s)", [list(hours)]
     ).fetchall()
-    closed = dict(rows)
+    closed: dict[datetime, bool] = dict(rows)
     for hour in hours:
         if not closed.get(hour):
             raise HourNotClosed(
@@ -171,7 +162,12 @@ def record_publication(connection: psycopg.Connection, publication: Publication)
         [publication.asset, publication.hour, publication.generation],
     ).fetchone()
     if fence is None:
-        raise Superseded(publication.asset, publication.hour, publication.generation)
+        (newest,) = connection.execute(
+            "SELECT generation FROM ledger.publication_head WHERE asset = %s AND hour = %s",
+            [publication.asset, publication.hour],
+        ).fetchall()[0]
+        what = f"{publication.asset} of {hour_key(publication.hour)}"
+        raise Superseded(what, generation=publication.generation, newest=newest)
     connection.execute(
         "INSERT INTO ledger.publication (asset, hour, generation, rows, bytes, users_version, run_id)"
         " VALUES (%s, %s, %s, %s, %s, %s, %s)",

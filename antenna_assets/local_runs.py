@@ -38,5 +38,7 @@ def publish(instance: dg.DagsterInstance) -> Iterator[tuple[str, dg.ExecuteInPro
     """Tick and run until the sensor asks for nothing; each run with the hours it was for."""
     while requests := tick(instance):
         for request in requests:
-            hours = request.partition_key or f"{request.tags[RANGE_START_TAG]} to {request.tags[RANGE_END_TAG]}"
+            hours = (
+                request.partition_key or f"{request.tags[RANGE_START_TAG]} to {request.tags[RANGE_END_TAG]}"
+            )
             yield hours, execute(instance, request)

@@ -49,7 +49,9 @@ class EngineResource(dg.ConfigurableResource):
     """What runs the transformations: DuckDB in this process, or Spark."""
 
     name: Literal["duckdb", "spark"] = "duckdb"
-    spark_config: dict[str, str] = Field({}, description="configuration of the Spark session, if Spark is the engine")
+    spark_config: dict[str, str] = Field(
+        {}, description="configuration of the Spark session, if Spark is the engine"
+    )
 
     @contextmanager
     def open(self) -> Iterator[Engine]:

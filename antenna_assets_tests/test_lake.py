@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from antenna_assets import lake as lake_module
 from antenna_assets.delta import Conflict, HourlyTable
 from antenna_assets.engines.contract import WrittenFile
+from antenna_assets.errors import Superseded
 from antenna_assets.lake import (
     HourSnapshot,
     Lake,
@@ -25,7 +26,6 @@ from antenna_assets.lake import (
     LakeError,
     NotPublished,
     PublishedHour,
-    Superseded,
 )
 from antenna_assets.schema import LANDED
 

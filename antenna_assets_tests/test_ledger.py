@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
+from antenna_assets.errors import Superseded
 from antenna_assets.ledger import (
     Generation,
     HourNotClosed,
     HourToPublish,
     Publication,
-    Superseded,
     hours_to_publish,
     landed_files,
     record_publication,

@@ -6,7 +6,8 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from antenna_assets.ledger import Publication, Superseded
+from antenna_assets.errors import Superseded
+from antenna_assets.ledger import Publication
 from antenna_assets.schema import HOURLY_TABLES, USERS
 from antenna_assets.serving import read_users, replace_hour
 
@@ -69,7 +70,7 @@ def test_an_hour_without_rows_is_published_as_empty(ledger: psycopg.Connection) 
 
 def test_an_older_generation_changes_nothing(ledger: psycopg.Connection) -> None:
     replace(ledger, 3, [("a", None, 3)])
-    with pytest.raises(Superseded, match="bytes_agg_user_1h 2026-11-22-10:00"):
+    with pytest.raises(Superseded, match="bytes_agg_user_1h of 2026-11-22-10:00 holds generation 3"):
         replace(ledger, 2, [("a", None, 2)])
     assert content(ledger) == [(TEN, "a", None, 3)]
 

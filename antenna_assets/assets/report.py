@@ -8,8 +8,8 @@ from datetime import datetime
 
 import dagster as dg
 
+from antenna_assets.errors import Superseded
 from antenna_assets.hours import hour_key
-from antenna_assets.ledger import Superseded
 from antenna_assets.partitions import hours_of
 
 Numbers = Mapping[str, int | float]

@@ -9,8 +9,10 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from antenna_assets.errors import AntennaError
 
-class EngineError(Exception):
+
+class EngineError(AntennaError):
     """An engine could not run a SELECT, or its result is not what the schema says; nothing was written."""
 
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from antenna_assets.errors import AntennaError
 from antenna_assets.simulator.events import Event, Message, Scenario
 
 FORMAT = 1
@@ -25,7 +26,7 @@ Row = dict[str, Any]
 """A row by column name. `date` is text, ISO-8601 in UTC, as `2026-11-22T10:05:00Z`."""
 
 
-class AnswersError(Exception):
+class AnswersError(AntennaError):
     """An answers file cannot be read or added to; the message says what was found and what to do."""
 
 

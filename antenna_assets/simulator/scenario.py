@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from antenna_assets.errors import AntennaError
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 APPS = ("SKYPE", "FACETIME", "FACEBOOK", "TELEGRAM", "WHATSAPP")
 SHARES = ("late", "malformed", "future", "unknown_users")
@@ -37,7 +39,7 @@ _SEED = {
 """The 20 users of `sql/seed/users.csv` with their quotas; a test holds the two equal."""
 
 
-class ScenarioError(ValueError):
+class ScenarioError(AntennaError):
     """A scenario cannot be played; the message says what was expected and what was found."""
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
+from antenna_assets.errors import AntennaError
 from antenna_assets.simulator.events import Message
 from antenna_assets.streaming.broker import Broker, BrokerError
 
@@ -27,7 +28,7 @@ _silent.addHandler(logging.NullHandler())
 _silent.propagate = False
 
 
-class SendError(Exception):
+class SendError(AntennaError):
     """Messages did not all reach Kafka; the message says how many did and what to do."""
 
 

@@ -291,7 +291,9 @@ class Stream:
         read = sum(r.until_offset - r.from_offset for r in ranges)
         if spark_batch == 0 or self._last_commit - began > REPORT_SECONDS:
             closed = (
-                f"hours before {hour_key(closed_before(watermark))} are closed" if watermark else "no hour is closed yet"
+                f"hours before {hour_key(closed_before(watermark))} are closed"
+                if watermark
+                else "no hour is closed yet"
             )
             self._say(
                 f"batch {head.batch + 1}: {read:,} messages in {self._last_commit - began:.1f} s; {closed}"
