@@ -12,13 +12,6 @@ from antenna_assets.stack import doctor, jars, java, kafka
 from antenna_assets.stack.doctor import Finding
 
 
-@pytest.fixture(autouse=True)
-def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields:
-        monkeypatch.delenv(f"ANTENNA_{name.upper()}", raising=False)
-    monkeypatch.delenv("DAGSTER_HOME", raising=False)
-
-
 def look(settings: Settings) -> dict[str, Finding]:
     return {finding.name: finding for finding in doctor.findings(settings)}
 

@@ -2,6 +2,7 @@ import os
 import socket
 import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,20 @@ pytestmark = pytest.mark.services
 
 
 @pytest.fixture(scope="module")
-def initialised(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def initialised() -> Iterator[Path]:
     """A state directory with a database, whose path is long and has a space."""
-    home = tmp_path_factory.mktemp("a state directory ") / ("long-" * 20)
-    postgres.start(home)
-    postgres.stop(home)
-    return home
+    with tempfile.TemporaryDirectory(prefix="a state directory ") as folder:
+        home = Path(folder) / ("long-" * 20)
+        postgres.start(home)
+        postgres.stop(home)
+        yield home
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """An empty directory, not of pytest: each new session closes pytest's to PostgreSQL's OS user."""
+    with tempfile.TemporaryDirectory() as path:
+        yield Path(path)
 
 
 @pytest.fixture
@@ -159,17 +168,17 @@ def test_a_server_that_does_not_start_shows_its_log_and_leaves_no_process(
     assert servers(home) == []
 
 
-def test_a_half_made_data_directory_never_counts(tmp_path: Path) -> None:
-    folder = tmp_path / "postgres"
-    (folder / "data" / "base").mkdir(parents=True)
-    (folder / "data" / "PG_VERSION").write_text("18\n")  # initdb writes it first
-    (folder / "new-killed" / "data").mkdir(parents=True)
+def test_a_half_made_data_directory_never_counts(folder: Path) -> None:
+    kept = folder / "postgres"
+    (kept / "data" / "base").mkdir(parents=True)
+    (kept / "data" / "PG_VERSION").write_text("18\n")  # initdb writes it first
+    (kept / "new-killed" / "data").mkdir(parents=True)
     try:
-        assert ask(postgres.start(tmp_path), "SELECT 1") == (1,)
+        assert ask(postgres.start(folder), "SELECT 1") == (1,)
     finally:
-        postgres.stop(tmp_path)
-    assert (folder / "data.unusable-1" / "base").is_dir()
-    assert list(folder.glob("new-*")) == []
+        postgres.stop(folder)
+    assert (kept / "data.unusable-1" / "base").is_dir()
+    assert list(kept.glob("new-*")) == []
 
 
 def test_data_of_another_version_is_refused_and_left_alone(tmp_path: Path) -> None:

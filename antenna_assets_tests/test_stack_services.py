@@ -1,5 +1,7 @@
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -13,17 +15,13 @@ EXTERNAL = {"postgres_url": "postgresql://user:secret@example.org/db", "kafka_bo
 
 UP = """
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from antenna_assets.settings import Settings
 from antenna_assets.stack import services
 print(services.up(Settings(home=Path(sys.argv[1])), lambda text: print(text, file=sys.stderr)))
 """
-
-
-@pytest.fixture(autouse=True)
-def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields:
-        monkeypatch.delenv(f"ANTENNA_{name.upper()}", raising=False)
 
 
 def processes(home: Path) -> list[psutil.Process]:
@@ -35,9 +33,16 @@ def processes(home: Path) -> list[psutil.Process]:
     ]
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """An empty directory, not of pytest: each new session closes pytest's to PostgreSQL's OS user."""
+    with tempfile.TemporaryDirectory(prefix="a folder ") as path:
+        yield Path(path)
+
+
 @pytest.mark.services
-def test_two_up_at_once_start_everything_once_and_down_stops_it(tmp_path: Path) -> None:
-    home = tmp_path / "a home"
+def test_two_up_at_once_start_everything_once_and_down_stops_it(folder: Path) -> None:
+    home = folder / "a home"
     settings = Settings(home=home)
     said: list[str] = []
     command = [sys.executable, "-c", UP, str(home)]
@@ -66,7 +71,7 @@ def test_two_up_at_once_start_everything_once_and_down_stops_it(tmp_path: Path) 
 
 @pytest.mark.services
 def test_what_up_has_started_is_stopped_when_the_other_one_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[str] = []
     start = postgres.start
@@ -79,26 +84,26 @@ def test_what_up_has_started_is_stopped_when_the_other_one_fails(
     monkeypatch.setattr(postgres, "start", lambda home: started.append(start(home)) or started[0])
     monkeypatch.setattr(kafka, "start", fail)
     with pytest.raises(services.ServicesError, match="Kafka ended while it was starting"):
-        services.up(Settings(home=tmp_path), lambda _: None)
+        services.up(Settings(home=folder), lambda _: None)
     assert len(started) == 1
-    assert processes(tmp_path) == []
+    assert processes(folder) == []
 
 
 @pytest.mark.services
 def test_what_ran_before_up_keeps_running_when_the_other_one_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: Path) -> str:
         raise kafka.KafkaError("no")
 
-    url = postgres.start(tmp_path)
+    url = postgres.start(folder)
     try:
         monkeypatch.setattr(kafka, "start", fail)
         with pytest.raises(services.ServicesError):
-            services.up(Settings(home=tmp_path), lambda _: None)
-        assert postgres.running(tmp_path) == url
+            services.up(Settings(home=folder), lambda _: None)
+        assert postgres.running(folder) == url
     finally:
-        postgres.stop(tmp_path)
+        postgres.stop(folder)
 
 
 def test_external_settings_win_and_nothing_is_started(

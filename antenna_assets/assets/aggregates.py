@@ -43,7 +43,7 @@ def publish_hours(
                 raise LedgerError(f"{table.name}: expected the hour's {expected} bytes, found {bytes_}")
             users_version = usage.tags[USERS_VERSION]
             publication = Publication(
-                table.name, hour, usage.generation, rows.num_rows, bytes_, users_version, context.run_id
+                table.name, hour, usage.generation, rows.num_rows, bytes_, users_version, context.run.run_id
             )
             replace_hour(connection, table, rows, publication)
             return {

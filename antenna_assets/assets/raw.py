@@ -49,7 +49,7 @@ def raw_parquet(
                 )
             tables.replace_hour("raw_parquet", hour, generation.generation, files)
             publication = Publication(
-                "raw_parquet", hour, generation.generation, rows, generation.bytes, None, context.run_id
+                "raw_parquet", hour, generation.generation, rows, generation.bytes, None, context.run.run_id
             )
             with connection.transaction():
                 record_publication(connection, publication)

