@@ -3,7 +3,6 @@
 What the commands do is elsewhere; here they are named, described and wired to the settings.
 """
 
-import shlex
 import signal
 import sys
 import threading
@@ -15,6 +14,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
 
 from antenna_assets.errors import AntennaError
@@ -32,7 +32,7 @@ err = Console(stderr=True, highlight=False)
 
 def say(line: str) -> None:
     """One line of progress, with the time in UTC."""
-    err.print(f"[dim]{datetime.now(UTC):%H:%M:%S}[/dim] {line}", markup=True)
+    err.print(f"[dim]{datetime.now(UTC):%H:%M:%S}[/dim] {escape(line)}", soft_wrap=True)
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     try:
         app()
     except AntennaError as error:
-        err.print(f"[bold red]error:[/bold red] {error}", markup=True, soft_wrap=True)
+        err.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
 
 
@@ -109,7 +109,8 @@ def env() -> None:
     from antenna_assets.start import environment
 
     for name, value in environment(load_settings()).items():
-        sys.stdout.write(f"export {name}={shlex.quote(value)}\n")
+        quoted = value.replace("'", "'\\''")
+        sys.stdout.write(f"export {name}='{quoted}'\n")
 
 
 @app.command()
@@ -239,7 +240,7 @@ def check(
     if report is not None:
         out.print(report)
         raise typer.Exit(1)
-    out.print("[green]all tables equal the answers[/green]", markup=True)
+    out.print("[green]all tables equal the answers[/green]")
 
 
 @app.command()

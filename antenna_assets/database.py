@@ -69,7 +69,9 @@ def migrate(connection: psycopg.Connection) -> list[str]:
             "CREATE TABLE IF NOT EXISTS schema_migration "
             "(name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())"
         )
-        applied: dict[str, str] = dict(connection.execute("SELECT name, sha256 FROM schema_migration").fetchall())
+        applied: dict[str, str] = dict(
+            connection.execute("SELECT name, sha256 FROM schema_migration").fetchall()
+        )
         for path in [
             *sorted((sql_folder() / "migrations").glob("*.sql")),
             sql_folder() / "seed" / "users.csv",

@@ -8,25 +8,34 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from antenna_assets.database import connect
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import HOUR, hour_key, hour_of
 from antenna_assets.settings import Settings
+from antenna_assets.simulator.run import send_live
+from antenna_assets.stack.services import services
 from antenna_assets.start import environment, start
 
 EVENTS = 60_000
 HOURS = 2
 SEED = 20261123
 LIVE_RATE = 200
+ADDRESS = ("127.0.0.1", 3000)
+WHAT_NEXT = f"""
+PostgreSQL and Kafka keep running, so you can look around:
+  .venv/bin/antenna status           lag, hours, generations, quarantine
+  .venv/bin/antenna demo --serve     live events, and Dagster's UI on http://{ADDRESS[0]}:{ADDRESS[1]}
+  .venv/bin/antenna down             stop everything"""
 Say = Callable[[str], None]
 
 
@@ -42,7 +51,7 @@ def run_demo(settings: Settings, *, out: Console, say: Say) -> None:
     """
     from antenna_assets.simulator.run import check, simulate
     from antenna_assets.simulator.scenario import Scenario
-    from antenna_assets.streaming.job import Stream
+    from antenna_assets.streaming.job import Stream, start_spark
 
     began = time.monotonic()
     found = start(settings, say)
@@ -51,22 +60,24 @@ def run_demo(settings: Settings, *, out: Console, say: Say) -> None:
         events=EVENTS, seed=SEED, start=first, hours=HOURS, late=0.02, malformed=0.005, unknown_users=0.01
     )
     answers = settings.home / "demo-answers.json"
-    # The definitions take two seconds to load and Spark takes five to start: meanwhile the events are sent.
-    with _environment(settings):
+    # Spark takes five seconds to start: meanwhile the events are sent.
+    with _environment(settings), ThreadPoolExecutor(1) as pool:
+        spark = pool.submit(start_spark)
         say(f"sending {EVENTS:,} events of {hour_key(first)} and the hour after it to Kafka")
         simulate(
             settings, scenario, bootstrap=found.kafka_bootstrap, answers=answers, progress=lambda _count: None
         )
-        job = Stream(
+        say("reading them with Spark")
+        Stream(
             settings,
             postgres_url=found.postgres_url,
             kafka_bootstrap=found.kafka_bootstrap,
             say=say,
             stop=threading.Event(),
-        )
-        job.read_available()
+            spark=spark.result(),
+        ).read_available()
         _run_what_the_sensor_asks_for(say)
-        job.close()
+        spark.result().stop()
     with connect(found.postgres_url, application="antenna demo") as connection:
         for table in _results(connection, first):
             out.print(table)
@@ -74,9 +85,8 @@ def run_demo(settings: Settings, *, out: Console, say: Say) -> None:
     if differences is not None:
         out.print(differences)
         raise DemoFailed("the tables differ from the answers, see above")
-    out.print(f"[green]all tables equal the answers[/green] ({time.monotonic() - began:.0f} s)", markup=True)
-    out.print("Dagster's UI with live events: antenna demo --serve, then open http://127.0.0.1:3000")
-    out.print("What is going on: antenna status. The services keep running; stop them with: antenna down")
+    out.print(f"[green]all tables equal the answers[/green] ({time.monotonic() - began:.0f} s)")
+    out.print(WHAT_NEXT)
 
 
 def serve_demo(settings: Settings, *, out: Console, say: Say, stop: threading.Event) -> None:
@@ -85,44 +95,51 @@ def serve_demo(settings: Settings, *, out: Console, say: Say, stop: threading.Ev
     Raises:
         DemoFailed: one of the processes ended by itself.
     """
-    antenna = [sys.executable, "-m", "antenna_assets.cli"]
+    host, port = ADDRESS
     commands = {
-        "stream": [*antenna, "stream"],
+        "stream": [sys.executable, "-m", "antenna_assets.cli", "stream"],
         "dagster": [
             str(Path(sys.executable).with_name("dagster")),
-            *("dev", "--module-name", "antenna_assets.definitions", "--host", "127.0.0.1", "--port", "3000"),
+            *("dev", "--module-name", "antenna_assets.definitions", "--host", host, "--port", str(port)),
         ],
     }
+    found = services(settings)
     logs = settings.home / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     processes: dict[str, subprocess.Popen[bytes]] = {}
-    try:
-        for name, command in commands.items():
-            with (logs / f"{name}.log").open("ab") as log:
-                processes[name] = subprocess.Popen(
-                    command,
-                    stdout=log,
-                    stderr=log,
-                    env={**os.environ, **environment(settings)},
-                    start_new_session=True,
-                )
-        out.print("Dagster's UI: http://127.0.0.1:3000 (Ctrl-C stops everything; the services keep running)")
-        say(f"{LIVE_RATE} events a second; logs in {logs}")
-        while not stop.wait(1):
-            for name, process in processes.items():
-                if process.poll() is not None:
-                    raise DemoFailed(
-                        f"{name} ended with exit code {process.returncode}; see {logs / name}.log"
+    with ThreadPoolExecutor(1) as pool:
+        sender = pool.submit(send_live, settings, bootstrap=found.kafka_bootstrap, rate=LIVE_RATE, stop=stop)
+        try:
+            for name, command in commands.items():
+                with (logs / f"{name}.log").open("ab") as log:
+                    processes[name] = subprocess.Popen(
+                        command, stdout=log, stderr=log, env={**os.environ, **environment(settings)}
                     )
-    finally:
-        for process in processes.values():
-            process.terminate()
-        for process in processes.values():
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            out.print(f"Dagster's UI: http://{host}:{port} (Ctrl-C stops it, the stream and the events)")
+            say(f"{LIVE_RATE} events a second; logs in {logs}")
+            while not stop.wait(1):
+                if sender.done():
+                    raise DemoFailed(f"the simulator ended: {sender.exception()}")
+                for name, process in processes.items():
+                    if process.poll() is not None:
+                        raise DemoFailed(
+                            f"{name} ended with exit code {process.returncode}; see {logs / name}.log"
+                        )
+        finally:
+            stop.set()
+            _end(processes.values())
+
+
+def _end(processes: Iterable[subprocess.Popen[bytes]]) -> None:
+    """Ask the processes to stop, and wait; each ends its own children."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _unused_hours(settings: Settings, postgres_url: str) -> datetime:
@@ -172,7 +189,7 @@ def _results(connection: psycopg.Connection, first: datetime) -> Iterator[Table]
         ("Bytes by app", "app", "sum_app_bytes", "bytes_agg_app_1h"),
     )
     for title, key, value, name in shown:
-        table = Table("hour", key, "bytes", title=title)
+        table = Table("hour", key, Column("bytes", justify="right"), title=title)
         query = psycopg.sql.SQL(
             "SELECT date, {}, {} FROM {} WHERE date = ANY(%s) ORDER BY date, 3 DESC"
         ).format(*map(psycopg.sql.Identifier, (key, value, name)))
@@ -180,7 +197,8 @@ def _results(connection: psycopg.Connection, first: datetime) -> Iterator[Table]
             table.add_row(hour_key(date), text, f"{bytes_:,}")
         yield table
     # By name: an e-mail is not for a screen.
-    table = Table("hour", "user", "bytes", "quota", "used", title="Users over quota")
+    numbers = [Column(name, justify="right") for name in ("bytes", "quota", "used")]
+    table = Table("hour", "user", *numbers, title="Users over quota")
     rows = connection.execute(
         "SELECT date, coalesce(name, over.id), sum_user_bytes, over.quota FROM users_over_quota_1h AS over"
         " LEFT JOIN user_metadata USING (id) WHERE date = ANY(%s) ORDER BY date, sum_user_bytes::numeric / greatest(over.quota, 1) DESC",

@@ -27,10 +27,14 @@ def tick(instance: dg.DagsterInstance) -> list[dg.RunRequest]:
 
 
 def execute(instance: dg.DagsterInstance, request: dg.RunRequest) -> dg.ExecuteInProcessResult:
-    """Run what the sensor asked for; a failure is in the result."""
+    """Run what the sensor asked for; a failure is in the result, and on stderr."""
     job = build_definitions().resolve_job_def(hourly_usage.name)
     return job.execute_in_process(
-        instance=instance, partition_key=request.partition_key, tags=dict(request.tags), raise_on_error=False
+        instance=instance,
+        partition_key=request.partition_key,
+        tags=dict(request.tags),
+        run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}},
+        raise_on_error=False,
     )
 
 

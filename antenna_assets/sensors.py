@@ -25,9 +25,9 @@ LONGEST_WAIT = timedelta(hours=1)
 # Looked at in a tick, so that hours that run or wait do not hide those behind them.
 HOURS_LOOKED_AT = 8 * HOURS_PER_RUN
 
+# Not NOT_STARTED: that is a run whose launch broke off, and nothing would ever end it.
 _IN_PROGRESS = [
     dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,

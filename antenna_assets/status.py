@@ -8,7 +8,7 @@ from datetime import datetime
 
 import psycopg
 from rich.console import RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 
 from antenna_assets.hours import hour_key
 from antenna_assets.ledger import committed_offsets
@@ -33,14 +33,15 @@ def tables(connection: psycopg.Connection, broker: Broker) -> Iterator[Renderabl
 def _lag(connection: psycopg.Connection, broker: Broker) -> Table:
     topic = broker.describe()
     done = broker.earliest(topic) | committed_offsets(connection, topic.id, topic.partitions)
-    table = Table("partition", "read up to", "Kafka's end", "lag", title=f"Topic {topic.name}")
+    columns = [Column(name, justify="right") for name in ("read up to", "Kafka's end", "lag")]
+    table = Table("partition", *columns, title=f"Topic {topic.name}")
     for partition, end in sorted(broker.next_offsets(topic).items()):
         table.add_row(str(partition), f"{done[partition]:,}", f"{end:,}", f"{end - done[partition]:,}")
     return table
 
 
 def _stream(connection: psycopg.Connection) -> Table:
-    table = Table("what", "value", title="Stream")
+    table = Table("what", Column("value", justify="right"), title="Stream")
     row = connection.execute(
         "SELECT batch, low_watermark, heartbeat_at, (SELECT sum(rows) FROM ledger.batch),"
         " (SELECT sum(late_rows) FROM ledger.batch) FROM ledger.head"
@@ -59,15 +60,9 @@ def _hours(connection: psycopg.Connection) -> Table:
         "SELECT count(*) FILTER (WHERE closed_at IS NULL), count(*) FILTER (WHERE closed_at IS NOT NULL) FROM ledger.hour"
     ).fetchone()
     opened, closed = counts or (0, 0)
-    table = Table(
-        "hour",
-        "state",
-        "rows",
-        "bytes",
-        "generation",
-        "published",
-        title=f"{opened} open, {closed} closed hours",
-    )
+    columns = [Column(name, justify="right") for name in ("rows", "bytes", "generation", "published")]
+    title = f"{opened:,} open and {closed:,} closed hours"
+    table = Table(Column("hour", no_wrap=True), "state", "closed by", *columns, title=title)
     rows = connection.execute(
         "SELECT hour.hour, closed_by, hour.rows, hour.bytes, hour.generation,"
         " closed_at IS NOT NULL AND hour.rows IS DISTINCT FROM hour_generation.rows,"
@@ -78,13 +73,15 @@ def _hours(connection: psycopg.Connection) -> Table:
         [HOURS_SHOWN],
     ).fetchall()
     for hour, closed_by, count, bytes_, generation, dirty, published in reversed(rows):
-        state = "open" if closed_by is None else f"closed by {closed_by}{', dirty' if dirty else ''}"
+        # Before the first generation an hour is just not run yet; after it, more rows make it dirty.
+        state = "open" if closed_by is None else "dirty" if dirty and generation else "closed"
         table.add_row(
             hour_key(hour),
             state,
+            closed_by or "",
             f"{count:,}",
             f"{bytes_:,}",
-            str(generation),
+            str(generation or "-"),
             f"{published} of {len(ASSETS)}",
         )
     if opened + closed > HOURS_SHOWN:
@@ -93,7 +90,7 @@ def _hours(connection: psycopg.Connection) -> Table:
 
 
 def _quarantine(connection: psycopg.Connection) -> Table:
-    table = Table("reason", "messages", title="Quarantine")
+    table = Table("reason", Column("messages", justify="right"), title="Quarantine")
     rows = connection.execute(
         "SELECT reason, sum(rows) FROM ledger.rejection GROUP BY reason ORDER BY 2 DESC, 1"
     )

@@ -78,13 +78,20 @@ def test_losing_the_race_for_a_port_ends_on_another_one(home: Path, monkeypatch:
     assert len(brokers(home)) == 1
 
 
-def test_a_recycled_pid_is_not_the_broker_and_is_left_alone(home: Path) -> None:
-    with subprocess.Popen(["sleep", "60"]) as other:
-        (home / "kafka" / "pid").write_text(f"{other.pid}\n")
-        assert kafka.running(home) is None
-        kafka.stop(home)
-        assert other.poll() is None
-        other.kill()
+@pytest.fixture
+def other_program() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        yield process
+        process.kill()
+
+
+def test_a_recycled_pid_is_not_the_broker_and_is_left_alone(
+    home: Path, other_program: subprocess.Popen[bytes]
+) -> None:
+    (home / "kafka" / "pid").write_text(f"{other_program.pid}\n")
+    assert kafka.running(home) is None
+    kafka.stop(home)
+    assert other_program.poll() is None
 
 
 def test_a_broker_that_dies_at_start_shows_its_log_and_leaves_no_process(

@@ -118,22 +118,29 @@ def test_losing_the_race_for_the_port_ends_on_another_one(
     assert f":{taken}/" not in url
 
 
-def test_a_killed_server_whose_pid_is_gone_or_another_programs_starts_again(home: Path) -> None:
+@pytest.fixture
+def other_program() -> Iterator[subprocess.Popen[bytes]]:
+    """Of the same OS user as the server: PostgreSQL sees through any other by itself."""
+    with subprocess.Popen(["sleep", "60"], user="pgserver" if os.geteuid() == 0 else None) as process:
+        yield process
+        process.kill()
+
+
+def test_a_killed_server_whose_pid_is_gone_or_another_programs_starts_again(
+    home: Path, other_program: subprocess.Popen[bytes]
+) -> None:
     pid_file = home / "postgres" / "data" / "postmaster.pid"
-    user = "pgserver" if os.geteuid() == 0 else None
-    with subprocess.Popen(["sleep", "60"], user=user) as other:
-        for pid in (None, other.pid):
-            postgres.start(home)
-            servers(home)[0].kill()
-            while postgres.running(home):
-                pass
-            if pid:
-                pid_file.write_text("\n".join([str(pid), *pid_file.read_text().splitlines()[1:], ""]))
-                assert postgres.running(home) is None
-                postgres.stop(home)
-            assert ask(postgres.start(home), "SELECT 1") == (1,)
-        assert other.poll() is None
-        other.kill()
+    for pid in (None, other_program.pid):
+        postgres.start(home)
+        servers(home)[0].kill()
+        while postgres.running(home):
+            pass
+        if pid:
+            pid_file.write_text("\n".join([str(pid), *pid_file.read_text().splitlines()[1:], ""]))
+            assert postgres.running(home) is None
+            postgres.stop(home)
+        assert ask(postgres.start(home), "SELECT 1") == (1,)
+    assert other_program.poll() is None
 
 
 def test_a_lost_password_is_made_anew(home: Path) -> None:

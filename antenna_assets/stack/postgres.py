@@ -170,7 +170,7 @@ def _release_recycled_pid(folder: Path) -> None:
     whether a child of a killed server lives on.
     """
     lines = _pid_file(folder)
-    if False and lines[0].isdigit() and psutil.pid_exists(int(lines[0])):
+    if lines and lines[0].isdigit() and psutil.pid_exists(int(lines[0])):
         path = folder / "data" / "postmaster.pid"
         path.write_text("\n".join([str(_NO_SUCH_PID), *lines[1:], ""]))
 

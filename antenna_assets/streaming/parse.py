@@ -89,12 +89,15 @@ _BEGINNING = (
     "concat(octet_length(value), ' bytes that begin with ', left(text, least(80, char_length(text) div 2)))"
 )
 
-# These two functions go through a text without regard for repeated names and stop behind the first value: they tell
-# a repeated name and trailing data from bad syntax.
+# `json_object_keys` and `json_array_length` go through a text without regard for repeated names and stop behind the
+# first value: they tell a repeated name and trailing data from bad syntax. Both let raw control characters and
+# single quotes pass, which `from_json` can refuse.
 _NOT_ONE_VALUE = _let(
     "syntax",
     {
-        "names": "json_object_keys(text)",
+        "names": """CASE WHEN from_json(text, 'x STRING, _corrupt_record STRING',
+            map('allowSingleQuotes', 'false', 'allowNonNumericNumbers', 'false'))._corrupt_record IS NULL
+            THEN json_object_keys(text) END""",
         "complete": """json_array_length(concat('[', text, ']')) = 1
             AND size(json_object_keys(concat('{"":', text, '}'))) = 1""",
     },
@@ -104,14 +107,15 @@ _NOT_ONE_VALUE = _let(
             '''concat('given more than once: ', array_join(slice(filter(array_distinct(syntax.names),
             one -> size(array_remove(syntax.names, one)) < size(syntax.names) - 1), 1, 5), ', '))''',
         )
-    } WHEN syntax.complete THEN {
+    }
+    WHEN syntax.complete THEN {
         _found(
             "not_json",
-            "'a name repeated in a nested object, half a surrogate pair, or beyond a limit of the parser'",
+            "'a control character in a text, a name repeated in a nested object, or half a surrogate pair'",
         )
-    } WHEN syntax.names IS NOT NULL OR json_array_length(text) IS NOT NULL THEN {
-        _found("trailing_data", _BEGINNING)
     }
+    WHEN syntax.names IS NOT NULL OR json_array_length(text) IS NOT NULL AND try_parse_json(text) IS NOT NULL
+        THEN {_found("trailing_data", _BEGINNING)}
     ELSE {_found("not_json", _BEGINNING)} END""",
 )
 

@@ -1,0 +1,204 @@
+"""The job on a published lake: engines, refusals, generations and replays, with real services."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from antenna_assets.database import connect
+from antenna_assets.definitions import build_definitions
+from antenna_assets.hours import HOUR, hour_key, hour_of
+from antenna_assets.resources import EngineResource
+from antenna_assets.schema import ASSETS, HOURLY_TABLES
+from antenna_assets.settings import Settings
+from antenna_assets.simulator.run import simulate
+from antenna_assets.simulator.scenario import Scenario
+from antenna_assets.streaming.job import Stream
+from antenna_assets_tests.end_to_end.runs import instance
+
+pytestmark = pytest.mark.services
+
+FIRST = hour_of(datetime.now(UTC) - timedelta(minutes=2)) - 3 * HOUR
+
+
+@pytest.fixture
+def landed(settings: Settings, new_stream: Callable[[], Stream]) -> Settings:
+    """Three closed hours of events in the ledger, nothing published."""
+    scenario = Scenario(events=3_000, seed=11, start=FIRST, hours=3, late=0.01, unknown_users=0.01)
+    simulate(
+        settings,
+        scenario,
+        bootstrap=settings.kafka_bootstrap or "",
+        answers=None,
+        progress=lambda _count: None,
+    )
+    new_stream().read_available()
+    return settings
+
+
+def run(
+    dagster: dg.DagsterInstance, tags: dict[str, str], resources: dict[str, object] | None = None
+) -> dg.ExecuteInProcessResult:
+    job = build_definitions(resources).resolve_job_def("hourly_usage")
+    return job.execute_in_process(instance=dagster, tags=tags, raise_on_error=False)
+
+
+def tables(settings: Settings) -> dict[str, list[tuple]]:
+    with connect(settings.postgres_url or "") as connection:
+        return {
+            name: sorted(connection.execute(f"SELECT * FROM {name}".encode()).fetchall(), key=repr)  # noqa: S608
+            for name in HOURLY_TABLES
+        }
+
+
+def generations(settings: Settings) -> list[tuple]:
+    with connect(settings.postgres_url or "") as connection:
+        return connection.execute("SELECT asset, hour, generation FROM ledger.publication_head").fetchall()
+
+
+def failure(result: dg.ExecuteInProcessResult) -> str:
+    assert not result.success
+    return " ".join(
+        str(event.event_specific_data.error) for event in result.all_events if event.is_step_failure
+    )
+
+
+def test_both_engines_give_the_same_rows(landed: Settings, tmp_path: Path) -> None:
+    tags = {"dagster/partition": hour_key(FIRST)}
+    found = []
+    with instance(tmp_path / "dagster") as dagster:
+        for name in ("duckdb", "spark"):
+            assert run(dagster, tags, {"engine": EngineResource(name=name)}).success
+            found.append(tables(landed))
+    assert found[0] == found[1]
+    assert all(found[0].values())
+
+
+def test_a_range_run_publishes_every_hour_and_records_each(landed: Settings, tmp_path: Path) -> None:
+    last = FIRST + 2 * HOUR
+    tags = {
+        "dagster/asset_partition_range_start": hour_key(FIRST),
+        "dagster/asset_partition_range_end": hour_key(last),
+    }
+    with instance(tmp_path / "dagster") as dagster:
+        assert run(dagster, tags).success
+        for asset in ASSETS:
+            recorded = dagster.get_materialized_partitions(dg.AssetKey(asset))
+            assert recorded == {hour_key(FIRST + number * HOUR) for number in range(3)}
+    assert sorted(generations(landed)) == sorted((a, FIRST + n * HOUR, 1) for a in ASSETS for n in range(3))
+
+
+def test_running_an_hour_twice_changes_nothing(landed: Settings, tmp_path: Path) -> None:
+    with instance(tmp_path / "dagster") as dagster:
+        assert run(dagster, {"dagster/partition": hour_key(FIRST)}).success
+        once = tables(landed)
+        assert run(dagster, {"dagster/partition": hour_key(FIRST)}).success
+    assert tables(landed) == once
+    assert {generation for _, _, generation in generations(landed)} == {1}
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        (hour_key(hour_of(datetime.now(UTC)) + 24 * HOUR), "is not known to the ledger"),
+        (hour_key(FIRST)[:-2] + "30", "expected an hour in UTC such as 2026-11-22-10:00, found"),
+        ("2026-02-01-00:00", "is not known to the ledger"),
+    ],
+)
+def test_hours_that_are_not_closed_or_not_canonical_are_refused(
+    landed: Settings, tmp_path: Path, key: str, said: str
+) -> None:
+    with instance(tmp_path / "dagster") as dagster:
+        assert said in failure(run(dagster, {"dagster/partition": key}))
+    assert generations(landed) == []
+    assert not (Path(landed.lake_uri) / "raw_parquet").exists()
+
+
+def test_a_range_with_one_open_hour_publishes_none(landed: Settings, tmp_path: Path) -> None:
+    with connect(landed.postgres_url or "") as connection:
+        connection.execute(
+            "UPDATE ledger.hour SET closed_at = NULL, closed_by = NULL WHERE hour = %s", [FIRST + 2 * HOUR]
+        )
+    tags = {
+        "dagster/asset_partition_range_start": hour_key(FIRST),
+        "dagster/asset_partition_range_end": hour_key(FIRST + 2 * HOUR),
+    }
+    with instance(tmp_path / "dagster") as dagster:
+        assert "is still open" in failure(run(dagster, tags))
+    assert generations(landed) == []
+
+
+def test_an_asset_whose_input_is_not_there_says_what_to_run_first(landed: Settings, tmp_path: Path) -> None:
+    with instance(tmp_path / "dagster") as dagster:
+        result = dg.materialize(
+            [asset for asset in build_definitions().assets or [] if isinstance(asset, dg.AssetsDefinition)],
+            selection="bytes_agg_user_1h",
+            partition_key=hour_key(FIRST),
+            instance=dagster,
+            resources=dict(build_definitions().resources or {}),
+            raise_on_error=False,
+        )
+        assert "materialize enriched_usage for it first" in failure(result)
+
+
+def test_an_older_generation_that_comes_late_is_superseded_and_succeeds(
+    landed: Settings, tmp_path: Path
+) -> None:
+    with instance(tmp_path / "dagster") as dagster:
+        assert run(dagster, {"dagster/partition": hour_key(FIRST)}).success
+        before = tables(landed)
+        with connect(landed.postgres_url or "") as connection:
+            connection.execute(
+                "UPDATE ledger.publication_head SET generation = 9 WHERE asset = 'bytes_agg_user_1h'"
+            )
+            connection.execute("UPDATE user_metadata SET email = 'changed'")
+        result = run(dagster, {"dagster/partition": hour_key(FIRST)})
+        assert result.success
+        (event,) = result.asset_materializations_for_node("bytes_agg_user_1h")
+        assert event.metadata["superseded"].value == 1
+    assert tables(landed)["bytes_agg_user_1h"] == before["bytes_agg_user_1h"]
+
+
+def test_missing_landed_rows_stop_the_hour_before_anything_is_published(
+    landed: Settings, tmp_path: Path
+) -> None:
+    with connect(landed.postgres_url or "") as connection:
+        connection.execute("UPDATE ledger.file SET rows = rows + 1 WHERE hour = %s", [FIRST])
+    with instance(tmp_path / "dagster") as dagster:
+        assert "rows as the ledger says, found" in failure(
+            run(dagster, {"dagster/partition": hour_key(FIRST)})
+        )
+    assert generations(landed) == []
+
+
+def test_dagster_job_execute_runs_an_hour_and_its_exit_code_tells(landed: Settings) -> None:
+    def execute(key: str) -> subprocess.CompletedProcess[str]:
+        command = [
+            "-m",
+            "dagster",
+            "job",
+            "execute",
+            "-m",
+            "antenna_assets.definitions",
+            "-j",
+            "hourly_usage",
+        ]
+        return subprocess.run(
+            [sys.executable, *command, "--tags", json.dumps({"dagster/partition": key})],
+            env={**os.environ, **landed.exports()},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert execute(hour_key(FIRST)).returncode == 0
+    assert len(generations(landed)) == len(ASSETS)
+    refused = execute(hour_key(FIRST + 48 * HOUR))
+    assert refused.returncode != 0
+    assert "is not known to the ledger" in refused.stderr

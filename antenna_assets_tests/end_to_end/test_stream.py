@@ -1,0 +1,275 @@
+"""The streaming job on real Kafka, Spark and PostgreSQL: what lands, what is refused, how it starts and stops."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pyarrow.parquet as pq
+import pytest
+
+from antenna_assets.database import connect
+from antenna_assets.errors import AntennaError
+from antenna_assets.ledger import LedgerError
+from antenna_assets.schema import LANDED, REJECTED
+from antenna_assets.settings import Settings
+from antenna_assets.streaming.broker import BrokerError
+from antenna_assets.streaming.commit import claim_topic, commit_batch
+from antenna_assets.streaming.job import Stream, StreamError, StreamRunning
+
+pytestmark = pytest.mark.services
+
+NOW = datetime.now(UTC)
+HOUR = (NOW - timedelta(hours=2)).replace(minute=0, second=0, microsecond=0)
+
+
+def event(**fields: object) -> bytes:
+    values = {"bytes": 10, "timestamp": int(HOUR.timestamp()), "app": "SKYPE", "id": "u1", "antenna_id": "a1"}
+    return json.dumps({**values, **fields}).encode()
+
+
+def produce(settings: Settings, values: list[bytes | None], partition: int = 0) -> None:
+    from confluent_kafka import Producer
+
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap, "enable.idempotence": True})
+    for value in values:
+        producer.produce(settings.topic, value, partition=partition)
+    assert producer.flush(30) == 0
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> Iterator[psycopg.Connection]:
+    with connect(settings.postgres_url or "") as connection:
+        yield connection
+
+
+def rows(settings: Settings, ledger: psycopg.Connection, kind: str) -> list[dict]:
+    paths = ledger.execute("SELECT path FROM ledger.file WHERE kind = %s ORDER BY path", [kind]).fetchall()
+    tables = [pq.read_table(Path(settings.lake_uri) / path, partitioning=None) for (path,) in paths]
+    for table in tables:
+        expected = LANDED if kind == "landed" else REJECTED
+        assert (table.schema.names, table.schema.types) == (expected.names, expected.types)
+    found = [row for table in tables for row in table.to_pylist()]
+    return sorted(found, key=lambda row: (row["kafka_partition"], row["kafka_offset"]))
+
+
+def test_good_and_bad_messages_land_where_they_belong(
+    settings: Settings, new_stream: Callable[[], Stream], ledger: psycopg.Connection
+) -> None:
+    iso = (HOUR + timedelta(hours=1, minutes=7, microseconds=250_000)).isoformat()
+    bad = {
+        "not_json": b"{",
+        "trailing_data": event() + b"x",
+        "not_an_object": b"[1]",
+        "duplicate_field": event()[:-1] + b', "app": "SKYPE"}',
+        "missing_field": b'{"bytes": 1}',
+        "wrong_type": event(bytes="12"),
+        "negative_bytes": event(bytes=-1),
+        "bytes_out_of_range": event(bytes=2**36 + 1),
+        "blank": None,
+        "too_long": event(app="x" * 257),
+        "not_utf8": b"\xff",
+        "unstorable_text": event(id="a\0b"),
+        "timestamp_in_future": event(timestamp="2999-01-01T00:00:00Z"),
+        "timestamp_too_old": event(timestamp=0),
+    }
+    produce(settings, [event(), event(timestamp=iso, app="caf\u00e9", bytes=2**36), *bad.values()])
+    new_stream().read_available()
+    landed = rows(settings, ledger, "landed")
+    assert landed == [
+        {
+            **{"timestamp": HOUR, "app": "SKYPE", "id": "u1", "antenna_id": "a1", "bytes": 10},
+            **{"kafka_partition": 0, "kafka_offset": 0},
+        },
+        {
+            **{"timestamp": datetime.fromisoformat(iso), "app": "caf\u00e9", "id": "u1", "antenna_id": "a1"},
+            **{"bytes": 2**36, "kafka_partition": 0, "kafka_offset": 1},
+        },
+    ]
+    rejected = rows(settings, ledger, "rejected")
+    assert [(row["reason"], row["value"]) for row in rejected] == list(bad.items())
+    assert [row["kafka_offset"] for row in rejected] == list(range(2, 2 + len(bad)))
+    assert dict(ledger.execute("SELECT reason, rows FROM ledger.rejection").fetchall()) == dict.fromkeys(
+        bad, 1
+    )
+    assert ledger.execute("SELECT date, app, sum_app_bytes FROM bytes_agg_app ORDER BY date").fetchall() == [
+        (HOUR, "SKYPE", 10),
+        (HOUR + timedelta(hours=1, minutes=5), "caf\u00e9", 2**36),
+    ]
+
+
+def test_a_topic_without_messages_is_read_to_its_end_without_a_batch(
+    new_stream: Callable[[], Stream], ledger: psycopg.Connection
+) -> None:
+    new_stream().read_available()
+    assert ledger.execute("SELECT count(*) FROM ledger.batch").fetchone() == (0,)
+
+
+def test_a_lost_checkpoint_means_to_go_on_from_the_ledger(
+    settings: Settings, new_stream: Callable[[], Stream], ledger: psycopg.Connection
+) -> None:
+    for number in range(3):
+        produce(settings, [event(bytes=number)], partition=number)
+        new_stream().read_available()
+        assert not list((settings.home / "checkpoints").iterdir())
+    assert ledger.execute("SELECT sum(rows), count(*) FROM ledger.batch").fetchone() == (3, 3)
+
+
+def test_partitions_that_were_added_are_read_from_their_first_message(
+    settings: Settings, new_stream: Callable[[], Stream], ledger: psycopg.Connection
+) -> None:
+    from confluent_kafka.admin import AdminClient, NewPartitions
+
+    produce(settings, [event()])
+    new_stream().read_available()
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+    for future in admin.create_partitions([NewPartitions(settings.topic, 6)]).values():
+        future.result(10)
+    produce(settings, [event(), event()], partition=5)
+    new_stream().read_available()
+    assert ledger.execute("SELECT sum(rows) FROM ledger.batch").fetchone() == (3,)
+
+
+def test_messages_that_kafka_dropped_unread_stop_the_stream_by_their_offsets(
+    settings: Settings, new_stream: Callable[[], Stream], ledger: psycopg.Connection
+) -> None:
+    from confluent_kafka import TopicPartition
+    from confluent_kafka.admin import AdminClient
+
+    produce(settings, [event()])
+    new_stream().read_available()
+    produce(settings, [event()] * 4)
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+    for future in admin.delete_records([TopicPartition(settings.topic, 0, 3)]).values():
+        future.result(10)
+    with pytest.raises(StreamError, match="messages 1 to 2 are gone from Kafka unread"):
+        new_stream().read_available()
+    assert ledger.execute("SELECT sum(rows) FROM ledger.batch").fetchone() == (1,)
+
+
+def test_a_topic_that_was_created_again_stops_the_stream(
+    settings: Settings, new_stream: Callable[[], Stream], ledger: psycopg.Connection
+) -> None:
+    claim_topic(ledger, settings.topic, "another-id")
+    with pytest.raises(LedgerError, match="was deleted and created again"):
+        new_stream().read_available()
+
+
+def test_a_ledger_that_moved_under_the_stream_is_not_written(
+    settings: Settings,
+    new_stream: Callable[[], Stream],
+    ledger: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from antenna_assets.streaming import job
+
+    def commit_after_another(*arguments: object, **named: object) -> object:
+        # What a stalled stream does that lost its lock with its connection: the same offsets, first.
+        commit_batch(ledger, **named)  # type: ignore[arg-type]
+        return commit_batch(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(job, "commit_batch", commit_after_another)
+    produce(settings, [event()])
+    with pytest.raises(LedgerError, match="another stream wrote to it"):
+        new_stream().read_available()
+    assert ledger.execute("SELECT sum(rows) FROM ledger.batch").fetchone() == (1,)
+
+
+def test_a_lake_that_cannot_be_written_is_named_before_anything_is_read(
+    settings: Settings, new_stream: Callable[[], Stream], ledger: psycopg.Connection
+) -> None:
+    Path(settings.lake_uri).write_text("a file where the lake should be")
+    produce(settings, [event()])
+    with pytest.raises(AntennaError, match="cannot be written: .*ANTENNA_LAKE"):
+        new_stream().read_available()
+    assert ledger.execute("SELECT count(*) FROM ledger.batch").fetchone() == (0,)
+
+
+def test_a_compacted_topic_is_refused(settings: Settings, new_stream: Callable[[], Stream]) -> None:
+    from confluent_kafka.admin import (
+        AdminClient,
+        AlterConfigOpType,
+        ConfigEntry,
+        ConfigResource,
+        ResourceType,
+    )
+
+    entry = ConfigEntry("cleanup.policy", "compact", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, settings.topic, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result(10)
+    with pytest.raises(BrokerError, match="expected cleanup.policy=delete"):
+        new_stream().read_available()
+
+
+@contextmanager
+def stream_process(settings: Settings) -> Iterator[subprocess.Popen[str]]:
+    """`antenna stream` as a user runs it, killed at the end if it still runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "antenna_assets.cli", "stream"],
+        env={**os.environ, **settings.exports()},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_running_stream_refuses_a_second_one_and_stops_cleanly(
+    settings: Settings, new_stream: Callable[[], Stream], ledger: psycopg.Connection, how: signal.Signals
+) -> None:
+    def landed() -> bool:
+        return ledger.execute("SELECT sum(rows) FROM ledger.batch").fetchone() == (2,)
+
+    produce(settings, [event(), event(bytes=5)])
+    with stream_process(settings) as process:
+        wait_for(landed)
+        began = time.monotonic()
+        with pytest.raises(StreamRunning, match="another stream is running"):
+            new_stream().read_available()
+        assert time.monotonic() - began < 10
+        # As a terminal does: Ctrl-C reaches every process of the group.
+        os.killpg(process.pid, how)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    assert "Traceback" not in said
+    assert "stopped" in said
+    assert not list((settings.home / "checkpoints").iterdir())
+
+
+def test_the_clock_closes_the_hours_of_an_idle_stream(settings: Settings, ledger: psycopg.Connection) -> None:
+    # One partition far behind the others keeps the watermark of events back.
+    produce(settings, [event(timestamp=int(HOUR.timestamp()))], partition=0)
+    produce(settings, [event(timestamp=int(NOW.timestamp()))], partition=1)
+
+    def closed() -> bool:
+        return ledger.execute("SELECT closed_by FROM ledger.hour WHERE hour = %s", [HOUR]).fetchone() == (
+            "clock",
+        )
+
+    with stream_process(settings) as process:
+        wait_for(closed)
+        os.killpg(process.pid, signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert ledger.execute("SELECT heartbeat_at IS NOT NULL FROM ledger.head").fetchone() == (True,)
