@@ -4,6 +4,10 @@ What runs in a session is the stream's or the engine's matter.
 """
 
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,9 +56,26 @@ def configuration(master: str) -> dict[str, str]:
 def session(name: str, *, master: str, extra: dict[str, str]) -> "SparkSession":
     """Start a session, or take the one that this process has."""
     use_java()
+    from pyspark import SparkConf, SparkContext
+    from pyspark.java_gateway import launch_gateway
     from pyspark.sql import SparkSession
 
-    builder = SparkSession.builder.appName(name).master(master)
-    for key, value in {**configuration(master), **extra}.items():
-        builder = builder.config(key, value)
-    return builder.getOrCreate()
+    options = {"spark.app.name": name, "spark.master": master, **configuration(master), **extra}
+    conf = SparkConf().setAll(list(options.items()))
+    with _interrupt_handler_kept():
+        if SparkContext._gateway is None:
+            # In a process group of its own: a signal to ours, as Ctrl-C or a service manager sends it, is for Python,
+            # which then stops Java in order. If Python dies, Java sees the end of its input and goes too.
+            SparkContext(conf=conf, gateway=launch_gateway(conf, {"start_new_session": True}))
+        return SparkSession.builder.config(conf=conf).getOrCreate()
+
+
+@contextmanager
+def _interrupt_handler_kept() -> Iterator[None]:
+    """A new SparkContext makes Ctrl-C its own; whoever starts it has plans for that already."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)

@@ -150,3 +150,21 @@ def test_a_home_that_cannot_be_made_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(services.ServicesError, match="file"):
         services.up(Settings(home=tmp_path / "file" / "home"), lambda _: None)
+
+
+def test_an_embedded_address_that_antenna_env_exported_is_still_embedded(tmp_path: Path) -> None:
+    for name in ("postgres", "kafka"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "postgres" / "ports.json").write_text("[7001]")
+    (tmp_path / "kafka" / "ports.json").write_text("[7002, 7003]")
+    exported = Settings(
+        home=tmp_path,
+        postgres_url="postgresql://u:p@127.0.0.1:7001/antenna",
+        kafka_bootstrap="127.0.0.1:7002",
+    )
+    assert (services.external_postgres(exported), services.external_kafka(exported)) == (None, None)
+    other = Settings(
+        home=tmp_path, postgres_url="postgresql://u:p@127.0.0.1:7009/antenna", kafka_bootstrap="k:7002"
+    )
+    assert services.external_postgres(other) == other.postgres_url
+    assert services.external_kafka(other) == "k:7002"

@@ -140,8 +140,12 @@ def _postgres(settings: Settings) -> str:
     import psycopg
 
     url = services.postgres_url(settings)
-    where = f"{'external' if settings.postgres_url else 'embedded'} PostgreSQL"
-    fix = "check ANTENNA_POSTGRES_URL" if settings.postgres_url else "run `antenna down`, then `antenna up`"
+    where = f"{'external' if services.external_postgres(settings) else 'embedded'} PostgreSQL"
+    fix = (
+        "check ANTENNA_POSTGRES_URL"
+        if services.external_postgres(settings)
+        else "run `antenna down`, then `antenna up`"
+    )
     try:
         with psycopg.connect(url, connect_timeout=_CONNECT_SECONDS) as connection:
             info = connection.info
@@ -166,7 +170,7 @@ def _without_password(text: str, url: str) -> str:
 def _kafka(settings: Settings) -> str:
     bootstrap = _reachable_kafka(settings)
     metadata = kafka.admin_client(bootstrap).list_topics(timeout=_CONNECT_SECONDS)
-    where = "external" if settings.kafka_bootstrap else "embedded"
+    where = "external" if services.external_kafka(settings) else "embedded"
     return f"{where} Kafka on {bootstrap}, {len(metadata.brokers)} brokers"
 
 
@@ -177,7 +181,7 @@ def _reachable_kafka(settings: Settings) -> str:
         host, _, port = address.strip().rpartition(":")
         if port.isdigit() and ports.is_open(host.strip("[]"), int(port), 1):
             return bootstrap
-    fix = "check ANTENNA_KAFKA_BOOTSTRAP (host:port,host:port)" if settings.kafka_bootstrap else _UP
+    fix = "check ANTENNA_KAFKA_BOOTSTRAP (host:port,host:port)" if services.external_kafka(settings) else _UP
     raise _Problem(f"no Kafka accepts connections on {bootstrap}", fix)
 
 
@@ -206,12 +210,12 @@ def _topic(settings: Settings) -> str:
 
 def _ports(settings: Settings) -> str:
     """Ports are picked where one is taken: this fails only where none can be listened on."""
-    if settings.postgres_url and settings.kafka_bootstrap:
+    if services.external_postgres(settings) and services.external_kafka(settings):
         return "both services are external"
     found = []
-    if not settings.postgres_url:
+    if not services.external_postgres(settings):
         found += [f"PostgreSQL {port}" for port in ports.noted(settings.home / "postgres" / "ports.json")]
-    if not settings.kafka_bootstrap:
+    if not services.external_kafka(settings):
         found += [f"Kafka {port}" for port in ports.noted(settings.home / "kafka" / "ports.json")]
     if not ports.is_free(0):
         raise _Problem(f"no port of {ports.HOST} can be listened on", "bring the loopback interface up")

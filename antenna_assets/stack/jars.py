@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from antenna_assets.errors import AntennaError
 from antenna_assets.stack.files import replace_file
 
 LOCK = Path(__file__).with_name("jars.lock.toml")
@@ -31,7 +32,7 @@ _SAY_EVERY = 10
 _TIMEOUT_SECONDS = 60
 
 
-class JarsError(Exception):
+class JarsError(AntennaError):
     """The jars are not what they should be; the message says which and what to do."""
 
 

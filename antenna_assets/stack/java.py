@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from antenna_assets.errors import AntennaError
 from antenna_assets.stack.files import replace_file
 
 OLDEST, NEWEST = 17, 21
@@ -29,7 +30,7 @@ exec {java} "$@"
 """
 
 
-class JavaError(Exception):
+class JavaError(AntennaError):
     """There is no Java that Spark and Kafka run on; the message says what was found and what to do."""
 
 

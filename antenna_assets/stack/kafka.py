@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from antenna_assets.errors import AntennaError
 from antenna_assets.stack import ports
 from antenna_assets.stack.files import set_aside
 from antenna_assets.stack.jars import kafka_classpath
@@ -79,7 +80,7 @@ _FORMAT_OPTIONS = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 _JVM_VARIABLES = {"JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS"}
 
 
-class KafkaError(Exception):
+class KafkaError(AntennaError):
     """The embedded Kafka cannot be started or stopped, or the topic not made; the message says why and what to do."""
 
 

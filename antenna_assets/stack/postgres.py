@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from antenna_assets.errors import AntennaError
 from antenna_assets.stack import ports
 from antenna_assets.stack.files import replace_file, set_aside
 
@@ -48,7 +49,7 @@ log_line_prefix = '%m [%p] '
 """
 
 
-class PostgresError(Exception):
+class PostgresError(AntennaError):
     """The embedded PostgreSQL cannot be started or stopped; the message says why and what to do."""
 
 

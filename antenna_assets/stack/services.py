@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
+from urllib.parse import urlsplit
 
+from antenna_assets.errors import AntennaError
 from antenna_assets.settings import Settings
-from antenna_assets.stack import jars, java, kafka, postgres
+from antenna_assets.stack import jars, java, kafka, ports, postgres
 from antenna_assets.stack.files import locked
 
 Say = Callable[[str], None]
@@ -20,7 +23,7 @@ T = TypeVar("T")
 _PROBLEMS = (java.JavaError, jars.JarsError, kafka.KafkaError, postgres.PostgresError, OSError)
 
 
-class ServicesError(Exception):
+class ServicesError(AntennaError):
     """A service is not there, or cannot be started or stopped; the message says what to do."""
 
 
@@ -47,7 +50,7 @@ def postgres_url(settings: Settings) -> str:
     Raises:
         ServicesError: it is neither external nor running.
     """
-    url = settings.postgres_url or _ask(lambda: postgres.running(settings.home))
+    url = external_postgres(settings) or _ask(lambda: postgres.running(settings.home))
     if url is None:
         raise _not_running("PostgreSQL", settings, "ANTENNA_POSTGRES_URL")
     return url
@@ -59,10 +62,27 @@ def kafka_bootstrap(settings: Settings) -> str:
     Raises:
         ServicesError: it is neither external nor running.
     """
-    bootstrap = settings.kafka_bootstrap or _ask(lambda: kafka.running(settings.home))
+    bootstrap = external_kafka(settings) or _ask(lambda: kafka.running(settings.home))
     if bootstrap is None:
         raise _not_running("Kafka", settings, "ANTENNA_KAFKA_BOOTSTRAP")
     return bootstrap
+
+
+def external_postgres(settings: Settings) -> str | None:
+    """The external PostgreSQL's URL; None for the embedded one, also where `antenna env` has exported its address."""
+    return None if _is_embedded(settings.postgres_url, settings.home / "postgres") else settings.postgres_url
+
+
+def external_kafka(settings: Settings) -> str | None:
+    """The external brokers; None for the embedded one, also where `antenna env` has exported its address."""
+    return (
+        None if _is_embedded(settings.kafka_bootstrap, settings.home / "kafka") else settings.kafka_bootstrap
+    )
+
+
+def _is_embedded(address: str | None, folder: Path) -> bool:
+    place = urlsplit(address).netloc.rpartition("@")[2] if address and "://" in address else address
+    return place in {f"{ports.HOST}:{port}" for port in ports.noted(folder / "ports.json")}
 
 
 def up(settings: Settings, say: Say) -> Services:
@@ -75,8 +95,8 @@ def up(settings: Settings, say: Say) -> Services:
     started: list[Callable[[], None]] = []
 
     def postgres_up() -> str:
-        if settings.postgres_url:
-            return settings.postgres_url
+        if external := external_postgres(settings):
+            return external
         found = postgres.running(home)
         url = postgres.start(home)
         if found is None:
@@ -85,8 +105,8 @@ def up(settings: Settings, say: Say) -> Services:
         return url
 
     def kafka_up() -> str:
-        if settings.kafka_bootstrap:
-            return settings.kafka_bootstrap
+        if external := external_kafka(settings):
+            return external
         found = kafka.running(home)
         if found is None:
             jars.ensure("kafka", say)

@@ -1,0 +1,140 @@
+"""The `antenna` command as a user types it: help, and one clear error with a non-zero exit for what is wrong."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from antenna_assets.settings import Settings
+
+COMMANDS = ("up", "down", "env", "simulate", "stream", "status", "check", "doctor", "demo")
+SIMULATE = ("simulate", "--events", "10", "--start", "2026-11-20T10:00:00Z", "--hours", "1")
+
+
+def antenna(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "antenna_assets.cli", *arguments],
+        env={**os.environ, "COLUMNS": "200", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def refused(*arguments: str, **environment: str) -> str:
+    """What is said of a command that must fail: one error, no traceback, a non-zero exit."""
+    run = antenna(*arguments, **environment)
+    assert run.returncode != 0
+    assert "Traceback" not in run.stderr
+    return run.stderr
+
+
+def closed_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def test_help_names_every_command_with_what_it_does() -> None:
+    run = antenna("--help")
+    assert run.returncode == 0
+    for command in COMMANDS:
+        assert f" {command} " in run.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_help_of_its_own(command: str) -> None:
+    run = antenna(command, "--help")
+    assert run.returncode == 0
+    assert f"antenna_assets.cli {command} " in run.stdout or f"antenna {command} " in run.stdout
+
+
+@pytest.mark.parametrize("command", [("env",), ("stream",), ("status",), SIMULATE])
+def test_without_services_a_command_names_antenna_up(tmp_path: Path, command: tuple[str, ...]) -> None:
+    assert "run `antenna up`" in refused(*command, ANTENNA_HOME=str(tmp_path))
+
+
+def test_down_of_nothing_is_harmless(tmp_path: Path) -> None:
+    assert antenna("down", ANTENNA_HOME=str(tmp_path / "nothing")).returncode == 0
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
+    said = refused("status", ANTENNA_HOME=str(tmp_path), ANTENNA_HORIZON="a month")
+    assert "ANTENNA_HORIZON: expected a duration such as '5 minutes' or '35 days', found 'a month'" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--start", "2026-11-20"), "expected a full hour with a zone such as 2026-11-20T10:00:00Z"),
+        (("--start", "2026-11-20T10:30:00Z"), "expected a full hour with a zone"),
+        (("--hours", "0"), "0 is not in the range"),
+        (("--late", "1.5"), "1.5 is not in the range"),
+        (("--append",), "--append needs --answers"),
+    ],
+)
+def test_wrong_arguments_of_simulate_are_named(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
+    assert said in refused(*SIMULATE, *arguments, ANTENNA_HOME=str(tmp_path))
+
+
+def test_hours_in_the_future_are_not_simulated(tmp_path: Path) -> None:
+    start = ("--start", "2999-01-01T00:00:00Z")
+    said = refused(*SIMULATE, *start, ANTENNA_HOME=str(tmp_path), ANTENNA_KAFKA_BOOTSTRAP=closed_port())
+    assert "events in the future are rejected" in said
+
+
+def test_answers_that_are_not_there_are_named(tmp_path: Path) -> None:
+    missing = tmp_path / "answers.json"
+    said = refused("check", "--answers", str(missing), ANTENNA_POSTGRES_URL="postgresql://u@127.0.0.1:1/x")
+    assert f"{missing}: no such file" in said
+
+
+def test_a_postgres_that_does_not_answer_is_named_without_its_password(tmp_path: Path) -> None:
+    url = f"postgresql://someone:secret@{closed_port()}/antenna"
+    environment = {"ANTENNA_HOME": str(tmp_path), "ANTENNA_KAFKA_BOOTSTRAP": closed_port()}
+    said = refused("stream", "--available-now", ANTENNA_POSTGRES_URL=url, **environment)
+    assert "cannot be used" in said
+    assert "antenna up" in said
+    assert "secret" not in said
+
+
+@pytest.mark.services
+def test_a_kafka_that_does_not_answer_is_named_before_spark_starts(settings: Settings) -> None:
+    environment = {**settings.exports(), "ANTENNA_KAFKA_BOOTSTRAP": closed_port()}
+    said = refused("stream", "--available-now", **environment)
+    assert "Kafka at 127.0.0.1:" in said
+    assert "ANTENNA_KAFKA_BOOTSTRAP" in said
+    assert "starting Spark" not in said
+
+
+@pytest.mark.services
+def test_a_topic_that_does_not_exist_is_named(settings: Settings) -> None:
+    environment = {**settings.exports(), "ANTENNA_TOPIC": "nowhere"}
+    assert "topic nowhere does not exist" in refused("stream", "--available-now", **environment)
+    assert "topic nowhere does not exist" in refused(*SIMULATE, **environment)
+
+
+@pytest.mark.services
+def test_the_exports_of_env_can_be_evaluated_by_a_shell(settings: Settings) -> None:
+    run = antenna("env", **settings.exports())
+    assert run.returncode == 0
+    assert all(line.startswith("export ") and line.endswith("'") for line in run.stdout.splitlines())
+    shell = subprocess.run(
+        ["bash", "-c", 'eval "$1"; printf %s "$DAGSTER_POSTGRES_URL"', "bash", run.stdout],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shell.stdout == f"{settings.postgres_url}?options=-c%20search_path%3Ddagster"
+
+
+@pytest.mark.services
+def test_the_status_of_an_empty_system_shows_its_topic_and_no_hour(settings: Settings) -> None:
+    run = antenna("status", **settings.exports())
+    assert run.returncode == 0
+    assert f"Topic {settings.topic}" in run.stdout
+    assert "0 open and 0 closed hours" in run.stdout
