@@ -72,8 +72,8 @@ def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
     [
         (("--start", "2026-11-20"), "expected a full hour with a zone such as 2026-11-20T10:00:00Z"),
         (("--start", "2026-11-20T10:30:00Z"), "expected a full hour with a zone"),
-        (("--hours", "0"), "0 is not in the range"),
-        (("--late", "1.5"), "1.5 is not in the range"),
+        (("--hours", "0"), "Input should be greater than or equal to 1"),
+        (("--late", "1.5"), "Input should be less than or equal to 1"),
         (("--append",), "--append needs --answers"),
     ],
 )

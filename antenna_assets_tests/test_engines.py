@@ -34,18 +34,9 @@ EVENTS = [
 
 
 @pytest.fixture(scope="module")
-def spark():
-    from pyspark.sql import SparkSession
-
-    running = SparkSession.getActiveSession()
-    builder = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false")
-    session = (
-        builder.config("spark.sql.shuffle.partitions", "4").config("spark.log.level", "OFF").getOrCreate()
-    )
+def engine_session(spark):
     # A session of its own: the engine's configuration stays out of other tests.
-    yield session.newSession()
-    if running is None:
-        session.stop()
+    return spark.newSession()
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +45,7 @@ def engines(tmp_path_factory):
 
     def make(name, request):
         if name == "spark":
-            session = request.getfixturevalue("spark")
+            session = request.getfixturevalue("engine_session")
             engine = SparkEngine(lambda: session)
         else:
             engine = DuckDBEngine(threads=2, temp_directory=str(tmp_path_factory.mktemp("spill")))
@@ -317,7 +308,9 @@ def test_calls_at_the_same_time_see_their_own_inputs_only(engine, tmp_path):
 
 def test_a_closed_engine_says_so(engine, request):
     other = (
-        SparkEngine(lambda: request.getfixturevalue("spark")) if engine.name == "spark" else DuckDBEngine()
+        SparkEngine(lambda: request.getfixturevalue("engine_session"))
+        if engine.name == "spark"
+        else DuckDBEngine()
     )
     other.read("SELECT 1 AS n", {}, pa.schema([("n", pa.int32())]))
     other.close()

@@ -134,7 +134,8 @@ def test_a_range_with_one_open_hour_publishes_none(landed: Settings, tmp_path: P
     assert generations(landed) == []
 
 
-def test_an_asset_whose_input_is_not_there_says_what_to_run_first(landed: Settings, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("landed")
+def test_an_asset_whose_input_is_not_there_says_what_to_run_first(tmp_path: Path) -> None:
     with instance(tmp_path / "dagster") as dagster:
         result = dg.materialize(
             [asset for asset in build_definitions().assets or [] if isinstance(asset, dg.AssetsDefinition)],

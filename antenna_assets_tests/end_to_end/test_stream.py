@@ -85,12 +85,22 @@ def test_good_and_bad_messages_land_where_they_belong(
     landed = rows(settings, ledger, "landed")
     assert landed == [
         {
-            **{"timestamp": HOUR, "app": "SKYPE", "id": "u1", "antenna_id": "a1", "bytes": 10},
-            **{"kafka_partition": 0, "kafka_offset": 0},
+            "timestamp": HOUR,
+            "app": "SKYPE",
+            "id": "u1",
+            "antenna_id": "a1",
+            "bytes": 10,
+            "kafka_partition": 0,
+            "kafka_offset": 0,
         },
         {
-            **{"timestamp": datetime.fromisoformat(iso), "app": "caf\u00e9", "id": "u1", "antenna_id": "a1"},
-            **{"bytes": 2**36, "kafka_partition": 0, "kafka_offset": 1},
+            "timestamp": datetime.fromisoformat(iso),
+            "app": "caf\u00e9",
+            "id": "u1",
+            "antenna_id": "a1",
+            "bytes": 2**36,
+            "kafka_partition": 0,
+            "kafka_offset": 1,
         },
     ]
     rejected = rows(settings, ledger, "rejected")
