@@ -44,6 +44,6 @@ down: .venv/ready ## stop them
 	$(BIN)/antenna down
 
 lock: .venv/ready ## resolve the dependencies again into the lock files
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --no-strip-extras --no-emit-index-url \
 		--no-annotate --custom-compile-command 'make lock' pyproject.toml --output-file requirements.lock
 	$(BIN)/python -m antenna_assets.stack.jars --lock
