@@ -21,6 +21,7 @@ from rich.table import Column, Table
 from antenna_assets.database import connect
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import HOUR, hour_key, hour_of
+from antenna_assets.project_files import workspace_file
 from antenna_assets.settings import Settings
 from antenna_assets.simulator.run import send_live
 from antenna_assets.stack.services import services
@@ -100,7 +101,7 @@ def serve_demo(settings: Settings, *, out: Console, say: Say, stop: threading.Ev
         "stream": [sys.executable, "-m", "antenna_assets.cli", "stream"],
         "dagster": [
             str(Path(sys.executable).with_name("dagster")),
-            *("dev", "--module-name", "antenna_assets.definitions", "--host", host, "--port", str(port)),
+            *("dev", "--workspace", str(workspace_file()), "--host", host, "--port", str(port)),
         ],
     }
     found = services(settings)

@@ -28,24 +28,25 @@ def test_a_wheel_carries_its_own_copy(tmp_path):
     # The interpreter's own path holds this checkout (editable install); the wheel comes before it.
     script = (
         f"import sys; sys.path.insert(0, {str(unpacked)!r});"
-        "from antenna_assets.project_files import docker_folder, sql_folder;"
+        "from antenna_assets.project_files import docker_folder, sql_folder, workspace_file;"
         "from antenna_assets.transforms import INPUTS, transform;"
-        "print(sql_folder(), docker_folder() / 'dagster.yaml', len([transform(name) for name in INPUTS]), sep='\\n')"
+        "print(sql_folder(), docker_folder() / 'dagster.yaml', workspace_file(), len([transform(name) for name in INPUTS]), sep='\\n')"
     )
     run = subprocess.run(
         [sys.executable, "-I", "-c", script], cwd=tmp_path, check=True, capture_output=True, text=True
     )
 
-    sql, dagster, transforms = run.stdout.splitlines()
+    sql, dagster, workspace, transforms = run.stdout.splitlines()
     assert sql == str(unpacked / "antenna_assets/_project/sql")
     assert sorted(path.name for path in Path(sql).iterdir()) == sorted(
         path.name for path in (CHECKOUT / "sql").iterdir()
     )
     assert Path(dagster).read_text() == (CHECKOUT / "docker/dagster.yaml").read_text()
+    assert Path(workspace).read_text() == (CHECKOUT / "workspace.yaml").read_text()
     assert transforms == "6"
 
 
 def test_a_broken_installation_says_where_it_looked(tmp_path, monkeypatch):
     monkeypatch.setattr(project_files, "_PACKAGE", tmp_path / "antenna_assets")
-    with pytest.raises(FileNotFoundError, match=r"sql folder at .*_project/sql or .*install the wheel again"):
+    with pytest.raises(FileNotFoundError, match=r"sql at .*_project/sql or .*install the wheel again"):
         sql_folder()

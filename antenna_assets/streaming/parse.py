@@ -97,9 +97,9 @@ _NOT_ONE_VALUE = _let(
     "syntax",
     {"names": "json_object_keys(text)"},
     f"""CASE
-    WHEN syntax.names IS NULL THEN CASE
-        WHEN ltrim(' \\t\\r\\n', text) LIKE '[%' AND try_parse_json(text) IS NOT NULL
-        THEN {_found("trailing_data", _BEGINNING)} ELSE {_found("not_json", _BEGINNING)} END
+    WHEN (syntax.names IS NOT NULL OR ltrim(' \\t\\r\\n', text) LIKE '[%') AND try_parse_json(text) IS NOT NULL
+    THEN {_found("trailing_data", _BEGINNING)}
+    WHEN syntax.names IS NULL THEN {_found("not_json", _BEGINNING)}
     WHEN from_json(text, 'x STRING, _corrupt_record STRING',
         map('allowSingleQuotes', 'false', 'allowNonNumericNumbers', 'false'))._corrupt_record IS NOT NULL
     THEN {_found("not_json", _BEGINNING)}
