@@ -14,7 +14,7 @@ from pydantic import Field
 from antenna_assets.database import connect
 from antenna_assets.engines.contract import Engine
 from antenna_assets.lake import Lake
-from antenna_assets.settings import Settings, load_settings
+from antenna_assets.settings import Settings, SettingsError, load_settings
 
 
 class PostgresResource(dg.ConfigurableResource):
@@ -77,9 +77,17 @@ class EngineResource(dg.ConfigurableResource):
 
 
 def default_resources(settings: Settings) -> dict[str, object]:
-    """The resources that the settings describe, by name."""
+    """The resources that the settings describe, by name.
+
+    Raises:
+        SettingsError: they ask for Spark Connect.
+    """
     from antenna_assets.spark_session import configuration
 
+    if settings.spark_remote:
+        raise SettingsError(
+            "ANTENNA_SPARK_REMOTE: Spark Connect is not supported yet; unset it, and point ANTENNA_SPARK_MASTER to a master"
+        )
     spark_config = {"spark.master": settings.spark_master, **configuration(settings.spark_master)}
     return {
         "postgres": PostgresResource(url=settings.postgres_url),

@@ -97,6 +97,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _one_spark(self) -> "Settings":
+        """Of two sparks, which one was meant is for the user to say."""
         if self.spark_remote and "spark_master" in self.model_fields_set:
             raise ValueError("set either ANTENNA_SPARK_MASTER or ANTENNA_SPARK_REMOTE, not both")
         return self

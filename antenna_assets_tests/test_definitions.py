@@ -12,6 +12,7 @@ import pytest
 import antenna_assets
 from antenna_assets.definitions import build_definitions
 from antenna_assets.schema import ASSETS
+from antenna_assets.settings import SettingsError
 
 PACKAGE = Path(antenna_assets.__file__).parent
 
@@ -63,6 +64,12 @@ def test_there_is_one_job_and_one_sensor_and_steps_share_a_process() -> None:
     assert sorted(node.name for node in job.nodes) == sorted(ASSETS)
     assert job.executor_def is dg.in_process_executor
     assert [sensor.name for sensor in definitions.sensors or []] == ["closed_hours"]
+
+
+def test_spark_connect_is_refused_until_it_is_supported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTENNA_SPARK_REMOTE", "sc://127.0.0.1")
+    with pytest.raises(SettingsError, match="Spark Connect is not supported yet"):
+        build_definitions()
 
 
 def test_a_resource_can_be_replaced() -> None:

@@ -62,7 +62,13 @@ def enriched_usage(
                 "enriched_usage", hour, raw.generation, files, tags={USERS_VERSION: users.version}
             )
             publication = Publication(
-                "enriched_usage", hour, raw.generation, rows, generation.bytes, users.version, context.run.run_id
+                "enriched_usage",
+                hour,
+                raw.generation,
+                rows,
+                generation.bytes,
+                users.version,
+                context.run.run_id,
             )
             with connection.transaction():
                 record_publication(connection, publication)

@@ -124,18 +124,22 @@ class Stream:
         Raises:
             StreamError, LedgerError: what waiting cannot mend.
         """
-        wait = 1.0
+        wait, said = 1.0, ""
         while not self._stop.is_set():
             try:
                 with (
                     self._session() as (connection, topic),
                     self._query(connection, topic, available_now=False) as query,
                 ):
-                    wait = 1.0
+                    if said:
+                        self._say("going on from the ledger")
+                    wait, said = 1.0, ""
                     self._watch(query, connection)
             except (psycopg.OperationalError, DatabaseError, BrokerError, QueryFailed) as error:
-                if wait == 1.0:
-                    self._say(f"waiting: {error}")
+                # A line for each change of what is wrong, not for each attempt.
+                if str(error) != said:
+                    said = str(error)
+                    self._say(f"waiting: {said}")
                 self._stop.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 

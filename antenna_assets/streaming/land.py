@@ -37,6 +37,10 @@ def require_writable(lake: str) -> None:
     Raises:
         LandingError: the folder cannot be made or written.
     """
+    if "://" in lake:
+        raise LandingError(
+            f"expected a folder in ANTENNA_LAKE, found {lake}: object stores are not supported yet"
+        )
     probe = Path(lake) / "landing" / f".probe-{uuid4().hex}"
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
@@ -57,6 +61,9 @@ def land(
         clock: the wall clock of the verdicts.
         oldest: events before this instant are too old.
         window: length of a live window.
+
+    Raises:
+        LandingError: the files do not hold exactly the messages that were read.
     """
     root = Path(lake)
     # Both writes below need the verdicts: parse once.
@@ -66,9 +73,17 @@ def land(
         accepted.write.partitionBy("hour").parquet(str(root / folder))
         rejected = verdicts.where("reason IS NOT NULL").select(*REJECTED.names)
         rejected.coalesce(1).write.parquet(str(root / folder / "rejected"))
+        # From the persisted verdicts: 30 ms, and the only count that does not come from what was written.
+        messages_read = verdicts.count()
     finally:
         verdicts.unpersist()
-    return _landed(root, folder, window)
+    landed = _landed(root, folder, window)
+    written = landed.rows + sum(landed.rejections.values())
+    if written != messages_read:
+        raise LandingError(
+            f"read {messages_read} messages and found {written} rows in {folder}: nothing was committed"
+        )
+    return landed
 
 
 def _landed(root: Path, folder: str, window: timedelta) -> Landed:

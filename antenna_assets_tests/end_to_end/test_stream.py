@@ -20,9 +20,11 @@ from antenna_assets.errors import AntennaError
 from antenna_assets.ledger import LedgerError
 from antenna_assets.schema import LANDED, REJECTED
 from antenna_assets.settings import Settings
+from antenna_assets.streaming import land
 from antenna_assets.streaming.broker import BrokerError
 from antenna_assets.streaming.commit import claim_topic, commit_batch
 from antenna_assets.streaming.job import Stream, StreamError, StreamRunning
+from antenna_assets.streaming.land import require_writable
 
 pytestmark = pytest.mark.services
 
@@ -198,6 +200,30 @@ def test_a_lake_that_cannot_be_written_is_named_before_anything_is_read(
     Path(settings.lake_uri).write_text("a file where the lake should be")
     produce(settings, [event()])
     with pytest.raises(AntennaError, match="cannot be written: .*ANTENNA_LAKE"):
+        new_stream().read_available()
+    assert ledger.execute("SELECT count(*) FROM ledger.batch").fetchone() == (0,)
+
+
+def test_an_object_store_is_refused_until_it_is_supported() -> None:
+    with pytest.raises(AntennaError, match="object stores are not supported yet"):
+        require_writable("s3://bucket/lake")
+
+
+def test_rows_that_are_lost_on_their_way_to_the_disk_are_not_committed(
+    settings: Settings,
+    new_stream: Callable[[], Stream],
+    ledger: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = land._landed
+
+    def without_a_file(root: Path, folder: str, window: timedelta) -> land.Landed:
+        next((root / folder).glob("hour=*/*.parquet")).unlink()
+        return written(root, folder, window)
+
+    monkeypatch.setattr(land, "_landed", without_a_file)
+    produce(settings, [event()] * 3)
+    with pytest.raises(AntennaError, match="read 3 messages and found 0 rows"):
         new_stream().read_available()
     assert ledger.execute("SELECT count(*) FROM ledger.batch").fetchone() == (0,)
 
