@@ -60,7 +60,7 @@ def _hours(connection: psycopg.Connection) -> Table:
         "SELECT count(*) FILTER (WHERE closed_at IS NULL), count(*) FILTER (WHERE closed_at IS NOT NULL) FROM ledger.hour"
     ).fetchone()
     opened, closed = counts or (0, 0)
-    columns = [Column(name, justify="right") for name in ("rows", "bytes", "generation", "published")]
+    columns = [Column(name, justify="right") for name in ("rows", "bytes", "gen.", "published")]
     title = f"{opened:,} open and {closed:,} closed hours"
     table = Table(Column("hour", no_wrap=True), "state", "closed by", *columns, title=title)
     rows = connection.execute(
