@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from antenna_assets.stack import kafka, ports
+from antenna_assets.stack import kafka, kafka_storage, ports
 
 pytestmark = pytest.mark.services
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.services
 def formatted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A state directory with a formatted storage, whose path has a space and a comma."""
     home = tmp_path_factory.mktemp("a state, directory ")
-    kafka._format(kafka._folder(home))
+    kafka_storage.format_storage(kafka._folder(home))
     return home
 
 
@@ -97,7 +97,7 @@ def test_a_recycled_pid_is_not_the_broker_and_is_left_alone(
 def test_a_broker_that_dies_at_start_shows_its_log_and_leaves_no_process(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka, "_SERVER", kafka._SERVER + "log.retention.hours=never\n")
+    monkeypatch.setattr(kafka_storage, "_SERVER", kafka_storage._SERVER + "log.retention.hours=never\n")
     with pytest.raises(kafka.KafkaError, match=r"(?s)ended while it was starting.*never.*kafka/log\)"):
         kafka.start(home)
     assert brokers(home) == []
@@ -108,19 +108,19 @@ def test_a_half_formatted_storage_is_set_aside_and_formatted_anew(tmp_path: Path
     (folder / "data" / "devices-0").mkdir(parents=True)
     (folder / "data" / "meta.properties").write_text("#\n")
     (folder / "data.new" / "killed").mkdir(parents=True)
-    kafka._format(folder)
-    cluster = kafka._cluster_id(folder / "data")
+    kafka_storage.format_storage(folder)
+    cluster = kafka_storage.cluster_id(folder / "data")
     assert cluster is not None
     assert (folder / "data.unusable-1" / "devices-0").is_dir()
     assert not (folder / "data.new").exists()
-    kafka._format(folder)
-    assert kafka._cluster_id(folder / "data") == cluster
+    kafka_storage.format_storage(folder)
+    assert kafka_storage.cluster_id(folder / "data") == cluster
 
 
 def test_a_storage_that_cannot_be_formatted_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka, "_SERVER", kafka._SERVER.replace("node.id=1", "node.id=-7"))
+    monkeypatch.setattr(kafka_storage, "_SERVER", kafka_storage._SERVER.replace("node.id=1", "node.id=-7"))
     with pytest.raises(kafka.KafkaError, match=r"(?s)could not be formatted.*-7"):
-        kafka._format(tmp_path / "kafka")
+        kafka_storage.format_storage(tmp_path / "kafka")
     assert not (tmp_path / "kafka" / "data").exists()
 
 

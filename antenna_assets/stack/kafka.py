@@ -3,85 +3,35 @@
 Nothing here reads or writes events. An external Kafka never comes here, but for `ensure_topic`.
 """
 
-import base64
 import contextlib
-import os
 import re
-import shutil
 import subprocess
 import time
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
-from antenna_assets.errors import AntennaError
 from antenna_assets.stack import ports
-from antenna_assets.stack.files import set_aside
-from antenna_assets.stack.jars import kafka_classpath
-from antenna_assets.stack.java import java_home
+from antenna_assets.stack.kafka_storage import (
+    LOG_LINES,
+    PARTITIONS,
+    KafkaError,
+    cluster_id,
+    format_storage,
+    java_command,
+    java_environment,
+    server_properties,
+)
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
 
-PARTITIONS = 4
 _START_SECONDS = 60
 _STOP_SECONDS = 30
-_LOG_LINES = 15
-
-# Paths are relative to the folder, which is the broker's working directory: `log.dirs` splits at commas, and a folder
-# with spaces stays one. The voters are static, so the controller may listen elsewhere after a restart.
-_SERVER = """\
-process.roles=broker,controller
-node.id=1
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
-advertised.listeners=PLAINTEXT://{host}:{port}
-controller.listener.names=CONTROLLER
-controller.quorum.voters=1@{host}:{controller_port}
-log.dirs={data}
-auto.create.topics.enable=false
-num.partitions={partitions}
-log.retention.hours=168
-group.initial.rebalance.delay.ms=0
-offsets.topic.num.partitions=4
-offsets.topic.replication.factor=1
-transaction.state.log.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
-"""
-
-_LOG4J = """\
-rootLogger.level = WARN
-rootLogger.appenderRefs = file
-rootLogger.appenderRef.file.ref = file
-logger.server.name = kafka.server
-logger.server.level = INFO
-appender.file.type = RollingFile
-appender.file.name = file
-appender.file.fileName = log/kafka.log
-appender.file.filePattern = log/kafka-%i.log
-appender.file.layout.type = PatternLayout
-appender.file.layout.pattern = [%d] %p %m (%c)%n
-appender.file.policies.type = Policies
-appender.file.policies.size.type = SizeBasedTriggeringPolicy
-appender.file.policies.size.size = 10MB
-appender.file.strategy.type = DefaultRolloverStrategy
-appender.file.strategy.max = 3
-"""
 
 # The collector saves half a second at start and 100 MB (measured); C2 stays, as the broker runs for long.
 _BROKER_OPTIONS = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true")
-_FORMAT_OPTIONS = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-
-# A user's options for other JVMs: a second collector among them would stop ours.
-_JVM_VARIABLES = {"JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS"}
-
-
-class KafkaError(AntennaError):
-    """The embedded Kafka cannot be started or stopped, or the topic not made; the message says why and what to do."""
 
 
 def start(home: Path) -> str:
@@ -96,7 +46,7 @@ def start(home: Path) -> str:
     broker = _broker(folder)
     for last in (False, True):
         if broker is None:
-            _format(folder)
+            format_storage(folder)
             broker = _launch(folder, fresh_ports=last)
         try:
             return _answering(folder, broker)
@@ -224,14 +174,14 @@ def _launch(folder: Path, *, fresh_ports: bool) -> psutil.Process:
         with contextlib.suppress(FileNotFoundError):
             log.replace(log.with_suffix(".previous.log"))
     port, controller_port = ports.remembered(folder / "ports.json", 2, fresh=fresh_ports)
-    (folder / "server.properties").write_text(_server_properties("data", port, controller_port))
-    command = [*_java(*_BROKER_OPTIONS, _marker(folder)), "kafka.Kafka", "server.properties"]
+    (folder / "server.properties").write_text(server_properties("data", port, controller_port))
+    command = [*java_command(*_BROKER_OPTIONS, _marker(folder)), "kafka.Kafka", "server.properties"]
     # The shell ends at once and the broker gets another parent: it outlives this process and leaves no zombie in it.
     # A session of its own keeps a terminal's Ctrl-C away.
     done = subprocess.run(
         ["/bin/sh", "-c", '"$@" </dev/null >log/console.log 2>&1 & echo $!', "sh", *command],
         cwd=folder,
-        env=_environment(),
+        env=java_environment(),
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -249,7 +199,7 @@ def _answering(folder: Path, broker: psutil.Process) -> str:
     """Wait until the broker answers as the node of our storage; return its address."""
     from confluent_kafka import KafkaException
 
-    port, cluster = _port(folder), _cluster_id(folder / "data")
+    port, cluster = _port(folder), cluster_id(folder / "data")
     bootstrap = f"{ports.HOST}:{port}"
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
@@ -296,64 +246,5 @@ def _log_end(folder: Path) -> str:
             said = [
                 line for line in log.read_text(errors="replace").splitlines() if not line.startswith("\tat ")
             ]
-            lines += said[-_LOG_LINES:]
+            lines += said[-LOG_LINES:]
     return "\n".join([*lines, f"(from {folder / 'log'})"])
-
-
-# -- The storage -------------------------------------------------------------------------------------------------
-
-
-def _format(folder: Path) -> None:
-    """Format the storage if there is none: beside its place, then renamed, so that it is whole or absent."""
-    data, new = folder / "data", folder / "data.new"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "log4j2.properties").write_text(_LOG4J)
-    if _cluster_id(data) is not None:
-        return
-    if data.exists():
-        set_aside(data)
-    shutil.rmtree(new, ignore_errors=True)
-    (folder / "format.properties").write_text(_server_properties(new.name, 9092, 9093))
-    cluster = "-"
-    while cluster.startswith("-"):  # an option, for Kafka's tools
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-    command = [*_java(*_FORMAT_OPTIONS), "kafka.tools.StorageTool", "format"]
-    done = subprocess.run(
-        [*command, "--cluster-id", cluster, "--config", "format.properties"],
-        cwd=folder,
-        env=_environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=_START_SECONDS,
-    )
-    if done.returncode or _cluster_id(new) != cluster:
-        said = "\n".join(done.stdout.splitlines()[-_LOG_LINES:])
-        raise KafkaError(f"Kafka's storage in {folder} could not be formatted\n{said}")
-    new.rename(data)
-
-
-def _cluster_id(data: Path) -> str | None:
-    """The id in a formatted storage; None if it is not one."""
-    try:
-        match = re.search(r"^cluster\.id=(.+)$", (data / "meta.properties").read_text(), re.MULTILINE)
-    except OSError:
-        return None
-    return match[1] if match else None
-
-
-def _server_properties(data: str, port: int, controller_port: int) -> str:
-    return _SERVER.format(
-        host=ports.HOST, port=port, controller_port=controller_port, data=data, partitions=PARTITIONS
-    )
-
-
-def _java(*options: str) -> list[str]:
-    classpath = os.pathsep.join(map(str, kafka_classpath()))
-    log4j = "-Dlog4j2.configurationFile=log4j2.properties"
-    return [str(java_home() / "bin" / "java"), *options, log4j, "-cp", classpath]
-
-
-def _environment() -> dict[str, str]:
-    return {name: text for name, text in os.environ.items() if name not in _JVM_VARIABLES}

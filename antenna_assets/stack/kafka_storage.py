@@ -1,0 +1,129 @@
+"""The storage of the embedded broker: its configuration, and formatting it as a whole or not at all.
+
+Starting the broker on it is in `kafka.py`.
+"""
+
+import base64
+import os
+import re
+import shutil
+import subprocess
+import uuid
+from pathlib import Path
+
+from antenna_assets.errors import AntennaError
+from antenna_assets.stack import ports
+from antenna_assets.stack.files import set_aside
+from antenna_assets.stack.jars import kafka_classpath
+from antenna_assets.stack.java import java_home
+
+PARTITIONS = 4
+LOG_LINES = 15
+_FORMAT_SECONDS = 60
+
+# Paths are relative to the folder, which is the broker's working directory: `log.dirs` splits at commas, and a folder
+# with spaces stays one. The voters are static, so the controller may listen elsewhere after a restart.
+_SERVER = """\
+process.roles=broker,controller
+node.id=1
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
+advertised.listeners=PLAINTEXT://{host}:{port}
+controller.listener.names=CONTROLLER
+controller.quorum.voters=1@{host}:{controller_port}
+log.dirs={data}
+auto.create.topics.enable=false
+num.partitions={partitions}
+log.retention.hours=168
+group.initial.rebalance.delay.ms=0
+offsets.topic.num.partitions=4
+offsets.topic.replication.factor=1
+transaction.state.log.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+"""
+
+_LOG4J = """\
+rootLogger.level = WARN
+rootLogger.appenderRefs = file
+rootLogger.appenderRef.file.ref = file
+logger.server.name = kafka.server
+logger.server.level = INFO
+appender.file.type = RollingFile
+appender.file.name = file
+appender.file.fileName = log/kafka.log
+appender.file.filePattern = log/kafka-%i.log
+appender.file.layout.type = PatternLayout
+appender.file.layout.pattern = [%d] %p %m (%c)%n
+appender.file.policies.type = Policies
+appender.file.policies.size.type = SizeBasedTriggeringPolicy
+appender.file.policies.size.size = 10MB
+appender.file.strategy.type = DefaultRolloverStrategy
+appender.file.strategy.max = 3
+"""
+
+_FORMAT_OPTIONS = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+
+# A user's options for other JVMs: a second collector among them would stop ours.
+_JVM_VARIABLES = {"JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS"}
+
+
+class KafkaError(AntennaError):
+    """The embedded Kafka cannot be started or stopped, or the topic not made; the message says why and what to do."""
+
+
+def format_storage(folder: Path) -> None:
+    """Format the storage if there is none: beside its place, then renamed, so that it is whole or absent."""
+    data, new = folder / "data", folder / "data.new"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "log4j2.properties").write_text(_LOG4J)
+    if cluster_id(data) is not None:
+        return
+    if data.exists():
+        set_aside(data)
+    shutil.rmtree(new, ignore_errors=True)
+    (folder / "format.properties").write_text(server_properties(new.name, 9092, 9093))
+    cluster = "-"
+    while cluster.startswith("-"):  # an option, for Kafka's tools
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+    command = [*java_command(*_FORMAT_OPTIONS), "kafka.tools.StorageTool", "format"]
+    done = subprocess.run(
+        [*command, "--cluster-id", cluster, "--config", "format.properties"],
+        cwd=folder,
+        env=java_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=_FORMAT_SECONDS,
+    )
+    if done.returncode or cluster_id(new) != cluster:
+        said = "\n".join(done.stdout.splitlines()[-LOG_LINES:])
+        raise KafkaError(f"Kafka's storage in {folder} could not be formatted\n{said}")
+    new.rename(data)
+
+
+def cluster_id(data: Path) -> str | None:
+    """The id in a formatted storage; None if it is not one."""
+    try:
+        match = re.search(r"^cluster\.id=(.+)$", (data / "meta.properties").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return match[1] if match else None
+
+
+def server_properties(data: str, port: int, controller_port: int) -> str:
+    return _SERVER.format(
+        host=ports.HOST, port=port, controller_port=controller_port, data=data, partitions=PARTITIONS
+    )
+
+
+def java_command(*options: str) -> list[str]:
+    classpath = os.pathsep.join(map(str, kafka_classpath()))
+    log4j = "-Dlog4j2.configurationFile=log4j2.properties"
+    return [str(java_home() / "bin" / "java"), *options, log4j, "-cp", classpath]
+
+
+def java_environment() -> dict[str, str]:
+    return {name: text for name, text in os.environ.items() if name not in _JVM_VARIABLES}
