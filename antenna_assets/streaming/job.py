@@ -301,9 +301,7 @@ class Stream:
             )
             # The number is given in the transaction: a replay may have taken the one that was expected.
             number = read_head(connection, topic.name).batch
-            self._say(
-                f"batch {number}: {read:,} messages in {self._last_commit - began:.1f} s; {closed}"
-            )
+            self._say(f"batch {number}: {read:,} messages in {self._last_commit - began:.1f} s; {closed}")
         else:
             self._unreported = [self._unreported[0] + read, self._unreported[1] + 1]
 
