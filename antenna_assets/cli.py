@@ -18,6 +18,7 @@ from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
 
 from antenna_assets.errors import AntennaError
+from antenna_assets.quarantine.command import app as quarantine_app
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,6 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Hourly facts about mobile antennas: from Kafka to users over quota, every number with a proof.",
 )
+app.add_typer(quarantine_app, name="quarantine")
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 

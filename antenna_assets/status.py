@@ -92,7 +92,11 @@ def _hours(connection: psycopg.Connection) -> Table:
 def _quarantine(connection: psycopg.Connection) -> Table:
     table = Table("reason", Column("messages", justify="right"), title="Quarantine")
     rows = connection.execute(
-        "SELECT reason, sum(rows) FROM ledger.rejection GROUP BY reason ORDER BY 2 DESC, 1"
+        # What was replayed has left the quarantine.
+        "SELECT reason, rejected - coalesce(replayed, 0) AS left_there"
+        " FROM (SELECT reason, sum(rows) AS rejected FROM ledger.rejection GROUP BY reason) AS rejection"
+        " LEFT JOIN (SELECT reason, count(*) AS replayed FROM ledger.replayed GROUP BY reason) AS replayed"
+        " USING (reason) WHERE rejected > coalesce(replayed, 0) ORDER BY left_there DESC, reason"
     )
     for reason, count in rows.fetchall():
         table.add_row(reason, f"{count:,}")

@@ -1,12 +1,14 @@
 """The one transaction in which a micro-batch comes to exist: offsets, files, hours, watermark and live sums.
 
-Files are written before, by `land.py`. Nothing is retried here: after any error the ledger is read again.
+Files are written before, by `land.py`; a replay's transaction is `commit_replay.py`. Nothing is retried here: after
+any error the ledger is read again.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Literal
 
 import psycopg
 from psycopg import sql
@@ -124,20 +126,22 @@ def commit_batch(
     """Commit a micro-batch; returns the new low watermark.
 
     Args:
-        number: the batch's number, one above the ledger's newest when its files were written.
+        number: one above the ledger's newest batch when the files were written. Replays that committed since leave the
+            batch a higher number: the one it gets is the head's next.
         clock: the wall clock that the batch's verdicts used.
         lagging: partitions in which Kafka holds messages beyond this batch.
 
     Raises:
-        NotContiguous: another batch was committed since; nothing was written.
+        NotContiguous: another batch of a stream was committed since; nothing was written.
     """
     with connection.transaction():
         head = read_head(connection, topic, lock=True)
-        if (head.topic_id, head.batch + 1) != (topic_id, number):
+        if head.topic_id != topic_id or _stream_moved(connection, head, number - 1):
             raise NotContiguous(
                 f"expected to commit batch {number} of topic id {topic_id}, but the ledger of {topic} is at batch "
                 f"{head.batch} of topic id {head.topic_id}: another stream wrote to it"
             )
+        number = head.batch + 1
         _require_contiguous(connection, topic_id, ranges)
         event_times = {**head.event_times}
         for partition, time in landed.event_times.items():
@@ -145,21 +149,8 @@ def commit_batch(
         watermark = low_watermark(
             event_times, lagging=lagging, now=clock, lateness=lateness, previous=head.low_watermark
         )
-        hours = _rows_per_hour(landed)
-        connection.execute(
-            "INSERT INTO ledger.batch"
-            " (batch, kind, clock, rows, bytes, quarantined, late_rows, max_event_time, low_watermark)"
-            " VALUES (%s, 'stream', %s, %s, %s, %s, %s, %s, %s)",
-            [
-                number,
-                clock,
-                landed.rows,
-                landed.bytes,
-                sum(landed.rejections.values()),
-                _late_rows(connection, hours),
-                max(landed.event_times.values(), default=None),
-                watermark,
-            ],
+        insert_batch(
+            connection, number=number, kind="stream", clock=clock, landed=landed, low_watermark=watermark
         )
         with connection.cursor() as cursor:
             cursor.executemany(
@@ -167,17 +158,10 @@ def commit_batch(
                 " VALUES (%s, %s, %s, %s, %s, %s)",
                 [(topic, topic_id, r.partition, r.from_offset, r.until_offset, number) for r in ranges],
             )
-            cursor.executemany(
-                "INSERT INTO ledger.rejection (batch, reason, rows) VALUES (%s, %s, %s)",
-                [(number, reason, rows) for reason, rows in sorted(landed.rejections.items())],
-            )
-        _insert_files(connection, landed.files, number)
-        _add_to_hours(connection, hours)
-        _add_to_live_tables(connection, landed.live)
         first_hour = head.first_hour
         if first_hour is None and landed.first_event_time is not None:
             first_hour = hour_of(landed.first_event_time)
-        _advance(connection, head, watermark, first_hour, "watermark")
+        advance(connection, head, watermark, first_hour, "watermark")
         connection.execute(
             "UPDATE ledger.head SET batch = %s, event_times = %s WHERE topic = %s",
             [number, json.dumps({str(p): time.isoformat() for p, time in event_times.items()}), topic],
@@ -191,16 +175,63 @@ def commit_heartbeat(
     """Let the wall clock close hours, for a stream that is caught up and idle; returns the low watermark.
 
     Raises:
-        NotContiguous: a batch other than `batch` is the ledger's newest, so the caller's look at Kafka is stale.
+        NotContiguous: the stream committed a batch after `batch`, so the caller's look at Kafka is stale.
     """
     with connection.transaction():
         head = read_head(connection, topic, lock=True)
-        if head.batch != batch:
+        if _stream_moved(connection, head, batch):
             raise NotContiguous(f"expected batch {batch} to be the newest of {topic}, found {head.batch}")
         watermark = max(now - lateness, head.low_watermark or now - lateness)
-        _advance(connection, head, watermark, head.first_hour, "clock")
+        advance(connection, head, watermark, head.first_hour, "clock")
         connection.execute("UPDATE ledger.head SET heartbeat_at = %s WHERE topic = %s", [now, topic])
     return watermark
+
+
+def insert_batch(
+    connection: psycopg.Connection,
+    *,
+    number: int,
+    kind: Literal["stream", "replay"],
+    clock: datetime,
+    landed: Landed,
+    low_watermark: datetime | None,
+) -> None:
+    """Write a batch with its files, rejections, hours and live sums, in the caller's transaction on the locked head."""
+    hours = rows_per_hour(landed)
+    connection.execute(
+        "INSERT INTO ledger.batch"
+        " (batch, kind, clock, rows, bytes, quarantined, late_rows, max_event_time, low_watermark)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        [
+            number,
+            kind,
+            clock,
+            landed.rows,
+            landed.bytes,
+            sum(landed.rejections.values()),
+            _late_rows(connection, hours),
+            max(landed.event_times.values(), default=None),
+            low_watermark,
+        ],
+    )
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO ledger.rejection (batch, reason, rows) VALUES (%s, %s, %s)",
+            [(number, reason, rows) for reason, rows in sorted(landed.rejections.items())],
+        )
+    _insert_files(connection, landed.files, number)
+    _add_to_hours(connection, hours)
+    _add_to_live_tables(connection, landed.live)
+
+
+def _stream_moved(connection: psycopg.Connection, head: Head, batch: int) -> bool:
+    """Whether the ledger is elsewhere than at `batch`, replays aside: they move no offset."""
+    if head.batch <= batch:
+        return head.batch < batch
+    row = connection.execute(
+        "SELECT 1 FROM ledger.batch WHERE batch > %s AND kind <> 'replay' LIMIT 1", [batch]
+    ).fetchone()
+    return row is not None
 
 
 def _require_contiguous(connection: psycopg.Connection, topic_id: str, ranges: Sequence[OffsetRange]) -> None:
@@ -213,7 +244,8 @@ def _require_contiguous(connection: psycopg.Connection, topic_id: str, ranges: S
             )
 
 
-def _rows_per_hour(landed: Landed) -> dict[datetime, tuple[int, int]]:
+def rows_per_hour(landed: Landed) -> dict[datetime, tuple[int, int]]:
+    """Rows and bytes of each hour, in the order of the hours."""
     hours: dict[datetime, tuple[int, int]] = {}
     for file in landed.files:
         if file.hour is not None:
@@ -275,7 +307,7 @@ def _add_to_live_tables(
         )
 
 
-def _advance(
+def advance(
     connection: psycopg.Connection,
     head: Head,
     watermark: datetime | None,

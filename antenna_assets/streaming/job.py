@@ -299,9 +299,9 @@ class Stream:
                 if watermark
                 else "no hour is closed yet"
             )
-            self._say(
-                f"batch {head.batch + 1}: {read:,} messages in {self._last_commit - began:.1f} s; {closed}"
-            )
+            # The number is given in the transaction: a replay may have taken the one that was expected.
+            number = read_head(connection, topic.name).batch
+            self._say(f"batch {number}: {read:,} messages in {self._last_commit - began:.1f} s; {closed}")
         else:
             self._unreported = [self._unreported[0] + read, self._unreported[1] + 1]
 

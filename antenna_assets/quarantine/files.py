@@ -1,0 +1,80 @@
+"""Rejected files as one table of DuckDB: the rows of those that the ledger names, without what was replayed.
+
+Which files and rows are meant is `messages.py`'s matter. Folders are never listed.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from antenna_assets.errors import AntennaError
+from antenna_assets.schema import REJECTED
+
+if TYPE_CHECKING:
+    import duckdb
+
+MESSAGES = pa.schema([pa.field("topic_id", pa.string()), pa.field("batch", pa.int64()), *REJECTED])
+"""A rejected message with what the ledger knows of it: the topic's id, and the batch that read it."""
+
+
+class QuarantineError(AntennaError):
+    """What was asked of the quarantine cannot be done; the message says why and what to do."""
+
+
+@contextmanager
+def open_files(
+    lake: str, files: Sequence[tuple[str, int, str]], replayed: Sequence[tuple[str, int, int]]
+) -> "Iterator[duckdb.DuckDBPyConnection]":
+    """A database whose view `message` has the rows of the files that were not replayed."""
+    import duckdb
+
+    root = Path(lake)
+    paths = [str(root / path) for path, _, _ in files]
+    missing = [path for path in paths if not Path(path).is_file()]
+    if missing:
+        raise QuarantineError(
+            f"the ledger names {missing[0]}, which does not exist: the lake is not whole; restore the file, or point "
+            "ANTENNA_LAKE to the lake that belongs to this database"
+        )
+    with duckdb.connect() as database:
+        database.execute("SET TimeZone = 'UTC'")
+        place = pa.table(
+            {
+                "filename": pa.array(paths, pa.string()),
+                "batch": pa.array([batch for _, batch, _ in files], pa.int64()),
+                "topic_id": pa.array([topic_id for _, _, topic_id in files], pa.string()),
+            }
+        )
+        database.register("place", place)
+        topic_ids, partitions, offsets = zip(*replayed, strict=True) if replayed else ((), (), ())
+        gone = pa.table(
+            {
+                "topic_id": pa.array(topic_ids, pa.string()),
+                "kafka_partition": pa.array(partitions, pa.int32()),
+                "kafka_offset": pa.array(offsets, pa.int64()),
+            }
+        )
+        database.register("gone", gone)
+        if paths:
+            quoted = ", ".join("'" + _literal(path).replace("'", "''") + "'" for path in paths)
+            # A view takes no parameters, hence the quoted names.
+            rejected = f"read_parquet([{quoted}], filename = true, hive_partitioning = false)"
+        else:
+            database.register(
+                "nothing", pa.schema([*REJECTED, pa.field("filename", pa.string())]).empty_table()
+            )
+            rejected = "nothing"
+        database.execute(
+            f"CREATE TEMP VIEW found AS SELECT {', '.join(MESSAGES.names)} FROM {rejected}"  # noqa: S608
+            " JOIN place USING (filename) ANTI JOIN gone USING (topic_id, kafka_partition, kafka_offset)"
+        )
+        database.execute("CREATE TEMP VIEW message AS SELECT * FROM found")
+        yield database
+
+
+def _literal(path: str) -> str:
+    """The pattern that matches this path alone: DuckDB takes every path for a pattern."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in path)
