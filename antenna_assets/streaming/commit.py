@@ -6,13 +6,14 @@ Files are written before, by `land.py`. Nothing is retried here: after any error
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 from psycopg import sql
 
 from antenna_assets.hours import closed_before, hour_of, low_watermark
-from antenna_assets.ledger import LedgerError, committed_offsets
+from antenna_assets.ledger import LedgerError, committed_offsets, require_unexpired
+from antenna_assets.lifetimes import LIVE_RETENTION, require_young
 from antenna_assets.schema import LIVE_TABLES
 from antenna_assets.streaming.plan import OffsetRange
 
@@ -37,7 +38,7 @@ class Landed:
     """What a micro-batch became: files, counts and sums.
 
     `live` has the rows of each live table as (window start, key, bytes); `event_times` the largest accepted event
-    time of each partition.
+    time of each partition; `begun` when the attempt began to write files, None if it wrote none.
     """
 
     files: Sequence[LandedFile] = ()
@@ -45,6 +46,7 @@ class Landed:
     event_times: Mapping[int, datetime] = field(default_factory=dict)
     first_event_time: datetime | None = None
     live: Mapping[str, Sequence[tuple[datetime, str, int]]] = field(default_factory=dict)
+    begun: datetime | None = None
 
     @property
     def rows(self) -> int:
@@ -130,9 +132,14 @@ def commit_batch(
 
     Raises:
         NotContiguous: another batch was committed since; nothing was written.
+        AttemptTooOld: the files were begun so long ago that a sweep may have taken them; nothing was written.
+        HourExpired: an hour's earlier files are past their retention; nothing was written.
     """
     with connection.transaction():
         head = read_head(connection, topic, lock=True)
+        # Under the head's lock: a sweep takes it, too, before it takes files.
+        if landed.begun is not None:
+            require_young(f"batch {number}", begun=landed.begun, now=datetime.now(UTC))
         if (head.topic_id, head.batch + 1) != (topic_id, number):
             raise NotContiguous(
                 f"expected to commit batch {number} of topic id {topic_id}, but the ledger of {topic} is at batch "
@@ -146,6 +153,7 @@ def commit_batch(
             event_times, lagging=lagging, now=clock, lateness=lateness, previous=head.low_watermark
         )
         hours = _rows_per_hour(landed)
+        require_unexpired(connection, list(hours))
         connection.execute(
             "INSERT INTO ledger.batch"
             " (batch, kind, clock, rows, bytes, quarantined, late_rows, max_event_time, low_watermark)"
@@ -173,7 +181,7 @@ def commit_batch(
             )
         _insert_files(connection, landed.files, number)
         _add_to_hours(connection, hours)
-        _add_to_live_tables(connection, landed.live)
+        _add_to_live_tables(connection, landed.live, since=clock - LIVE_RETENTION)
         first_hour = head.first_hour
         if first_hour is None and landed.first_event_time is not None:
             first_hour = hour_of(landed.first_event_time)
@@ -249,8 +257,12 @@ def _add_to_hours(connection: psycopg.Connection, hours: Mapping[datetime, tuple
 
 
 def _add_to_live_tables(
-    connection: psycopg.Connection, live: Mapping[str, Sequence[tuple[datetime, str, int]]]
+    connection: psycopg.Connection,
+    live: Mapping[str, Sequence[tuple[datetime, str, int]]],
+    *,
+    since: datetime,
 ) -> None:
+    # An older window may be swept already: a late event would bring back a part of it.
     for name, rows in live.items():
         table = LIVE_TABLES[name]
         parts = {
@@ -266,7 +278,8 @@ def _add_to_live_tables(
         with connection.cursor().copy(copy) as writer:
             writer.set_types(["timestamptz", "text", "int8"])
             for row in rows:
-                writer.write_row(row)
+                if row[0] >= since:
+                    writer.write_row(row)
         connection.execute(
             sql.SQL(
                 "INSERT INTO {target} AS known (date, {key}, {sum}) SELECT date, {key}, {sum} FROM {staged}"
