@@ -24,9 +24,14 @@ def recent_files(table: Path, since: datetime) -> set[str]:
     """
     paths = set()
     for commit in (table / LOG).glob("*.json"):
-        if commit.stat().st_mtime < since.timestamp():
+        try:
+            if commit.stat().st_mtime < since.timestamp():
+                continue
+            lines = commit.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            # Delta's own clean-up took it, which keeps a commit for 30 days.
             continue
-        for line in commit.read_text(encoding="utf-8").splitlines():
+        for line in lines:
             action = json.loads(line)
             for kind in action.keys() & {"add", "remove"}:
                 paths.add(unquote(action[kind]["path"]))

@@ -89,12 +89,14 @@ def drop_live_windows(
     Batches skip windows older than `LIVE_RETENTION` by their own clock, which may be `LONGEST_RUN` behind.
     """
     before = now - LIVE_RETENTION - LONGEST_RUN
+    # What a row holds: two numbers of eight bytes, and the key.
+    size_of = sql.SQL("16 + octet_length({})").format(sql.Identifier(table.key))
     name = sql.Identifier(table.name)
     if dry_run:
         row = connection.execute(
-            sql.SQL(
-                "SELECT count(*), coalesce(sum(pg_column_size(live.*)), 0)::bigint FROM {} AS live WHERE date < %s"
-            ).format(name),
+            sql.SQL("SELECT count(*), coalesce(sum({}), 0)::bigint FROM {} WHERE date < %s").format(
+                size_of, name
+            ),
             [before],
         ).fetchone()
         return Amount(*row) if row else Amount()
@@ -103,10 +105,10 @@ def drop_live_windows(
     count = size = 0
     bounded = sql.SQL(
         "WITH bound AS (SELECT date FROM {0} WHERE date < %(before)s ORDER BY date OFFSET %(rows)s LIMIT 1),"
-        " gone AS (DELETE FROM {0} AS live WHERE date < %(before)s"
-        "  AND date <= coalesce((SELECT date FROM bound), 'infinity') RETURNING pg_column_size(live.*) AS size)"
+        " gone AS (DELETE FROM {0} WHERE date < %(before)s"
+        "  AND date <= coalesce((SELECT date FROM bound), 'infinity') RETURNING {1} AS size)"
         " SELECT count(*), coalesce(sum(size), 0)::bigint FROM gone"
-    ).format(name)
+    ).format(name, size_of)
     while True:
         row = connection.execute(bounded, {"before": before, "rows": ROWS_AT_ONCE}).fetchone()
         if row is None or not row[0]:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _SWEEP_LOCK = 0x7377656570
+# Commits take less than a second.
+LONGEST_WAIT_FOR_LOCK = timedelta(minutes=1)
 
 
 class SweepError(AntennaError):
@@ -118,7 +120,8 @@ def _claim(connection: psycopg.Connection) -> None:
     row = connection.execute("SELECT pg_try_advisory_lock(%s)", [_SWEEP_LOCK]).fetchone()
     if row is None or not row[0]:
         raise SweepRunning("another sweep is under way on this ledger; it does the same, so leave it to it")
-    connection.execute("SET lock_timeout = '1min'")
+    milliseconds = str(LONGEST_WAIT_FOR_LOCK // timedelta(milliseconds=1))
+    connection.execute("SELECT set_config('lock_timeout', %s, false)", [milliseconds])
 
 
 @contextmanager
