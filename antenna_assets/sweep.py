@@ -16,6 +16,7 @@ from antenna_assets.database import connect, require_migrated
 from antenna_assets.errors import AntennaError
 from antenna_assets.lake import Lake
 from antenna_assets.ledger import lock_heads
+from antenna_assets.lifetimes import VERSION_RETENTION
 from antenna_assets.litter import Found, remove
 from antenna_assets.orphans import landing_orphans
 from antenna_assets.retention import (
@@ -74,13 +75,13 @@ def sweep(
             expired = expire_files(connection, horizon=horizon, now=now, dry_run=dry_run)
             amounts["landed files past the horizon, to go after a grace"] = expired["landed"]
             amounts["rejected files past the horizon, to go after a grace"] = expired["rejected"]
-            amounts["files in landing that the ledger does not name"] = _sweep_landing(
+            amounts["files and folders in landing that the ledger does not name"] = _sweep_landing(
                 connection, root, now=now, dry_run=dry_run
             )
-        tables = Lake(lake)
+        tables, days = Lake(lake), VERSION_RETENTION.days
         for table in LAKE_TABLES:
             swept = tables.sweep(table, now=now, dry_run=dry_run)
-            amounts[f"files in {table} that no version of 7 days names"] = Amount(
+            amounts[f"files and folders in {table} that no version of {days} days names"] = Amount(
                 len(swept), sum(swept.values())
             )
         for live in live_tables():

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import threading
 from collections.abc import Iterable
@@ -17,9 +18,11 @@ import pytest
 import yaml
 from deltalake import DeltaTable
 from psycopg import sql
+from typer.testing import CliRunner
 
 from antenna_assets import delta, retention
 from antenna_assets import sweep as sweep_module
+from antenna_assets.cli import app
 from antenna_assets.database import connect
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.hours import HOUR, hour_of
@@ -362,7 +365,7 @@ def test_row_10_replaced_files_stay_as_long_as_their_version_may_be_read(house: 
     assert total(house.sweep()) == 0
     assert first.exists()
     age(house.root, timedelta(days=7) + MINUTE)
-    assert house.sweep()["files in raw_parquet that no version of 7 days names"].count == 2
+    assert house.sweep()["files and folders in raw_parquet that no version of 7 days names"].count == 2
     assert not first.parent.exists()
     assert house.reads() == reads
 
@@ -476,6 +479,24 @@ def test_row_10_live_sums_skip_windows_past_their_retention(house: House) -> Non
     house.commit(Landed(live=live), clock=NOW)
     for name in LIVE_TABLES:
         assert rows_of(house.connection, "public", name) == [(since, "just in time", 2)]
+
+
+def test_row_10_the_command_shows_what_would_go_and_removes_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orphan = house.root / "landing" / "9-abc" / "part-0.parquet"
+    orphan.parent.mkdir()
+    orphan.write_bytes(b"12345")
+    age(orphan.parent, SAFE_AGE + MINUTE)
+    monkeypatch.setenv("ANTENNA_POSTGRES_URL", house.url)
+    monkeypatch.setenv("ANTENNA_LAKE", str(house.root))
+    # The file and its folder.
+    line = re.compile(r"in landing that the ledger does not name +│ +2 │ +5 ")
+    run = CliRunner().invoke(app, ["sweep", "--dry-run"], env={"COLUMNS": "120"})
+    assert (run.exit_code, "would go" in run.output, orphan.exists()) == (0, True, True)
+    assert line.search(run.output)
+    run = CliRunner().invoke(app, ["sweep"])
+    assert (run.exit_code, "gone" in run.output, orphan.exists()) == (0, True, False)
 
 
 def test_row_10_no_run_outlives_the_longest() -> None:
