@@ -265,6 +265,27 @@ def doctor() -> None:
 
 
 @app.command()
+def sweep(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing; show what would go.")] = False,
+) -> None:
+    """Remove files that nothing refers to and what is past its retention. Safe while everything runs."""
+    from antenna_assets.settings import load_settings
+    from antenna_assets.stack.services import postgres_url
+    from antenna_assets.sweep import report
+    from antenna_assets.sweep import sweep as run
+
+    settings = load_settings()
+    amounts = run(
+        postgres_url(settings),
+        settings.lake_uri,
+        horizon=settings.horizon,
+        now=datetime.now(UTC),
+        dry_run=dry_run,
+    )
+    out.print(report(amounts, dry_run=dry_run))
+
+
+@app.command()
 def demo(
     serve: Annotated[
         bool,

@@ -9,7 +9,7 @@ import posixpath
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -17,9 +17,12 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
+from antenna_assets.delta_litter import recent_files, unreferenced
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import lake_partition
+from antenna_assets.lifetimes import SAFE_AGE, require_young
+from antenna_assets.litter import Found, everything_under, remove
 from antenna_assets.schema import HOUR_PARTITION
 
 if TYPE_CHECKING:
@@ -105,6 +108,7 @@ class HourlyTable:
 
         Raises:
             Conflict: `table` is no longer the newest version.
+            AttemptTooOld: a file is so old that a sweep may take it.
         """
         from deltalake import Transaction
         from deltalake.exceptions import CommitFailedError
@@ -146,14 +150,53 @@ class HourlyTable:
         # Delta percent-encodes the paths of files; `file_uris` would encode the table's own as well.
         return {posixpath.join(self.location, unquote(path)): n for path, n in zip(paths, rows, strict=True)}
 
-    def sweep(self, keep: timedelta) -> list[str]:
-        """Delete the files that no version of the last `keep` names; return their paths in the table."""
+    def sweep(self, *, now: datetime, keep: timedelta, dry_run: bool) -> dict[str, int]:
+        """Delete what no version of the last `keep` names; returns paths in the table and their sizes in bytes.
+
+        On an object store, where nothing is known of the files' ages but by Delta's own vacuum, `keep` is for files
+        that were never committed, too, and sizes are 0.
+        """
         table = self.newest()
         if table is None:
-            return []
+            return {}
         with self.errors("swept"):
-            hours = keep // timedelta(hours=1)
-            return table.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True)
+            if not self._local:
+                hours = keep // timedelta(hours=1)
+                swept = table.vacuum(hours, dry_run=dry_run, enforce_retention_duration=False, full=True)
+                return dict.fromkeys(swept, 0)
+            folder = Path(self.location)
+            found = list(everything_under(folder))
+
+            def litter(newest: "DeltaTable") -> list[Found]:
+                referenced = self._paths(newest) | recent_files(folder, now - keep)
+                return unreferenced(folder, found, referenced, before=now - SAFE_AGE)
+
+            goes = litter(table)
+            if goes and not dry_run:
+                # A writer that was paused between its check and its commit fails on this new version, and checks again.
+                self._commit_nothing(table)
+                newest = self.newest()
+                if newest is None:
+                    raise LakeError(f"the table {self.location} is gone in the middle of a sweep")
+                goes = litter(newest)
+                remove(goes)
+            return {one.path.relative_to(folder).as_posix(): one.size for one in goes}
+
+    def _paths(self, table: "DeltaTable") -> set[str]:
+        """The table's files, relative to it."""
+        actions = pa.table(table.get_add_actions(flatten=True))
+        return {unquote(path) for path in actions["path"].to_pylist()} if actions.num_rows else set()
+
+    def _commit_nothing(self, table: "DeltaTable") -> None:
+        from deltalake.transaction import CommitProperties
+
+        table.create_write_transaction(
+            [],
+            mode="append",
+            schema=table.schema(),
+            partition_by=list(HOUR_PARTITION),
+            commit_properties=CommitProperties(custom_metadata={"sweep": "a new version, before files go"}),
+        )
 
     @contextmanager
     def errors(self, done: str) -> Iterator[None]:
@@ -177,6 +220,9 @@ class HourlyTable:
             raise ValueError(
                 f"expected a file in {folder}, found {file.path}; write into a folder from new_folder()"
             )
+        if self._local:
+            written = datetime.fromtimestamp(Path(file.path).stat().st_mtime, UTC)
+            require_young(file.path, begun=written, now=datetime.now(UTC))
         return AddAction(
             path=file.path.removeprefix(folder),  # deltalake percent-encodes it
             size=file.size,

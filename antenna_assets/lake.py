@@ -19,6 +19,7 @@ from antenna_assets.delta import Conflict, HourlyTable, LakeError
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.errors import Superseded
 from antenna_assets.hours import hour_key, lake_partition
+from antenna_assets.lifetimes import VERSION_RETENTION
 from antenna_assets.schema import LAKE_TABLES
 
 if TYPE_CHECKING:
@@ -172,6 +173,7 @@ class Lake:
         Raises:
             Superseded: the hour holds a newer generation.
             LakeBusy: other writers were faster `ATTEMPTS` times.
+            AttemptTooOld: the files are older than any run may be.
             LakeError: the table cannot be written.
         """
         given = dict(tags or {})
@@ -207,21 +209,26 @@ class Lake:
             f"{table} of {key}: other writers committed first {ATTEMPTS} times; run the hour again"
         )
 
-    def sweep(self, table: str, keep: timedelta = timedelta(days=7)) -> list[str]:
+    def sweep(
+        self, table: str, *, now: datetime, keep: timedelta = VERSION_RETENTION, dry_run: bool = False
+    ) -> dict[str, int]:
         """Delete the files that no version of the last `keep` names, those of attempts that never committed included.
 
+        Files younger than `SAFE_AGE` stay, whatever they are. The log keeps every version for Delta's own 30 days.
+
         Args:
-            keep: longer than the longest run, whose files are not committed yet, and than the longest reader.
+            keep: longer than the longest reader of a version.
+            dry_run: delete nothing.
 
         Returns:
-            The paths of the deleted files within the table.
+            The paths within the table of the files and empty folders that were or would be deleted, and their bytes.
 
         Raises:
             LakeError: the table cannot be read or its files cannot be deleted.
         """
         delta = self._tables[table]
         with delta.lock:
-            return delta.sweep(keep)
+            return delta.sweep(now=now, keep=keep, dry_run=dry_run)
 
 
 def _tags(table: "DeltaTable", hour: datetime) -> dict[str, int]:

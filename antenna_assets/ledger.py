@@ -24,6 +24,10 @@ class HourNotClosed(LedgerError):
     """The hour is still open, or nothing is known of it."""
 
 
+class HourExpired(LedgerError):
+    """The hour's landed files are past their retention: it is published, and never built again."""
+
+
 @dataclass(frozen=True)
 class Generation:
     """A snapshot of an hour: its landed files of all batches up to `up_to_batch`."""
@@ -72,6 +76,11 @@ def committed_offsets(
     return dict(rows.fetchall())
 
 
+def lock_heads(connection: psycopg.Connection) -> None:
+    """Wait for the batches that are being committed, and keep others away until the caller's transaction ends."""
+    connection.execute("SELECT FROM ledger.head ORDER BY topic FOR UPDATE")
+
+
 def require_closed(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
     """Stop unless each of the hours is closed.
 
@@ -95,6 +104,7 @@ def seal(connection: psycopg.Connection, hour: datetime) -> Generation:
 
     Raises:
         HourNotClosed: the hour is open or unknown.
+        HourExpired: landed files of the hour are past their retention, so that a generation would be a part of it.
     """
     with connection.transaction():
         row = connection.execute(
@@ -106,6 +116,7 @@ def seal(connection: psycopg.Connection, hour: datetime) -> Generation:
         _, generation, rows = row
         newest = read_generation(connection, hour, generation) if generation else None
         if newest is None or newest.rows < rows:
+            require_unexpired(connection, [hour])
             generation += 1
             connection.execute(
                 "INSERT INTO ledger.hour_generation (hour, generation, up_to_batch, rows, bytes)"
@@ -141,12 +152,47 @@ def read_generation(connection: psycopg.Connection, hour: datetime, generation: 
 
 
 def landed_files(connection: psycopg.Connection, generation: Generation) -> list[str]:
-    """Paths of the generation's files, relative to the lake's root."""
+    """Paths of the generation's files, relative to the lake's root. They stay for `GRACE` at least.
+
+    Raises:
+        HourExpired: some of them are past their retention.
+    """
+    # One statement, so that no file expires between the two looks.
     rows = connection.execute(
-        "SELECT path FROM ledger.file WHERE kind = 'landed' AND hour = %s AND batch <= %s ORDER BY batch, path",
-        [generation.hour, generation.up_to_batch],
+        "SELECT path, false AS expired, batch FROM ledger.file WHERE kind = 'landed' AND hour = %(hour)s AND batch <= %(batch)s"
+        " UNION ALL SELECT path, true, batch FROM ledger.expired_file WHERE hour = %(hour)s AND batch <= %(batch)s"
+        " ORDER BY batch, path",
+        {"hour": generation.hour, "batch": generation.up_to_batch},
+    ).fetchall()
+    if any(expired for _, expired, _ in rows):
+        raise _hour_expired(generation.hour)
+    return [path for path, _, _ in rows]
+
+
+def require_unexpired(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
+    """Stop if landed files of one of the hours are past their retention.
+
+    Raises:
+        HourExpired: names the first such hour.
+    """
+    row = connection.execute(
+        "SELECT min(hour) FROM ledger.expired_file WHERE hour = ANY(%s)", [list(hours)]
+    ).fetchone()
+    if row is not None and row[0] is not None:
+        raise _hour_expired(row[0])
+
+
+def expired_before(connection: psycopg.Connection) -> datetime | None:
+    """The end of the newest hour that is past its retention: no event before it is accepted any more."""
+    row = connection.execute("SELECT max(hour) + interval '1 hour' FROM ledger.expired_file").fetchone()
+    return row[0] if row else None
+
+
+def _hour_expired(hour: datetime) -> HourExpired:
+    return HourExpired(
+        f"the landed files of {hour_key(hour)} are past the horizon and were swept: the hour stays as it is published "
+        "and is not built again from a part of itself"
     )
-    return [path for (path,) in rows.fetchall()]
 
 
 def record_publication(connection: psycopg.Connection, publication: Publication) -> None:
@@ -188,7 +234,8 @@ def hours_to_publish(connection: psycopg.Connection, *, limit: int) -> list[Hour
     with connection.cursor(row_factory=class_row(HourToPublish)) as cursor:
         return cursor.execute(
             "SELECT hour.hour, hour.generation,"
-            "  (SELECT coalesce(max(batch), 0) FROM ledger.file WHERE file.hour = hour.hour) AS up_to_batch"
+            "  coalesce((SELECT max(batch) FROM ledger.file WHERE file.hour = hour.hour),"
+            "   hour_generation.up_to_batch, 0) AS up_to_batch"
             " FROM ledger.hour LEFT JOIN ledger.hour_generation USING (hour, generation)"
             " WHERE hour.closed_at IS NOT NULL AND ("
             "  hour_generation.rows IS DISTINCT FROM hour.rows"

@@ -12,7 +12,10 @@ from typer.testing import CliRunner
 from antenna_assets.cli import app
 from antenna_assets.settings import Settings
 
-COMMANDS = ("up", "down", "env", "simulate", "stream", "status", "check", "quarantine", "doctor", "demo")
+COMMANDS = (
+    *("up", "down", "env", "simulate", "stream", "status", "check"),
+    *("quarantine", "doctor", "sweep", "demo"),
+)
 SIMULATE = ("simulate", "--events", "10", "--start", "2026-11-20T10:00:00Z", "--hours", "1")
 
 
@@ -54,7 +57,7 @@ def test_every_command_has_a_help_of_its_own(command: str) -> None:
     assert f"{command} [OPTIONS]" in run.stdout
 
 
-@pytest.mark.parametrize("command", [("env",), ("stream",), ("status",), SIMULATE])
+@pytest.mark.parametrize("command", [("env",), ("stream",), ("status",), ("sweep",), SIMULATE])
 def test_without_services_a_command_names_antenna_up(tmp_path: Path, command: tuple[str, ...]) -> None:
     assert "run `antenna up`" in refused(*command, ANTENNA_HOME=str(tmp_path))
 

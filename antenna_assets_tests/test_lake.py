@@ -321,14 +321,15 @@ def test_a_sweep_takes_what_no_version_needs_and_spares_what_is_young(lake):
     publish(lake, TEN, 1, 1)
     old, young = files(lake, ELEVEN, 1, 1)[0].path, files(lake, ELEVEN, 1, 1)[0].path
     kept = lake.hour("raw_parquet", TEN).files
+    now = datetime.now(UTC)
     month_ago = time.time() - 30 * 86400
     for path in (old, *kept):
         os.utime(path, (month_ago, month_ago))
-    assert [f"{lake.location('raw_parquet')}/{path}" for path in lake.sweep("raw_parquet")] == [old]
+    assert [f"{lake.location('raw_parquet')}/{path}" for path in lake.sweep("raw_parquet", now=now)] == [old]
     assert not Path(old).exists()
     assert Path(young).exists()
     assert content(lake) == [(10, 1, 1)]
-    assert Lake(lake.root + "2").sweep("raw_parquet") == []
+    assert Lake(lake.root + "2").sweep("raw_parquet", now=now) == {}
 
 
 @settings(max_examples=15, deadline=None)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from antenna_assets.lifetimes import LIVE_RETENTION
 from antenna_assets.project_files import sql_folder
 from antenna_assets.settings import Settings
 from antenna_assets.simulator.answers import Answers, known_users
@@ -77,5 +78,6 @@ def check(settings: Settings, path: Path, *, postgres_url: str) -> "Table | None
     from antenna_assets.simulator.quarantine import counts_by_reason
 
     rejected_in = counts_by_reason(postgres_url, settings.lake_uri)
-    found = differences(Answers.read(path), postgres_url, rejected_in=rejected_in)
+    live_since = datetime.now(UTC) - LIVE_RETENTION
+    found = differences(Answers.read(path), postgres_url, rejected_in=rejected_in, live_since=live_since)
     return report(found) if found else None

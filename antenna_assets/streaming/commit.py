@@ -7,14 +7,15 @@ any error the ledger is read again.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 import psycopg
 from psycopg import sql
 
 from antenna_assets.hours import closed_before, hour_of, low_watermark
-from antenna_assets.ledger import LedgerError, committed_offsets
+from antenna_assets.ledger import LedgerError, committed_offsets, require_unexpired
+from antenna_assets.lifetimes import LIVE_RETENTION, require_young
 from antenna_assets.schema import LIVE_TABLES
 from antenna_assets.streaming.plan import OffsetRange
 
@@ -39,7 +40,7 @@ class Landed:
     """What a micro-batch became: files, counts and sums.
 
     `live` has the rows of each live table as (window start, key, bytes); `event_times` the largest accepted event
-    time of each partition.
+    time of each partition; `begun` when the attempt began to write files, None if it wrote none.
     """
 
     files: Sequence[LandedFile] = ()
@@ -47,6 +48,7 @@ class Landed:
     event_times: Mapping[int, datetime] = field(default_factory=dict)
     first_event_time: datetime | None = None
     live: Mapping[str, Sequence[tuple[datetime, str, int]]] = field(default_factory=dict)
+    begun: datetime | None = None
 
     @property
     def rows(self) -> int:
@@ -133,6 +135,8 @@ def commit_batch(
 
     Raises:
         NotContiguous: another batch of a stream was committed since; nothing was written.
+        AttemptTooOld: the files were begun so long ago that a sweep may have taken them; nothing was written.
+        HourExpired: an hour's earlier files are past their retention; nothing was written.
     """
     with connection.transaction():
         head = read_head(connection, topic, lock=True)
@@ -196,8 +200,17 @@ def insert_batch(
     landed: Landed,
     low_watermark: datetime | None,
 ) -> None:
-    """Write a batch with its files, rejections, hours and live sums, in the caller's transaction on the locked head."""
+    """Write a batch with its files, rejections, hours and live sums, in the caller's transaction on the locked head.
+
+    Raises:
+        AttemptTooOld: the files were begun so long ago that a sweep may have taken them.
+        HourExpired: an hour's earlier files are past their retention.
+    """
+    # Under the head's lock: a sweep takes it, too, before it takes files.
+    if landed.begun is not None:
+        require_young(f"batch {number}", begun=landed.begun, now=datetime.now(UTC))
     hours = rows_per_hour(landed)
+    require_unexpired(connection, list(hours))
     connection.execute(
         "INSERT INTO ledger.batch"
         " (batch, kind, clock, rows, bytes, quarantined, late_rows, max_event_time, low_watermark)"
@@ -221,7 +234,7 @@ def insert_batch(
         )
     _insert_files(connection, landed.files, number)
     _add_to_hours(connection, hours)
-    _add_to_live_tables(connection, landed.live)
+    _add_to_live_tables(connection, landed.live, since=clock - LIVE_RETENTION)
 
 
 def _stream_moved(connection: psycopg.Connection, head: Head, batch: int) -> bool:
@@ -281,8 +294,12 @@ def _add_to_hours(connection: psycopg.Connection, hours: Mapping[datetime, tuple
 
 
 def _add_to_live_tables(
-    connection: psycopg.Connection, live: Mapping[str, Sequence[tuple[datetime, str, int]]]
+    connection: psycopg.Connection,
+    live: Mapping[str, Sequence[tuple[datetime, str, int]]],
+    *,
+    since: datetime,
 ) -> None:
+    # An older window may be swept already: a late event would bring back a part of it.
     for name, rows in live.items():
         table = LIVE_TABLES[name]
         parts = {
@@ -298,7 +315,8 @@ def _add_to_live_tables(
         with connection.cursor().copy(copy) as writer:
             writer.set_types(["timestamptz", "text", "int8"])
             for row in rows:
-                writer.write_row(row)
+                if row[0] >= since:
+                    writer.write_row(row)
         connection.execute(
             sql.SQL(
                 "INSERT INTO {target} AS known (date, {key}, {sum}) SELECT date, {key}, {sum} FROM {staged}"

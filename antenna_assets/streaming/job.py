@@ -20,7 +20,8 @@ import psycopg
 from antenna_assets.database import DatabaseError, connect, require_migrated
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import closed_before, hour_key
-from antenna_assets.ledger import committed_offsets
+from antenna_assets.ledger import HourExpired, committed_offsets, expired_before
+from antenna_assets.lifetimes import AttemptTooOld
 from antenna_assets.settings import Settings
 from antenna_assets.streaming.broker import Broker, BrokerError, Topic
 from antenna_assets.streaming.commit import claim_topic, commit_batch, commit_heartbeat, read_head
@@ -62,6 +63,17 @@ class StreamRunning(StreamError):
 
 class QueryFailed(StreamError):
     """Spark gave the query up; another start from the ledger may succeed."""
+
+
+# What another attempt, from the ledger, may mend.
+_PASSING = (
+    psycopg.OperationalError,
+    DatabaseError,
+    BrokerError,
+    QueryFailed,
+    AttemptTooOld,
+    HourExpired,
+)
 
 
 class Stream:
@@ -135,7 +147,7 @@ class Stream:
                         self._say("going on from the ledger")
                     wait, said = 1.0, ""
                     self._watch(query, connection)
-            except (psycopg.OperationalError, DatabaseError, BrokerError, QueryFailed) as error:
+            except _PASSING as error:
                 # A line for each change of what is wrong, not for each attempt.
                 if str(error) != said:
                     said = str(error)
@@ -273,7 +285,9 @@ class Stream:
             lake=settings.lake_uri,
             folder=attempt_folder(head.batch + 1),
             clock=clock,
-            oldest=max(settings.start, clock - settings.horizon),
+            oldest=max(
+                settings.start, clock - settings.horizon, expired_before(connection) or settings.start
+            ),
             window=settings.window,
         )
         # Asked after landing: a topic that was replaced meanwhile must not be committed under the old one's offsets.

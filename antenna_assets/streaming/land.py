@@ -6,7 +6,8 @@ named them in the ledger.
 
 import os
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
@@ -66,6 +67,7 @@ def land(
         LandingError: the files do not hold exactly the messages that were read.
     """
     root = Path(lake)
+    begun = datetime.now(UTC)
     # Both writes below need the verdicts: parse once.
     verdicts = parsed(messages, clock=clock, oldest=oldest).persist()
     try:
@@ -77,7 +79,7 @@ def land(
         messages_read = verdicts.count()
     finally:
         verdicts.unpersist()
-    landed = _landed(root, folder, window)
+    landed = replace(_landed(root, folder, window), begun=begun)
     written = landed.rows + sum(landed.rejections.values())
     if written != messages_read:
         raise LandingError(

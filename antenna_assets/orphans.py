@@ -1,0 +1,60 @@
+"""Files under `landing/` that the ledger never named, or names no more: those of attempts that never committed, and
+whatever else was put there.
+
+An attempt's folder is judged as a whole: while anything in it is young, all of it stays.
+"""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+import psycopg
+
+from antenna_assets.lifetimes import SAFE_AGE
+from antenna_assets.litter import Found, going, with_everything
+
+LANDING = "landing"
+# Paths in one question to the ledger.
+_AT_ONCE = 5_000
+
+
+def landing_orphans(connection: psycopg.Connection, lake: Path, *, now: datetime) -> Iterator[list[Found]]:
+    """What goes of the attempts of which nothing was changed for `SAFE_AGE`, some attempts at a time.
+
+    Take the heads' lock after `now` and before this: an attempt that old then commits nothing any more.
+    """
+    found: list[Found] = []
+    for attempt in _old_attempts(lake / LANDING, before=now - SAFE_AGE):
+        found += attempt
+        if len(found) >= _AT_ONCE:
+            yield _unnamed(connection, lake, found)
+            found = []
+    yield _unnamed(connection, lake, found)
+
+
+def _old_attempts(landing: Path, *, before: datetime) -> Iterator[list[Found]]:
+    try:
+        attempts = sorted(landing.iterdir())
+    except FileNotFoundError:
+        return
+    for attempt in attempts:
+        found = list(with_everything(attempt))
+        if found and max(one.changed for one in found) < before:
+            yield found
+
+
+def _unnamed(connection: psycopg.Connection, lake: Path, found: Iterable[Found]) -> list[Found]:
+    paths = {one.path: one.path.relative_to(lake).as_posix() for one in found}
+    rows = connection.execute(
+        "SELECT path FROM ledger.file WHERE path = ANY(%(paths)s)"
+        # Forgotten, but within the grace.
+        " UNION ALL SELECT path FROM ledger.expired_file WHERE path = ANY(%(paths)s) AND removed_at IS NULL",
+        {"paths": [path for path in paths.values() if _can_be_named(path)]},
+    )
+    named = {path for (path,) in rows}
+    return going(found, lambda one: one.is_folder or paths[one.path] not in named)
+
+
+def _can_be_named(path: str) -> bool:
+    """Whether PostgreSQL's text can hold it: a name of a file may be any bytes."""
+    return path.isprintable()

@@ -1,0 +1,143 @@
+"""`antenna sweep`: removes what nothing needs any more, in an order in which dying anywhere leaves nothing wrong.
+
+This is the order and the report. What is old and unneeded is decided in `orphans.py`, `retention.py` and `lake.py`;
+how long things live is in `lifetimes.py`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from antenna_assets.database import connect, require_migrated
+from antenna_assets.errors import AntennaError
+from antenna_assets.lake import Lake
+from antenna_assets.ledger import lock_heads
+from antenna_assets.lifetimes import VERSION_RETENTION
+from antenna_assets.litter import Found, remove
+from antenna_assets.orphans import landing_orphans
+from antenna_assets.retention import (
+    Amount,
+    drop_live_windows,
+    expire_files,
+    live_tables,
+    remove_expired_files,
+)
+from antenna_assets.schema import LAKE_TABLES
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_SWEEP_LOCK = 0x7377656570
+# Commits take less than a second.
+LONGEST_WAIT_FOR_LOCK = timedelta(minutes=1)
+
+
+class SweepError(AntennaError):
+    """The sweep cannot go on; what it removed until then was not needed. The message says what to do."""
+
+
+class SweepRunning(SweepError):
+    """Another sweep of this ledger is under way."""
+
+
+def sweep(
+    postgres_url: str, lake: str, *, horizon: timedelta, now: datetime, dry_run: bool = False
+) -> dict[str, Amount]:
+    """Remove what is unneeded; returns how much of it went, or with `dry_run` would go, by what it is.
+
+    Args:
+        lake: the lake's root. Of one in an object store only the tables are swept, as nothing lands there.
+        now: the wall clock.
+
+    Raises:
+        SweepRunning: another sweep is under way.
+        SweepError: a file or folder cannot be read or removed, or a writer has held the ledger for a minute.
+        LakeError: a table cannot be swept.
+    """
+    root = None if "://" in lake else Path(lake).absolute()
+    amounts: dict[str, Amount] = {}
+    with connect(postgres_url, application="antenna sweep") as connection, _errors():
+        require_migrated(connection)
+        if not dry_run:
+            _claim(connection)
+            # From here on, no attempt commits that was older than the longest run before.
+            with connection.transaction():
+                lock_heads(connection)
+        if root is not None:
+            # Before the rows of others expire: theirs are for another sweep, after the grace.
+            amounts["expired files, after their grace"] = remove_expired_files(
+                connection, root, now=now, dry_run=dry_run
+            )
+            expired = expire_files(connection, horizon=horizon, now=now, dry_run=dry_run)
+            amounts["landed files past the horizon, to go after a grace"] = expired["landed"]
+            amounts["rejected files past the horizon, to go after a grace"] = expired["rejected"]
+            amounts["files and folders in landing that the ledger does not name"] = _sweep_landing(
+                connection, root, now=now, dry_run=dry_run
+            )
+        tables, days = Lake(lake), VERSION_RETENTION.days
+        for table in LAKE_TABLES:
+            swept = tables.sweep(table, now=now, dry_run=dry_run)
+            amounts[f"files and folders in {table} that no version of {days} days names"] = Amount(
+                len(swept), sum(swept.values())
+            )
+        for live in live_tables():
+            amounts[f"rows of {live.name} past their retention"] = drop_live_windows(
+                connection, live, now=now, dry_run=dry_run
+            )
+    return amounts
+
+
+def report(amounts: dict[str, Amount], *, dry_run: bool) -> "Table":
+    """What went or would go, as a table to show."""
+    from rich.table import Table
+
+    table = Table("would go" if dry_run else "gone")
+    for name in ("count", "bytes"):
+        table.add_column(name, justify="right")
+    for what, amount in amounts.items():
+        table.add_row(what, f"{amount.count:,}", f"{amount.bytes:,}")
+    return table
+
+
+def _sweep_landing(connection: psycopg.Connection, root: Path, *, now: datetime, dry_run: bool) -> Amount:
+    count = size = 0
+    for found in landing_orphans(connection, root, now=now):
+        if not dry_run:
+            remove(found)
+        count, size = count + len(found), size + _size(found)
+    return Amount(count, size)
+
+
+def _size(found: list[Found]) -> int:
+    return sum(one.size for one in found)
+
+
+def _claim(connection: psycopg.Connection) -> None:
+    """One sweep at a time; the lock goes with the connection. Two would do no harm, only the same work."""
+    row = connection.execute("SELECT pg_try_advisory_lock(%s)", [_SWEEP_LOCK]).fetchone()
+    if row is None or not row[0]:
+        raise SweepRunning("another sweep is under way on this ledger; it does the same, so leave it to it")
+    milliseconds = str(LONGEST_WAIT_FOR_LOCK // timedelta(milliseconds=1))
+    connection.execute("SELECT set_config('lock_timeout', %s, false)", [milliseconds])
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.errors.LockNotAvailable as error:
+        raise SweepError(
+            "a writer has held the ledger for a minute; see that the stream is well, and sweep again"
+        ) from error
+    except psycopg.OperationalError as error:
+        raise SweepError(
+            f"PostgreSQL went away in the middle of a sweep: {str(error).strip().splitlines()[0]}; sweep again"
+        ) from error
+    except OSError as error:
+        raise SweepError(
+            f"{error.filename} cannot be swept: {error.strerror}; make it readable and writable, and sweep again"
+        ) from error
