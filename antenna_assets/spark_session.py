@@ -70,6 +70,15 @@ def session(name: str, *, master: str, extra: dict[str, str]) -> "SparkSession":
         return SparkSession.builder.config(conf=conf).getOrCreate()
 
 
+def java_has_ended() -> bool:
+    """Whether the Java process that this process started for Spark is gone: killed, or out of memory."""
+    from pyspark import SparkContext
+
+    gateway = SparkContext._gateway
+    process = None if gateway is None else getattr(gateway, "proc", None)
+    return process is not None and process.poll() is not None
+
+
 @contextmanager
 def _interrupt_handler_kept() -> Iterator[None]:
     """A new SparkContext makes Ctrl-C its own; whoever starts it has plans for that already."""

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 import psycopg
 from psycopg import sql
 
+from antenna_assets.crash import commit_point
 from antenna_assets.hours import closed_before, hour_of, low_watermark
 from antenna_assets.ledger import LedgerError, committed_offsets
 from antenna_assets.schema import LIVE_TABLES
@@ -131,6 +132,7 @@ def commit_batch(
     Raises:
         NotContiguous: another batch was committed since; nothing was written.
     """
+    commit_point("stream.commit.before")
     with connection.transaction():
         head = read_head(connection, topic, lock=True)
         if (head.topic_id, head.batch + 1) != (topic_id, number):
@@ -171,9 +173,12 @@ def commit_batch(
                 "INSERT INTO ledger.rejection (batch, reason, rows) VALUES (%s, %s, %s)",
                 [(number, reason, rows) for reason, rows in sorted(landed.rejections.items())],
             )
+        commit_point("stream.commit.offsets")
         _insert_files(connection, landed.files, number)
         _add_to_hours(connection, hours)
+        commit_point("stream.commit.files")
         _add_to_live_tables(connection, landed.live)
+        commit_point("stream.commit.live")
         first_hour = head.first_hour
         if first_hour is None and landed.first_event_time is not None:
             first_hour = hour_of(landed.first_event_time)
@@ -182,6 +187,8 @@ def commit_batch(
             "UPDATE ledger.head SET batch = %s, event_times = %s WHERE topic = %s",
             [number, json.dumps({str(p): time.isoformat() for p, time in event_times.items()}), topic],
         )
+        commit_point("stream.commit.last_statement")
+    commit_point("stream.commit.committed")
     return watermark
 
 
@@ -200,6 +207,8 @@ def commit_heartbeat(
         watermark = max(now - lateness, head.low_watermark or now - lateness)
         _advance(connection, head, watermark, head.first_hour, "clock")
         connection.execute("UPDATE ledger.head SET heartbeat_at = %s WHERE topic = %s", [now, topic])
+        commit_point("stream.heartbeat.last_statement")
+    commit_point("stream.heartbeat.committed")
     return watermark
 
 
