@@ -3,6 +3,7 @@
 What runs in a session is the stream's or the engine's matter.
 """
 
+import logging
 import os
 import signal
 import threading
@@ -62,6 +63,8 @@ def session(name: str, *, master: str, extra: dict[str, str]) -> "SparkSession":
 
     options = {"spark.app.name": name, "spark.master": master, **configuration(master), **extra}
     conf = SparkConf().setAll(list(options.items()))
+    # py4j writes a traceback for each error that it also raises, and we report those.
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
     with _interrupt_handler_kept():
         if SparkContext._gateway is None:
             # In a process group of its own: a signal to ours, as Ctrl-C or a service manager sends it, is for Python,
