@@ -65,12 +65,18 @@ def session(name: str, *, master: str, extra: dict[str, str]) -> "SparkSession":
     conf = SparkConf().setAll(list(options.items()))
     # py4j writes a traceback for each error that it also raises, and we report those.
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
+    # Some of them on the root logger.
+    logging.getLogger().addFilter(_is_not_of_py4j)
     with _interrupt_handler_kept():
         if SparkContext._gateway is None:
             # In a process group of its own: a signal to ours, as Ctrl-C or a service manager sends it, is for Python,
             # which then stops Java in order. If Python dies, Java sees the end of its input and goes too.
             SparkContext(conf=conf, gateway=launch_gateway(conf, {"start_new_session": True}))
         return SparkSession.builder.config(conf=conf).getOrCreate()
+
+
+def _is_not_of_py4j(record: logging.LogRecord) -> bool:
+    return "py4j" not in Path(record.pathname).parts
 
 
 def java_has_ended() -> bool:

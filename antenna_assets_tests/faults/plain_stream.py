@@ -55,8 +55,10 @@ def _unread(settings: Settings, broker: Broker, connection: psycopg.Connection, 
     try:
         consumer.assign([TopicPartition(topic.name, p, offset) for p, offset in places.items()])
         found: list[Any] = []
-        while len(found) < min(left, MESSAGES_PER_BATCH):
-            found += consumer.consume(MESSAGES_PER_BATCH - len(found), timeout=10)
+        wanted = min(left, MESSAGES_PER_BATCH)
+        while len(found) < wanted:
+            # It waits for as many as it is asked for.
+            found += consumer.consume(wanted - len(found), timeout=10)
     finally:
         consumer.close()
     return found
