@@ -90,7 +90,8 @@ def claim_topic(connection: psycopg.Connection, topic: str, topic_id: str) -> He
     if head.topic_id != topic_id:
         raise LedgerError(
             f"topic {topic} was deleted and created again: the ledger knows id {head.topic_id}, Kafka has {topic_id}; "
-            "its offsets mean other messages now, so nothing was read"
+            "its offsets mean other messages now, so nothing was read; `antenna accept-loss` records it and goes on with the "
+            "new topic"
         )
     return head
 

@@ -74,6 +74,19 @@ class SparkEnded(StreamError):
     """Spark's Java process is gone, and this process cannot have another."""
 
 
+def require_only_stream(connection: psycopg.Connection) -> None:
+    """Take the lock of the one stream, which is held until the connection ends.
+
+    Raises:
+        StreamRunning: another connection has it.
+    """
+    row = connection.execute("SELECT pg_try_advisory_lock(%s)", [_STREAM_LOCK]).fetchone()
+    if row is None or not row[0]:
+        raise StreamRunning(
+            "another stream is running on this ledger and only one may; stop it first, or leave this one be"
+        )
+
+
 class Stream:
     """One stream of one topic into one ledger and lake.
 
@@ -197,11 +210,7 @@ class Stream:
         """The ledger's connection, which holds the lock of the one stream, and the topic as the ledger knows it."""
         with connect(self._postgres_url, application="antenna stream") as connection:
             require_migrated(connection)
-            row = connection.execute("SELECT pg_try_advisory_lock(%s)", [_STREAM_LOCK]).fetchone()
-            if row is None or not row[0]:
-                raise StreamRunning(
-                    "another stream is running on this ledger and only one may; stop it first, or leave this one be"
-                )
+            require_only_stream(connection)
             require_writable(self._settings.lake_uri)
             topic = self._broker.describe()
             claim_topic(connection, topic.name, topic.id)
@@ -215,7 +224,8 @@ class Stream:
             if first[partition] > offset:
                 raise StreamError(
                     f"partition {partition} of {topic.name}: the ledger ends at offset {offset}, but Kafka's first is "
-                    f"{first[partition]}: messages {offset} to {first[partition] - 1} are gone from Kafka unread"
+                    f"{first[partition]}: messages {offset} to {first[partition] - 1} are gone from Kafka unread; "
+                    "`antenna accept-loss` records it and lets the stream go on"
                 )
             if following[partition] < offset:
                 raise StreamError(
