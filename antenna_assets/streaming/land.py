@@ -74,7 +74,6 @@ def land(
         commit_point("stream.land.before_write")
         with task_point("stream.jvm.task", messages.sparkSession.sparkContext):
             accepted.write.partitionBy("hour").parquet(str(root / folder))
-        commit_point("stream.land.accepted_written")
         rejected = verdicts.where("reason IS NOT NULL").select(*REJECTED.names)
         rejected.coalesce(1).write.parquet(str(root / folder / "rejected"))
         # From the persisted verdicts: 30 ms, and the only count that does not come from what was written.
