@@ -212,6 +212,38 @@ def stream(
 
 
 @app.command()
+def accept_loss(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Record the loss; without it, it is only shown.")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "accepted by hand",
+) -> None:
+    """Show what Kafka itself lost before it was read, and with --yes record it, so that the stream can go on."""
+    from antenna_assets.database import connect, require_migrated
+    from antenna_assets.settings import load_settings
+    from antenna_assets.stack.services import services
+    from antenna_assets.streaming.broker import Broker
+    from antenna_assets.streaming.loss import accept, losses
+
+    settings = load_settings()
+    found = services(settings)
+    broker = Broker(found.kafka_bootstrap, settings.topic)
+    with connect(found.postgres_url, application="antenna accept-loss") as connection:
+        require_migrated(connection)
+        lost = accept(connection, broker, reason) if yes else losses(connection, broker)
+    for loss in lost:
+        out.print(str(loss), soft_wrap=True)
+    if not lost:
+        out.print("nothing is lost: Kafka holds every message that was not read")
+    else:
+        out.print(
+            "recorded; the stream can go on"
+            if yes
+            else "not recorded: run it again with --yes to accept this"
+        )
+
+
+@app.command()
 def status() -> None:
     """Show lag, open and closed hours, dirty hours, generations, and quarantine by reason."""
     from antenna_assets.database import connect, require_migrated

@@ -11,11 +11,17 @@ from urllib.parse import urlencode
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from antenna_assets.crash import commit_point
 from antenna_assets.errors import AntennaError
 from antenna_assets.project_files import sql_folder
 
 # One lock for all migrations of a database, whoever runs them.
 _MIGRATION_LOCK = 0x616E74656E6E61
+
+
+# Each end sees after 25 s that the other has vanished, and not after the two hours of the system's default: a vanished
+# client's locks are free again, and nobody waits for an answer of a machine that is gone.
+_SERVER_KEEPALIVES = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
 
 
 class DatabaseError(AntennaError):
@@ -30,7 +36,14 @@ def connect(url: str, *, application: str = "antenna") -> psycopg.Connection:
     """
     try:
         return psycopg.connect(
-            url, autocommit=True, connect_timeout=5, application_name=application, options="-c timezone=UTC"
+            url,
+            autocommit=True,
+            connect_timeout=5,
+            application_name=application,
+            options=f"-c timezone=UTC {_SERVER_KEEPALIVES}",
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
         )
     except psycopg.ProgrammingError as error:
         raise DatabaseError(
@@ -88,6 +101,7 @@ def migrate(connection: psycopg.Connection) -> list[str]:
                     connection.execute(
                         "INSERT INTO schema_migration (name, sha256) VALUES (%s, %s)", [name, digest]
                     )
+                    commit_point("up.migration.last_statement")
                 applied_now.append(name)
             elif applied[name] != digest:
                 raise DatabaseError(

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
+from antenna_assets.crash import commit_point
 from antenna_assets.delta_litter import recent_files, unreferenced
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.errors import AntennaError
@@ -132,6 +133,7 @@ class HourlyTable:
                 )
             except CommitFailedError as error:
                 raise Conflict(str(error)) from error
+            commit_point("publish.lake.committed")
             version = table.version() + 1
             if self._local:
                 self._sync_commit(version)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 from uuid import uuid4
 
+from antenna_assets.crash import commit_point
 from antenna_assets.delta import Conflict, HourlyTable, LakeError
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.errors import Superseded
@@ -182,6 +183,7 @@ class Lake:
         key = hour_key(hour)
         history: dict[str, str | int] = {"hour": key, "generation": generation, **(metadata or {})}
         delta = self._tables[table]
+        commit_point("publish.lake.files_written")
         for attempt in range(ATTEMPTS):
             if attempt:
                 time.sleep(random.uniform(0, min(0.7, 0.01 * 2**attempt)))

@@ -11,6 +11,7 @@ from datetime import datetime
 import psycopg
 from psycopg.rows import class_row
 
+from antenna_assets.crash import commit_point
 from antenna_assets.errors import AntennaError, Superseded
 from antenna_assets.hours import hour_key
 from antenna_assets.schema import ASSETS
@@ -125,6 +126,7 @@ def seal(connection: psycopg.Connection, hour: datetime) -> Generation:
                 [hour, generation, hour],
             )
             connection.execute("UPDATE ledger.hour SET generation = %s WHERE hour = %s", [generation, hour])
+            commit_point("publish.seal.last_statement")
         return (
             newest
             if newest and newest.generation == generation

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from antenna_assets.crash import commit_point
 from antenna_assets.hours import contiguous, hour_key, hours_between, parse_hour
 from antenna_assets.jobs import hourly_usage
 from antenna_assets.ledger import HourToPublish, hours_to_publish
@@ -89,6 +90,7 @@ def closed_hours(
     context: dg.SensorEvaluationContext, postgres: PostgresResource
 ) -> dg.SensorResult | dg.SkipReason:
     """Ask for runs of the closed hours that are dirty or not wholly published, at most 24 hours a tick."""
+    commit_point("sensor.before_query")
     with postgres.connection() as connection:
         todo = hours_to_publish(connection, limit=HOURS_LOOKED_AT)
     if not todo:
@@ -102,6 +104,7 @@ def closed_hours(
     if not requests:
         waits = f"; {len(waiting)} wait for another attempt: {', '.join(waiting)}" if waiting else ""
         return dg.SkipReason(f"{len(todo)} hours are not published, none to be asked for now{waits}")
+    commit_point("sensor.before_requests")
     return dg.SensorResult(run_requests=[_run_request(request) for request in requests])
 
 

@@ -9,6 +9,7 @@ import psycopg
 import pyarrow as pa
 from psycopg import sql
 
+from antenna_assets.crash import commit_point
 from antenna_assets.ledger import Publication, record_publication
 from antenna_assets.schema import USERS, ServingTable
 
@@ -51,7 +52,9 @@ def replace_hour(
     )
     with connection.transaction():
         record_publication(connection, publication)
+        commit_point("publish.table.fenced")
         connection.execute(sql.SQL("DELETE FROM {} WHERE date = %s").format(target), [publication.hour])
+        commit_point("publish.table.deleted")
         with connection.cursor().copy(copy) as writer:
             writer.set_types(
                 ["timestamptz", *("int8" if field.type == pa.int64() else "text" for field in table.columns)]
@@ -59,3 +62,5 @@ def replace_hour(
             # Sorted by key: neighbours in the index are written together.
             for row in zip(*(rows.sort_by(table.key)[name].to_pylist() for name in names), strict=True):
                 writer.write_row((publication.hour, *row))
+        commit_point("publish.table.copied")
+    commit_point("publish.table.committed")

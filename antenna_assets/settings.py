@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     lateness: Duration = Field(timedelta(minutes=1), description="allowed lateness before an hour closes")
     window: Duration = Field(timedelta(minutes=5), description="length of a live window; divides an hour")
     trigger: Duration = Field(timedelta(0), description="time between micro-batches; 0: as soon as possible")
+    crash_at: str | None = Field(
+        None, description="commit point at which the process kills itself, or `point:N` for its N-th passage"
+    )
 
     @field_validator("home")
     @classmethod
@@ -95,6 +98,15 @@ class Settings(BaseSettings):
             raise ValueError(f"expected a length that divides an hour, found {duration_text(window)}")
         return window
 
+    @field_validator("crash_at")
+    @classmethod
+    def _crash_at_is_a_point(cls, text: str | None) -> str | None:
+        if text is not None:
+            from antenna_assets import crash
+
+            crash.parse(text)
+        return text
+
     @model_validator(mode="after")
     def _one_spark(self) -> "Settings":
         """Of two sparks, which one was meant is for the user to say."""
@@ -110,8 +122,8 @@ class Settings(BaseSettings):
         return self.lake if "://" in self.lake else str(Path(self.lake).expanduser().absolute())
 
     def exports(self) -> dict[str, str]:
-        """The settings that are set, as environment variables with their text."""
-        values = {name: getattr(self, name) for name in type(self).model_fields}
+        """The settings that are set, as environment variables with their text. A fault to inject is not passed on."""
+        values = {name: getattr(self, name) for name in type(self).model_fields if name != "crash_at"}
         values["lake"] = self.lake_uri
         if self.spark_remote:
             del values["spark_master"]
@@ -124,6 +136,11 @@ class Settings(BaseSettings):
             for name, value in values.items()
             if value is not None
         }
+
+
+def crash_at() -> str | None:
+    """`ANTENNA_CRASH_AT` as it is, without a look at the other settings: a commit point needs no more."""
+    return os.environ.get(f"{PREFIX}CRASH_AT") or None
 
 
 def load_settings() -> Settings:

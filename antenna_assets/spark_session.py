@@ -3,6 +3,7 @@
 What runs in a session is the stream's or the engine's matter.
 """
 
+import logging
 import os
 import signal
 import threading
@@ -62,12 +63,29 @@ def session(name: str, *, master: str, extra: dict[str, str]) -> "SparkSession":
 
     options = {"spark.app.name": name, "spark.master": master, **configuration(master), **extra}
     conf = SparkConf().setAll(list(options.items()))
+    # py4j writes a traceback for each error that it also raises, and we report those.
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
+    # Some of them on the root logger.
+    logging.getLogger().addFilter(_is_not_of_py4j)
     with _interrupt_handler_kept():
         if SparkContext._gateway is None:
             # In a process group of its own: a signal to ours, as Ctrl-C or a service manager sends it, is for Python,
             # which then stops Java in order. If Python dies, Java sees the end of its input and goes too.
             SparkContext(conf=conf, gateway=launch_gateway(conf, {"start_new_session": True}))
         return SparkSession.builder.config(conf=conf).getOrCreate()
+
+
+def _is_not_of_py4j(record: logging.LogRecord) -> bool:
+    return "py4j" not in Path(record.pathname).parts
+
+
+def java_has_ended() -> bool:
+    """Whether the Java process that this process started for Spark is gone: killed, or out of memory."""
+    from pyspark import SparkContext
+
+    gateway = SparkContext._gateway
+    process = None if gateway is None else getattr(gateway, "proc", None)
+    return process is not None and process.poll() is not None
 
 
 @contextmanager

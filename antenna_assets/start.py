@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from antenna_assets.crash import commit_point
 from antenna_assets.database import connect, dagster_url, migrate
 from antenna_assets.project_files import docker_folder
 from antenna_assets.settings import Settings
@@ -17,12 +18,14 @@ from antenna_assets.stack.services import Services
 def start(settings: Settings, say: Callable[[str], None]) -> Services:
     """Start what is embedded, migrate the database, and write Dagster's home. Again is harmless."""
     found = services.up(settings, say)
+    commit_point("up.services_started")
     with connect(found.postgres_url, application="antenna up") as connection:
         applied = migrate(connection)
     if applied:
         say(f"applied {len(applied)} migrations")
     home = dagster_home(settings)
     home.mkdir(parents=True, exist_ok=True)
+    commit_point("up.before_dagster_yaml")
     shutil.copyfile(docker_folder() / "dagster.yaml", home / "dagster.yaml")
     return found
 

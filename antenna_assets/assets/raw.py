@@ -6,6 +6,7 @@ import dagster as dg
 
 from antenna_assets.assets.report import Numbers, materialize_hours
 from antenna_assets.assets.sources import landing
+from antenna_assets.crash import commit_point
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.ledger import (
     LedgerError,
@@ -37,6 +38,7 @@ def raw_parquet(
 
         def materialize(hour: datetime) -> Numbers:
             generation = seal(connection, hour)
+            commit_point("publish.sealed")
             landed = Dataset(
                 [lake.landed_file(path) for path in landed_files(connection, generation)], LANDED
             )

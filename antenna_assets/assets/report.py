@@ -8,6 +8,7 @@ from datetime import datetime
 
 import dagster as dg
 
+from antenna_assets.crash import commit_point
 from antenna_assets.errors import Superseded
 from antenna_assets.hours import hour_key
 from antenna_assets.partitions import hours_of
@@ -31,6 +32,7 @@ def materialize_hours(
         except Superseded as superseded:
             context.log.info(f"nothing to do: {superseded}")
             numbers = {"superseded": 1}
+        commit_point("publish.hour_done")
         metadata = dict(numbers)
         if "rows" in metadata:
             metadata["dagster/partition_row_count"] = metadata["rows"]

@@ -82,7 +82,7 @@ class SparkEngine:
     @contextmanager
     def _result(self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema) -> "Iterator[DataFrame]":
         """The SELECT's rows, still to be computed."""
-        from py4j.protocol import Py4JError  # type: ignore[import-untyped]
+        from py4j.protocol import Py4JError
         from pyspark.errors import PySparkException
         from pyspark.sql.pandas.types import to_arrow_schema
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from antenna_assets.crash import commit_point
 from antenna_assets.errors import AntennaError
 from antenna_assets.settings import Settings
 from antenna_assets.stack import jars, java, kafka, ports, postgres
@@ -101,6 +102,7 @@ def up(settings: Settings, say: Say) -> Services:
         url = postgres.start(home)
         if found is None:
             started.append(lambda: postgres.stop(home))
+        commit_point("up.postgres_started")
         say(f"PostgreSQL {'runs' if found else 'started'} on {url.rpartition('@')[2]}")
         return url
 
@@ -113,6 +115,7 @@ def up(settings: Settings, say: Say) -> Services:
         bootstrap = kafka.start(home)
         if found is None:
             started.append(lambda: kafka.stop(home))
+        commit_point("up.kafka_started")
         say(f"Kafka {'runs' if found else 'started'} on {bootstrap}")
         return bootstrap
 

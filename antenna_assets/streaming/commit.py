@@ -13,6 +13,7 @@ from typing import Literal
 import psycopg
 from psycopg import sql
 
+from antenna_assets.crash import commit_point
 from antenna_assets.hours import closed_before, hour_of, low_watermark
 from antenna_assets.ledger import LedgerError, committed_offsets, require_unexpired
 from antenna_assets.lifetimes import LIVE_RETENTION, require_young
@@ -93,7 +94,8 @@ def claim_topic(connection: psycopg.Connection, topic: str, topic_id: str) -> He
     if head.topic_id != topic_id:
         raise LedgerError(
             f"topic {topic} was deleted and created again: the ledger knows id {head.topic_id}, Kafka has {topic_id}; "
-            "its offsets mean other messages now, so nothing was read"
+            "its offsets mean other messages now, so nothing was read; `antenna accept-loss` records it and goes on with the "
+            "new topic"
         )
     return head
 
@@ -138,6 +140,7 @@ def commit_batch(
         AttemptTooOld: the files were begun so long ago that a sweep may have taken them; nothing was written.
         HourExpired: an hour's earlier files are past their retention; nothing was written.
     """
+    commit_point("stream.commit.before")
     with connection.transaction():
         head = read_head(connection, topic, lock=True)
         if head.topic_id != topic_id or _stream_moved(connection, head, number - 1):
@@ -162,6 +165,7 @@ def commit_batch(
                 " VALUES (%s, %s, %s, %s, %s, %s)",
                 [(topic, topic_id, r.partition, r.from_offset, r.until_offset, number) for r in ranges],
             )
+        commit_point("stream.commit.offsets")
         first_hour = head.first_hour
         if first_hour is None and landed.first_event_time is not None:
             first_hour = hour_of(landed.first_event_time)
@@ -170,6 +174,8 @@ def commit_batch(
             "UPDATE ledger.head SET batch = %s, event_times = %s WHERE topic = %s",
             [number, json.dumps({str(p): time.isoformat() for p, time in event_times.items()}), topic],
         )
+        commit_point("stream.commit.last_statement")
+    commit_point("stream.commit.committed")
     return watermark
 
 
@@ -188,6 +194,8 @@ def commit_heartbeat(
         watermark = max(now - lateness, head.low_watermark or now - lateness)
         advance(connection, head, watermark, head.first_hour, "clock")
         connection.execute("UPDATE ledger.head SET heartbeat_at = %s WHERE topic = %s", [now, topic])
+        commit_point("stream.heartbeat.last_statement")
+    commit_point("stream.heartbeat.committed")
     return watermark
 
 
@@ -234,7 +242,9 @@ def insert_batch(
         )
     _insert_files(connection, landed.files, number)
     _add_to_hours(connection, hours)
+    commit_point("stream.commit.files")
     _add_to_live_tables(connection, landed.live, since=clock - LIVE_RETENTION)
+    commit_point("stream.commit.live")
 
 
 def _stream_moved(connection: psycopg.Connection, head: Head, batch: int) -> bool:

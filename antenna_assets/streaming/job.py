@@ -5,6 +5,7 @@ fresh, throw-away Spark checkpoint and the ledger's offsets.
 """
 
 import json
+import math
 import shutil
 import threading
 import time
@@ -17,12 +18,14 @@ from uuid import uuid4
 
 import psycopg
 
+from antenna_assets.crash import commit_point
 from antenna_assets.database import DatabaseError, connect, require_migrated
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import closed_before, hour_key
 from antenna_assets.ledger import HourExpired, committed_offsets, expired_before
 from antenna_assets.lifetimes import AttemptTooOld
 from antenna_assets.settings import Settings
+from antenna_assets.spark_session import java_has_ended
 from antenna_assets.streaming.broker import Broker, BrokerError, Topic
 from antenna_assets.streaming.commit import claim_topic, commit_batch, commit_heartbeat, read_head
 from antenna_assets.streaming.land import attempt_folder, land, require_writable
@@ -38,7 +41,10 @@ MESSAGES_PER_BATCH = 300_000
 HEARTBEAT_SECONDS = 5
 # How often a stream that runs for ever says what it did.
 REPORT_SECONDS = 10
-LONGEST_WAIT_SECONDS = 30
+FIRST_WAIT_SECONDS = 1.0
+LONGEST_WAIT_SECONDS = 30.0
+# PostgreSQL sees a vanished client after 25 s; an outage of PostgreSQL itself ends all sessions.
+OLD_SESSION_SECONDS = 60
 
 _STREAM_LOCK = 0x73747265616D
 
@@ -65,15 +71,33 @@ class QueryFailed(StreamError):
     """Spark gave the query up; another start from the ledger may succeed."""
 
 
+class SparkEnded(StreamError):
+    """Spark's Java process is gone, and this process cannot have another."""
+
+
 # What another attempt, from the ledger, may mend.
 _PASSING = (
     psycopg.OperationalError,
     DatabaseError,
     BrokerError,
     QueryFailed,
+    StreamRunning,
     AttemptTooOld,
     HourExpired,
 )
+
+
+def require_only_stream(connection: psycopg.Connection) -> None:
+    """Take the lock of the one stream, which is held until the connection ends.
+
+    Raises:
+        StreamRunning: another connection has it.
+    """
+    row = connection.execute("SELECT pg_try_advisory_lock(%s)", [_STREAM_LOCK]).fetchone()
+    if row is None or not row[0]:
+        raise StreamRunning(
+            "another stream is running on this ledger and only one may; stop it first, or leave this one be"
+        )
 
 
 class Stream:
@@ -105,6 +129,7 @@ class Stream:
         # One transaction at a time on the one connection: micro-batches and heartbeats come from two threads.
         self._ledger_in_use = threading.Lock()
         self._failure: BaseException | None = None
+        self._waiting_for = ""
         self._last_commit = time.monotonic()
         self._unreported = [0, 0]
 
@@ -136,41 +161,65 @@ class Stream:
         Raises:
             StreamError, LedgerError: what waiting cannot mend.
         """
-        wait, said = 1.0, ""
+        wait = FIRST_WAIT_SECONDS
+        lost: float | None = None
         while not self._stop.is_set():
+            progress = self._last_commit
             try:
                 with (
                     self._session() as (connection, topic),
                     self._query(connection, topic, available_now=False) as query,
                 ):
-                    if said:
-                        self._say("going on from the ledger")
-                    wait, said = 1.0, ""
+                    lost = math.inf
                     self._watch(query, connection)
             except _PASSING as error:
-                # A line for each change of what is wrong, not for each attempt.
-                if str(error) != said:
-                    said = str(error)
-                    self._say(f"waiting: {said}")
+                now = time.monotonic()
+                lost = now if lost == math.inf else lost
+                # After a broken connection the lock may still be with our own old session, until PostgreSQL sees that
+                # nobody is there.
+                if isinstance(error, StreamRunning) and (lost is None or now - lost > OLD_SESSION_SECONDS):
+                    raise
+                # A start that comes to no commit is no progress: the next wait is longer.
+                wait = FIRST_WAIT_SECONDS if self._last_commit > progress else wait
+                self._say_waiting(error)
                 self._stop.wait(wait)
                 wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 
     def close(self) -> None:
         """Stop the Spark session, if one was started."""
         if self._spark is not None and self._owns_spark:
-            self._spark.stop()
+            if not java_has_ended():
+                self._spark.stop()
             self._spark = None
+
+    def _say_waiting(self, error: Exception) -> None:
+        """A line for each change of what is away, not for each attempt nor for each wording of the same."""
+        names: dict[type[Exception], str] = {
+            BrokerError: "Kafka",
+            QueryFailed: "Spark",
+            StreamRunning: "another stream",
+            AttemptTooOld: "the next attempt",
+            HourExpired: "the next attempt",
+        }
+        name = names.get(type(error), "PostgreSQL")
+        if name != self._waiting_for:
+            self._waiting_for = name
+            reason = _first_line(error)
+            self._say(f"waiting: {'' if name in reason else f'{name}: '}{reason}")
+
+    def _went_on(self) -> None:
+        """Something was committed."""
+        self._last_commit = time.monotonic()
+        if self._waiting_for:
+            self._waiting_for = ""
+            self._say("going on from the ledger")
 
     @contextmanager
     def _session(self) -> Iterator[tuple[psycopg.Connection, Topic]]:
         """The ledger's connection, which holds the lock of the one stream, and the topic as the ledger knows it."""
         with connect(self._postgres_url, application="antenna stream") as connection:
             require_migrated(connection)
-            row = connection.execute("SELECT pg_try_advisory_lock(%s)", [_STREAM_LOCK]).fetchone()
-            if row is None or not row[0]:
-                raise StreamRunning(
-                    "another stream is running on this ledger and only one may; stop it first, or leave this one be"
-                )
+            require_only_stream(connection)
             require_writable(self._settings.lake_uri)
             topic = self._broker.describe()
             claim_topic(connection, topic.name, topic.id)
@@ -184,7 +233,8 @@ class Stream:
             if first[partition] > offset:
                 raise StreamError(
                     f"partition {partition} of {topic.name}: the ledger ends at offset {offset}, but Kafka's first is "
-                    f"{first[partition]}: messages {offset} to {first[partition] - 1} are gone from Kafka unread"
+                    f"{first[partition]}: messages {offset} to {first[partition] - 1} are gone from Kafka unread; "
+                    "`antenna accept-loss` records it and lets the stream go on"
                 )
             if following[partition] < offset:
                 raise StreamError(
@@ -227,23 +277,28 @@ class Stream:
         elif self._settings.trigger:
             writer = writer.trigger(processingTime=f"{int(self._settings.trigger.total_seconds())} seconds")
         self._failure = None
-        query = writer.start()
-        try:
-            yield query
-        finally:
-            # A micro-batch under way comes to its end first; the next one sees `stop` or the stopped query.
-            with self._ledger_in_use:
-                pass
-            query.stop()
-            shutil.rmtree(checkpoint, ignore_errors=True)
+        with _java_watched():
+            query = writer.start()
+            try:
+                yield query
+            finally:
+                # A micro-batch under way comes to its end first; the next one sees `stop` or the stopped query.
+                with self._ledger_in_use:
+                    pass
+                if not java_has_ended():
+                    query.stop()
+                commit_point("stream.before_sweep")
+                shutil.rmtree(checkpoint, ignore_errors=True)
 
     def _watch(self, query: "StreamingQuery", connection: psycopg.Connection) -> None:
         """Wait for the query's end, let the clock close hours while it is idle, and report."""
+        from py4j.protocol import Py4JError
+
         reported = time.monotonic()
         while query.isActive and not self._stop.wait(0.2):
             if time.monotonic() - self._last_commit > HEARTBEAT_SECONDS:
                 self._beat(connection)
-                self._last_commit = time.monotonic()
+                self._went_on()
             if time.monotonic() - reported > REPORT_SECONDS and self._unreported[0]:
                 self._say("{} messages in {} batches".format(*(f"{n:,}" for n in self._unreported)))
                 self._unreported = [0, 0]
@@ -251,10 +306,12 @@ class Stream:
         if self._stop.is_set():
             return
         if self._failure is not None:
+            if isinstance(self._failure, Py4JError):
+                raise QueryFailed(f"a micro-batch failed: {_first_line(self._failure)}") from self._failure
             raise self._failure
         error = query.exception()
         if error is not None:
-            raise QueryFailed(f"Spark stopped the query: {str(error).strip().splitlines()[0]}") from error
+            raise QueryFailed(f"Spark stopped the query: {_first_line(error)}") from error
 
     def _process(
         self, connection: psycopg.Connection, checkpoint: Path, messages: "DataFrame", spark_batch: int
@@ -274,7 +331,10 @@ class Stream:
     ) -> None:
         settings = self._settings
         began = time.monotonic()
-        ranges = planned_ranges(checkpoint, settings.topic, spark_batch)
+        try:
+            ranges = planned_ranges(checkpoint, settings.topic, spark_batch)
+        except OSError as error:
+            raise QueryFailed(f"the throw-away checkpoint of this start is gone: {error}") from error
         # Spark begins with an empty micro-batch if there is nothing to read.
         if not ranges:
             return
@@ -305,7 +365,7 @@ class Stream:
             lagging=[partition for partition, end in following.items() if end > done[partition]],
             lateness=settings.lateness,
         )
-        self._last_commit = time.monotonic()
+        self._went_on()
         read = sum(r.until_offset - r.from_offset for r in ranges)
         if spark_batch == 0 or self._last_commit - began > REPORT_SECONDS:
             closed = (
@@ -335,3 +395,42 @@ class Stream:
     def _done(self, connection: psycopg.Connection, topic: Topic) -> dict[int, int]:
         """The offset to read next, of every partition: one that was never read begins at Kafka's first message."""
         return self._broker.earliest(topic) | committed_offsets(connection, topic.id, topic.partitions)
+
+
+@contextmanager
+def _java_watched() -> Iterator[None]:
+    """Say it in one sentence if Spark's Java process is gone: every call into it fails in another way then.
+
+    Raises:
+        SparkEnded: it is; what is committed is whole, as ever.
+    """
+    try:
+        yield
+    except Exception as error:
+        # The connection breaks a moment before the process can be seen to be gone.
+        if _is_of_java(error) and _ends_within(1):
+            raise SparkEnded(
+                "Spark's Java process ended: it was killed, or there was no memory left; "
+                "start the stream again, and it goes on from the ledger"
+            ) from error
+        raise
+
+
+def _is_of_java(error: BaseException) -> bool:
+    from py4j.protocol import Py4JError
+
+    # A batch's failure is wrapped by then.
+    return isinstance(error, (Py4JError, ConnectionError, EOFError, QueryFailed))
+
+
+def _ends_within(seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not java_has_ended():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

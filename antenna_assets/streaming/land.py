@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from antenna_assets.crash import commit_point, task_point
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import landing_hour
 from antenna_assets.schema import LANDED, LIVE_TABLES, REJECTED
@@ -72,7 +73,9 @@ def land(
     verdicts = parsed(messages, clock=clock, oldest=oldest).persist()
     try:
         accepted = verdicts.where("reason IS NULL").select(*LANDED.names, "hour")
-        accepted.write.partitionBy("hour").parquet(str(root / folder))
+        commit_point("stream.land.before_write")
+        with task_point("stream.jvm.task", messages.sparkSession.sparkContext):
+            accepted.write.partitionBy("hour").parquet(str(root / folder))
         rejected = verdicts.where("reason IS NOT NULL").select(*REJECTED.names)
         rejected.coalesce(1).write.parquet(str(root / folder / "rejected"))
         # From the persisted verdicts: 30 ms, and the only count that does not come from what was written.
@@ -94,7 +97,9 @@ def _landed(root: Path, folder: str, window: timedelta) -> Landed:
 
     landed_paths = sorted((root / folder).glob("hour=*/*.parquet"))
     rejected_paths = sorted((root / folder / "rejected").glob("*.parquet"))
+    commit_point("stream.land.before_sync")
     _sync(root / folder)
+    commit_point("stream.land.after_sync")
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         files = [

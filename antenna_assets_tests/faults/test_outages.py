@@ -1,0 +1,190 @@
+"""proofs.md, rows 4 and 8: what the stream stands on goes away while it runs, and it goes on by itself, exact."""
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from antenna_assets.database import connect
+from antenna_assets.settings import Settings
+from antenna_assets.streaming import job
+from antenna_assets.streaming.job import Stream
+from antenna_assets_tests.exactness import assert_exact
+from antenna_assets_tests.faults.proxy import Proxy
+from antenna_assets_tests.faults.runs import send
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = pytest.mark.services
+
+
+def committed(settings: Settings) -> int:
+    with connect(settings.postgres_url or "") as connection:
+        (rows,) = connection.execute("SELECT sum(rows + quarantined) FROM ledger.batch").fetchone() or (None,)
+    return int(rows or 0)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+
+
+@contextmanager
+def running(settings: Settings, spark: "SparkSession", url: str | None = None) -> Iterator[list[str]]:
+    """A stream that runs in a thread until the block ends; yields what it says. Its error is the test's."""
+    said: list[str] = []
+    stop = threading.Event()
+    errors: list[BaseException] = []
+    stream = Stream(
+        settings,
+        postgres_url=url or settings.postgres_url or "",
+        kafka_bootstrap=settings.kafka_bootstrap or "",
+        say=said.append,
+        stop=stop,
+        spark=spark,
+    )
+
+    def run() -> None:
+        try:
+            stream.run()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield said
+    finally:
+        stop.set()
+        thread.join(60)
+        assert not thread.is_alive(), "the stream did not stop"
+    assert errors == []
+
+
+def test_row_4_the_checkpoint_is_deleted_while_the_stream_runs(
+    settings: Settings, spark: "SparkSession", tmp_path: Path
+) -> None:
+    answers = tmp_path / "answers.json"
+    send(settings, answers, seed=1, events=500)
+    with running(settings, spark):
+        wait_until(lambda: committed(settings) == 500)
+        shutil.rmtree(settings.home / "checkpoints")
+        send(settings, answers, seed=2, events=500)
+        wait_until(lambda: committed(settings) == 1_000)
+    assert_exact(settings, answers)
+
+
+def test_row_4_the_commit_succeeds_but_its_answer_is_lost(
+    settings: Settings, spark: "SparkSession", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = tmp_path / "answers.json"
+    lost = iter([True, True])
+    commit_batch = job.commit_batch
+
+    def commit_and_lose_the_answer(*arguments: object, **named: object) -> object:
+        found = commit_batch(*arguments, **named)  # type: ignore[arg-type]
+        if next(lost, False):
+            raise psycopg.OperationalError("consuming input failed: the connection was reset")
+        return found
+
+    monkeypatch.setattr(job, "commit_batch", commit_and_lose_the_answer)
+    with running(settings, spark) as said:
+        for seed in (1, 2, 3):
+            send(settings, answers, seed=seed, events=300)
+            wait_until(lambda number=seed: committed(settings) == 300 * number)
+        wait_until(lambda: "going on from the ledger" in said)
+    assert_exact(settings, answers)
+
+
+def test_row_4_a_stalled_stream_whose_session_ended_cannot_commit_after_another_took_over(
+    settings: Settings,
+    new_stream: Callable[[], Stream],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = tmp_path / "answers.json"
+    send(settings, answers, events=500)
+    stalled, wake_up, errors = threading.Event(), threading.Event(), []
+    land = job.land
+
+    def land_and_stall(*arguments: object, **named: object) -> object:
+        found = land(*arguments, **named)  # type: ignore[arg-type]
+        if not stalled.is_set():
+            stalled.set()
+            wake_up.wait(60)
+        return found
+
+    def stall() -> None:
+        try:
+            first.read_available()
+        except Exception as error:
+            errors.append(error)
+
+    monkeypatch.setattr(job, "land", land_and_stall)
+    first = new_stream()
+    thread = threading.Thread(target=stall)
+    thread.start()
+    try:
+        assert stalled.wait(60)
+        with connect(settings.postgres_url or "") as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name = 'antenna stream'"
+            )
+            free = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+            wait_until(lambda: connection.execute(free).fetchone() == (0,))
+        new_stream().read_available()
+    finally:
+        wake_up.set()
+        thread.join(60)
+    assert [type(error) for error in errors] in ([psycopg.OperationalError], [psycopg.errors.AdminShutdown])
+    assert_exact(settings, answers)
+
+
+def test_row_8_postgresql_is_away_for_seconds_and_the_stream_says_so_once_and_goes_on(
+    settings: Settings, spark: "SparkSession", tmp_path: Path
+) -> None:
+    answers = tmp_path / "answers.json"
+    send(settings, answers, seed=1, events=500)
+    with Proxy(settings.postgres_url or "") as proxy, running(settings, spark, proxy.url) as said:
+        wait_until(lambda: committed(settings) == 500)
+        proxy.cut()
+        send(settings, answers, seed=2, events=500)
+        # Several attempts fail: after 1, 2 and 4 seconds.
+        time.sleep(8)
+        proxy.mend()
+        wait_until(lambda: committed(settings) == 1_000)
+        wait_until(lambda: "going on from the ledger" in said)
+    assert [line for line in said if line.startswith("waiting: PostgreSQL")] == [
+        line for line in said if line.startswith("waiting")
+    ]
+    assert len([line for line in said if line.startswith("waiting")]) == 1
+    assert_exact(settings, answers)
+
+
+def test_row_8_postgresql_lets_nobody_in_for_seconds_and_the_stream_goes_on(
+    settings: Settings, spark: "SparkSession", postgres_server: str, tmp_path: Path
+) -> None:
+    answers = tmp_path / "answers.json"
+    send(settings, answers, seed=1, events=500)
+    name = (settings.postgres_url or "").rpartition("/")[2]
+    with running(settings, spark) as said, connect(postgres_server) as server:
+        wait_until(lambda: committed(settings) == 500)
+        server.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false'.encode())
+        server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        send(settings, answers, seed=2, events=500)
+        time.sleep(4)
+        server.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true'.encode())
+        wait_until(lambda: committed(settings) == 1_000)
+        wait_until(lambda: "going on from the ledger" in said)
+    assert len([line for line in said if line.startswith("waiting")]) == 1
+    assert_exact(settings, answers)

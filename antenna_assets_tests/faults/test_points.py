@@ -1,0 +1,61 @@
+"""Every commit point in the code has a fault test; a wrong name in the setting is told with the right ones."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from antenna_assets import crash
+from antenna_assets.settings import SettingsError, load_settings
+from antenna_assets_tests.faults import test_publication_crashes, test_stream_crashes, test_up_crashes
+
+
+def test_every_point_in_the_code_has_a_fault_test() -> None:
+    tested = {*test_stream_crashes.POINTS, *test_publication_crashes.POINTS, *test_up_crashes.POINTS}
+    assert tested == set(crash.points())
+
+
+def test_a_point_that_is_not_there_is_named_with_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTENNA_CRASH_AT", "stream.commit")
+    with pytest.raises(
+        SettingsError, match="stream.commit is no commit point; known are .*stream.commit.live"
+    ):
+        load_settings()
+
+
+@pytest.mark.parametrize("passage", ["0", "x", "-1"])
+def test_a_passage_is_counted_from_1(monkeypatch: pytest.MonkeyPatch, passage: str) -> None:
+    monkeypatch.setenv("ANTENNA_CRASH_AT", f"stream.commit.live:{passage}")
+    with pytest.raises(SettingsError, match="expected a passage such as stream.commit.live:2"):
+        load_settings()
+
+
+def test_a_fault_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTENNA_CRASH_AT", "stream.commit.live:2")
+    settings = load_settings()
+    assert settings.crash_at == "stream.commit.live:2"
+    assert "ANTENNA_CRASH_AT" not in settings.exports()
+
+
+def test_the_process_dies_at_the_passage_that_was_named_and_not_before() -> None:
+    code = (
+        "from antenna_assets.crash import commit_point\n"
+        "for number in range(3):\n"
+        "    commit_point('stream.commit.live')\n"
+        "    commit_point('stream.commit.before')\n"
+        "    import sys; sys.stdout.write(str(number)); sys.stdout.flush()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "ANTENNA_CRASH_AT": "stream.commit.live:3"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, "01")
+
+
+def test_nothing_happens_where_nothing_is_named() -> None:
+    crash.commit_point("stream.commit.live")

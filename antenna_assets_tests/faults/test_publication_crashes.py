@@ -1,0 +1,113 @@
+"""proofs.md, rows 15 and 16: killed at each point of an hour's publication and of the sensor's tick, the hour is whole."""
+
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from antenna_assets.database import connect
+from antenna_assets.hours import hour_key
+from antenna_assets.lake import Lake
+from antenna_assets.local_runs import tick
+from antenna_assets.schema import ASSETS, LAKE_TABLES
+from antenna_assets.settings import Settings
+from antenna_assets_tests.end_to_end.runs import instance, publish_what_the_sensor_asks_for
+from antenna_assets_tests.exactness import assert_exact
+from antenna_assets_tests.faults.plain_stream import read_everything
+from antenna_assets_tests.faults.publish import die, publish_hour, tick_once
+from antenna_assets_tests.faults.runs import send
+
+pytestmark = pytest.mark.services
+
+# `:2` is the second asset of those that pass the point: of the lake `enriched_usage`, of the tables the user's.
+PUBLICATION = (
+    "publish.seal.last_statement",
+    "publish.sealed",
+    "publish.lake.files_written",
+    "publish.lake.files_written:2",
+    "publish.lake.committed",
+    "publish.lake.committed:2",
+    "publish.hour_done",
+    "publish.hour_done:2",
+    "publish.table.fenced",
+    "publish.table.deleted:2",
+    "publish.table.copied",
+    "publish.table.committed:2",
+)
+SENSOR = ("sensor.before_query", "sensor.before_requests")
+POINTS = {point.partition(":")[0] for point in (*PUBLICATION, *SENSOR)}
+
+
+@pytest.fixture
+def answers(settings: Settings, tmp_path: Path) -> Iterator[Path]:
+    """An hour of events, landed and closed, nothing published."""
+    answers = tmp_path / "answers.json"
+    send(settings, answers, hours=1)
+    read_everything(settings)
+    return answers
+
+
+def the_hour(settings: Settings) -> datetime:
+    with connect(settings.postgres_url or "") as connection:
+        ((hour,),) = connection.execute("SELECT hour FROM ledger.hour WHERE rows > 0").fetchall()
+    return hour
+
+
+def assert_published_once(settings: Settings, answers: Path, generation: int) -> None:
+    """Tables equal the answers, Delta holds the hour once, every asset is at the generation."""
+    assert_exact(settings, answers, published=True)
+    hour = the_hour(settings)
+    with connect(settings.postgres_url or "") as connection:
+        heads = connection.execute(
+            "SELECT asset, generation FROM ledger.publication_head WHERE hour = %s", [hour]
+        ).fetchall()
+        (rows,) = connection.execute("SELECT rows FROM ledger.hour WHERE hour = %s", [hour]).fetchone() or (
+            0,
+        )
+    assert dict(heads) == dict.fromkeys(ASSETS, generation)
+    for table in LAKE_TABLES:
+        found = Lake(settings.lake_uri).hour(table, hour)
+        assert (found.generation, found.rows) == (generation, rows)
+
+
+@pytest.mark.parametrize("point", PUBLICATION)
+def test_row_16_killed_at_a_point_of_the_publication_the_hour_is_run_again_and_whole(
+    settings: Settings, answers: Path, tmp_path: Path, point: str
+) -> None:
+    die(settings, point, publish_hour, hour_key(the_hour(settings)))
+    with instance(tmp_path / "dagster") as dagster:
+        assert publish_what_the_sensor_asks_for(dagster) >= 1
+    assert_published_once(settings, answers, 1)
+
+
+def test_row_16_killed_between_two_generations_the_newer_one_replaces_the_older_whole(
+    settings: Settings, answers: Path, tmp_path: Path
+) -> None:
+    with instance(tmp_path / "dagster") as dagster:
+        assert publish_what_the_sensor_asks_for(dagster) >= 1
+        send(settings, answers, seed=2, hours=1)
+        read_everything(settings)
+        # The old hour is deleted and the new one copied, in a transaction that never ends.
+        die(settings, "publish.table.copied:3", publish_hour, hour_key(the_hour(settings)))
+        assert publish_what_the_sensor_asks_for(dagster) >= 1
+    assert_published_once(settings, answers, 2)
+
+
+@pytest.mark.parametrize("point", SENSOR)
+def test_row_15_a_tick_that_is_killed_is_asked_for_again_by_the_next(
+    settings: Settings, answers: Path, tmp_path: Path, point: str
+) -> None:
+    home = tmp_path / "dagster"
+    home.mkdir()
+    die(settings, point, tick_once, home)
+    with instance(home) as dagster:
+        assert asks_for(dagster, the_hour(settings))
+        publish_what_the_sensor_asks_for(dagster)
+        assert tick(dagster) == []
+    assert_published_once(settings, answers, 1)
+
+
+def asks_for(on: dg.DagsterInstance, hour: datetime) -> bool:
+    return [request.partition_key for request in tick(on)] == [hour_key(hour)]
