@@ -3,13 +3,15 @@
 Which generation an hour is at is the ledger's matter; what is in the rows, the transforms'.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 import pyarrow as pa
 from psycopg import sql
 
-from antenna_assets.ledger import Publication, record_publication
+from antenna_assets.certificate import certify
+from antenna_assets.contents import RowsDigest
+from antenna_assets.ledger import Publication, insert_publication, move_head
 from antenna_assets.schema import USERS, ServingTable
 
 
@@ -39,7 +41,8 @@ def replace_hour(
 ) -> None:
     """Replace the publication's hour of a table by `rows`, in one transaction whose first statement is the fence.
 
-    Readers see the old hour or the new one, never a part. The rows are keyed by `date`, the hour's first instant.
+    Readers see the old hour or the new one, never a part. The rows are keyed by `date`, the hour's first instant. The
+    last of the hour's six publications issues its certificate.
 
     Raises:
         Superseded: a newer generation of the hour is published; nothing was changed.
@@ -50,12 +53,16 @@ def replace_hour(
         target, sql.SQL(", ").join(map(sql.Identifier, ["date", *names]))
     )
     with connection.transaction():
-        record_publication(connection, publication)
+        move_head(connection, publication)
         connection.execute(sql.SQL("DELETE FROM {} WHERE date = %s").format(target), [publication.hour])
         with connection.cursor().copy(copy) as writer:
             writer.set_types(
                 ["timestamptz", *("int8" if field.type == pa.int64() else "text" for field in table.columns)]
             )
-            # Sorted by key: neighbours in the index are written together.
+            digest = RowsDigest()
+            # Sorted by key: neighbours in the index are written together, and the digest needs an order.
             for row in zip(*(rows.sort_by(table.key)[name].to_pylist() for name in names), strict=True):
                 writer.write_row((publication.hour, *row))
+                digest.add(row)
+        insert_publication(connection, replace(publication, content={"sha256": digest.sha256}))
+        certify(connection, publication.hour, publication.generation)
