@@ -27,8 +27,13 @@ def read_users(connection: psycopg.Connection) -> UserSnapshot:
     """Read the users and their version in one snapshot."""
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        version = connection.execute("SELECT version FROM ledger.users_version").fetchone()
-        rows = connection.execute("SELECT id, name, email, quota FROM user_metadata").fetchall()
+        return users_of_snapshot(connection)
+
+
+def users_of_snapshot(connection: psycopg.Connection) -> UserSnapshot:
+    """Read the users and their version in the caller's snapshot."""
+    version = connection.execute("SELECT version FROM ledger.users_version").fetchone()
+    rows = connection.execute("SELECT id, name, email, quota FROM user_metadata").fetchall()
     if version is None:
         raise psycopg.DataError("ledger.users_version is empty: expected its one row")
     columns = list(zip(*rows, strict=True)) or [()] * len(USERS)

@@ -12,7 +12,19 @@ from typer.testing import CliRunner
 from antenna_assets.cli import app
 from antenna_assets.settings import Settings
 
-COMMANDS = ("up", "down", "env", "simulate", "stream", "status", "check", "doctor", "demo")
+COMMANDS = (
+    "up",
+    "down",
+    "env",
+    "simulate",
+    "stream",
+    "status",
+    "check",
+    "certificate",
+    "verify",
+    "doctor",
+    "demo",
+)
 SIMULATE = ("simulate", "--events", "10", "--start", "2026-11-20T10:00:00Z", "--hours", "1")
 
 
