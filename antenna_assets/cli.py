@@ -311,7 +311,13 @@ def verify(
     end = parse_hour(last) + HOUR if last is not None else None
     with (
         connect(postgres_url(settings)) as connection,
-        Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=err, transient=True) as bar,
+        Progress(
+            *Progress.get_default_columns(),
+            MofNCompleteColumn(),
+            console=err,
+            transient=True,
+            disable=not err.is_terminal,
+        ) as bar,
     ):
         require_migrated(connection)
         task = bar.add_task("verifying", total=None)

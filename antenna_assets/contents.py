@@ -13,10 +13,10 @@ import pyarrow as pa
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.engines.output import is_local
 
-UNKNOWN_ROWS = "SELECT count(*) AS rows FROM enriched_usage WHERE quota IS NULL"
+UNKNOWN_ROWS = "SELECT count(*) AS unknown_rows FROM enriched_usage WHERE quota IS NULL"
 """Rows of users that `user_metadata` does not hold; both engines run it."""
 
-UNKNOWN_ROWS_COLUMNS = pa.schema([pa.field("rows", pa.int64(), nullable=False)])
+UNKNOWN_ROWS_COLUMNS = pa.schema([pa.field("unknown_rows", pa.int64(), nullable=False)])
 
 
 class RowsDigest:

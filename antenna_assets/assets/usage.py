@@ -61,7 +61,7 @@ def enriched_usage(
                     f"expected {generation.rows} rows as in raw_parquet, found {rows} after the join"
                 )
             usage = {"enriched_usage": Dataset([file.path for file in files], ENRICHED_USAGE)}
-            unknown_rows = run.read(UNKNOWN_ROWS, usage, UNKNOWN_ROWS_COLUMNS)["rows"][0].as_py()
+            unknown_rows = run.read(UNKNOWN_ROWS, usage, UNKNOWN_ROWS_COLUMNS)["unknown_rows"][0].as_py()
             version = tables.replace_hour(
                 "enriched_usage", hour, raw.generation, files, tags={USERS_VERSION: users.version}
             )

@@ -73,8 +73,8 @@ class Parquet:
         parameters = [[escape(path) for path in paths]] + (
             [[escape(path) for path in others]] if others else []
         )
-        row = self.connection.execute(
+        rows = self.connection.execute(
             f"SELECT kafka_partition, kafka_offset FROM {query} ORDER BY ALL LIMIT 1",  # noqa: S608
             parameters,
-        ).fetchone()
-        return f"the row of partition {row[0]}, offset {row[1]}" if row else None
+        ).fetchall()
+        return f"the row of partition {rows[0][0]}, offset {rows[0][1]}" if rows else None

@@ -90,7 +90,7 @@ def _stored(connection: psycopg.Connection, table: ServingTable, hour: datetime)
 
 def _computed(table: ServingTable, usage: Sequence[str], parquet: Parquet) -> list[tuple]:
     if usage:
-        # The transformation names its input, and a view takes no parameters: a macro does.
+        # The transformation names its input as a table. A view takes no parameters, but it reads variables.
         parquet.connection.execute("SET VARIABLE usage = ?", [[escape(path) for path in usage]])
         parquet.connection.execute(
             "CREATE OR REPLACE TEMP VIEW enriched_usage AS"
