@@ -70,49 +70,49 @@ class Landing:
 
     def _events(self, certificate: Certificate, files: Sequence[LedgerFile]) -> Iterator[Difference]:
         """Every event lies in the hour, came in its batch's offsets, and is there once."""
-        key, paths = hour_key(certificate.hour), [self._path(file) for file in files]
         if not files:
             return
+        key = hour_key(certificate.hour)
+        self._register_batches(files)
         counts = self._parquet.rows(
-            "SELECT count(*) - count(DISTINCT (kafka_partition, kafka_offset)),"
-            " count(*) FILTER (WHERE timestamp < $2 OR timestamp >= $3)"
-            " FROM read_parquet($1, hive_partitioning = false)",
-            paths,
+            # Partition and offset are a key within a topic; one that was made again counts from 0 again.
+            "SELECT count(*) - count(DISTINCT (file.topic_id, kafka_partition, kafka_offset)),"
+            " count(*) FILTER (WHERE timestamp < $2 OR timestamp >= $3),"
+            # A replay has no offsets of its own: its rows keep those that they were rejected with.
+            " count(*) FILTER (WHERE file.topic_id IS NOT NULL AND NOT EXISTS ("
+            "  SELECT 1 FROM batch_range AS range WHERE range.batch = file.batch"
+            "  AND range.partition = event.kafka_partition"
+            "  AND range.from_offset <= event.kafka_offset AND event.kafka_offset < range.until_offset))"
+            " FROM read_parquet($1, filename = true, hive_partitioning = false) AS event"
+            " JOIN file_of_batch AS file ON file.path = event.filename",
+            [self._path(file) for file in files],
             certificate.hour,
             certificate.hour + HOUR,
         )
-        doubled, elsewhere = counts[0]
+        doubled, elsewhere, astray = counts[0]
         yield from compared(key, "landed rows whose partition and offset another row has", 0, doubled)
         yield from compared(key, "landed rows of another hour", 0, elsewhere)
-        # A replay has no offsets of its own: its rows keep those that they were rejected with.
+        yield from compared(key, "landed rows outside the offsets of their batch", 0, astray)
+
+    def _register_batches(self, files: Sequence[LedgerFile]) -> None:
+        """Give DuckDB the batch and topic of each file, and the offsets of each batch."""
         ranges = self._connection.execute(
-            "SELECT batch, kind, partition, from_offset, until_offset"
-            " FROM ledger.batch LEFT JOIN ledger.batch_offset USING (batch) WHERE batch = ANY(%s)",
+            "SELECT batch, coalesce(topic_id, ''), partition, from_offset, until_offset"
+            " FROM ledger.batch LEFT JOIN ledger.batch_offset USING (batch)"
+            " WHERE kind = 'stream' AND batch = ANY(%s)",
             [[file.batch for file in files]],
         ).fetchall()
-        replayed = {batch for batch, kind, *_ in ranges if kind == "replay"}
-        streamed = [file for file in files if file.batch not in replayed]
-        of_batch = pa.table(
-            {"path": [self._path(file) for file in streamed], "batch": [file.batch for file in streamed]},
-            schema=pa.schema({"path": pa.string(), "batch": pa.int64()}),
-        )
-        bounds = pa.table(
-            [pa.array(column, pa.int64()) for column in zip(*((b, *r) for b, _, *r in ranges), strict=True)],
-            names=["batch", "partition", "from_offset", "until_offset"],
-        )
-        self._parquet.connection.register("file_of_batch", of_batch)
-        self._parquet.connection.register("batch_range", bounds)
-        astray = self._parquet.rows(
-            "SELECT count(*) FROM read_parquet(?, filename = true, hive_partitioning = false) AS event"
-            " JOIN file_of_batch AS file ON file.path = event.filename WHERE NOT EXISTS ("
-            "  SELECT 1 FROM batch_range AS range WHERE range.batch = file.batch"
-            "  AND range.partition = event.kafka_partition"
-            "  AND range.from_offset <= event.kafka_offset AND event.kafka_offset < range.until_offset)",
-            of_batch["path"].to_pylist(),
-        )
-        yield from compared(
-            key, "landed rows outside the offsets of their batch", 0, astray[0][0] if astray else 0
-        )
+        topics = {batch: topic_id for batch, topic_id, *_ in ranges}
+        of_file = [(self._path(file), file.batch, topics.get(file.batch)) for file in files]
+        of_batch = [(batch, *range_) for batch, _, *range_ in ranges]
+        text, number = pa.string(), pa.int64()
+        bounds = ("batch", "partition", "from_offset", "until_offset")
+        for name, rows, columns in (
+            ("file_of_batch", of_file, {"path": text, "batch": number, "topic_id": text}),
+            ("batch_range", of_batch, dict.fromkeys(bounds, number)),
+        ):
+            records = [dict(zip(columns, row, strict=True)) for row in rows]
+            self._parquet.connection.register(name, pa.Table.from_pylist(records, pa.schema(columns)))
 
     def _rejections(self, certificate: Certificate, batches: Sequence[int]) -> Iterator[Difference]:
         """The rejected messages of the batches, counted in their files."""
