@@ -318,6 +318,87 @@ def sweep(
 
 
 @app.command()
+def certificate(
+    hour: Annotated[str, typer.Argument(help="Hour in UTC, as 2026-11-22-10:00.")],
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the very text that the SHA-256 is of.")
+    ] = False,
+) -> None:
+    """Print the newest certificate of an hour: offsets, rows and bytes landed, what is published, and the hashes."""
+    from antenna_assets.certificate import require_certificate
+    from antenna_assets.certificate_view import lines
+    from antenna_assets.database import connect, require_migrated
+    from antenna_assets.hours import parse_hour
+    from antenna_assets.settings import load_settings
+    from antenna_assets.stack.services import postgres_url
+
+    wanted = parse_hour(hour)
+    with connect(postgres_url(load_settings())) as connection:
+        require_migrated(connection)
+        found = require_certificate(connection, wanted)
+    if as_json:
+        sys.stdout.write(found.text + "\n")
+        return
+    for line in lines(found):
+        out.print(line)
+
+
+@app.command()
+def verify(
+    first: Annotated[
+        str | None, typer.Option("--from", help="First hour, as 2026-11-22-10:00; the oldest if not given.")
+    ] = None,
+    last: Annotated[
+        str | None, typer.Option("--to", help="Last hour, this one included; the newest if not given.")
+    ] = None,
+) -> None:
+    """Recompute what the certificates claim from the files and tables. Exit code 1, and the differences, if there are any."""
+    from antenna_assets.certificate_view import differences_table, pending_table
+    from antenna_assets.database import connect, require_migrated
+    from antenna_assets.hours import HOUR, parse_hour
+    from antenna_assets.lake import Lake
+    from antenna_assets.settings import load_settings
+    from antenna_assets.stack.services import postgres_url
+    from antenna_assets.verify.run import verify as run
+
+    settings = load_settings()
+    begin = parse_hour(first) if first is not None else None
+    end = parse_hour(last) + HOUR if last is not None else None
+    with (
+        connect(postgres_url(settings)) as connection,
+        Progress(
+            *Progress.get_default_columns(),
+            MofNCompleteColumn(),
+            console=err,
+            transient=True,
+            disable=not err.is_terminal,
+        ) as bar,
+    ):
+        require_migrated(connection)
+        task = bar.add_task("verifying", total=None)
+        found = run(
+            connection,
+            Lake(settings.lake_uri),
+            first=begin,
+            end=end,
+            kept_since=datetime.now(UTC) - settings.horizon,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if found.pending:
+        out.print(pending_table(found.pending))
+    if found.not_recomputed:
+        out.print(
+            f"{len(found.not_recomputed):,} hours are past the horizon and have no landed files any more: their "
+            "published rows were verified"
+        )
+    out.print(f"verified {found.hours:,} hours and {found.certificates:,} certificates")
+    if found.differences:
+        out.print(differences_table(found.differences))
+        raise typer.Exit(1)
+    out.print("[green]everything is as certified[/green]")
+
+
+@app.command()
 def demo(
     serve: Annotated[
         bool,

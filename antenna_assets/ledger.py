@@ -4,12 +4,14 @@ Functions take an open connection in autocommit mode. The stream's own transacti
 live sums together, is `streaming.commit`; nothing here writes to a table that people read.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import psycopg
 from psycopg.rows import class_row
+from psycopg.types.json import Jsonb
 
 from antenna_assets.crash import commit_point
 from antenna_assets.errors import AntennaError, Superseded
@@ -42,7 +44,10 @@ class Generation:
 
 @dataclass(frozen=True)
 class Publication:
-    """One publication of an hour by an asset. `users_version` is None where no user was looked up."""
+    """One publication of an hour by an asset. `users_version` is None where no user was looked up.
+
+    `lake_version` is the Delta version of a lake table, and `content` what `contents.py` says of the files or rows.
+    """
 
     asset: str
     hour: datetime
@@ -51,6 +56,8 @@ class Publication:
     bytes: int
     users_version: int | None
     run_id: str
+    lake_version: int | None = None
+    content: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -198,7 +205,17 @@ def _hour_expired(hour: datetime) -> HourExpired:
 
 
 def record_publication(connection: psycopg.Connection, publication: Publication) -> None:
-    """Write the publication's row and move its head, in the caller's transaction. The head's row is the fence.
+    """Move the publication's head and write its row, in the caller's transaction. The head's row is the fence.
+
+    Raises:
+        Superseded: a newer generation of the hour is published.
+    """
+    move_head(connection, publication)
+    insert_publication(connection, publication)
+
+
+def move_head(connection: psycopg.Connection, publication: Publication) -> None:
+    """The fence: bring the asset's head of the hour to this generation, and hold it until the transaction ends.
 
     Raises:
         Superseded: a newer generation of the hour is published.
@@ -216,9 +233,15 @@ def record_publication(connection: psycopg.Connection, publication: Publication)
         ).fetchall()[0]
         what = f"{publication.asset} of {hour_key(publication.hour)}"
         raise Superseded(what, generation=publication.generation, newest=newest)
+
+
+def insert_publication(connection: psycopg.Connection, publication: Publication) -> None:
+    """Write the row of a publication whose head was moved in this transaction."""
+    content = None if publication.content is None else Jsonb(dict(publication.content))
     connection.execute(
-        "INSERT INTO ledger.publication (asset, hour, generation, rows, bytes, users_version, run_id)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s)",
+        "INSERT INTO ledger.publication"
+        " (asset, hour, generation, rows, bytes, users_version, run_id, lake_version, content)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
         [
             publication.asset,
             publication.hour,
@@ -227,6 +250,8 @@ def record_publication(connection: psycopg.Connection, publication: Publication)
             publication.bytes,
             publication.users_version,
             publication.run_id,
+            publication.lake_version,
+            content,
         ],
     )
 

@@ -3,14 +3,16 @@
 Which generation an hour is at is the ledger's matter; what is in the rows, the transforms'.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psycopg
 import pyarrow as pa
 from psycopg import sql
 
+from antenna_assets.certificate import certify
+from antenna_assets.contents import RowsDigest
 from antenna_assets.crash import commit_point
-from antenna_assets.ledger import Publication, record_publication
+from antenna_assets.ledger import Publication, insert_publication, move_head
 from antenna_assets.schema import USERS, ServingTable
 
 
@@ -26,8 +28,13 @@ def read_users(connection: psycopg.Connection) -> UserSnapshot:
     """Read the users and their version in one snapshot."""
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        version = connection.execute("SELECT version FROM ledger.users_version").fetchone()
-        rows = connection.execute("SELECT id, name, email, quota FROM user_metadata").fetchall()
+        return users_of_snapshot(connection)
+
+
+def users_of_snapshot(connection: psycopg.Connection) -> UserSnapshot:
+    """Read the users and their version in the caller's snapshot."""
+    version = connection.execute("SELECT version FROM ledger.users_version").fetchone()
+    rows = connection.execute("SELECT id, name, email, quota FROM user_metadata").fetchall()
     if version is None:
         raise psycopg.DataError("ledger.users_version is empty: expected its one row")
     columns = list(zip(*rows, strict=True)) or [()] * len(USERS)
@@ -40,7 +47,8 @@ def replace_hour(
 ) -> None:
     """Replace the publication's hour of a table by `rows`, in one transaction whose first statement is the fence.
 
-    Readers see the old hour or the new one, never a part. The rows are keyed by `date`, the hour's first instant.
+    Readers see the old hour or the new one, never a part. The rows are keyed by `date`, the hour's first instant. The
+    last of the hour's six publications issues its certificate.
 
     Raises:
         Superseded: a newer generation of the hour is published; nothing was changed.
@@ -51,7 +59,7 @@ def replace_hour(
         target, sql.SQL(", ").join(map(sql.Identifier, ["date", *names]))
     )
     with connection.transaction():
-        record_publication(connection, publication)
+        move_head(connection, publication)
         commit_point("publish.table.fenced")
         connection.execute(sql.SQL("DELETE FROM {} WHERE date = %s").format(target), [publication.hour])
         commit_point("publish.table.deleted")
@@ -59,8 +67,13 @@ def replace_hour(
             writer.set_types(
                 ["timestamptz", *("int8" if field.type == pa.int64() else "text" for field in table.columns)]
             )
-            # Sorted by key: neighbours in the index are written together.
-            for row in zip(*(rows.sort_by(table.key)[name].to_pylist() for name in names), strict=True):
+            digest = RowsDigest()
+            # Sorted by key: neighbours in the index are written together, and the digest needs an order.
+            ordered = rows.sort_by(table.key)
+            for row in zip(*(ordered[name].to_pylist() for name in names), strict=True):
                 writer.write_row((publication.hour, *row))
+                digest.add(row)
         commit_point("publish.table.copied")
+        insert_publication(connection, replace(publication, content={"sha256": digest.sha256}))
+        certify(connection, publication.hour, publication.generation)
     commit_point("publish.table.committed")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from antenna_assets.streaming.job import Stream
+    from antenna_assets_tests.certified import World
 
 
 @pytest.fixture(autouse=True)
@@ -144,3 +145,20 @@ def new_stream(settings: Settings, spark: "SparkSession") -> Callable[[], "Strea
         )
 
     return stream
+
+
+@pytest.fixture(scope="session")
+def certified_world(
+    postgres_server: str, migrated_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> "World":
+    """Three published hours with their certificates. Tests change only copies of it."""
+    from antenna_assets_tests.certified import World, land_and_publish
+
+    with connect(postgres_server) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE certified TEMPLATE {}").format(sql.Identifier(migrated_template))
+        )
+    folder = tmp_path_factory.mktemp("certified")
+    world = World(_database(postgres_server, "certified"), folder / "lake")
+    land_and_publish(world, folder / "dagster")
+    return world

@@ -14,7 +14,7 @@ from antenna_assets.settings import Settings
 
 COMMANDS = (
     *("up", "down", "env", "simulate", "stream", "status", "check"),
-    *("quarantine", "doctor", "sweep", "demo"),
+    *("quarantine", "certificate", "verify", "doctor", "sweep", "demo"),
 )
 SIMULATE = ("simulate", "--events", "10", "--start", "2026-11-20T10:00:00Z", "--hours", "1")
 

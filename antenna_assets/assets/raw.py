@@ -6,6 +6,8 @@ import dagster as dg
 
 from antenna_assets.assets.report import Numbers, materialize_hours
 from antenna_assets.assets.sources import landing
+from antenna_assets.certificate import certify
+from antenna_assets.contents import files_content
 from antenna_assets.crash import commit_point
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.ledger import (
@@ -49,12 +51,21 @@ def raw_parquet(
                 raise LedgerError(
                     f"expected {generation.rows} rows as the ledger says, found {rows} in the landed files"
                 )
-            tables.replace_hour("raw_parquet", hour, generation.generation, files)
+            version = tables.replace_hour("raw_parquet", hour, generation.generation, files)
             publication = Publication(
-                "raw_parquet", hour, generation.generation, rows, generation.bytes, None, context.run.run_id
+                "raw_parquet",
+                hour,
+                generation.generation,
+                rows,
+                generation.bytes,
+                None,
+                context.run.run_id,
+                version,
+                {"files": files_content(tables.location("raw_parquet"), files)},
             )
             with connection.transaction():
                 record_publication(connection, publication)
+                certify(connection, hour, generation.generation)
             return {
                 "rows": rows,
                 "bytes": generation.bytes,

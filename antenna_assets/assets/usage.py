@@ -9,6 +9,8 @@ import dagster as dg
 from antenna_assets.assets.raw import raw_parquet
 from antenna_assets.assets.report import Numbers, materialize_hours
 from antenna_assets.assets.sources import user_metadata
+from antenna_assets.certificate import certify
+from antenna_assets.contents import UNKNOWN_ROWS, UNKNOWN_ROWS_COLUMNS, files_content
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.ledger import LedgerError, Publication, read_generation, record_publication
 from antenna_assets.partitions import BACKFILL_POLICY, HOURS
@@ -58,7 +60,9 @@ def enriched_usage(
                 raise LedgerError(
                     f"expected {generation.rows} rows as in raw_parquet, found {rows} after the join"
                 )
-            tables.replace_hour(
+            usage = {"enriched_usage": Dataset([file.path for file in files], ENRICHED_USAGE)}
+            unknown_rows = run.read(UNKNOWN_ROWS, usage, UNKNOWN_ROWS_COLUMNS)["unknown_rows"][0].as_py()
+            version = tables.replace_hour(
                 "enriched_usage", hour, raw.generation, files, tags={USERS_VERSION: users.version}
             )
             publication = Publication(
@@ -69,9 +73,15 @@ def enriched_usage(
                 generation.bytes,
                 users.version,
                 context.run.run_id,
+                version,
+                {
+                    "files": files_content(tables.location("enriched_usage"), files),
+                    "unknown_rows": unknown_rows,
+                },
             )
             with connection.transaction():
                 record_publication(connection, publication)
+                certify(connection, hour, raw.generation)
             return {
                 "rows": rows,
                 "bytes": generation.bytes,

@@ -1,0 +1,70 @@
+"""The chain of certificates: each one's hash computed anew from its text, and each one's predecessor.
+
+What the certificates claim of their hours is not looked at here.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row
+
+from antenna_assets.certificate import Certificate, canonical, sha256_of
+from antenna_assets.hours import hour_key
+from antenna_assets.verify.difference import Difference, compared
+
+THE_CHAIN = "all hours"
+
+
+def chain_differences(connection: psycopg.Connection) -> tuple[list[Difference], set[int]]:
+    """What is wrong with the chain, and the numbers of the certificates whose text cannot be believed."""
+    differences: list[Difference] = []
+    unbelievable: set[int] = set()
+    number, previous = 0, ""
+    with connection.transaction(), connection.cursor(row_factory=class_row(Certificate)) as cursor:
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        head = connection.execute("SELECT number, sha256 FROM ledger.certificate_head").fetchone()
+        cursor.execute(
+            "SELECT number, hour, generation, users_version, issued_at, text, previous_sha256, sha256"
+            " FROM ledger.certificate ORDER BY number"
+        )
+        for certificate in cursor:
+            found = _differences(certificate, number + 1, previous)
+            if found:
+                unbelievable.add(certificate.number)
+            differences += found
+            number, previous = certificate.number, sha256_of(certificate.text)
+    differences += compared(
+        THE_CHAIN, "end of the chain of certificates", (number, previous), head or "no row"
+    )
+    return differences, unbelievable
+
+
+def _differences(certificate: Certificate, number: int, previous: str) -> list[Difference]:
+    hour = hour_key(certificate.hour)
+    what = f"certificate {certificate.number}"
+    differences = [
+        *compared(hour, f"{what}, its number", number, certificate.number),
+        *compared(hour, f"{what}, its SHA-256", sha256_of(certificate.text), certificate.sha256),
+        *compared(hour, f"{what}, SHA-256 of the one before it", previous, certificate.previous_sha256),
+    ]
+    try:
+        signed = json.loads(certificate.text)
+        content = signed["content"]
+        said: Mapping[str, Any] = {
+            "number": signed["number"],
+            "previous_sha256": signed["previous_sha256"],
+            "issued_at": signed["issued_at"],
+            "hour": content["hour"],
+            "generation": content["generation"],
+            "users_version": content["users_version"],
+        }
+        canonical_text = canonical(signed)
+    except (ValueError, KeyError, TypeError) as error:
+        return [*differences, Difference(hour, f"{what}, its text", "a certificate", f"unreadable: {error}")]
+    row = {name: getattr(certificate, name) for name in said}
+    row |= {"hour": hour, "issued_at": certificate.issued_at.isoformat()}
+    differences += compared(hour, f"{what}, its row", said, row)
+    differences += compared(hour, f"{what}, its text in canonical form", canonical_text, certificate.text)
+    return differences

@@ -1,0 +1,33 @@
+"""A difference between what is certified and what is there, and comparing two values name by name.
+
+Where the values come from is in the other modules of this folder.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+ABSENT = "nothing"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that is not as certified, in words for a reader."""
+
+    hour: str
+    what: str
+    expected: str
+    found: str
+
+
+def compared(hour: str, what: str, expected: Any, found: Any) -> Iterator[Difference]:
+    """The differences between two values; of two objects, those of each of their names."""
+    if isinstance(expected, Mapping) and isinstance(found, Mapping):
+        for name in sorted(expected.keys() | found.keys()):
+            yield from compared(hour, f"{what}, {name}", expected.get(name, ABSENT), found.get(name, ABSENT))
+    elif expected != found:
+        yield Difference(hour, what, _shown(expected), _shown(found))
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -1,0 +1,146 @@
+"""The landed and rejected files of an hour against the ledger and the certificate: each opened and counted.
+
+Whether the lake's tables hold the same rows is for `lake.py` of this folder.
+"""
+
+import posixpath
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import psycopg
+import pyarrow as pa
+
+from antenna_assets.certificate import Certificate
+from antenna_assets.hours import HOUR, hour_key
+from antenna_assets.landed import LedgerFile, files_of_batch, files_of_hour
+from antenna_assets.verify.difference import Difference, compared
+from antenna_assets.verify.parquet import Parquet
+
+
+class Landing:
+    """The landed files of a lake. What a batch rejected is read once, however many hours it brought rows of."""
+
+    def __init__(self, connection: psycopg.Connection, root: str, parquet: Parquet) -> None:
+        self._connection = connection
+        self._root = root
+        self._parquet = parquet
+        self._rejected: dict[int, Counter[str]] = {}
+
+    def paths(self, certificate: Certificate) -> list[str]:
+        """The certified hour's files."""
+        files = files_of_hour(self._connection, certificate.hour, certificate.content["up_to_batch"])
+        return [self._path(file) for file in files]
+
+    def differences(self, certificate: Certificate) -> list[Difference]:
+        """What is wrong with the files of a certified hour."""
+        files = files_of_hour(self._connection, certificate.hour, certificate.content["up_to_batch"])
+        found = [*self._files(hour_key(certificate.hour), files)]
+        if not found:
+            found += self._events(certificate, files)
+        return [*found, *self._rejections(certificate, sorted({file.batch for file in files}))]
+
+    def _path(self, file: LedgerFile) -> str:
+        return posixpath.join(self._root, file.path)
+
+    def _files(self, hour: str, files: Sequence[LedgerFile]) -> Iterator[Difference]:
+        unreadable = self._parquet.unreadable([self._path(file) for file in files])
+        for file in files:
+            if self._path(file) in unreadable:
+                yield Difference(
+                    hour, f"file {file.path}", f"{file.rows:,} rows", unreadable[self._path(file)]
+                )
+        readable = [file for file in files if self._path(file) not in unreadable]
+        measured = {
+            path: (rows, bytes_)
+            for path, rows, bytes_ in self._parquet.rows(
+                "SELECT filename, count(*), sum(bytes)::BIGINT"
+                " FROM read_parquet(?, filename = true, hive_partitioning = false) GROUP BY filename",
+                [self._path(file) for file in readable],
+            )
+        }
+        for file in readable:
+            rows, bytes_ = measured.get(self._path(file), (0, 0))
+            yield from compared(
+                hour,
+                f"file {file.path}",
+                {"rows": file.rows, "bytes": file.bytes, "size": file.size},
+                {"rows": rows, "bytes": bytes_, "size": Path(self._path(file)).stat().st_size},
+            )
+
+    def _events(self, certificate: Certificate, files: Sequence[LedgerFile]) -> Iterator[Difference]:
+        """Every event lies in the hour, came in its batch's offsets, and is there once."""
+        if not files:
+            return
+        key = hour_key(certificate.hour)
+        self._register_batches(files)
+        counts = self._parquet.rows(
+            # Partition and offset are a key within a topic; one that was made again counts from 0 again.
+            "SELECT count(*) - count(DISTINCT (file.topic_id, kafka_partition, kafka_offset)),"
+            " count(*) FILTER (WHERE timestamp < $2 OR timestamp >= $3),"
+            # A replay has no offsets of its own: its rows keep those that they were rejected with.
+            " count(*) FILTER (WHERE file.topic_id IS NOT NULL AND NOT EXISTS ("
+            "  SELECT 1 FROM batch_range AS range WHERE range.batch = file.batch"
+            "  AND range.partition = event.kafka_partition"
+            "  AND range.from_offset <= event.kafka_offset AND event.kafka_offset < range.until_offset))"
+            " FROM read_parquet($1, filename = true, hive_partitioning = false) AS event"
+            " JOIN file_of_batch AS file ON file.path = event.filename",
+            [self._path(file) for file in files],
+            certificate.hour,
+            certificate.hour + HOUR,
+        )
+        doubled, elsewhere, astray = counts[0]
+        yield from compared(key, "landed rows whose partition and offset another row has", 0, doubled)
+        yield from compared(key, "landed rows of another hour", 0, elsewhere)
+        yield from compared(key, "landed rows outside the offsets of their batch", 0, astray)
+
+    def _register_batches(self, files: Sequence[LedgerFile]) -> None:
+        """Give DuckDB the batch and topic of each file, and the offsets of each batch."""
+        ranges = self._connection.execute(
+            "SELECT batch, coalesce(topic_id, ''), partition, from_offset, until_offset"
+            " FROM ledger.batch LEFT JOIN ledger.batch_offset USING (batch)"
+            " WHERE kind = 'stream' AND batch = ANY(%s)",
+            [[file.batch for file in files]],
+        ).fetchall()
+        topics = {batch: topic_id for batch, topic_id, *_ in ranges}
+        of_file = [(self._path(file), file.batch, topics.get(file.batch)) for file in files]
+        of_batch = [(batch, *range_) for batch, _, *range_ in ranges]
+        text, number = pa.string(), pa.int64()
+        bounds = ("batch", "partition", "from_offset", "until_offset")
+        for name, rows, columns in (
+            ("file_of_batch", of_file, {"path": text, "batch": number, "topic_id": text}),
+            ("batch_range", of_batch, dict.fromkeys(bounds, number)),
+        ):
+            records = [dict(zip(columns, row, strict=True)) for row in rows]
+            self._parquet.connection.register(name, pa.Table.from_pylist(records, pa.schema(columns)))
+
+    def _rejections(self, certificate: Certificate, batches: Sequence[int]) -> Iterator[Difference]:
+        """The rejected messages of the batches, counted in their files."""
+        key = hour_key(certificate.hour)
+        total: Counter[str] = Counter()
+        for batch in batches:
+            if batch not in self._rejected:
+                files = files_of_batch(self._connection, batch, "rejected")
+                counts: Counter[str] = Counter()
+                for file in files:
+                    try:
+                        counts.update(
+                            dict(
+                                self._parquet.rows(
+                                    "SELECT reason, count(*) FROM read_parquet(?, hive_partitioning = false)"
+                                    " GROUP BY reason",
+                                    [self._path(file)],
+                                )
+                            )
+                        )
+                    except self._parquet.errors as error:
+                        reason = str(error).strip().splitlines()[0]
+                        yield Difference(key, f"file {file.path}", f"{file.rows:,} rows", reason)
+                    else:
+                        size = Path(self._path(file)).stat().st_size
+                        yield from compared(key, f"file {file.path}, size", file.size, size)
+                self._rejected[batch] = counts
+            total.update(self._rejected[batch])
+        yield from compared(
+            key, "rejected messages in the files", certificate.content["rejected"], dict(total)
+        )

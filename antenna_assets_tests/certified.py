@@ -1,0 +1,169 @@
+"""A small certified lakehouse for the tests of certificates: files landed by hand, published by the real job.
+
+Copies of it are made from a template database and a folder, so that each test may ruin its own.
+"""
+
+import random
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import dagster as dg
+import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from psycopg import sql
+
+from antenna_assets.database import connect
+from antenna_assets.definitions import build_definitions
+from antenna_assets.hours import HOUR, hour_key, hour_of
+from antenna_assets.schema import LANDED, REJECTED
+from antenna_assets.streaming.commit import Landed, LandedFile, claim_topic, commit_batch
+from antenna_assets.streaming.plan import OffsetRange
+
+FIRST = hour_of(datetime.now(UTC)) - 6 * HOUR
+HOURS = [FIRST, FIRST + HOUR, FIRST + 2 * HOUR]
+"""Two hours with events and a quiet one."""
+
+KNOWN = [f"00000000-0000-0000-0000-{number:012}" for number in range(1, 8)]
+USERS = [*KNOWN, "a stranger", "no\u00ebl '\\ \u0001"]
+
+
+@dataclass(frozen=True)
+class World:
+    """A database and a lake that belong together."""
+
+    url: str
+    lake: Path
+
+    @contextmanager
+    def copy(self, folder: Path) -> Iterator["World"]:
+        """Another such world, for as long as the block lasts."""
+        parts = urlsplit(self.url)
+        name = f"copy_{uuid4().hex[:12]}"
+        names = {"copy": sql.Identifier(name), "source": sql.Identifier(parts.path.removeprefix("/"))}
+        server = urlunsplit(parts._replace(path="/postgres"))
+        with connect(server) as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {copy} TEMPLATE {source}").format(**names))
+        try:
+            shutil.copytree(self.lake, folder / "lake")
+            yield World(urlunsplit(parts._replace(path=f"/{name}")), folder / "lake")
+        finally:
+            with connect(server) as connection:
+                connection.execute(sql.SQL("DROP DATABASE {copy} WITH (FORCE)").format(**names))
+
+
+class Land:
+    """Lands batches in one partition, whose offsets it counts."""
+
+    def __init__(self, connection: psycopg.Connection, lake: Path, seed: int) -> None:
+        self.connection = connection
+        self.lake = lake
+        self.random = random.Random(seed)
+        self.batch = 0
+        self.offset = 0
+        claim_topic(connection, "devices", "id")
+
+    def __call__(
+        self,
+        rows: Mapping[datetime, int],
+        *,
+        rejected: Sequence[str] = (),
+        newest: datetime | None = None,
+    ) -> None:
+        """Commit a batch of so many random events in each hour and of messages rejected for these reasons."""
+        self.batch += 1
+        begin = self.offset
+        folder = f"landing/{self.batch}-hand"
+        files = [self._landed(f"{folder}/hour={hour:%Y%m%d%H}", hour, count) for hour, count in rows.items()]
+        if rejected:
+            files.append(self._rejected(f"{folder}/rejected", rejected))
+        event_time = newest or max(rows)
+        landed = Landed(
+            files=files,
+            rejections={reason: rejected.count(reason) for reason in set(rejected)},
+            event_times={0: event_time},
+            first_event_time=min(rows, default=event_time),
+        )
+        commit_batch(
+            self.connection,
+            topic="devices",
+            topic_id="id",
+            number=self.batch,
+            clock=datetime.now(UTC),
+            ranges=[OffsetRange(0, begin, self.offset)],
+            landed=landed,
+            lagging=[],
+            lateness=timedelta(minutes=1),
+        )
+
+    def _next_offset(self) -> int:
+        self.offset += 1
+        return self.offset - 1
+
+    def _landed(self, folder: str, hour: datetime, count: int) -> LandedFile:
+        rows = [
+            {
+                "timestamp": hour + timedelta(seconds=self.random.randrange(3600)),
+                "app": self.random.choice(["SKYPE", "FACEBOOK", "caf\u00e9"]),
+                "id": self.random.choice(USERS),
+                "antenna_id": self.random.choice(["north", "south"]),
+                "bytes": self.random.randrange(1, 20_000),
+                "kafka_partition": 0,
+                "kafka_offset": self._next_offset(),
+            }
+            for _ in range(count)
+        ]
+        return self._write(folder, pa.Table.from_pylist(rows, LANDED), hour, sum(r["bytes"] for r in rows))
+
+    def _rejected(self, folder: str, reasons: Sequence[str]) -> LandedFile:
+        rows = [
+            {
+                "value": b"{",
+                "reason": reason,
+                "detail": None,
+                "kafka_partition": 0,
+                "kafka_offset": self._next_offset(),
+                "kafka_timestamp": FIRST,
+            }
+            for reason in reasons
+        ]
+        return self._write(folder, pa.Table.from_pylist(rows, REJECTED), None, len(rows))
+
+    def _write(self, folder: str, table: pa.Table, hour: datetime | None, bytes_: int) -> LandedFile:
+        path = self.lake / folder / "part-0.parquet"
+        path.parent.mkdir(parents=True)
+        pq.write_table(table, path)
+        return LandedFile(f"{folder}/part-0.parquet", hour, table.num_rows, bytes_, path.stat().st_size)
+
+
+def publish(world: World, hours: Sequence[datetime], dagster_home: Path) -> None:
+    """Run the real job over a range of hours, in this process."""
+    tags = {
+        "dagster/asset_partition_range_start": hour_key(hours[0]),
+        "dagster/asset_partition_range_end": hour_key(hours[-1]),
+    }
+    dagster_home.mkdir(exist_ok=True)
+    with pytest.MonkeyPatch.context() as environment, dg.instance_for_test(temp_dir=str(dagster_home)) as on:
+        environment.setenv("ANTENNA_POSTGRES_URL", world.url)
+        environment.setenv("ANTENNA_LAKE", str(world.lake))
+        job = build_definitions().resolve_job_def("hourly_usage")
+        config = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+        assert job.execute_in_process(instance=on, tags=tags, run_config=config).success
+
+
+def land_and_publish(world: World, dagster_home: Path) -> None:
+    """Two hours of events with rejected, late and unknown users' ones, and a quiet hour, all published."""
+    with connect(world.url) as connection:
+        land = Land(connection, world.lake, seed=4)
+        land({FIRST: 60}, rejected=["not_json", "not_json", "blank"])
+        land({FIRST: 40, FIRST + HOUR: 30})
+        land({FIRST + HOUR: 50}, rejected=["missing_field"], newest=FIRST + 3 * HOUR + timedelta(minutes=9))
+        land({FIRST: 5, FIRST + 3 * HOUR: 3}, newest=FIRST + 3 * HOUR + timedelta(minutes=10))
+    publish(world, HOURS, dagster_home)
