@@ -130,7 +130,13 @@ def complete(published: Mapping[str, Mapping[str, Any]]) -> bool:
 def content_of(
     connection: psycopg.Connection, hour: datetime, generation: int, published: Mapping[str, Mapping]
 ) -> Content:
-    """What is certified of an hour: see `docs/decisions/0005-what-a-certificate-says.md` for each name."""
+    """What is certified of an hour.
+
+    `hour`, `generation`, `up_to_batch` and `users_version` say which snapshot it is. `landed`, `batches`, `rejected`
+    and `offsets` are of its landing, as `landed_content` has them. `unknown_users` have no row in `user_metadata`:
+    users, their rows and bytes. `published` has for each asset the number of its publication, rows and bytes; for a
+    lake table its Delta version and files with the SHA-256 of each, for others the SHA-256 of the rows (`contents.py`).
+    """
     sealed = read_generation(connection, hour, generation)
     unknown = connection.execute(
         "SELECT count(*), coalesce(sum(sum_user_bytes), 0)::bigint FROM bytes_agg_user_1h"
