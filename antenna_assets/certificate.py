@@ -16,7 +16,7 @@ from psycopg.rows import class_row, dict_row
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import HOUR, hour_key
 from antenna_assets.landed import landed_content
-from antenna_assets.ledger import read_generation
+from antenna_assets.ledger import Publication, read_generation, record_publication
 from antenna_assets.schema import ASSETS
 
 # First key of the advisory locks on hours; the second is the hour's number since 1970.
@@ -57,6 +57,17 @@ def canonical(value: Mapping[str, Any]) -> str:
 def sha256_of(text: str) -> str:
     """The hash of a certificate's text, which holds the hash of the certificate before it."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def record_and_certify(connection: psycopg.Connection, publication: Publication) -> None:
+    """Record a publication whose content is committed already, in a transaction of its own; the last of six certifies.
+
+    Raises:
+        Superseded: a newer generation of the hour is published.
+    """
+    with connection.transaction():
+        record_publication(connection, publication)
+        certify(connection, publication.hour, publication.generation)
 
 
 def certify(connection: psycopg.Connection, hour: datetime, generation: int) -> Certificate | None:

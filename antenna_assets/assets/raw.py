@@ -6,7 +6,7 @@ import dagster as dg
 
 from antenna_assets.assets.report import Numbers, materialize_hours
 from antenna_assets.assets.sources import landing
-from antenna_assets.certificate import certify
+from antenna_assets.certificate import record_and_certify
 from antenna_assets.contents import files_content
 from antenna_assets.crash import commit_point
 from antenna_assets.engines.contract import Dataset
@@ -14,7 +14,6 @@ from antenna_assets.ledger import (
     LedgerError,
     Publication,
     landed_files,
-    record_publication,
     require_closed,
     seal,
 )
@@ -53,19 +52,17 @@ def raw_parquet(
                 )
             version = tables.replace_hour("raw_parquet", hour, generation.generation, files)
             publication = Publication(
-                "raw_parquet",
-                hour,
-                generation.generation,
-                rows,
-                generation.bytes,
-                None,
-                context.run.run_id,
-                version,
-                {"files": files_content(tables.location("raw_parquet"), files)},
+                asset="raw_parquet",
+                hour=hour,
+                generation=generation.generation,
+                rows=rows,
+                bytes=generation.bytes,
+                users_version=None,
+                run_id=context.run.run_id,
+                lake_version=version,
+                content={"files": files_content(tables.location("raw_parquet"), files)},
             )
-            with connection.transaction():
-                record_publication(connection, publication)
-                certify(connection, hour, generation.generation)
+            record_and_certify(connection, publication)
             return {
                 "rows": rows,
                 "bytes": generation.bytes,

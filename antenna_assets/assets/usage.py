@@ -9,10 +9,10 @@ import dagster as dg
 from antenna_assets.assets.raw import raw_parquet
 from antenna_assets.assets.report import Numbers, materialize_hours
 from antenna_assets.assets.sources import user_metadata
-from antenna_assets.certificate import certify
+from antenna_assets.certificate import record_and_certify
 from antenna_assets.contents import UNKNOWN_ROWS, UNKNOWN_ROWS_COLUMNS, files_content
 from antenna_assets.engines.contract import Dataset
-from antenna_assets.ledger import LedgerError, Publication, read_generation, record_publication
+from antenna_assets.ledger import LedgerError, Publication, read_generation
 from antenna_assets.partitions import BACKFILL_POLICY, HOURS
 from antenna_assets.resources import EngineResource, LakeResource, PostgresResource
 from antenna_assets.schema import ENRICHED_USAGE, RAW_PARQUET, USERS
@@ -66,22 +66,20 @@ def enriched_usage(
                 "enriched_usage", hour, raw.generation, files, tags={USERS_VERSION: users.version}
             )
             publication = Publication(
-                "enriched_usage",
-                hour,
-                raw.generation,
-                rows,
-                generation.bytes,
-                users.version,
-                context.run.run_id,
-                version,
-                {
+                asset="enriched_usage",
+                hour=hour,
+                generation=raw.generation,
+                rows=rows,
+                bytes=generation.bytes,
+                users_version=users.version,
+                run_id=context.run.run_id,
+                lake_version=version,
+                content={
                     "files": files_content(tables.location("enriched_usage"), files),
                     "unknown_rows": unknown_rows,
                 },
             )
-            with connection.transaction():
-                record_publication(connection, publication)
-                certify(connection, hour, raw.generation)
+            record_and_certify(connection, publication)
             return {
                 "rows": rows,
                 "bytes": generation.bytes,
