@@ -1,7 +1,8 @@
 """Commit points: the named places at which a fault is injected, so that each case of a crash can be repeated.
 
-`ANTENNA_CRASH_AT=<point>` makes the process SIGKILL itself at the point, `<point>:N` at its N-th passage. A point
-exists by being named in the code; what must hold after a crash is for the tests.
+`ANTENNA_CRASH_AT=<point>` makes the process SIGKILL itself at the point, `<point>:N` at its N-th passage. With `:java`
+it kills its Java instead and goes on, with `:both` Java and itself, and with `:pause` it stops until somebody wakes it
+(SIGCONT). A point exists by being named in the code; what must hold after a crash is for the tests.
 """
 
 import ast
@@ -11,9 +12,10 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from antenna_assets.settings import SettingsError, crash_at
 
@@ -21,21 +23,44 @@ if TYPE_CHECKING:
     from pyspark import SparkContext
 
 _FUNCTIONS = ("commit_point", "task_point")
+Fault = Literal["python", "java", "both", "pause"]
+_FAULTS: tuple[Fault, ...] = ("java", "both", "pause")
+
+
+@dataclass(frozen=True)
+class Crash:
+    """What the environment asks for: a fault at a point's passage, counted from 1."""
+
+    point: str
+    passage: int = 1
+    fault: Fault = "python"
 
 
 def commit_point(name: str) -> None:
     """Die here, as by the power switch, if the environment names this point."""
-    if _reached(name):
+    crash = _reached(name)
+    if crash is None:
+        return
+    if crash.fault == "pause":
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return
+    if crash.fault != "python":
+        _kill_java()
+    if crash.fault != "java":
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 @contextmanager
 def task_point(name: str, spark: "SparkContext") -> Iterator[None]:
-    """Kill Spark's Java process as soon as a task runs within the block, if the environment names this point."""
-    if not _reached(name):
+    """Kill Spark's Java process as soon as a task runs within the block, if the environment names this point.
+
+    Python goes on, unless the fault is `both`.
+    """
+    crash = _reached(name)
+    if crash is None:
         yield
         return
-    tracker, java = spark.statusTracker(), spark._gateway.proc.pid
+    tracker = spark.statusTracker()
     ended = threading.Event()
 
     def kill_in_a_task() -> None:
@@ -43,7 +68,9 @@ def task_point(name: str, spark: "SparkContext") -> Iterator[None]:
             for stage in tracker.getActiveStageIds():
                 found = tracker.getStageInfo(stage)
                 if found is not None and found.numActiveTasks:
-                    os.kill(java, signal.SIGKILL)
+                    _kill_java()
+                    if crash.fault == "both":
+                        os.kill(os.getpid(), signal.SIGKILL)
                     return
             ended.wait(0.002)
 
@@ -80,33 +107,49 @@ def points() -> dict[str, Path]:
     return found
 
 
-def parse(text: str) -> tuple[str, int]:
-    """The point's name, and at which passage the process dies.
+def parse(text: str) -> Crash:
+    """What `ANTENNA_CRASH_AT` asks for.
 
     Raises:
-        SettingsError: there is no such point, or the passage is no number from 1 on.
+        SettingsError: there is no such point, the passage is no number from 1 on, or there is no such fault.
     """
-    name, _, passage = text.partition(":")
+    name, *rest = text.split(":")
     known = points()
     if name not in known:
         raise SettingsError(
             f"ANTENNA_CRASH_AT: {name} is no commit point; known are {', '.join(sorted(known))}"
         )
-    if passage and not (passage.isdecimal() and int(passage)):
-        raise SettingsError(f"ANTENNA_CRASH_AT: expected a passage such as {name}:2, found {text}")
-    return name, int(passage or 1)
+    fault: Fault = "python"
+    for known_fault in _FAULTS:
+        if rest and rest[-1] == known_fault:
+            rest.pop()
+            fault = known_fault
+    passage = rest.pop() if rest else "1"
+    if rest or not (passage.isdecimal() and int(passage)):
+        raise SettingsError(
+            f"ANTENNA_CRASH_AT: expected a passage such as {name}:2, and perhaps one of {', '.join(_FAULTS)} such as "
+            f"{name}:2:java, found {text}"
+        )
+    return Crash(name, int(passage), fault)
 
 
-def _reached(name: str) -> bool:
+def _reached(name: str) -> Crash | None:
     armed = _armed()
-    return armed is not None and armed[0] == name and next(armed[1]) == armed[2]
+    if armed is None or armed[0].point != name or next(armed[1]) != armed[0].passage:
+        return None
+    return armed[0]
 
 
 @cache
-def _armed() -> "tuple[str, itertools.count[int], int] | None":
-    """The point, its passages from 1 on, and the deadly one. Read once: unset costs 0.1 microseconds a passage."""
+def _armed() -> "tuple[Crash, itertools.count[int]] | None":
+    """The crash and the point's passages from 1 on. Read once: unset costs 0.1 microseconds a passage."""
     text = crash_at()
-    if text is None:
-        return None
-    name, passage = parse(text)
-    return name, itertools.count(1), passage
+    return None if text is None else (parse(text), itertools.count(1))
+
+
+def _kill_java() -> None:
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        if child.name() == "java":
+            child.kill()

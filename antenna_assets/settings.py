@@ -75,7 +75,9 @@ class Settings(BaseSettings):
     window: Duration = Field(timedelta(minutes=5), description="length of a live window; divides an hour")
     trigger: Duration = Field(timedelta(0), description="time between micro-batches; 0: as soon as possible")
     crash_at: str | None = Field(
-        None, description="commit point at which the process kills itself, or `point:N` for its N-th passage"
+        None,
+        description="commit point at which the process kills itself; `point:N` at its N-th passage, with `:java`, "
+        "`:both` or `:pause` for another fault",
     )
 
     @field_validator("home")

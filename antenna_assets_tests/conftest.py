@@ -28,6 +28,20 @@ if TYPE_CHECKING:
     from antenna_assets_tests.certified import World
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--prove",
+        action="store_true",
+        help="the long form of the tests of docs/proofs.md, as `make prove` runs it",
+    )
+
+
+@pytest.fixture(scope="session")
+def proving(request: pytest.FixtureRequest) -> bool:
+    """Whether this is the long form: tests named `test_row_N_...` do more then, and record figures as properties."""
+    return request.config.getoption("--prove")
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_person_who_runs_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):

@@ -25,7 +25,38 @@ def test_a_point_that_is_not_there_is_named_with_those_that_are(monkeypatch: pyt
         load_settings()
 
 
-@pytest.mark.parametrize("passage", ["0", "x", "-1"])
+@pytest.mark.parametrize(
+    ("text", "crash_"),
+    [
+        ("stream.commit.live", crash.Crash("stream.commit.live")),
+        ("stream.commit.live:2", crash.Crash("stream.commit.live", 2)),
+        ("stream.commit.live:java", crash.Crash("stream.commit.live", 1, "java")),
+        ("stream.commit.live:3:pause", crash.Crash("stream.commit.live", 3, "pause")),
+    ],
+)
+def test_a_fault_is_a_point_a_passage_and_who_dies(text: str, crash_: crash.Crash) -> None:
+    assert crash.parse(text) == crash_
+
+
+def test_a_paused_process_goes_on_when_it_is_woken() -> None:
+    code = "from antenna_assets.crash import commit_point\ncommit_point('stream.commit.live')\nprint('woken')"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "ANTENNA_CRASH_AT": "stream.commit.live:pause"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate(timeout=20)[0] == "woken\n"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("passage", ["0", "x", "-1", "2:x", "java:2"])
 def test_a_passage_is_counted_from_1(monkeypatch: pytest.MonkeyPatch, passage: str) -> None:
     monkeypatch.setenv("ANTENNA_CRASH_AT", f"stream.commit.live:{passage}")
     with pytest.raises(SettingsError, match="expected a passage such as stream.commit.live:2"):
