@@ -9,6 +9,7 @@ from datetime import datetime
 import dagster as dg
 
 from antenna_assets.hours import KEY_FORMAT, parse_hour
+from antenna_assets.requests import HOURS_PER_RUN
 from antenna_assets.settings import load_settings
 
 HOURS = dg.HourlyPartitionsDefinition(start_date=load_settings().start, timezone="UTC", fmt=KEY_FORMAT)
@@ -16,7 +17,6 @@ HOURS = dg.HourlyPartitionsDefinition(start_date=load_settings().start, timezone
 # Known and pinned: said once here instead of six times in front of every run.
 warnings.filterwarnings("ignore", message="Parameter `backfill_policy`", category=dg.BetaWarning)
 
-HOURS_PER_RUN = 24
 BACKFILL_POLICY = dg.BackfillPolicy.multi_run(max_partitions_per_run=HOURS_PER_RUN)
 
 

@@ -1,28 +1,35 @@
 """`closed_hours`, the one trigger: it asks for runs of the closed hours that are not wholly published.
 
 What is closed and published is in the ledger; what became of earlier requests, in Dagster's instance. The policy is
-in `plan_requests`, which is pure.
+in `requests.py`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable
+from datetime import UTC, datetime
 
 import dagster as dg
 
 from antenna_assets.crash import commit_point
-from antenna_assets.hours import contiguous, hour_key, hours_between, parse_hour
+from antenna_assets.hours import hour_key, hours_between, parse_hour
 from antenna_assets.jobs import hourly_usage
-from antenna_assets.ledger import HourToPublish, hours_to_publish
-from antenna_assets.partitions import HOURS_PER_RUN
+from antenna_assets.ledger import hours_to_publish
+from antenna_assets.requests import (
+    HOURS_PER_RUN,
+    LONGEST_WAIT,
+    Attempt,
+    FailingHour,
+    Request,
+    failing_hours,
+    hours_and_batch,
+    plan_requests,
+)
 from antenna_assets.resources import PostgresResource
+from antenna_assets.retries import record_failing_hours
 
 PARTITION_TAG = "dagster/partition"
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 REQUEST_TAG = "antenna/request"
-FIRST_WAIT = timedelta(seconds=30)
-LONGEST_WAIT = timedelta(hours=1)
 # Looked at in a tick, so that hours that run or wait do not hide those behind them.
 HOURS_LOOKED_AT = 8 * HOURS_PER_RUN
 
@@ -33,56 +40,7 @@ _IN_PROGRESS = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-
-
-@dataclass(frozen=True)
-class Request:
-    """Hours to run together. `name` is the same for every attempt at the same hours of the same batches."""
-
-    hours: Sequence[datetime]
-    name: str
-    attempt: int
-
-    @property
-    def run_key(self) -> str:
-        """Dagster spends a run key even if its run fails: each attempt has its own."""
-        return f"{self.name}#{self.attempt}"
-
-
-def request_name(hours: Sequence[HourToPublish]) -> str:
-    """What names the work: the hours, and the newest batch and generation in them."""
-    newest = max((hour.up_to_batch, hour.generation) for hour in hours)
-    return f"{hour_key(hours[0].hour)}..{hour_key(hours[-1].hour)}@{newest[0]}"
-
-
-def plan_requests(
-    todo: Sequence[HourToPublish],
-    *,
-    running: frozenset[datetime],
-    ended: Mapping[str, Sequence[datetime]],
-    now: datetime,
-) -> tuple[list[Request], list[str]]:
-    """What to ask for now, oldest first, and the names of the requests that wait for their next attempt.
-
-    Args:
-        todo: hours with something to publish, ascending.
-        running: hours that a run in progress covers; they are left to it.
-        ended: when the earlier attempts at a request ended, by its name, ascending. A request that is still in `todo`
-            was not satisfied by them: its next attempt waits twice as long each time.
-    """
-    free = {hour.hour: hour for hour in todo if hour.hour not in running}
-    requests: list[Request] = []
-    waiting: list[str] = []
-    left = HOURS_PER_RUN
-    for hours in contiguous(free, HOURS_PER_RUN):
-        name = request_name([free[hour] for hour in hours])
-        attempts = ended.get(name, ())
-        if attempts and now < attempts[-1] + min(FIRST_WAIT * 2 ** (len(attempts) - 1), LONGEST_WAIT):
-            waiting.append(name)
-        elif len(hours) <= left:
-            requests.append(Request(hours, name, len(attempts)))
-            left -= len(hours)
-    return requests, waiting
+_ENDED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.SUCCESS]
 
 
 @dg.sensor(job=hourly_usage, minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
@@ -91,19 +49,20 @@ def closed_hours(
 ) -> dg.SensorResult | dg.SkipReason:
     """Ask for runs of the closed hours that are dirty or not wholly published, at most 24 hours a tick."""
     commit_point("sensor.before_query")
+    # Before the ended ones: a run that ends in between is then in both, and not in neither.
+    running = _running_hours(context.instance)
     with postgres.connection() as connection:
         todo = hours_to_publish(connection, limit=HOURS_LOOKED_AT)
+        failing = failing_hours(todo, _attempts(context.instance)) if todo else {}
+        record_failing_hours(connection, list(failing.values()))
     if not todo:
         return dg.SkipReason("every closed hour is published")
-    requests, waiting = plan_requests(
-        todo,
-        running=_running_hours(context.instance),
-        ended=_ended_attempts(context.instance),
-        now=datetime.now(UTC),
-    )
+    requests = plan_requests(todo, running=running, failing=failing, now=datetime.now(UTC))
+    if failing:
+        context.log.warning(_told(failing.values()))
     if not requests:
-        waits = f"; {len(waiting)} wait for another attempt: {', '.join(waiting)}" if waiting else ""
-        return dg.SkipReason(f"{len(todo)} hours are not published, none to be asked for now{waits}")
+        told = f"; {_told(failing.values())}" if failing else ""
+        return dg.SkipReason(f"{len(todo)} hours are not published, none to be asked for now{told}")
     commit_point("sensor.before_requests")
     return dg.SensorResult(run_requests=[_run_request(request) for request in requests])
 
@@ -130,19 +89,27 @@ def _running_hours(instance: dg.DagsterInstance) -> frozenset[datetime]:
     return frozenset(hours)
 
 
-def _ended_attempts(instance: dg.DagsterInstance) -> dict[str, list[datetime]]:
-    """When the attempts of the last day at each request ended."""
+def _attempts(instance: dg.DagsterInstance) -> list[Attempt]:
+    """The ended attempts of the last day. Older ones would not change the wait, which is the longest by then."""
     since = datetime.now(UTC) - 24 * LONGEST_WAIT
     records = instance.get_run_records(
-        dg.RunsFilter(
-            job_name=hourly_usage.name,
-            statuses=[dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.SUCCESS],
-            created_after=since,
-        )
+        dg.RunsFilter(job_name=hourly_usage.name, statuses=_ENDED, created_after=since)
     )
-    ended: dict[str, list[datetime]] = {}
+    found: list[Attempt] = []
     for record in records:
-        name = record.dagster_run.tags.get(REQUEST_TAG)
-        if name is not None:
-            ended.setdefault(name, []).append(datetime.fromtimestamp(record.end_time or 0, UTC))
-    return {name: sorted(times) for name, times in ended.items()}
+        run = record.dagster_run
+        if REQUEST_TAG in run.tags:
+            ended = datetime.fromtimestamp(record.end_time or 0, UTC)
+            found.append(Attempt(*hours_and_batch(run.tags[REQUEST_TAG]), run.run_id, ended))
+    return found
+
+
+def _told(failing: Iterable[FailingHour]) -> str:
+    """One sentence on the hours that failed, the next ones to be tried first."""
+    ordered = sorted(failing, key=lambda one: one.next_attempt)
+    shown = [
+        f"{hour_key(one.hour)} ({one.attempts} attempts, next at {one.next_attempt:%H:%M:%S} UTC)"
+        for one in ordered[:5]
+    ]
+    more = f" and {len(ordered) - 5} more" if len(ordered) > 5 else ""
+    return f"failing hours: {', '.join(shown)}{more}"

@@ -12,6 +12,8 @@ from rich.table import Column, Table
 
 from antenna_assets.hours import hour_key
 from antenna_assets.ledger import committed_offsets
+from antenna_assets.requests import FailingHour
+from antenna_assets.retries import read_failing_hours
 from antenna_assets.schema import ASSETS
 from antenna_assets.streaming.broker import Broker
 
@@ -27,6 +29,9 @@ def tables(connection: psycopg.Connection, broker: Broker) -> Iterator[Renderabl
     yield _lag(connection, broker)
     yield _stream(connection)
     yield _hours(connection)
+    failing = read_failing_hours(connection)
+    if failing:
+        yield _failing(failing)
     yield _quarantine(connection)
 
 
@@ -86,6 +91,23 @@ def _hours(connection: psycopg.Connection) -> Table:
         )
     if opened + closed > HOURS_SHOWN:
         table.caption = f"the newest {HOURS_SHOWN} hours"
+    return table
+
+
+def _failing(hours: list[FailingHour]) -> Table:
+    table = Table(
+        "hour",
+        Column("attempts", justify="right"),
+        "last run",
+        "ended",
+        "next attempt",
+        title="Failing hours",
+    )
+    for one in hours:
+        table.add_row(
+            hour_key(one.hour), str(one.attempts), one.run_id[:8], _time(one.ended), _time(one.next_attempt)
+        )
+    table.caption = "as of the sensor's last tick; Dagster's page of the run says why"
     return table
 
 

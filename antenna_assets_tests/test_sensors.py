@@ -1,87 +1,81 @@
-"""What the sensor asks for: consecutive situations, literal requests."""
+"""The sensor on a real instance: a run that fails is seen, waits, and is shown to whoever asks for the status."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
 
-from hypothesis import given
-from hypothesis import strategies as st
+import dagster as dg
+import psycopg
+import pytest
 
-from antenna_assets.ledger import HourToPublish
-from antenna_assets.sensors import Request, plan_requests
+from antenna_assets.hours import HOUR, hour_key
+from antenna_assets.local_runs import execute, tick
+from antenna_assets.requests import FailingHour
+from antenna_assets.retries import read_failing_hours, record_failing_hours
+from antenna_assets.settings import Settings
+from antenna_assets.status import tables
+from antenna_assets.streaming.broker import Broker
+from antenna_assets_tests.end_to_end.runs import instance
+from antenna_assets_tests.faults.plain_stream import read_everything
+from antenna_assets_tests.faults.runs import send
 
-TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-NOW = TEN + timedelta(days=1)
-
-
-def todo(*numbers: int, batch: int = 7) -> list[HourToPublish]:
-    return [HourToPublish(TEN + number * HOUR, batch, 0) for number in numbers]
-
-
-def plan(
-    hours: list[HourToPublish],
-    *,
-    running: frozenset[datetime] = frozenset(),
-    ended: dict[str, list[datetime]] | None = None,
-    now: datetime = NOW,
-) -> tuple[list[Request], list[str]]:
-    return plan_requests(hours, running=running, ended=ended or {}, now=now)
+pytestmark = pytest.mark.services
 
 
-def test_contiguous_hours_become_one_request() -> None:
-    requests, waiting = plan(todo(0, 1, 3))
-    assert [request.run_key for request in requests] == [
-        "2026-11-22-10:00..2026-11-22-11:00@7#0",
-        "2026-11-22-13:00..2026-11-22-13:00@7#0",
-    ]
-    assert waiting == []
+def hours_asked_for(dagster: dg.DagsterInstance) -> list[str | None]:
+    return [request.partition_key for request in tick(dagster)]
 
 
-def test_a_tick_asks_for_24_hours_at_most_oldest_first() -> None:
-    requests, _ = plan(todo(*range(30)))
-    assert [request.hours for request in requests] == [[TEN + number * HOUR for number in range(24)]]
-
-
-def test_hours_of_a_run_in_progress_are_left_to_it() -> None:
-    requests, _ = plan(todo(0, 1, 2), running=frozenset({TEN + HOUR}))
-    assert [request.hours for request in requests] == [[TEN], [TEN + 2 * HOUR]]
-
-
-def test_late_rows_ask_for_the_hour_under_a_new_key() -> None:
-    (first,), _ = plan(todo(0, batch=7))
-    (second,), _ = plan(todo(0, batch=8))
-    assert first.run_key != second.run_key
-
-
-def test_a_failed_run_is_asked_for_again_after_a_wait_that_doubles() -> None:
-    (first,), _ = plan(todo(0))
-    for attempts, wait in ((1, 30), (2, 60), (3, 120), (20, 3600)):
-        ended = {first.name: [NOW] * attempts}
-        assert plan(todo(0), ended=ended, now=NOW + timedelta(seconds=wait - 1)) == ([], [first.name])
-        (again,), waiting = plan(todo(0), ended=ended, now=NOW + timedelta(seconds=wait))
-        assert (again.run_key, waiting) == (f"{first.name}#{attempts}", [])
-
-
-def test_hours_that_wait_do_not_hide_those_behind_them() -> None:
-    (first,), _ = plan(todo(0))
-    requests, waiting = plan(todo(0, 2), ended={first.name: [NOW]})
-    assert ([request.hours for request in requests], waiting) == ([[TEN + 2 * HOUR]], [first.name])
-
-
-@given(
-    numbers=st.sets(st.integers(0, 80), max_size=60).map(sorted),
-    running=st.sets(st.integers(0, 80), max_size=30),
-)
-def test_every_request_is_contiguous_and_no_hour_is_asked_for_twice(
-    numbers: list[int], running: set[int]
+def test_a_failed_hour_waits_is_shown_in_the_status_and_forgotten_once_it_is_published(
+    settings: Settings, connection: psycopg.Connection, tmp_path: Path
 ) -> None:
-    requests, _ = plan(todo(*numbers), running=frozenset(TEN + number * HOUR for number in running))
-    asked = [hour for request in requests for hour in request.hours]
-    assert len(asked) == len(set(asked)) <= 24
-    assert set(asked) <= {TEN + number * HOUR for number in set(numbers) - running}
-    assert all(
-        later - earlier == HOUR
-        for request in requests
-        for earlier, later in zip(request.hours, request.hours[1:], strict=False)
-    )
-    # Something to do and nothing asked for would be a standstill.
-    assert bool(asked) == bool(set(numbers) - running)
+    hour = send(settings, tmp_path / "answers.json", events=300, hours=1)
+    read_everything(settings)
+    # Late and future events have hours of their own: only this one is looked at.
+    connection.execute("DELETE FROM ledger.hour WHERE hour <> %s AND rows = 0", [hour])
+    connection.execute("UPDATE ledger.hour SET closed_at = NULL, closed_by = NULL WHERE hour <> %s", [hour])
+    connection.execute("ALTER TABLE bytes_agg_app_1h RENAME TO away")
+    with instance(tmp_path / "dagster") as dagster:
+        (request,) = tick(dagster)
+        assert not execute(dagster, request).success
+        assert tick(dagster) == []
+        (failing,) = read_failing_hours(connection)
+        assert (failing.hour, failing.attempts) == (hour, 1)
+        assert "Failing hours" in [str(table.title) for table in shown(settings, connection)]
+        connection.execute("ALTER TABLE away RENAME TO bytes_agg_app_1h")
+        # Half a minute later, that is.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("antenna_assets.sensors.datetime", HalfAMinuteLater)
+            (again,) = tick(dagster)
+        assert (again.partition_key, again.run_key != request.run_key) == (hour_key(hour), True)
+        assert execute(dagster, again).success
+        assert tick(dagster) == []
+    assert read_failing_hours(connection) == []
+    assert "Failing hours" not in [str(table.title) for table in shown(settings, connection)]
+
+
+class HalfAMinuteLater(datetime):
+    """A clock that goes ahead."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+        return datetime.now(tz) + HOUR / 120
+
+
+def shown(settings: Settings, connection: psycopg.Connection) -> list:
+    return list(tables(connection, Broker(settings.kafka_bootstrap or "", settings.topic)))
+
+
+def test_the_same_failing_hours_are_not_written_again(connection: psycopg.Connection) -> None:
+    hour = datetime(2026, 11, 22, 10, tzinfo=UTC)
+    connection.execute("INSERT INTO ledger.hour (hour) VALUES (%s)", [hour])
+    one = FailingHour(hour, 1, "run", hour, hour + HOUR)
+
+    def written() -> tuple | None:
+        return connection.execute("SELECT xmin FROM ledger.failing_hour").fetchone()
+
+    record_failing_hours(connection, [one])
+    first = written()
+    record_failing_hours(connection, [one])
+    assert written() == first
+    record_failing_hours(connection, [])
+    assert written() is None
