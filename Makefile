@@ -13,7 +13,7 @@ BIN := .venv/bin
 	$(BIN)/python -m antenna_assets.stack.jars
 	@touch $@
 
-.PHONY: help setup demo test unit lint format up down lock
+.PHONY: help setup demo test unit prove lint format up down lock
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -27,6 +27,9 @@ test: .venv/ready ## all tests but the browser's
 
 unit: .venv/ready ## the tests that need no service
 	$(BIN)/python -m pytest -m 'not services'
+
+prove: .venv/ready ## the long form of the proofs, into docs/proofs.md; ROWS=1,14 for some of them
+	$(BIN)/python -m antenna_assets_tests.prove $(if $(ROWS),--rows $(ROWS))
 
 lint: .venv/ready ## format, lint and type checks
 	$(BIN)/ruff format --check .

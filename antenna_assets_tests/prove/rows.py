@@ -1,0 +1,45 @@
+"""What has to be shown: the rows, and the parts of at most half an hour in which they run.
+
+A row is shown by the tests whose names begin with `test_row_<number>_`.
+"""
+
+ROWS = {
+    1: "The stream is killed at each of its commit points: Python, Java, or both. Every message is filed once.",
+    2: "The stream is killed at random moments while messages flow. Every message is filed once, and the first commit "
+    "after a restart comes within 30 s (p95).",
+    3: "Late, reordered, malformed and unknown-user events against an oracle in plain Python: no row differs.",
+    4: "The checkpoint is deleted, the answer to COMMIT is lost, a stalled stream outlives its session: every message is "
+    "filed once, and nobody has to do anything.",
+    5: "A second stream ends within 10 s with a clear message and an exit code that is not 0.",
+    6: "Kafka lost messages or the topic was made again: the stream stops and names the offsets, and `antenna accept-loss` "
+    "is the recorded way on. Partitions that were added are picked up.",
+    7: "The broker is killed under load: every acknowledged event is there once, and the sender fails if one is not acknowledged.",
+    8: "PostgreSQL is killed and stays away: the stream waits, goes on by itself, and its memory stays flat.",
+    9: "The disk is full, in the lake or in PostgreSQL: no torn hour can be read, and work goes on once there is space.",
+    10: "Orphaned, truncated and doubled files in the lake's folders are never read; the sweeper removes all of them and nothing else.",
+    11: "Fuzzed payloads are landed or quarantined, each with its reason; with 10 % poison the stream keeps 80 % of its throughput.",
+    12: "Events from 1970, 2038, 2999 and tomorrow drop no good row and close no hour early.",
+    13: "Late events for closed hours are counted exactly, and the hour is right again within two ticks of the sensor.",
+    14: "After 10,000 micro-batches a commit takes as long and as much memory as at first, and an hour is one file.",
+    15: "Dagster's daemon is killed around the sensor's ticks: every closed hour ends published with its newest batch.",
+    16: "Everything is killed at once in the middle of a run: two minutes after the restart no run hangs, and the result is exact.",
+    17: "Readers poll the hourly tables while hours are replaced and workers killed: none ever sees a part of an hour.",
+    18: "Backfills, sensor, stream and paused workers at the same hours: no deadlock, no error, no doubled hour.",
+    19: "A random walk through messages, late data, crashes, re-runs, backfills, replays and late commits keeps the eight invariants of the ledger.",
+    20: "Fuzzed partition keys: only canonical, closed hours write.",
+    21: "Each seeded corruption of published data is found by `antenna verify`, and nothing on clean data.",
+    22: "Hostile strings in every text field are stored as they are, and no statement is built from them.",
+}
+"""What must hold, by row. The numbers are those that the tests' names carry."""
+
+PARTS: dict[str, tuple[int, ...]] = {
+    "data": (3, 12, 13, 21, 22),
+    "outages": (4, 5, 6, 7, 8, 9, 10),
+    "publishing": (15, 16, 17, 18),
+    "machine": (19, 20),
+    "fuzzing": (11,),
+    "soak": (2,),
+    "kills": (1,),
+    "batches": (14,),
+}
+"""The rows that run together, in the order in which they run."""
