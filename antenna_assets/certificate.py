@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row, dict_row
 
+from antenna_assets.crash import commit_point
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import HOUR, hour_key
 from antenna_assets.landed import landed_content
@@ -110,6 +111,7 @@ def certify(connection: psycopg.Connection, hour: datetime, generation: int) -> 
         [*vars(issued).values()],
     )
     connection.execute("UPDATE ledger.certificate_head SET number = %s, sha256 = %s", [number, issued.sha256])
+    commit_point("publish.certified")
     return issued
 
 

@@ -35,6 +35,7 @@ PUBLICATION = (
     "publish.table.deleted:2",
     "publish.table.copied",
     "publish.table.committed:2",
+    "publish.certified",
 )
 SENSOR = ("sensor.before_query", "sensor.before_requests")
 POINTS = {point.partition(":")[0] for point in (*PUBLICATION, *SENSOR)}
