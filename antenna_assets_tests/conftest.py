@@ -167,7 +167,10 @@ def another_world(
         home = settings.home / name
         ensure_topic(kafka, name, 4)
         try:
-            with _new_database(postgres_server, migrated_template) as url, pytest.MonkeyPatch.context() as patch:
+            with (
+                _new_database(postgres_server, migrated_template) as url,
+                pytest.MonkeyPatch.context() as patch,
+            ):
                 patch.setenv("ANTENNA_HOME", str(home))
                 patch.setenv("ANTENNA_POSTGRES_URL", url)
                 patch.setenv("ANTENNA_TOPIC", name)

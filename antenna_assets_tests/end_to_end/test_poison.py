@@ -54,7 +54,6 @@ def test_row_11_a_tenth_of_poison_costs_at_most_a_fifth_of_the_throughput(
         for name, sent in mixes.items():
             with another_world() as settings:
                 seconds = seconds_to_read(settings, new_stream(settings), sent)
-            print(name, seconds)
             if round_:
                 took[name].append(seconds)
     medians = {name: statistics.median(seconds) for name, seconds in took.items()}
