@@ -95,6 +95,7 @@ def out_of_order(settings: Settings) -> int:
     return count
 
 
+@pytest.mark.timeout(1_800)
 def test_row_3_every_table_equals_the_answers(
     another_world: Callable[[], AbstractContextManager[Settings]],
     new_stream: Callable[..., Stream],

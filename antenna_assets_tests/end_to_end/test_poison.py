@@ -92,6 +92,7 @@ def verdicts_in_the_lake(settings: Settings, connection: psycopg.Connection, hel
     return found
 
 
+@pytest.mark.timeout(1_800)
 def test_row_11_each_fuzzed_payload_lands_or_is_rejected_as_the_oracle_says(
     another_world: Callable[[], AbstractContextManager[Settings]],
     new_stream: Callable[..., Stream],
@@ -153,6 +154,7 @@ def seconds_to_read(settings: Settings, stream: Stream, sent: list[Message]) -> 
     return took
 
 
+@pytest.mark.timeout(1_800)
 def test_row_11_a_tenth_of_poison_costs_at_most_a_fifth_of_the_throughput(
     another_world: Callable[[], AbstractContextManager[Settings]],
     new_stream: Callable[..., Stream],
