@@ -6,11 +6,11 @@ What they hold is in `certificate.py` and `verify/`.
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import RenderableType
-from rich.markup import escape
 from rich.table import Column, Table
 
 from antenna_assets.certificate import Certificate
 from antenna_assets.hours import hour_key
+from antenna_assets.quarantine.rendering import safe_cell
 from antenna_assets.schema import ASSETS
 from antenna_assets.verify.difference import Difference
 
@@ -51,7 +51,7 @@ def _offsets(ranges: Sequence[Mapping]) -> Table:
     columns = [Column(name, justify="right") for name in ("partition", "from offset", "until offset")]
     table = Table("topic", *columns, title="Kafka offsets of its batches", title_justify="left")
     for of in ranges[:SHOWN]:
-        table.add_row(escape(of["topic"]), str(of["partition"]), f"{of['from']:,}", f"{of['until']:,}")
+        table.add_row(safe_cell(of["topic"]), str(of["partition"]), f"{of['from']:,}", f"{of['until']:,}")
     if len(ranges) > SHOWN:
         table.caption = f"and {len(ranges) - SHOWN:,} more; --json has them all"
     return table
@@ -74,7 +74,7 @@ def differences_table(differences: Sequence[Difference]) -> Table:
     for name in ("hour", "what", "expected", "found"):
         table.add_column(name, overflow="fold", no_wrap=name == "hour")
     for difference in differences[:SHOWN]:
-        table.add_row(*(escape(text) for text in vars(difference).values()))
+        table.add_row(*(safe_cell(text) for text in vars(difference).values()))
     if len(differences) > SHOWN:
         table.caption = f"and {len(differences) - SHOWN:,} more"
     return table
@@ -84,7 +84,7 @@ def pending_table(pending: Mapping[str, str]) -> Table:
     """The hours that are not finished."""
     table = Table("hour", "not finished", title_justify="left")
     for hour, reason in list(pending.items())[:SHOWN]:
-        table.add_row(hour, escape(reason))
+        table.add_row(hour, safe_cell(reason))
     if len(pending) > SHOWN:
         table.caption = f"and {len(pending) - SHOWN:,} more"
     return table

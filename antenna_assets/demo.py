@@ -22,6 +22,7 @@ from antenna_assets.database import connect
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import HOUR, hour_key, hour_of
 from antenna_assets.project_files import workspace_file
+from antenna_assets.quarantine.rendering import safe_cell
 from antenna_assets.settings import Settings
 from antenna_assets.simulator.run import send_live
 from antenna_assets.stack.services import services
@@ -195,7 +196,7 @@ def _results(connection: psycopg.Connection, first: datetime) -> Iterator[Table]
             "SELECT date, {}, {} FROM {} WHERE date = ANY(%s) ORDER BY date, 3 DESC"
         ).format(*map(psycopg.sql.Identifier, (key, value, name)))
         for date, text, bytes_ in connection.execute(query, [hours]).fetchall():
-            table.add_row(hour_key(date), text, f"{bytes_:,}")
+            table.add_row(hour_key(date), safe_cell(text), f"{bytes_:,}")
         yield table
     # By name: an e-mail is not for a screen.
     numbers = [Column(name, justify="right") for name in ("bytes", "quota", "used")]
@@ -207,6 +208,10 @@ def _results(connection: psycopg.Connection, first: datetime) -> Iterator[Table]
     )
     for date, name, bytes_, quota in rows.fetchall():
         table.add_row(
-            hour_key(date), name, f"{bytes_:,}", f"{quota:,}", f"{bytes_ / quota:.0%}" if quota else "-"
+            hour_key(date),
+            safe_cell(name),
+            f"{bytes_:,}",
+            f"{quota:,}",
+            f"{bytes_ / quota:.0%}" if quota else "-",
         )
     yield table

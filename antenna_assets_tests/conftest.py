@@ -9,6 +9,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -99,19 +100,26 @@ def migrated_template(postgres_server: str) -> str:
     return "migrated"
 
 
+@contextmanager
+def _new_database(server: str, template: str) -> Iterator[str]:
+    """Address of a new database, a copy of the template; dropped at the end."""
+    name = f"test_{uuid4().hex[:12]}"
+    with connect(server) as connection:
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+        )
+    try:
+        yield _database(server, name)
+    finally:
+        with connect(server) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
 @pytest.fixture
 def postgres_url(postgres_server: str, migrated_template: str) -> Iterator[str]:
     """Address of a new, migrated database with the 20 users."""
-    name = f"test_{uuid4().hex[:12]}"
-    with connect(postgres_server) as connection:
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
-                sql.Identifier(name), sql.Identifier(migrated_template)
-            )
-        )
-    yield _database(postgres_server, name)
-    with connect(postgres_server) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    with _new_database(postgres_server, migrated_template) as url:
+        yield url
 
 
 @pytest.fixture
@@ -144,15 +152,48 @@ def settings(
 
 
 @pytest.fixture
-def new_stream(settings: Settings, spark: "SparkSession") -> Callable[[], "Stream"]:
-    """Makes streams over the test's settings that share the Spark session."""
+def another_world(
+    settings: Settings, postgres_server: str, migrated_template: str
+) -> Callable[[], AbstractContextManager[Settings]]:
+    """Makes further worlds, one after another: a new topic, database and lake, which the environment names meanwhile."""
+    from confluent_kafka.admin import AdminClient
+
+    from antenna_assets.stack.kafka import ensure_topic
+
+    @contextmanager
+    def world() -> Iterator[Settings]:
+        kafka = settings.kafka_bootstrap or ""
+        name = f"devices-{uuid4().hex[:12]}"
+        home = settings.home / name
+        ensure_topic(kafka, name, 4)
+        try:
+            with (
+                _new_database(postgres_server, migrated_template) as url,
+                pytest.MonkeyPatch.context() as patch,
+            ):
+                patch.setenv("ANTENNA_HOME", str(home))
+                patch.setenv("ANTENNA_POSTGRES_URL", url)
+                patch.setenv("ANTENNA_TOPIC", name)
+                yield load_settings()
+        finally:
+            admin = AdminClient({"bootstrap.servers": kafka})
+            for future in admin.delete_topics([name]).values():
+                future.result(30)
+            shutil.rmtree(home, ignore_errors=True)
+
+    return world
+
+
+@pytest.fixture
+def new_stream(settings: Settings, spark: "SparkSession") -> Callable[..., "Stream"]:
+    """Makes streams over the test's settings, or those of another world, that share the Spark session."""
     from antenna_assets.streaming.job import Stream
 
-    def stream() -> Stream:
+    def stream(over: Settings = settings) -> Stream:
         return Stream(
-            settings,
-            postgres_url=settings.postgres_url or "",
-            kafka_bootstrap=settings.kafka_bootstrap or "",
+            over,
+            postgres_url=over.postgres_url or "",
+            kafka_bootstrap=over.kafka_bootstrap or "",
             say=lambda _line: None,
             stop=threading.Event(),
             spark=spark,

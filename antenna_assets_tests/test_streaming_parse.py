@@ -486,10 +486,8 @@ VALUES = (
 )
 
 
-def random_time(rng: random.Random) -> str:
-    seconds = NOW + rng.choice(
-        (0, 299, 300, 301, -3_024_000, -3_024_001, -3600, rng.randint(-4_000_000, 1000))
-    )
+def random_time(rng: random.Random, now: int, back: int) -> str:
+    seconds = now + rng.choice((0, 299, 300, 301, -3_024_000, -3_024_001, -3600, rng.randint(-back, 1000)))
     digits = "".join(rng.choices("0123456789", k=rng.choice((1, 3, 6, 6, 7, 9, 12, 30))))
     moment = datetime.fromtimestamp(seconds, UTC)
     zone = rng.choice(
@@ -508,15 +506,15 @@ def random_time(rng: random.Random) -> str:
     )
 
 
-def random_message(rng: random.Random) -> bytes:
-    """Bytes at random, or an event with some damage."""
+def random_message(rng: random.Random, now: int = NOW, back: int = 4_000_000) -> bytes:
+    """Bytes at random, or an event with some damage, mostly of the `back` seconds before `now`."""
     if rng.random() < 0.03:
         return rng.randbytes(rng.randint(0, 40))
     if rng.random() < 0.05:
         return b"".join(rng.choices(SNIPPETS, k=rng.randint(1, 12)))
     pairs = [
         ("bytes", str(rng.choice((0, 1, 2**36, 2**36 + 1, rng.randint(-5, 10**9))))),
-        ("timestamp", random_time(rng)),
+        ("timestamp", random_time(rng, now, back)),
         (
             "app",
             json.dumps(rng.choice(("web", "vidéo", "x y", "\U0001f600")), ensure_ascii=rng.random() < 0.5),

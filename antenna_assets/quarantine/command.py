@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     invoke_without_command=True,
 )
-out = Console(highlight=False)
+out = Console(highlight=False, emoji=False)
 
 EXAMPLE_LENGTH = 60
 FAILURES_SHOWN = 20
@@ -111,7 +110,7 @@ def list_(
 ) -> None:
     """Count what is in quarantine by reason, with the first message of each as an example."""
     from antenna_assets.quarantine.messages import by_reason
-    from antenna_assets.quarantine.rendering import safe_text
+    from antenna_assets.quarantine.rendering import safe_cell
 
     selection = _selection(reason, since, until, first_batch, last_batch)
     with _ledger() as (settings, connection):
@@ -131,7 +130,7 @@ def list_(
         Column("first message", overflow="fold"),
     )
     for one in summaries:
-        example = "no value" if one.value is None else safe_text(one.value, EXAMPLE_LENGTH)
+        example = "no value" if one.value is None else safe_cell(one.value, EXAMPLE_LENGTH)
         table.add_row(
             one.reason,
             f"{one.messages:,}",
@@ -139,7 +138,7 @@ def list_(
             f"{one.last:%Y-%m-%d %H:%M:%S}",
             str(one.partition),
             str(one.offset),
-            escape(example),
+            example,
         )
     out.print(table)
 
@@ -246,7 +245,7 @@ def replay(
 
 def _print_plan(planned: "Plan") -> None:
     from antenna_assets.hours import hour_key
-    from antenna_assets.quarantine.rendering import safe_text
+    from antenna_assets.quarantine.rendering import safe_cell, safe_text
     from antenna_assets.quarantine.replay import FAILED
 
     accepted = Table(
@@ -260,8 +259,8 @@ def _print_plan(planned: "Plan") -> None:
         left = Table("why", Column("messages", justify="right"), "for example", title="Stays in quarantine")
         for why, count in planned.staying_by_reason.items():
             first = next(one for one in planned.staying if one.why == why)
-            example = f"partition {first.partition}, offset {first.offset}: {safe_text(first.detail)}"
-            left.add_row(why, f"{count:,}", escape(example.removesuffix(": ")))
+            example = f"partition {first.partition}, offset {first.offset}: {safe_cell(first.detail)}"
+            left.add_row(why, f"{count:,}", example.removesuffix(": "))
         out.print(left)
     failures = [one for one in planned.staying if one.why == FAILED]
     for failure in failures[:FAILURES_SHOWN]:

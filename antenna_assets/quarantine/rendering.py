@@ -1,7 +1,9 @@
-"""Rejected bytes as text that is safe to show: whatever a sender wrote, no terminal acts on it.
+"""What a sender wrote as text that is safe to show: whatever it is, no terminal acts on it.
 
 Where the messages come from is `messages.py`.
 """
+
+from rich.markup import escape
 
 
 def safe_text(value: bytes | str, longest: int | None = None) -> str:
@@ -16,6 +18,11 @@ def safe_text(value: bytes | str, longest: int | None = None) -> str:
         return _shortened(safe_text(cut), longest)
     text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
     return "".join(_safe(letter) for letter in text)
+
+
+def safe_cell(value: bytes | str, longest: int | None = None) -> str:
+    """`safe_text` for a place where Rich reads markup, as the cells of its tables: `[red]` is shown, and colours nothing."""
+    return escape(safe_text(value, longest))
 
 
 def _safe(letter: str) -> str:

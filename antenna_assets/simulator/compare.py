@@ -88,6 +88,8 @@ def report(found: list[Difference], limit: int = 20) -> "Table":
     """The first differences as a table to show, with how many more there are."""
     from rich.table import Table
 
+    from antenna_assets.quarantine.rendering import safe_cell
+
     more = len(found) - limit
     table = Table(
         title=f"{len(found):,} difference{'' if len(found) == 1 else 's'}" if found else "No difference",
@@ -98,7 +100,7 @@ def report(found: list[Difference], limit: int = 20) -> "Table":
     for name in ("table", "key", "expected", "found"):
         table.add_column(name, overflow="fold")
     for difference in found[:limit]:
-        table.add_row(*(_escaped(text) for text in vars(difference).values()))
+        table.add_row(*(safe_cell(text) for text in vars(difference).values()))
     return table
 
 
@@ -145,9 +147,3 @@ def _values(columns: tuple[str, ...], values: tuple[Any, ...] | None) -> str:
 
 def _hour(instant: datetime) -> datetime:
     return instant.replace(minute=0, second=0, microsecond=0)
-
-
-def _escaped(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

@@ -1,12 +1,14 @@
-"""How the end-to-end tests run Dagster: the real sensor and job on an instance of the test's own."""
+"""How the end-to-end tests run Dagster, the real sensor and job on an instance of the test's own, and send messages."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from antenna_assets.local_runs import publish
+from antenna_assets.settings import Settings
 
 
 @contextmanager
@@ -22,3 +24,35 @@ def publish_what_the_sensor_asks_for(on: dg.DagsterInstance) -> int:
     results = [run for _hours, run in publish(on)]
     assert all(run.success for run in results)
     return len(results)
+
+
+def place(
+    settings: Settings, values: Iterable[tuple[int, bytes | None]]
+) -> dict[tuple[int, int], bytes | None]:
+    """Send each value to its partition; by partition and offset, what Kafka acknowledged."""
+    from confluent_kafka import Producer
+
+    held: dict[tuple[int, int], bytes | None] = {}
+
+    def acknowledged(error: object, message: Any) -> None:
+        assert error is None
+        held[message.partition(), message.offset()] = message.value()
+
+    producer = Producer(
+        {
+            "bootstrap.servers": settings.kafka_bootstrap,
+            "enable.idempotence": True,
+            "linger.ms": 20,
+            "queue.buffering.max.messages": 1_000_000,
+            "on_delivery": acknowledged,
+        }
+    )
+    sent = 0
+    for partition, value in values:
+        producer.produce(settings.topic, value, partition=partition)
+        sent += 1
+        if sent % 1000 == 0:
+            producer.poll(0)
+    assert producer.flush(60) == 0
+    assert len(held) == sent
+    return held
