@@ -30,6 +30,7 @@ from antenna_assets_tests.faults.workers import (
     deadlocks,
     new_gate,
     new_stop,
+    passages,
     publish_in_step,
     read_and_publish,
     runs_in,
@@ -39,13 +40,6 @@ from antenna_assets_tests.faults.workers import (
 pytestmark = pytest.mark.services
 
 Record = Callable[[str, object], None]
-
-# How often a run passes a point: once for each asset that does. A point that is not named here is passed once.
-PASSAGES = {"publish.lake.": 2, "publish.table.": 4, "publish.hour_done": 6}
-
-
-def passages(point: str) -> int:
-    return next((count for prefix, count in PASSAGES.items() if point.startswith(prefix)), 1)
 
 
 def pauses(proving: bool) -> list[str]:

@@ -22,6 +22,9 @@ from antenna_assets.settings import Settings, load_settings
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.publish import _PROCESSES, publish_hour
 
+# Once for each asset that passes the point; a point that is not named here is passed once.
+_PASSAGES = {"publish.lake.": 2, "publish.table.": 4, "publish.hour_done": 6}
+
 
 class Worker:
     """A process that calls a function on the settings; a context manager that leaves no process behind.
@@ -87,6 +90,11 @@ class Worker:
         with suppress(psutil.NoSuchProcess):
             return psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED
         return False
+
+
+def passages(point: str) -> int:
+    """How often a run of one hour passes a point."""
+    return next((count for prefix, count in _PASSAGES.items() if point.startswith(prefix)), 1)
 
 
 def complaints(said: str) -> list[str]:
