@@ -105,7 +105,8 @@ def test_row_17_a_reader_never_sees_a_part_of_an_hour_that_is_replaced(
     record_property("kills", kills)
     record_property("paused workers that woke up", woken)
     record_property("partial hours", sum(map(len, parts.values())))
-    assert {table: found for table, found in parts.items() if found} == {}
+    # Rows and bytes say enough.
+    assert {table: [view[:2] for view in found] for table, found in parts.items() if found} == {}
     assert all(reader.seen[-1] == whole[-1][table] for table, reader in readers.items())
     assert all(len(reader.seen) > 1 for reader in readers.values())
     assert_exact(settings, answers, published=True)

@@ -4,6 +4,7 @@ They are forked from the server of `publish.py`. What must hold while they work 
 """
 
 import os
+import random
 import signal
 import time
 from collections.abc import Callable
@@ -121,9 +122,13 @@ def publish_until(stop: Event, key: str) -> None:
 
 
 def publish_in_step(gate: Barrier, keys: list[str]) -> None:
-    """Publish hour by hour, each at the same time as the other workers at the gate."""
-    for key in keys:
+    """Publish hour by hour, each at the same time as the other workers at the gate; every other one a little after them.
+
+    So they meet in the same asset, and in different ones.
+    """
+    for number, key in enumerate(keys):
         gate.wait(60)
+        time.sleep(random.uniform(0, 0.5) if number % 2 else 0)
         publish_hour(key)
 
 
