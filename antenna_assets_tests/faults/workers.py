@@ -82,7 +82,7 @@ class Worker:
 
     def must_succeed(self) -> None:
         """Wait until it has ended: well, and without an error that a user would see."""
-        self._process.join(120)
+        self._process.join(300)
         said = self.said.read_text()
         assert self._process.exitcode == 0, said
         assert complaints(said) == []
@@ -132,12 +132,17 @@ def publish_in_step(gate: Barrier, keys: list[str]) -> None:
         publish_hour(key)
 
 
-def backfill_until(stop: Event, first: str, last: str) -> None:
-    """Run a range of hours again and again; a run that fails raises."""
+def backfill(first: str, last: str) -> None:
+    """Run a range of hours; a run that fails raises."""
     job = build_definitions().resolve_job_def("hourly_usage")
+    with dg.DagsterInstance.ephemeral() as instance:
+        job.execute_in_process(instance=instance, tags={RANGE_START_TAG: first, RANGE_END_TAG: last})
+
+
+def backfill_until(stop: Event, first: str, last: str) -> None:
+    """Run a range of hours again and again."""
     while not stop.is_set():
-        with dg.DagsterInstance.ephemeral() as instance:
-            job.execute_in_process(instance=instance, tags={RANGE_START_TAG: first, RANGE_END_TAG: last})
+        backfill(first, last)
 
 
 def new_stop() -> Event:
