@@ -142,7 +142,7 @@ def test_row_18_an_older_generation_that_wakes_up_at_a_step_leaves_the_newer_one
 def test_row_18_publications_of_an_hour_at_once_leave_it_there_once(
     settings: Settings, tmp_path: Path, proving: bool, record_property: Record
 ) -> None:
-    rounds, workers = (20, 4) if proving else (4, 3)
+    rounds, workers = (15, 4) if proving else (4, 3)
     answers, hours = tmp_path / "answers.json", the_last(rounds)
     keys = [hour_key(hour) for hour in hours]
     # First publications, then those that replace them.
@@ -170,7 +170,7 @@ def test_row_18_backfills_the_sensor_and_the_stream_work_on_the_same_hours(
     record_property: Record,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    seconds, workers = (120, 3) if proving else (15, 2)
+    seconds, workers = (90, 3) if proving else (15, 2)
     answers, hours = tmp_path / "answers.json", the_last(6)
     send(settings, answers, hours, seed=1, events=600)
     read_everything(settings)

@@ -6,6 +6,7 @@ They are forked from the server of `publish.py`. What must hold while they work 
 import os
 import random
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -178,5 +179,7 @@ def _call(environment: dict[str, str], said: str, what: Callable[..., None], arg
     with Path(said).open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    # What a killed worker leaves there goes with the test's folder.
+    tempfile.tempdir = str(Path(said).parent)
     os.environ.update(environment)
     what(*arguments)
