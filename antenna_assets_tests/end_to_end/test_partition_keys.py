@@ -30,8 +30,8 @@ pytestmark = pytest.mark.services
 
 HOUR = timedelta(hours=1)
 CANONICAL = "%Y-%m-%d-%H:%M"
-EXAMPLES = 60
-PROVING_SECONDS = 120.0
+EXAMPLES = 50
+PROVING_SECONDS = 100.0
 
 
 class Lakehouse:
@@ -125,8 +125,10 @@ def tags_of(closed: list[datetime]) -> st.SearchStrategy[dict[str, str]]:
     good = st.sampled_from(keys)
     # A character that is replaced can make another closed hour's key.
     wrong = st.sampled_from(closed).flatmap(written_by_hand).filter(lambda key: key not in keys)
+    # Dagster itself lists every hour of a range before a run begins: over centuries that takes minutes.
+    near = wrong.filter(lambda key: is_near(key, closed[0]))
     ranges = st.one_of(
-        st.tuples(good, wrong), st.tuples(wrong, good), st.tuples(wrong, wrong), st.just((keys[1], keys[0]))
+        st.tuples(good, near), st.tuples(near, good), st.tuples(near, near), st.just((keys[1], keys[0]))
     )
     return st.one_of(
         wrong.map(lambda key: {"dagster/partition": key}),
@@ -137,6 +139,14 @@ def tags_of(closed: list[datetime]) -> st.SearchStrategy[dict[str, str]]:
             }
         ),
     )
+
+
+def is_near(key: str, hour: datetime) -> bool:
+    """Whether Dagster takes the text for no hour, or for one within some weeks."""
+    try:
+        return abs(datetime.strptime(key, CANONICAL).replace(tzinfo=UTC) - hour) < timedelta(days=60)
+    except ValueError:
+        return True
 
 
 def test_row_20_no_key_but_that_of_a_closed_hour_writes_anything(
@@ -198,9 +208,9 @@ def test_row_20_the_command_line_of_dagster_refuses_them_too(lakehouse: Lakehous
 
 def execute(lakehouse: Lakehouse, tags: dict[str, str]) -> int:
     """The exit code of `dagster job execute`."""
-    command = "-m dagster job execute -m antenna_assets.definitions -j hourly_usage --tags".split()
+    command = ["-m", "dagster", "job", "execute", "-m", "antenna_assets.definitions", "-j", "hourly_usage"]
     done = subprocess.run(
-        [sys.executable, *command, json.dumps(tags)],
+        [sys.executable, *command, "--tags", json.dumps(tags)],
         env={**os.environ, **lakehouse.settings.exports()},
         capture_output=True,
         check=False,
@@ -233,7 +243,8 @@ def test_row_20_certificate_and_verify_name_a_wrong_key_and_change_nothing(
         result = CliRunner().invoke(app, [*command, key])
         canonical = False
         with contextlib.suppress(ValueError):
-            canonical = datetime.strptime(key, CANONICAL).strftime(CANONICAL) == key and key.endswith(":00")
+            hour = datetime.strptime(key, CANONICAL).replace(tzinfo=UTC)
+            canonical = f"{hour:{CANONICAL}}" == key and not hour.minute
         if canonical and command[0] == "verify":
             # An hour like others, with nothing to verify.
             assert result.exit_code == 0, (key, result.output)
