@@ -8,7 +8,7 @@ from datetime import datetime
 
 import dagster as dg
 
-from antenna_assets.hours import KEY_FORMAT, parse_hour
+from antenna_assets.hours import KEY_FORMAT, NotAnHour, parse_hour
 from antenna_assets.requests import HOURS_PER_RUN
 from antenna_assets.settings import load_settings
 
@@ -24,9 +24,13 @@ def hours_of(context: dg.AssetExecutionContext) -> list[datetime]:
     """The hours that a run asks for, ascending.
 
     Raises:
-        NotAnHour: a key is not canonical. Dagster itself takes `...-03:30` for 04:00.
+        NotAnHour: a key is not canonical, or the range is reversed. Dagster itself takes `...-03:30` for 04:00, and a
+            range that ends before it begins for no hours at all, which succeeds.
     """
     range_ = context.partition_key_range
-    for key in (range_.start, range_.end):
-        parse_hour(key)
+    first, last = parse_hour(range_.start), parse_hour(range_.end)
+    if last < first:
+        raise NotAnHour(
+            f"expected a range from its first hour to its last, found {range_.start} to {range_.end}; swap the two"
+        )
     return [parse_hour(key) for key in context.partition_keys]
