@@ -3,8 +3,7 @@
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from antenna_assets.settings import Settings
 from antenna_assets.streaming import job
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.exactness import assert_exact
+from antenna_assets_tests.faults.live import committed, running, wait_until
 from antenna_assets_tests.faults.proxy import Proxy
 from antenna_assets_tests.faults.runs import send
 
@@ -23,51 +23,6 @@ if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 pytestmark = pytest.mark.services
-
-
-def committed(settings: Settings) -> int:
-    with connect(settings.postgres_url or "") as connection:
-        (rows,) = connection.execute("SELECT sum(rows + quarantined) FROM ledger.batch").fetchone() or (None,)
-    return int(rows or 0)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.1)
-
-
-@contextmanager
-def running(settings: Settings, spark: "SparkSession", url: str | None = None) -> Iterator[list[str]]:
-    """A stream that runs in a thread until the block ends; yields what it says. Its error is the test's."""
-    said: list[str] = []
-    stop = threading.Event()
-    errors: list[BaseException] = []
-    stream = Stream(
-        settings,
-        postgres_url=url or settings.postgres_url or "",
-        kafka_bootstrap=settings.kafka_bootstrap or "",
-        say=said.append,
-        stop=stop,
-        spark=spark,
-    )
-
-    def run() -> None:
-        try:
-            stream.run()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield said
-    finally:
-        stop.set()
-        thread.join(60)
-        assert not thread.is_alive(), "the stream did not stop"
-    assert errors == []
 
 
 def test_row_4_the_checkpoint_is_deleted_while_the_stream_runs(
