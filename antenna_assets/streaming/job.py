@@ -139,7 +139,7 @@ class Stream:
         Raises:
             StreamError: messages are left, or the stream cannot run; also the errors of broker and database.
         """
-        with self._session() as (connection, topic):
+        with _java_watched(), self._session() as (connection, topic):
             target = self._broker.next_offsets(topic)
             with self._query(connection, topic, available_now=True) as query:
                 self._watch(query, connection)
@@ -167,6 +167,7 @@ class Stream:
             progress = self._last_commit
             try:
                 with (
+                    _java_watched(),
                     self._session() as (connection, topic),
                     self._query(connection, topic, available_now=False) as query,
                 ):
@@ -277,18 +278,17 @@ class Stream:
         elif self._settings.trigger:
             writer = writer.trigger(processingTime=f"{int(self._settings.trigger.total_seconds())} seconds")
         self._failure = None
-        with _java_watched():
-            query = writer.start()
-            try:
-                yield query
-            finally:
-                # A micro-batch under way comes to its end first; the next one sees `stop` or the stopped query.
-                with self._ledger_in_use:
-                    pass
-                if not java_has_ended():
-                    query.stop()
-                commit_point("stream.before_sweep")
-                shutil.rmtree(checkpoint, ignore_errors=True)
+        query = writer.start()
+        try:
+            yield query
+        finally:
+            # A micro-batch under way comes to its end first; the next one sees `stop` or the stopped query.
+            with self._ledger_in_use:
+                pass
+            if not java_has_ended():
+                query.stop()
+            commit_point("stream.before_sweep")
+            shutil.rmtree(checkpoint, ignore_errors=True)
 
     def _watch(self, query: "StreamingQuery", connection: psycopg.Connection) -> None:
         """Wait for the query's end, let the clock close hours while it is idle, and report."""

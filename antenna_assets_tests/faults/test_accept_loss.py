@@ -19,6 +19,7 @@ from antenna_assets_tests.exactness import (
 )
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.runs import send
+from antenna_assets_tests.faults.topics import create_again, truncate
 
 pytestmark = pytest.mark.services
 
@@ -27,26 +28,6 @@ def accept_loss(*options: str) -> str:
     result = CliRunner().invoke(app, ["accept-loss", *options])
     assert result.exit_code == 0, result.output
     return result.output
-
-
-def truncate(settings: Settings, partition: int, offset: int) -> None:
-    from confluent_kafka import TopicPartition
-    from confluent_kafka.admin import AdminClient
-
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
-    for future in admin.delete_records([TopicPartition(settings.topic, partition, offset)]).values():
-        future.result(10)
-
-
-def create_again(settings: Settings) -> None:
-    from confluent_kafka.admin import AdminClient
-
-    from antenna_assets.stack.kafka import ensure_topic
-
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
-    for future in admin.delete_topics([settings.topic], operation_timeout=10).values():
-        future.result(20)
-    ensure_topic(settings.kafka_bootstrap or "", settings.topic, 2)
 
 
 def accepted(connection: psycopg.Connection) -> list[tuple]:

@@ -3,9 +3,9 @@
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -16,6 +16,7 @@ from antenna_assets.settings import Settings
 from antenna_assets.streaming import job
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.exactness import assert_exact
+from antenna_assets_tests.faults.live import committed, running, wait_until
 from antenna_assets_tests.faults.proxy import Proxy
 from antenna_assets_tests.faults.runs import send
 
@@ -24,85 +25,68 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.services
 
-
-def committed(settings: Settings) -> int:
-    with connect(settings.postgres_url or "") as connection:
-        (rows,) = connection.execute("SELECT sum(rows + quarantined) FROM ledger.batch").fetchone() or (None,)
-    return int(rows or 0)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.1)
-
-
-@contextmanager
-def running(settings: Settings, spark: "SparkSession", url: str | None = None) -> Iterator[list[str]]:
-    """A stream that runs in a thread until the block ends; yields what it says. Its error is the test's."""
-    said: list[str] = []
-    stop = threading.Event()
-    errors: list[BaseException] = []
-    stream = Stream(
-        settings,
-        postgres_url=url or settings.postgres_url or "",
-        kafka_bootstrap=settings.kafka_bootstrap or "",
-        say=said.append,
-        stop=stop,
-        spark=spark,
-    )
-
-    def run() -> None:
-        try:
-            stream.run()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield said
-    finally:
-        stop.set()
-        thread.join(60)
-        assert not thread.is_alive(), "the stream did not stop"
-    assert errors == []
+SEED = 20261124
 
 
 def test_row_4_the_checkpoint_is_deleted_while_the_stream_runs(
-    settings: Settings, spark: "SparkSession", tmp_path: Path
+    settings: Settings,
+    spark: "SparkSession",
+    tmp_path: Path,
+    proving: bool,
+    record_property: Callable[[str, object], None],
 ) -> None:
     answers = tmp_path / "answers.json"
-    send(settings, answers, seed=1, events=500)
+    random = Random(SEED)
+    times = 10 if proving else 1
+    send(settings, answers, seed=0, events=500)
     with running(settings, spark):
         wait_until(lambda: committed(settings) == 500)
-        shutil.rmtree(settings.home / "checkpoints")
-        send(settings, answers, seed=2, events=500)
-        wait_until(lambda: committed(settings) == 1_000)
+        for number in range(1, times + 1):
+            # Before, in and after a micro-batch.
+            sending = threading.Thread(
+                target=send, args=(settings, answers), kwargs={"seed": number, "events": 500}
+            )
+            sending.start()
+            time.sleep(random.uniform(0, 3) if proving else 0)
+            shutil.rmtree(settings.home / "checkpoints", ignore_errors=True)
+            sending.join()
+            wait_until(lambda number=number: committed(settings) == 500 * (number + 1))
     assert_exact(settings, answers)
+    record_property("checkpoints deleted", times)
 
 
 def test_row_4_the_commit_succeeds_but_its_answer_is_lost(
-    settings: Settings, spark: "SparkSession", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings,
+    spark: "SparkSession",
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    proving: bool,
+    record_property: Callable[[str, object], None],
 ) -> None:
     answers = tmp_path / "answers.json"
-    lost = iter([True, True])
+    random = Random(SEED)
+    times = 10 if proving else 2
+    lost = 0
     commit_batch = job.commit_batch
 
     def commit_and_lose_the_answer(*arguments: object, **named: object) -> object:
+        nonlocal lost
         found = commit_batch(*arguments, **named)  # type: ignore[arg-type]
-        if next(lost, False):
+        if lost < times and (not proving or random.random() < 0.7):
+            lost += 1
             raise psycopg.OperationalError("consuming input failed: the connection was reset")
         return found
 
     monkeypatch.setattr(job, "commit_batch", commit_and_lose_the_answer)
+    sent = 0
     with running(settings, spark) as said:
-        for seed in (1, 2, 3):
-            send(settings, answers, seed=seed, events=300)
-            wait_until(lambda number=seed: committed(settings) == 300 * number)
+        while lost < times or sent < 900:
+            sent += 300
+            send(settings, answers, seed=sent, events=300)
+            wait_until(lambda sent=sent: committed(settings) == sent)
         wait_until(lambda: "going on from the ledger" in said)
     assert_exact(settings, answers)
+    record_property("answers to COMMIT lost", lost)
 
 
 def test_row_4_a_stalled_stream_whose_session_ended_cannot_commit_after_another_took_over(

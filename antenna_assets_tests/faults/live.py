@@ -1,0 +1,70 @@
+"""A stream that runs in a thread of the test while what it stands on fails, and how far the ledger has come."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from antenna_assets.database import connect
+from antenna_assets.settings import Settings
+from antenna_assets.streaming.job import Stream
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+
+def committed(settings: Settings) -> int:
+    with connect(settings.postgres_url or "") as connection:
+        (rows,) = connection.execute("SELECT sum(rows + quarantined) FROM ledger.batch").fetchone() or (None,)
+    return int(rows or 0)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 180) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.1)
+
+
+@contextmanager
+def running(
+    settings: Settings,
+    spark: "SparkSession",
+    url: str | None = None,
+    *,
+    errors: list[BaseException] | None = None,
+) -> Iterator[list[str]]:
+    """A stream that runs in a thread until the block ends; yields what it says.
+
+    Args:
+        errors: takes what stops it. If it is not given, such an error is the test's.
+    """
+    said: list[str] = []
+    stop = threading.Event()
+    expected = errors is not None
+    errors = [] if errors is None else errors
+    stream = Stream(
+        settings,
+        postgres_url=url or settings.postgres_url or "",
+        kafka_bootstrap=settings.kafka_bootstrap or "",
+        say=said.append,
+        stop=stop,
+        spark=spark,
+    )
+
+    def run() -> None:
+        try:
+            stream.run()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield said
+    finally:
+        stop.set()
+        thread.join(60)
+        assert not thread.is_alive(), "the stream did not stop"
+    assert expected or errors == []

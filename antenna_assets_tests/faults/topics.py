@@ -1,0 +1,39 @@
+"""What may happen to a topic under the stream: its head is cut off, it is deleted and made again, it gets partitions."""
+
+from concurrent.futures import Future
+from typing import Any
+
+from antenna_assets.settings import Settings
+
+
+def truncate(settings: Settings, partition: int, offset: int) -> None:
+    """Drop the messages of a partition before the offset."""
+    from confluent_kafka import TopicPartition
+
+    _done(_admin(settings).delete_records([TopicPartition(settings.topic, partition, offset)]))
+
+
+def create_again(settings: Settings, partitions: int = 2) -> None:
+    """Delete the topic and make it anew, without messages."""
+    from antenna_assets.stack.kafka import ensure_topic
+
+    _done(_admin(settings).delete_topics([settings.topic], operation_timeout=10))
+    ensure_topic(settings.kafka_bootstrap or "", settings.topic, partitions)
+
+
+def add_partitions(settings: Settings, total: int) -> None:
+    """Give the topic so many partitions."""
+    from confluent_kafka.admin import NewPartitions
+
+    _done(_admin(settings).create_partitions([NewPartitions(settings.topic, total)]))
+
+
+def _admin(settings: Settings) -> Any:
+    from confluent_kafka.admin import AdminClient
+
+    return AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+
+
+def _done(futures: dict[Any, Future]) -> None:
+    for future in futures.values():
+        future.result(20)
