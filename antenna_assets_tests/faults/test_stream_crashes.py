@@ -1,16 +1,21 @@
 """proofs.md, row 1: the stream is killed at each of its commit points, Python or Java, and nothing is lost or doubled.
 
-In the suite a few points are passed with real Spark, the others with the stream that needs none; `kill_at_every_point`
-is the long form, which passes all of them with Spark.
+In the suite a few points are passed with real Spark, the others with the stream that needs none. The long form passes all of
+them with Spark, five times each with Python, Java and both killed.
 """
 
-from collections.abc import Iterable
+import random
+import signal
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from antenna_assets import crash as crash_faults
 from antenna_assets.settings import Settings
-from antenna_assets_tests.exactness import assert_exact, assert_whole
+from antenna_assets_tests.exactness import assert_exact, assert_whole, held_by_the_broker
 from antenna_assets_tests.faults.runs import PLAIN_STREAM, STREAM, crash, finish, run, send
 
 pytestmark = pytest.mark.services
@@ -31,42 +36,81 @@ WITHOUT_SPARK = (
 ONLY_WITH_SPARK = ("stream.land.before_write", "stream.before_sweep")
 IN_THE_SUITE_WITH_SPARK = (*JAVA_POINTS, *ONLY_WITH_SPARK)
 POINTS = {*WITHOUT_SPARK, *IN_THE_SUITE_WITH_SPARK}
+# A stream that is killed at once never has use for the best code: half the time to the kill.
+QUICK_JAVA = "-XX:TieredStopAtLevel=1"
 
 
-def kill_at_every_point(settings: Settings, answers: Path, points: Iterable[str]) -> int:
-    """Send, die at a point, send more, die at the next; then read to the end. Returns the number of kills."""
-    kills = 0
-    for seed, point in enumerate(points):
+def kill(settings: Settings, crash_at: str) -> None:
+    """Let the stream run into the crash, whoever dies of it."""
+    code, said = run(settings, STREAM, crash_at=crash_at)
+    fault = crash_faults.parse(crash_at).fault
+    if fault == "java" or crash_at in JAVA_POINTS:
+        # Python outlives its Java, and at the last points it has no more use for it.
+        assert code in (0, 1), said
+        assert code == 0 or "Spark's Java process ended" in said
+        assert "Traceback" not in said
+    else:
+        assert code == -signal.SIGKILL, f"expected to be killed at {crash_at}, ended with {code}: {said}"
+
+
+def kill_at_each(settings: Settings, answers: Path, crashes: Iterable[str]) -> int:
+    """Send, die at a point, send more, die at the next; then read to the end. Returns the number of messages."""
+    for seed, crash_at in enumerate(crashes):
         send(settings, answers, seed=seed, events=300)
-        if point in JAVA_POINTS:
-            code, said = run(settings, STREAM, crash_at=point)
-            assert code == 1, said
-            assert "Spark's Java process ended" in said
-            assert "Traceback" not in said
-        else:
-            crash(settings, STREAM, point)
+        kill(settings, crash_at)
         assert_whole(settings)
-        kills += 1
     finish(settings, STREAM)
     assert_exact(settings, answers)
     assert list((settings.home / "checkpoints").iterdir()) == []
-    return kills
+    return len(held_by_the_broker(settings))
 
 
+def every_crash(rounds: int) -> list[str]:
+    """Each point with Python, Java and both killed, in an order that differs from round to round."""
+    found: list[str] = []
+    for number in range(rounds):
+        crashes = [f"{point}{whom}" for point in sorted(POINTS) for whom in ("", ":java", ":both")]
+        found += random.Random(number).sample(crashes, len(crashes))
+    return found
+
+
+@pytest.mark.timeout(1_800)
 def test_row_1_killed_with_spark_at_a_point_and_in_a_task_of_java_the_stream_is_exact(
-    settings: Settings, tmp_path: Path
+    settings: Settings,
+    another_world: Callable[[], AbstractContextManager[Settings]],
+    monkeypatch: pytest.MonkeyPatch,
+    proving: bool,
+    record_property: Callable[[str, object], None],
 ) -> None:
-    assert kill_at_every_point(settings, tmp_path / "answers.json", IN_THE_SUITE_WITH_SPARK) == 3
+    crashes = every_crash(rounds=5) if proving else list(IN_THE_SUITE_WITH_SPARK)
+    monkeypatch.setenv("JDK_JAVA_OPTIONS", QUICK_JAVA)
+    with another_world() as second, ThreadPoolExecutor(2) as pool:
+        # Two streams, each with a ledger of its own, keep two cores busy.
+        lanes = [(settings, crashes[::2]), (second, crashes[1::2])]
+        messages = list(
+            pool.map(lambda lane: kill_at_each(lane[0], lane[0].home / "answers.json", lane[1]), lanes)
+        )
+    record_property("kills with Spark", len(crashes))
+    record_property("points", len({crash_faults.parse(crash).point for crash in crashes}))
+    record_property("messages", sum(messages))
+    record_property("messages lost or doubled", 0)
 
 
 @pytest.mark.parametrize("point", WITHOUT_SPARK)
 def test_row_1_killed_at_a_point_the_ledger_and_the_lake_are_exact(
-    settings: Settings, tmp_path: Path, point: str
+    settings: Settings,
+    tmp_path: Path,
+    point: str,
+    proving: bool,
+    record_property: Callable[[str, object], None],
 ) -> None:
     answers = tmp_path / "answers.json"
-    send(settings, answers)
-    # The second batch: the first one's rows are there to be damaged.
-    crash(settings, PLAIN_STREAM, point if "heartbeat" in point else f"{point}:2")
-    assert assert_whole(settings) in (400, 800, 1_000)
-    finish(settings, PLAIN_STREAM)
-    assert_exact(settings, answers)
+    rounds = 3 if proving else 1
+    for seed in range(rounds):
+        send(settings, answers, seed=seed)
+        # The second batch: the first one's rows are there to be damaged.
+        crash(settings, PLAIN_STREAM, point if "heartbeat" in point else f"{point}:2")
+        assert assert_whole(settings) - 1_000 * seed in (400, 800, 1_000)
+        finish(settings, PLAIN_STREAM)
+        assert_exact(settings, answers)
+    record_property("kills", rounds)
