@@ -172,7 +172,12 @@ class Stream:
                     self._query(connection, topic, available_now=False) as query,
                 ):
                     lost = math.inf
-                    self._watch(query, connection)
+                    try:
+                        self._watch(query, connection)
+                    except BrokerError as error:
+                        # Said now: without Kafka, Spark takes up to a minute to stop the query.
+                        self._say_waiting(error)
+                        raise
             except _PASSING as error:
                 now = time.monotonic()
                 lost = now if lost == math.inf else lost
@@ -352,6 +357,7 @@ class Stream:
         )
         # Asked after landing: a topic that was replaced meanwhile must not be committed under the old one's offsets.
         topic = self._broker.describe()
+        claim_topic(connection, topic.name, topic.id)
         following = self._broker.next_offsets(topic)
         done = self._done(connection, topic) | {r.partition: r.until_offset for r in ranges}
         watermark = commit_batch(

@@ -10,14 +10,16 @@ def truncate(settings: Settings, partition: int, offset: int) -> None:
     """Drop the messages of a partition before the offset."""
     from confluent_kafka import TopicPartition
 
-    _done(_admin(settings).delete_records([TopicPartition(settings.topic, partition, offset)]))
+    admin = _admin(settings)
+    _done(admin.delete_records([TopicPartition(settings.topic, partition, offset)]))
 
 
 def create_again(settings: Settings, partitions: int = 2) -> None:
     """Delete the topic and make it anew, without messages."""
     from antenna_assets.stack.kafka import ensure_topic
 
-    _done(_admin(settings).delete_topics([settings.topic], operation_timeout=10))
+    admin = _admin(settings)
+    _done(admin.delete_topics([settings.topic], operation_timeout=10))
     ensure_topic(settings.kafka_bootstrap or "", settings.topic, partitions)
 
 
@@ -25,10 +27,12 @@ def add_partitions(settings: Settings, total: int) -> None:
     """Give the topic so many partitions."""
     from confluent_kafka.admin import NewPartitions
 
-    _done(_admin(settings).create_partitions([NewPartitions(settings.topic, total)]))
+    admin = _admin(settings)
+    _done(admin.create_partitions([NewPartitions(settings.topic, total)]))
 
 
 def _admin(settings: Settings) -> Any:
+    """Keep it until its answers are there: they end with it."""
     from confluent_kafka.admin import AdminClient
 
     return AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
