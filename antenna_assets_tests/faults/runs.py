@@ -19,14 +19,14 @@ PLAIN_STREAM = ("antenna_assets_tests.faults.plain_stream",)
 
 
 def send(
-    settings: Settings, answers: Path, *, seed: int = 1, events: int = 1_000, hours: int = 2
+    settings: Settings, answers: Path, *, seed: int = 1, events: int = 1_000, hours: int = 2, users: int = 20
 ) -> datetime:
     """Send events of the hours before the present one, something of each kind; returns the first hour."""
     start = hour_of(datetime.now(UTC) - timedelta(minutes=2)) - hours * HOUR
     shares = {"late": 0.02, "malformed": 0.02, "future": 0.002, "unknown_users": 0.01}
     simulate(
         settings,
-        Scenario(events=events, seed=seed, start=start, hours=hours, **shares),
+        Scenario(events=events, seed=seed, start=start, hours=hours, users=users, **shares),
         bootstrap=settings.kafka_bootstrap or "",
         answers=answers,
         append=answers.exists(),
