@@ -7,19 +7,21 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antenna_assets import sensors
 from antenna_assets.database import connect
 from antenna_assets.definitions import build_definitions
+from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.hours import hour_key
-from antenna_assets.lake import Lake
+from antenna_assets.lake import Lake, LakeError
 from antenna_assets.local_runs import execute, tick
-from antenna_assets.schema import LAKE_TABLES
+from antenna_assets.schema import LAKE_TABLES, RAW_PARQUET
 from antenna_assets.settings import Settings, load_settings
 
 _PROCESSES = multiprocessing.get_context("forkserver")
@@ -79,6 +81,36 @@ def published_in_the_lake(environment: dict[str, str]) -> dict[tuple[str, str], 
 def _coordinates(file: str) -> list[Row]:
     table = pq.read_table(file, columns=["kafka_partition", "kafka_offset"], partitioning=None)
     return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+
+def write_rows(root: str, hour: datetime, generation: int, rows: int) -> WrittenFile:
+    """Write a file for `raw_parquet` of a lake, and commit nothing."""
+    folder = Path(Lake(root).new_folder("raw_parquet", hour, generation))
+    folder.mkdir(parents=True)
+    events = [("app", "user", "antenna", 1, 0, offset) for offset in range(rows)]
+    arrays = [pa.array([hour] * rows, RAW_PARQUET[0].type)]
+    arrays += [
+        pa.array(column, field.type)
+        for column, field in zip(zip(*events, strict=True), list(RAW_PARQUET)[1:], strict=True)
+    ]
+    path = folder / "part-0.parquet"
+    pq.write_table(pa.Table.from_arrays(arrays, schema=RAW_PARQUET), path)
+    return WrittenFile(str(path), rows, path.stat().st_size)
+
+
+def commit_rows(root: str, hour: datetime, generation: int, file: WrittenFile) -> str | None:
+    """Make the file the hour of `raw_parquet`; the error if that fails."""
+    try:
+        Lake(root).replace_hour("raw_parquet", hour, generation, [file])
+    except LakeError as error:
+        return str(error)
+    return None
+
+
+def generation_and_rows(root: str, hour: datetime) -> tuple[int | None, int]:
+    """What `raw_parquet` of a lake holds of an hour, by its files."""
+    snapshot = Lake(root).hour("raw_parquet", hour)
+    return snapshot.generation, sum(len(_coordinates(file)) for file in snapshot.files)
 
 
 def die(settings: Settings, crash_at: str, what: Callable[[str], None], argument: str | Path) -> None:

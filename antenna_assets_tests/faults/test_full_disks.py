@@ -8,6 +8,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,13 @@ from antenna_assets.streaming.land import LakeUnwritable
 from antenna_assets.streaming.waiting import stream_runs
 from antenna_assets_tests.exactness import assert_exact, assert_whole
 from antenna_assets_tests.faults.plain_stream import read_everything
-from antenna_assets_tests.faults.publish import publish_what_is_asked_for, published_in_the_lake
+from antenna_assets_tests.faults.publish import (
+    commit_rows,
+    generation_and_rows,
+    publish_what_is_asked_for,
+    published_in_the_lake,
+    write_rows,
+)
 from antenna_assets_tests.faults.runs import send
 from antenna_assets_tests.faults.small_disk import SmallDisk, small_disk
 from antenna_assets_tests.faults.test_outages import committed, running, wait_until
@@ -216,6 +223,23 @@ def test_row_9_the_lake_is_full_and_an_hours_publication_fails_and_leaves_the_ol
     record_property("full-disk episodes, lake, publication", failed)
     record_property("torn hours, lake full", torn_hours)
     record_property("wrong rows, lake full, publication", 0)
+
+
+def test_row_9_deltas_log_finds_no_space_and_the_hour_stays_as_it_was_without_litter(disk: SmallDisk) -> None:
+    root, hour = str(disk.path / "lake"), datetime(2026, 11, 22, 10, tzinfo=UTC)
+    assert disk.call(commit_rows, root, hour, 1, disk.call(write_rows, root, hour, 1, 10)) is None
+    files = set((disk.outside / "lake").rglob("*"))
+    written = disk.call(write_rows, root, hour, 2, 20)
+    disk.fill()
+    error = disk.call(commit_rows, root, hour, 2, written)
+    assert "raw_parquet cannot be written" in error
+    assert "No space left on device" in error
+    assert "free space on that disk" in error
+    assert disk.call(generation_and_rows, root, hour) == (1, 10)
+    assert set((disk.outside / "lake").rglob("*")) == files
+    disk.give_back()
+    assert disk.call(commit_rows, root, hour, 2, disk.call(write_rows, root, hour, 2, 20)) is None
+    assert disk.call(generation_and_rows, root, hour) == (2, 20)
 
 
 def free(disk: SmallDisk) -> int:
