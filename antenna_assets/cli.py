@@ -246,18 +246,22 @@ def accept_loss(
 
 @app.command()
 def status() -> None:
-    """Show lag, open and closed hours, dirty hours, generations, and quarantine by reason."""
+    """Show lag, whether the stream runs or what it waits for, open and closed hours, dirty hours, generations, and quarantine by reason."""
     from antenna_assets.database import connect, require_migrated
     from antenna_assets.settings import load_settings
-    from antenna_assets.stack.services import services
+    from antenna_assets.stack.services import ServicesError, kafka_bootstrap, postgres_url
     from antenna_assets.status import tables
     from antenna_assets.streaming.broker import Broker
 
     settings = load_settings()
-    found = services(settings)
-    with connect(found.postgres_url) as connection:
+    broker, no_broker = None, ""
+    with connect(postgres_url(settings)) as connection:
         require_migrated(connection)
-        for table in tables(connection, Broker(found.kafka_bootstrap, settings.topic)):
+        try:
+            broker = Broker(kafka_bootstrap(settings), settings.topic)
+        except ServicesError as error:
+            no_broker = str(error)
+        for table in tables(connection, settings.topic, broker, no_broker):
             out.print(table)
 
 

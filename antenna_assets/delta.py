@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from antenna_assets.crash import commit_point
 from antenna_assets.delta_litter import recent_files, unreferenced
+from antenna_assets.disk import WHAT_TO_DO, is_full
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import lake_partition
@@ -139,6 +140,24 @@ class HourlyTable:
                 self._sync_commit(version)
             return version
 
+    def discard(self, files: Sequence[WrittenFile], *, beyond: int) -> None:
+        """Remove the files of an attempt that failed, unless a version after `beyond` names their folder.
+
+        A commit can be stored and still be reported as failed. What cannot be removed goes with a later sweep.
+        """
+        if not (self._local and files):
+            return
+        folder = Path(files[0].path).parent
+        with suppress(OSError):
+            version = beyond + 1
+            while (log := Path(self.location, "_delta_log", f"{version:020}.json")).exists():
+                if folder.name in log.read_text(encoding="utf-8"):
+                    return
+                version += 1
+            for file in files:
+                Path(file.path).unlink()
+            folder.rmdir()
+
     def files(self, table: "DeltaTable", hour: datetime) -> dict[str, int]:
         """The hour's files, absolute, and their rows."""
         from pyarrow import compute
@@ -209,10 +228,10 @@ class HourlyTable:
             yield
         except (DeltaError, OSError) as error:
             self._handle = None
-            raise LakeError(
-                f"the table {self.location} cannot be {done}: {error};"
-                " check ANTENNA_LAKE, its permissions or credentials, and the free space"
-            ) from error
+            advice = "check ANTENNA_LAKE, its permissions or credentials, and the free space"
+            if is_full(error):
+                advice = WHAT_TO_DO
+            raise LakeError(f"the table {self.location} cannot be {done}: {error}; {advice}") from error
 
     def _addition(self, file: WrittenFile, partition: Mapping[str, str]) -> "object":
         from deltalake.transaction import AddAction

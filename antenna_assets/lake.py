@@ -162,6 +162,7 @@ class Lake:
         """Make these files, and no others, the table's hour. Without files the hour is published as empty.
 
         The fence: the generation is compared on a loaded version, and the commit succeeds only on top of that version.
+        Files that were not committed are removed: a disk that is full gets no fuller with each attempt.
 
         Args:
             files: complete and synced, in a folder from `new_folder`.
@@ -184,32 +185,42 @@ class Lake:
         history: dict[str, str | int] = {"hour": key, "generation": generation, **(metadata or {})}
         delta = self._tables[table]
         commit_point("publish.lake.files_written")
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                time.sleep(random.uniform(0, min(0.7, 0.01 * 2**attempt)))
+        # The newest version before this attempt; none of it is committed up to there.
+        beyond: int | None = None
+        try:
+            for attempt in range(ATTEMPTS):
+                if attempt:
+                    time.sleep(random.uniform(0, min(0.7, 0.01 * 2**attempt)))
+                with delta.lock:
+                    loaded = delta.newest() or delta.create()
+                    beyond = loaded.version() if beyond is None else beyond
+                    with delta.errors("read"):
+                        newest = loaded.transaction_version(key)
+                        if newest is not None and newest > generation:
+                            raise Superseded(
+                                f"{table} of {hour_key(hour)}", generation=generation, newest=newest
+                            )
+                        # A commit can be stored and still be reported as failed: then these very files are there.
+                        if (
+                            attempt
+                            and files
+                            and delta.files(loaded, hour).keys() == {file.path for file in files}
+                        ):
+                            return loaded.version()
+                        versions = {key: generation}
+                        for tag in given.keys() | _tags(loaded, hour).keys():
+                            versions[f"{key}/{tag}"] = given.get(tag, _NO_TAG)
+                    try:
+                        return delta.replace(loaded, hour, files, versions, history)
+                    except Conflict:
+                        continue
+            raise LakeBusy(
+                f"{table} of {key}: other writers committed first {ATTEMPTS} times; run the hour again"
+            )
+        except Exception:
             with delta.lock:
-                loaded = delta.newest() or delta.create()
-                with delta.errors("read"):
-                    newest = loaded.transaction_version(key)
-                    if newest is not None and newest > generation:
-                        raise Superseded(f"{table} of {hour_key(hour)}", generation=generation, newest=newest)
-                    # A commit can be stored and still be reported as failed: then these very files are there.
-                    if (
-                        attempt
-                        and files
-                        and delta.files(loaded, hour).keys() == {file.path for file in files}
-                    ):
-                        return loaded.version()
-                    versions = {key: generation}
-                    for tag in given.keys() | _tags(loaded, hour).keys():
-                        versions[f"{key}/{tag}"] = given.get(tag, _NO_TAG)
-                try:
-                    return delta.replace(loaded, hour, files, versions, history)
-                except Conflict:
-                    continue
-        raise LakeBusy(
-            f"{table} of {key}: other writers committed first {ATTEMPTS} times; run the hour again"
-        )
+                delta.discard(files, beyond=-1 if beyond is None else beyond)
+            raise
 
     def sweep(
         self, table: str, *, now: datetime, keep: timedelta = VERSION_RETENTION, dry_run: bool = False

@@ -8,6 +8,7 @@ from datetime import datetime
 
 import psycopg
 from rich.console import RenderableType
+from rich.markup import escape
 from rich.table import Column, Table
 
 from antenna_assets.hours import hour_key
@@ -15,18 +16,21 @@ from antenna_assets.ledger import committed_offsets
 from antenna_assets.requests import FailingHour
 from antenna_assets.retries import read_failing_hours
 from antenna_assets.schema import ASSETS
-from antenna_assets.streaming.broker import Broker
+from antenna_assets.streaming.broker import Broker, BrokerError
+from antenna_assets.streaming.waiting import stream_runs
 
 HOURS_SHOWN = 24
 
 
-def tables(connection: psycopg.Connection, broker: Broker) -> Iterator[RenderableType]:
-    """The tables of the status, in the order of the data.
+def tables(
+    connection: psycopg.Connection, topic: str, broker: Broker | None, no_broker: str = ""
+) -> Iterator[RenderableType]:
+    """The tables of the status, in the order of the data. Without Kafka the lag is unknown, and all else is shown.
 
-    Raises:
-        BrokerError: Kafka cannot be asked for the lag.
+    Args:
+        broker: None if there is none to ask, for the reason that `no_broker` gives.
     """
-    yield _lag(connection, broker)
+    yield _lag(connection, topic, broker, no_broker)
     yield _stream(connection)
     yield _hours(connection)
     failing = read_failing_hours(connection)
@@ -35,23 +39,53 @@ def tables(connection: psycopg.Connection, broker: Broker) -> Iterator[Renderabl
     yield _quarantine(connection)
 
 
-def _lag(connection: psycopg.Connection, broker: Broker) -> Table:
-    topic = broker.describe()
-    done = broker.earliest(topic) | committed_offsets(connection, topic.id, topic.partitions)
-    columns = [Column(name, justify="right") for name in ("read up to", "Kafka's end", "lag")]
-    table = Table("partition", *columns, title=f"Topic {topic.name}")
-    for partition, end in sorted(broker.next_offsets(topic).items()):
-        table.add_row(str(partition), f"{done[partition]:,}", f"{end:,}", f"{end - done[partition]:,}")
+def _lag(connection: psycopg.Connection, name: str, broker: Broker | None, no_broker: str) -> Table:
+    columns = [Column(title, justify="right") for title in ("read up to", "Kafka's end", "lag")]
+    table = Table("partition", *columns, title=f"Topic {name}")
+    reason = no_broker
+    try:
+        if broker is not None:
+            topic = broker.describe()
+            done = broker.earliest(topic) | committed_offsets(connection, topic.id, topic.partitions)
+            for partition, end in sorted(broker.next_offsets(topic).items()):
+                table.add_row(
+                    str(partition), f"{done[partition]:,}", f"{end:,}", f"{end - done[partition]:,}"
+                )
+            return table
+    except BrokerError as error:
+        reason = str(error)
+    read = connection.execute(
+        "SELECT partition, max(until_offset) FROM ledger.batch_offset JOIN ledger.head USING (topic, topic_id)"
+        " WHERE topic = %s GROUP BY partition ORDER BY partition",
+        [name],
+    ).fetchall()
+    for partition, offset in read:
+        table.add_row(str(partition), f"{offset:,}", "unknown", "unknown")
+    table.caption = escape(f"the lag is unknown: {reason}")
     return table
 
 
 def _stream(connection: psycopg.Connection) -> Table:
     table = Table("what", Column("value", justify="right"), title="Stream")
+    runs = stream_runs(connection)
     row = connection.execute(
-        "SELECT batch, low_watermark, heartbeat_at, (SELECT sum(rows) FROM ledger.batch),"
+        "SELECT waiting_for, waiting_since, batch, low_watermark, heartbeat_at, (SELECT sum(rows) FROM ledger.batch),"
         " (SELECT sum(late_rows) FROM ledger.batch) FROM ledger.head"
     ).fetchone()
-    batch, watermark, heartbeat, rows, late = row or (0, None, None, None, None)
+    waiting_for, since, batch, watermark, heartbeat, rows, late = row or (
+        None,
+        None,
+        0,
+        None,
+        None,
+        None,
+        None,
+    )
+    table.add_row("runs", "yes" if runs else "no")
+    if waiting_for is not None:
+        # The next commit clears it: of a stream that has ended it tells what it waited for then.
+        table.add_row("waits for" if runs else "waited for", escape(waiting_for))
+        table.add_row("since", _time(since))
     table.add_row("batches", f"{batch:,}")
     table.add_row("rows landed", f"{rows or 0:,}")
     table.add_row("late rows", f"{late or 0:,}")

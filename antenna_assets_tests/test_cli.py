@@ -1,16 +1,27 @@
 """The `antenna` command as a user types it: help, and one clear error with a non-zero exit for what is wrong."""
 
 import os
+import re
 import socket
 import subprocess
 import sys
+import threading
+import time
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
+import psycopg
 import pytest
+from rich.table import Table
+from rich.text import Text
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
 from antenna_assets.settings import Settings
+from antenna_assets.status import tables
+from antenna_assets.streaming.commit import commit_heartbeat
+from antenna_assets.streaming.waiting import Waiting
 
 COMMANDS = (
     *("up", "down", "env", "simulate", "stream", "status", "check"),
@@ -140,6 +151,74 @@ def test_the_exports_of_env_can_be_evaluated_by_a_shell(settings: Settings) -> N
         check=True,
     )
     assert shell.stdout == f"{settings.postgres_url}?options=-c%20search_path%3Ddagster"
+
+
+@pytest.mark.services
+def test_the_status_without_kafka_shows_what_the_ledger_knows_and_why_the_lag_is_unknown(
+    settings: Settings, connection: psycopg.Connection
+) -> None:
+    connection.execute(
+        "INSERT INTO ledger.head (topic, topic_id, batch) VALUES (%s, 'id', 1)", [settings.topic]
+    )
+    connection.execute(
+        "INSERT INTO ledger.batch (batch, kind, clock, rows, bytes, quarantined, late_rows)"
+        " VALUES (1, 'stream', now(), 1234567, 0, 0, 0)"
+    )
+    connection.execute(
+        "INSERT INTO ledger.batch_offset (topic, topic_id, partition, from_offset, until_offset, batch)"
+        " VALUES (%s, 'id', 3, 0, 1234567, 1)",
+        [settings.topic],
+    )
+    run = antenna("status", **{**settings.exports(), "ANTENNA_KAFKA_BOOTSTRAP": closed_port()})
+    assert run.returncode == 0, run.stderr
+    assert "the lag is unknown: Kafka at 127.0.0.1:" in run.stdout
+    assert re.search(r"3\W+1,234,567\W+unknown\W+unknown", run.stdout)
+    assert re.search(r"rows landed\W+1,234,567", run.stdout)
+    assert "0 open and 0 closed hours" in run.stdout
+
+
+@pytest.mark.services
+def test_the_status_shows_whether_the_stream_runs_and_what_it_waits_for(
+    settings: Settings, connection: psycopg.Connection
+) -> None:
+    connection.execute("INSERT INTO ledger.head (topic, topic_id) VALUES (%s, 'id')", [settings.topic])
+    stop, said = threading.Event(), []
+    waiting = Waiting(settings.postgres_url or "", settings.topic, said.append)
+
+    def wait() -> None:
+        waiting.wait("the lake", OSError(), "the lake /lake cannot be written: [full]", stop, 60)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    try:
+        noted = "SELECT EXISTS (SELECT FROM ledger.head WHERE waiting_for IS NOT NULL)"
+        while connection.execute(noted).fetchone() != (True,):
+            time.sleep(0.05)
+        shown = status_of_the_stream(connection)
+        assert shown["runs"] == "yes"
+        assert shown["waits for"] == "the lake /lake cannot be written: [full]"
+        assert shown["since"].endswith(" UTC")
+    finally:
+        stop.set()
+        thread.join(20)
+    shown = status_of_the_stream(connection)
+    assert shown["runs"] == "no"
+    assert shown["waited for"] == "the lake /lake cannot be written: [full]"
+    # The same again is no news; something else is.
+    waiting.wait("the lake", OSError(), "the lake /lake is full", stop, 0)
+    waiting.wait("Kafka", OSError(), "no broker", stop, 0)
+    assert said == ["waiting: the lake /lake cannot be written: [full]", "waiting: Kafka: no broker"]
+    assert connection.execute("SELECT waiting_for FROM ledger.head").fetchone() == ("Kafka: no broker",)
+    commit_heartbeat(
+        connection, topic=settings.topic, batch=0, now=datetime.now(UTC), lateness=settings.lateness
+    )
+    assert status_of_the_stream(connection).keys().isdisjoint({"waits for", "waited for"})
+
+
+def status_of_the_stream(connection: psycopg.Connection) -> dict[str, str]:
+    _, table, *_ = tables(connection, "devices", None, "not asked")
+    names, values = (list(column.cells) for column in cast("Table", table).columns)
+    return {str(name): Text.from_markup(str(value)).plain for name, value in zip(names, values, strict=True)}
 
 
 @pytest.mark.services

@@ -339,6 +339,9 @@ def test_row_10_files_written_too_long_ago_are_not_published(house: House) -> No
     with pytest.raises(AttemptTooOld, match="part-0.parquet was begun 2.0 hours ago"):
         house.lake.replace_hour("raw_parquet", RECENT, 3, files)
     assert house.reads() == before
+    # They are removed, as the files of every attempt that fails.
+    assert not Path(files[0].path).exists()
+    files = house.write("raw_parquet", RECENT, 3)
     age(Path(files[0].path), LONGEST_RUN - MINUTE, now=datetime.now(UTC))
     house.lake.replace_hour("raw_parquet", RECENT, 3, files)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from antenna_assets.disk import WHAT_TO_DO, is_full
 from antenna_assets.engines.contract import (
     Dataset,
     EngineError,
@@ -113,7 +114,7 @@ class DuckDBEngine:
                     _define(connection, name, dataset)
                 yield connection
         except (duckdb.Error, OSError) as error:
-            raise EngineError(f"DuckDB: {error}") from error
+            raise EngineError(f"DuckDB: {error}{f'; {WHAT_TO_DO}' if is_full(error) else ''}") from error
 
     def _cursor(self, places: list[str]) -> "DuckDBPyConnection":
         import duckdb

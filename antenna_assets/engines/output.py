@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from antenna_assets.disk import unwritable
 from antenna_assets.engines.contract import EngineError
 
 
@@ -22,7 +23,7 @@ def new_folder(target: str) -> Iterator[None]:
     """Make the folder; after the block leave its files synced, or nothing if it is empty or the block failed.
 
     Raises:
-        EngineError: the folder exists already or cannot be made.
+        EngineError: the folder exists already, or it cannot be made or written.
     """
     if not is_local(target):
         yield
@@ -38,7 +39,7 @@ def new_folder(target: str) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise EngineError(
-            f"cannot make the folder {target}: {error}; check the path and its permissions"
+            f"cannot make the folder {target}: {error}; check the path, its permissions and the free space"
         ) from error
     try:
         yield
@@ -50,8 +51,10 @@ def new_folder(target: str) -> Iterator[None]:
         # A commit names these files, so they and the names that lead to them must outlive a power cut.
         for path in (*folder.iterdir(), folder, *(parent.parent for parent in made)):
             _sync(path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise EngineError(unwritable("the folder", target, error)) from error
         raise
 
 

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import pyarrow as pa
 
+from antenna_assets.disk import WHAT_TO_DO, is_full
 from antenna_assets.engines.contract import (
     Dataset,
     EngineError,
@@ -103,7 +104,8 @@ class SparkEngine:
                     session.catalog.dropTempView(view)
         except (PySparkException, Py4JError) as error:
             # The lines after the first are the query's plan and the JVM's stack.
-            raise EngineError(f"Spark: {str(error).strip().splitlines()[0]}") from error
+            full = f"; no space left on device: {WHAT_TO_DO}" if is_full(error) else ""
+            raise EngineError(f"Spark: {str(error).strip().splitlines()[0]}{full}") from error
 
 
 def _dataframe(session: "SparkSession", dataset: Dataset) -> "DataFrame":

@@ -22,7 +22,7 @@ from antenna_assets.quarantine.transform import Transform, TransformError
 from antenna_assets.settings import Settings
 from antenna_assets.streaming.commit import read_head
 from antenna_assets.streaming.commit_replay import ReplayedMessage, commit_replay, hours_in_part
-from antenna_assets.streaming.land import attempt_folder, require_writable
+from antenna_assets.streaming.land import Attempt, require_writable
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -134,9 +134,8 @@ def carry_out(
         )
     require_writable(settings.lake_uri)
     head = read_head(connection, settings.topic)
-    landed = land_messages(
-        settings, spark, planned.accepted, folder=attempt_folder(head.batch + 1), clock=planned.clock
-    )
+    with Attempt(settings.lake_uri, head.batch + 1) as attempt:
+        landed = land_messages(settings, spark, planned.accepted, folder=attempt.folder, clock=planned.clock)
     columns = ("topic_id", "kafka_partition", "kafka_offset", "reason")
     return commit_replay(
         connection,

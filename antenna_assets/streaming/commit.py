@@ -5,7 +5,7 @@ any error the ledger is read again.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
@@ -126,6 +126,7 @@ def commit_batch(
     landed: Landed,
     lagging: Sequence[int],
     lateness: timedelta,
+    before_commit: Callable[[], None] = lambda: None,
 ) -> datetime | None:
     """Commit a micro-batch; returns the new low watermark.
 
@@ -134,6 +135,7 @@ def commit_batch(
             batch a higher number: the one it gets is the head's next.
         clock: the wall clock that the batch's verdicts used.
         lagging: partitions in which Kafka holds messages beyond this batch.
+        before_commit: called when only the COMMIT is left: after an error before that, nothing was committed for sure.
 
     Raises:
         NotContiguous: another batch of a stream was committed since; nothing was written.
@@ -171,10 +173,12 @@ def commit_batch(
             first_hour = hour_of(landed.first_event_time)
         advance(connection, head, watermark, first_hour, "watermark")
         connection.execute(
-            "UPDATE ledger.head SET batch = %s, event_times = %s WHERE topic = %s",
+            "UPDATE ledger.head SET batch = %s, event_times = %s, waiting_for = NULL, waiting_since = NULL"
+            " WHERE topic = %s",
             [number, json.dumps({str(p): time.isoformat() for p, time in event_times.items()}), topic],
         )
         commit_point("stream.commit.last_statement")
+        before_commit()
     commit_point("stream.commit.committed")
     return watermark
 
@@ -193,7 +197,10 @@ def commit_heartbeat(
             raise NotContiguous(f"expected batch {batch} to be the newest of {topic}, found {head.batch}")
         watermark = max(now - lateness, head.low_watermark or now - lateness)
         advance(connection, head, watermark, head.first_hour, "clock")
-        connection.execute("UPDATE ledger.head SET heartbeat_at = %s WHERE topic = %s", [now, topic])
+        connection.execute(
+            "UPDATE ledger.head SET heartbeat_at = %s, waiting_for = NULL, waiting_since = NULL WHERE topic = %s",
+            [now, topic],
+        )
         commit_point("stream.heartbeat.last_statement")
     commit_point("stream.heartbeat.committed")
     return watermark

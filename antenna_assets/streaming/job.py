@@ -7,6 +7,7 @@ fresh, throw-away Spark checkpoint and the ledger's offsets.
 import json
 import math
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ import psycopg
 
 from antenna_assets.crash import commit_point
 from antenna_assets.database import DatabaseError, connect, require_migrated
+from antenna_assets.disk import WHAT_TO_DO, free, is_full, unwritable
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import closed_before, hour_key
 from antenna_assets.ledger import HourExpired, committed_offsets, expired_before
@@ -28,8 +30,9 @@ from antenna_assets.settings import Settings
 from antenna_assets.spark_session import java_has_ended
 from antenna_assets.streaming.broker import Broker, BrokerError, Topic
 from antenna_assets.streaming.commit import claim_topic, commit_batch, commit_heartbeat, read_head
-from antenna_assets.streaming.land import attempt_folder, land, require_writable
+from antenna_assets.streaming.land import Attempt, LakeUnwritable, land, require_writable
 from antenna_assets.streaming.plan import planned_ranges
+from antenna_assets.streaming.waiting import STREAM_LOCK, Waiting
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -45,8 +48,6 @@ FIRST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 30.0
 # PostgreSQL sees a vanished client after 25 s; an outage of PostgreSQL itself ends all sessions.
 OLD_SESSION_SECONDS = 60
-
-_STREAM_LOCK = 0x73747265616D
 
 
 def start_spark() -> "SparkSession":
@@ -71,6 +72,10 @@ class QueryFailed(StreamError):
     """Spark gave the query up; another start from the ledger may succeed."""
 
 
+class StateUnwritable(StreamError):
+    """The state directory, or the folder of Spark's temporary files, cannot be written now."""
+
+
 class SparkEnded(StreamError):
     """Spark's Java process is gone, and this process cannot have another."""
 
@@ -84,7 +89,11 @@ _PASSING = (
     StreamRunning,
     AttemptTooOld,
     HourExpired,
+    LakeUnwritable,
+    StateUnwritable,
 )
+# A person who starts a stream on such a disk is told at once; only a stream that ran before waits.
+_AN_ERROR_AT_THE_START = (LakeUnwritable, StateUnwritable)
 
 
 def require_only_stream(connection: psycopg.Connection) -> None:
@@ -93,7 +102,7 @@ def require_only_stream(connection: psycopg.Connection) -> None:
     Raises:
         StreamRunning: another connection has it.
     """
-    row = connection.execute("SELECT pg_try_advisory_lock(%s)", [_STREAM_LOCK]).fetchone()
+    row = connection.execute("SELECT pg_try_advisory_lock(%s)", [STREAM_LOCK]).fetchone()
     if row is None or not row[0]:
         raise StreamRunning(
             "another stream is running on this ledger and only one may; stop it first, or leave this one be"
@@ -129,8 +138,8 @@ class Stream:
         # One transaction at a time on the one connection: micro-batches and heartbeats come from two threads.
         self._ledger_in_use = threading.Lock()
         self._failure: BaseException | None = None
-        self._waiting_for = ""
-        self._last_commit = time.monotonic()
+        self._waiting = Waiting(postgres_url, settings.topic, say)
+        self._last_commit = self._last_beat = time.monotonic()
         self._unreported = [0, 0]
 
     def read_available(self) -> None:
@@ -156,7 +165,7 @@ class Stream:
                 )
 
     def run(self) -> None:
-        """Read until stopped. Waits while Kafka or PostgreSQL is away, and goes on from the ledger.
+        """Read until stopped. Waits while Kafka, PostgreSQL or the lake is away, and goes on from the ledger.
 
         Raises:
             StreamError, LedgerError: what waiting cannot mend.
@@ -179,6 +188,8 @@ class Stream:
                         self._say_waiting(error)
                         raise
             except _PASSING as error:
+                if lost is None and isinstance(error, _AN_ERROR_AT_THE_START):
+                    raise
                 now = time.monotonic()
                 lost = now if lost == math.inf else lost
                 # After a broken connection the lock may still be with our own old session, until PostgreSQL sees that
@@ -187,8 +198,7 @@ class Stream:
                     raise
                 # A start that comes to no commit is no progress: the next wait is longer.
                 wait = FIRST_WAIT_SECONDS if self._last_commit > progress else wait
-                self._say_waiting(error)
-                self._stop.wait(wait)
+                self._waiting.wait(_name_of(error), error, _first_line(error), self._stop, wait)
                 wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 
     def close(self) -> None:
@@ -198,27 +208,10 @@ class Stream:
                 self._spark.stop()
             self._spark = None
 
-    def _say_waiting(self, error: Exception) -> None:
-        """A line for each change of what is away, not for each attempt nor for each wording of the same."""
-        names: dict[type[Exception], str] = {
-            BrokerError: "Kafka",
-            QueryFailed: "Spark",
-            StreamRunning: "another stream",
-            AttemptTooOld: "the next attempt",
-            HourExpired: "the next attempt",
-        }
-        name = names.get(type(error), "PostgreSQL")
-        if name != self._waiting_for:
-            self._waiting_for = name
-            reason = _first_line(error)
-            self._say(f"waiting: {'' if name in reason else f'{name}: '}{reason}")
-
     def _went_on(self) -> None:
         """Something was committed."""
         self._last_commit = time.monotonic()
-        if self._waiting_for:
-            self._waiting_for = ""
-            self._say("going on from the ledger")
+        self._waiting.ended()
 
     @contextmanager
     def _session(self) -> Iterator[tuple[psycopg.Connection, Topic]]:
@@ -260,7 +253,12 @@ class Stream:
         # Left by a stream that was killed; no other runs, the lock says so.
         shutil.rmtree(checkpoints, ignore_errors=True)
         checkpoint = checkpoints / uuid4().hex
-        checkpoint.mkdir(parents=True)
+        try:
+            checkpoint.mkdir(parents=True)
+        except OSError as error:
+            raise StateUnwritable(
+                f"{unwritable('the state directory', self._settings.home, error)}; or set ANTENNA_HOME to another path"
+            ) from error
         messages = (
             self._spark.readStream.format("kafka")
             .option("kafka.bootstrap.servers", self._broker.bootstrap)
@@ -298,12 +296,16 @@ class Stream:
     def _watch(self, query: "StreamingQuery", connection: psycopg.Connection) -> None:
         """Wait for the query's end, let the clock close hours while it is idle, and report."""
         from py4j.protocol import Py4JError
+        from pyspark.errors import PySparkException
 
         reported = time.monotonic()
         while query.isActive and not self._stop.wait(0.2):
-            if time.monotonic() - self._last_commit > HEARTBEAT_SECONDS:
-                self._beat(connection)
-                self._went_on()
+            now = time.monotonic()
+            if now - max(self._last_commit, self._last_beat) > HEARTBEAT_SECONDS:
+                self._last_beat = now
+                # Messages that are left may be those that the lake has no space for: that is no going on.
+                if self._beat(connection):
+                    self._went_on()
             if time.monotonic() - reported > REPORT_SECONDS and self._unreported[0]:
                 self._say("{} messages in {} batches".format(*(f"{n:,}" for n in self._unreported)))
                 self._unreported = [0, 0]
@@ -311,10 +313,15 @@ class Stream:
         if self._stop.is_set():
             return
         if self._failure is not None:
-            if isinstance(self._failure, Py4JError):
+            if isinstance(self._failure, (Py4JError, PySparkException)):
                 raise QueryFailed(f"a micro-batch failed: {_first_line(self._failure)}") from self._failure
             raise self._failure
         error = query.exception()
+        if error is not None and is_full(error):
+            raise StateUnwritable(
+                f"no space left for the stream's state in {self._settings.home} ({free(self._settings.home)}) or for "
+                f"Spark's temporary files in {tempfile.gettempdir()} ({free(tempfile.gettempdir())}); {WHAT_TO_DO}"
+            ) from error
         if error is not None:
             raise QueryFailed(f"Spark stopped the query: {_first_line(error)}") from error
 
@@ -345,32 +352,33 @@ class Stream:
             return
         head = read_head(connection, settings.topic)
         clock = datetime.now(UTC)
-        landed = land(
-            messages,
-            lake=settings.lake_uri,
-            folder=attempt_folder(head.batch + 1),
-            clock=clock,
-            oldest=max(
-                settings.start, clock - settings.horizon, expired_before(connection) or settings.start
-            ),
-            window=settings.window,
-        )
-        # Asked after landing: a topic that was replaced meanwhile must not be committed under the old one's offsets.
-        topic = self._broker.describe()
-        claim_topic(connection, topic.name, topic.id)
-        following = self._broker.next_offsets(topic)
-        done = self._done(connection, topic) | {r.partition: r.until_offset for r in ranges}
-        watermark = commit_batch(
-            connection,
-            topic=topic.name,
-            topic_id=topic.id,
-            number=head.batch + 1,
-            clock=clock,
-            ranges=ranges,
-            landed=landed,
-            lagging=[partition for partition, end in following.items() if end > done[partition]],
-            lateness=settings.lateness,
-        )
+        oldest = max(settings.start, clock - settings.horizon, expired_before(connection) or settings.start)
+        with Attempt(settings.lake_uri, head.batch + 1) as attempt:
+            landed = land(
+                messages,
+                lake=settings.lake_uri,
+                folder=attempt.folder,
+                clock=clock,
+                oldest=oldest,
+                window=settings.window,
+            )
+            # Asked after landing: a topic that was replaced meanwhile must not be committed under the old one's offsets.
+            topic = self._broker.describe()
+            claim_topic(connection, topic.name, topic.id)
+            following = self._broker.next_offsets(topic)
+            done = self._done(connection, topic) | {r.partition: r.until_offset for r in ranges}
+            watermark = commit_batch(
+                connection,
+                topic=topic.name,
+                topic_id=topic.id,
+                number=head.batch + 1,
+                clock=clock,
+                ranges=ranges,
+                landed=landed,
+                lagging=[partition for partition, end in following.items() if end > done[partition]],
+                lateness=settings.lateness,
+                before_commit=attempt.keep,
+            )
         self._went_on()
         read = sum(r.until_offset - r.from_offset for r in ranges)
         if spark_batch == 0 or self._last_commit - began > REPORT_SECONDS:
@@ -385,18 +393,20 @@ class Stream:
         else:
             self._unreported = [self._unreported[0] + read, self._unreported[1] + 1]
 
-    def _beat(self, connection: psycopg.Connection) -> None:
-        """Let the wall clock close hours if nothing is left to read."""
+    def _beat(self, connection: psycopg.Connection) -> bool:
+        """Let the wall clock close hours if nothing is left to read; whether that was so."""
         with self._ledger_in_use:
             # Before Kafka is asked: whatever comes after this instant may still be on time.
             now = datetime.now(UTC)
             topic = self._broker.describe()
             done = self._done(connection, topic)
-            if all(done[partition] >= end for partition, end in self._broker.next_offsets(topic).items()):
-                head = claim_topic(connection, topic.name, topic.id)
-                commit_heartbeat(
-                    connection, topic=topic.name, batch=head.batch, now=now, lateness=self._settings.lateness
-                )
+            if any(done[partition] < end for partition, end in self._broker.next_offsets(topic).items()):
+                return False
+            head = claim_topic(connection, topic.name, topic.id)
+            commit_heartbeat(
+                connection, topic=topic.name, batch=head.batch, now=now, lateness=self._settings.lateness
+            )
+            return True
 
     def _done(self, connection: psycopg.Connection, topic: Topic) -> dict[int, int]:
         """The offset to read next, of every partition: one that was never read begins at Kafka's first message."""
@@ -436,6 +446,20 @@ def _ends_within(seconds: float) -> bool:
             return False
         time.sleep(0.05)
     return True
+
+
+def _name_of(error: Exception) -> str:
+    """What is away, by the error that says so."""
+    names: dict[type[Exception], str] = {
+        BrokerError: "Kafka",
+        QueryFailed: "Spark",
+        StreamRunning: "another stream",
+        AttemptTooOld: "the next attempt",
+        HourExpired: "the next attempt",
+        LakeUnwritable: "the lake",
+        StateUnwritable: "the state",
+    }
+    return names.get(type(error), "PostgreSQL")
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,14 +5,19 @@ named them in the ledger.
 """
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from antenna_assets.crash import commit_point, task_point
+from antenna_assets.disk import WHAT_TO_DO, free, is_full, unwritable
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import landing_hour
 from antenna_assets.schema import LANDED, LIVE_TABLES, REJECTED
@@ -25,7 +30,14 @@ if TYPE_CHECKING:
 
 
 class LandingError(AntennaError):
-    """The lake cannot be written; the message says where and what to do."""
+    """Nothing could be landed; the message says where and what to do."""
+
+
+class LakeUnwritable(LandingError):
+    """The lake cannot be written now: its disk is full, or gone. A stream that ran before waits for it."""
+
+
+_PROBE_BYTES = 2**16
 
 
 def attempt_folder(batch: int) -> str:
@@ -33,11 +45,42 @@ def attempt_folder(batch: int) -> str:
     return f"landing/{batch}-{uuid4().hex[:12]}"
 
 
+class Attempt:
+    """A context manager with a folder of its own, which is removed if the block fails before `keep` was called.
+
+    Else each retry on a full disk would leave a part of a micro-batch there.
+
+    Args:
+        lake: the lake's root.
+        batch: the number that the batch will probably get.
+    """
+
+    def __init__(self, lake: str, batch: int) -> None:
+        self.folder = attempt_folder(batch)
+        self._path = Path(lake) / self.folder
+        self._kept = False
+
+    def keep(self) -> None:
+        """From now on the ledger may name the files: a COMMIT that fails may have succeeded."""
+        self._kept = True
+
+    def __enter__(self) -> "Attempt":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if kind is not None and not self._kept:
+            # What cannot be removed now counts for nothing, and goes with the next sweep.
+            shutil.rmtree(self._path, ignore_errors=True)
+
+
 def require_writable(lake: str) -> None:
     """Stop early if nothing can be written under the lake's root.
 
     Raises:
-        LandingError: the folder cannot be made or written.
+        LandingError: the lake is no folder.
+        LakeUnwritable: the folder cannot be made or written.
     """
     if "://" in lake:
         raise LandingError(
@@ -46,11 +89,15 @@ def require_writable(lake: str) -> None:
     probe = Path(lake) / "landing" / f".probe-{uuid4().hex}"
     try:
         probe.parent.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        try:
+            # On a full disk a file can still be made, but holds nothing.
+            probe.write_bytes(bytes(_PROBE_BYTES))
+        finally:
+            probe.unlink(missing_ok=True)
     except OSError as error:
-        raise LandingError(
-            f"the lake {lake} cannot be written: {error.strerror}; make it writable, or point ANTENNA_LAKE elsewhere"
+        advice = "" if is_full(error) else "; make it writable"
+        raise LakeUnwritable(
+            f"{unwritable('the lake', lake, error)}{advice}, or point ANTENNA_LAKE elsewhere"
         ) from error
 
 
@@ -66,8 +113,37 @@ def land(
 
     Raises:
         LandingError: the files do not hold exactly the messages that were read.
+        LakeUnwritable: the lake's disk is full, or fails.
     """
     root = Path(lake)
+    with _lake_watched(lake):
+        return _land(messages, root, folder=folder, clock=clock, oldest=oldest, window=window)
+
+
+@contextmanager
+def _lake_watched(lake: str) -> Iterator[None]:
+    import duckdb
+
+    try:
+        yield
+    except (OSError, duckdb.IOException) as error:
+        if isinstance(error, OSError):
+            raise LakeUnwritable(unwritable("the lake", lake, error)) from error
+        raise LakeUnwritable(f"the lake {lake} cannot be read back: {error}") from error
+    except Exception as error:
+        if not is_full(error):
+            raise
+        # Java says of a file only that there is no space for it; Spark's temporary files may lie elsewhere.
+        scratch = tempfile.gettempdir()
+        raise LakeUnwritable(
+            f"no space left on the disk of the lake {lake} ({free(lake)}) or of Spark's temporary files in {scratch} "
+            f"({free(scratch)}); {WHAT_TO_DO}"
+        ) from error
+
+
+def _land(
+    messages: "DataFrame", root: Path, *, folder: str, clock: datetime, oldest: datetime, window: timedelta
+) -> Landed:
     begun = datetime.now(UTC)
     # Both writes below need the verdicts: parse once.
     verdicts = parsed(messages, clock=clock, oldest=oldest).persist()

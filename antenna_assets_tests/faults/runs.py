@@ -28,6 +28,7 @@ def send(
     seed: int = 1,
     events: int = 1_000,
     hours: int = 2,
+    users: int = 20,
     rate: float | None = None,
     progress: Callable[[int], None] = lambda _count: None,
 ) -> datetime:
@@ -36,7 +37,7 @@ def send(
     shares = {"late": 0.02, "malformed": 0.02, "future": 0.002, "unknown_users": 0.01}
     simulate(
         settings,
-        Scenario(events=events, seed=seed, start=start, hours=hours, **shares),
+        Scenario(events=events, seed=seed, start=start, hours=hours, users=users, **shares),
         bootstrap=settings.kafka_bootstrap or "",
         answers=answers,
         append=answers.exists(),

@@ -1,0 +1,91 @@
+"""What a running stream waits for: said once for each change, and noted in the ledger for `antenna status`.
+
+Which errors pass by themselves is decided in `job.py`.
+"""
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import psycopg
+
+from antenna_assets.database import DatabaseError, connect
+
+STREAM_LOCK = 0x73747265616D
+"""Key of the advisory lock that the one stream of a ledger holds while it runs, and while it waits if it can."""
+
+# The session that failed has ended, but PostgreSQL may need a moment to see it.
+_LOCK_TIMEOUT = "2s"
+
+
+def stream_runs(connection: psycopg.Connection) -> bool:
+    """Whether a stream of this ledger lives, by its lock."""
+    # A key of 64 bits is shown in two halves, and `objsubid` 1 says that it is one.
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
+        "  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        "  AND classid::bigint << 32 | objid::bigint = %s)",
+        [STREAM_LOCK],
+    ).fetchone()
+    return bool(row and row[0])
+
+
+class Waiting:
+    """The present wait of a stream, if it waits.
+
+    Args:
+        say: takes one line of progress.
+    """
+
+    def __init__(self, postgres_url: str, topic: str, say: Callable[[str], None]) -> None:
+        self._postgres_url = postgres_url
+        self._topic = topic
+        self._say = say
+        self._name = ""
+        self._text = ""
+        self._since = datetime.now(UTC)
+
+    def wait(self, name: str, error: Exception, reason: str, stop: threading.Event, seconds: float) -> None:
+        """Wait until the next attempt. A line for each change of what is away, not for each attempt nor wording of it."""
+        if name != self._name:
+            self._name, self._since = name, datetime.now(UTC)
+            self._text = reason if name in reason else f"{name}: {reason}"
+            self._say(f"waiting: {self._text}")
+        # Whoever could not connect a moment ago would only wait for that once more.
+        noted = None if isinstance(error, DatabaseError) else self._note()
+        try:
+            stop.wait(seconds)
+        finally:
+            if noted is not None:
+                with suppress(psycopg.Error):
+                    # By hand: a session that ends keeps its locks for a moment, and the next attempt wants this one.
+                    noted.execute("SELECT pg_advisory_unlock(%s)", [STREAM_LOCK])
+                noted.close()
+
+    def ended(self) -> None:
+        """Something was committed, which has cleared the note."""
+        if self._name:
+            self._name = ""
+            self._say("going on from the ledger")
+
+    def _note(self) -> psycopg.Connection | None:
+        """Write down what is waited for, if PostgreSQL is there; the connection holds the lock of the one stream."""
+        try:
+            connection = connect(self._postgres_url, application="antenna stream, waiting")
+        except DatabaseError:
+            return None
+        try:
+            connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
+            connection.execute("SELECT pg_advisory_lock(%s)", [STREAM_LOCK])
+        except psycopg.Error:
+            # Another stream has it, and the note is its own.
+            connection.close()
+            return None
+        # A full disk of PostgreSQL may refuse even this.
+        with suppress(psycopg.Error):
+            connection.execute(
+                "UPDATE ledger.head SET waiting_for = %s, waiting_since = %s WHERE topic = %s",
+                [self._text, self._since, self._topic],
+            )
+        return connection
