@@ -185,7 +185,7 @@ class Stream:
                         self._watch(query, connection)
                     except BrokerError as error:
                         # Said now: without Kafka, Spark takes up to a minute to stop the query.
-                        self._say_waiting(error)
+                        self._waiting.begin(_name_of(error), _first_line(error))
                         raise
             except _PASSING as error:
                 if lost is None and isinstance(error, _AN_ERROR_AT_THE_START):

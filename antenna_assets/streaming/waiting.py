@@ -46,12 +46,16 @@ class Waiting:
         self._text = ""
         self._since = datetime.now(UTC)
 
-    def wait(self, name: str, error: Exception, reason: str, stop: threading.Event, seconds: float) -> None:
-        """Wait until the next attempt. A line for each change of what is away, not for each attempt nor wording of it."""
+    def begin(self, name: str, reason: str) -> None:
+        """Say what is waited for: a line for each change of what is away, not for each attempt nor wording of it."""
         if name != self._name:
             self._name, self._since = name, datetime.now(UTC)
             self._text = reason if name in reason else f"{name}: {reason}"
             self._say(f"waiting: {self._text}")
+
+    def wait(self, name: str, error: Exception, reason: str, stop: threading.Event, seconds: float) -> None:
+        """Wait until the next attempt, and note meanwhile what for."""
+        self.begin(name, reason)
         # Whoever could not connect a moment ago would only wait for that once more.
         noted = None if isinstance(error, DatabaseError) else self._note()
         try:
