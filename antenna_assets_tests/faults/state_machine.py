@@ -143,11 +143,21 @@ class Ledger(RuleBasedStateMachine):
         self.done["SIGKILLs"] += 1
 
     @precondition(lambda self: self.closed and self.held is None)
-    @rule(what=drafts, hour=st.integers(0, 9), point=st.sampled_from(HOLDS), passage=passages)
-    def an_older_generation_waits(self, what: list[Draft], hour: int, point: str, passage: int) -> None:
-        """A publication that stops on its way, and late events that make it an older generation."""
+    @rule(
+        what=drafts,
+        hour=st.integers(0, 9),
+        point=st.sampled_from(HOLDS),
+        passage=st.sampled_from([1, 1, 2]),
+        overtaken=st.booleans(),
+    )
+    def an_older_generation_waits(
+        self, what: list[Draft], hour: int, point: str, passage: int, overtaken: bool
+    ) -> None:
+        """A publication that stops on its way, late events that make it an older generation, and perhaps the newer one."""
         self.held = self.world.hold_run(point, passage, self.hour(hour))
         self.late(what, hour, 400)
+        if overtaken:
+            self.world.run([self.hour(hour)])
 
     @precondition(lambda self: self.held is not None)
     @rule()
