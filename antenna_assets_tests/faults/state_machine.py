@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from antenna_assets.quarantine.replay import Plan
 from antenna_assets.streaming.commit import NotContiguous
@@ -81,6 +81,11 @@ class Ledger(RuleBasedStateMachine):
         self.held: Held | None = None
         self.killed = False
 
+    @initialize(what=drafts)
+    def begin(self, what: list[Draft]) -> None:
+        self.world.send(what)
+        self.world.stream(batch=400)
+
     @rule(what=drafts)
     def produce(self, what: list[Draft]) -> None:
         self.world.send(what)
@@ -143,21 +148,11 @@ class Ledger(RuleBasedStateMachine):
         self.done["SIGKILLs"] += 1
 
     @precondition(lambda self: self.closed and self.held is None)
-    @rule(
-        what=drafts,
-        hour=st.integers(0, 9),
-        point=st.sampled_from(HOLDS),
-        passage=st.sampled_from([1, 1, 2]),
-        overtaken=st.booleans(),
-    )
-    def an_older_generation_waits(
-        self, what: list[Draft], hour: int, point: str, passage: int, overtaken: bool
-    ) -> None:
-        """A publication that stops on its way, late events that make it an older generation, and perhaps the newer one."""
+    @rule(what=drafts, hour=st.integers(0, 9), point=st.sampled_from(HOLDS), passage=st.integers(1, 2))
+    def a_publication_waits(self, what: list[Draft], hour: int, point: str, passage: int) -> None:
+        """It stops on its way, and late events make it an older generation."""
         self.held = self.world.hold_run(point, passage, self.hour(hour))
         self.late(what, hour, 400)
-        if overtaken:
-            self.world.run([self.hour(hour)])
 
     @precondition(lambda self: self.held is not None)
     @rule()
@@ -167,6 +162,16 @@ class Ledger(RuleBasedStateMachine):
         error = held.let_go()
         assert error is None, f"a publication that was overtaken ended with {error!r}"
         self.done["older generations that came late"] += 1
+
+    @precondition(lambda self: self.closed and self.held is None)
+    @rule(what=drafts, hour=st.integers(0, 9), point=st.sampled_from(HOLDS), passage=st.integers(1, 2))
+    def an_older_generation_commits_late(
+        self, what: list[Draft], hour: int, point: str, passage: int
+    ) -> None:
+        """The same with the newer generation published meanwhile, and nothing else between."""
+        self.a_publication_waits(what, hour, point, passage)
+        self.world.run([self.hour(hour)])
+        self.the_older_generation_commits_late()
 
     @rule(again=st.booleans())
     def replay(self, again: bool) -> None:
