@@ -192,16 +192,19 @@ def test_row_20_no_key_but_that_of_a_closed_hour_writes_anything(
 def test_row_20_the_command_line_of_dagster_refuses_them_too(lakehouse: Lakehouse, proving: bool) -> None:
     closed = [f"{hour:{CANONICAL}}" for hour in lakehouse.closed]
     wrong = [
-        {"dagster/partition": closed[0][:-2] + "30"},
         {"dagster/asset_partition_range_start": closed[1], "dagster/asset_partition_range_end": closed[0]},
+        {"dagster/partition": closed[0][:-2] + "30"},
         {"dagster/partition": closed[0] + "\n"},
         {"dagster/partition": ""},
         {"dagster/partition": f"{lakehouse.closed[0] - HOUR:{CANONICAL}}"},
     ]
     before = lakehouse.written()
-    for tags in wrong if proving else wrong[:2]:
+    # Each takes as long as Dagster takes to start.
+    for tags in wrong if proving else wrong[:1]:
         assert execute(lakehouse, tags) != 0, tags
         assert lakehouse.written() == before
+    if not proving:
+        return
     assert execute(lakehouse, {"dagster/partition": closed[0]}) == 0
     assert lakehouse.published(lakehouse.closed[0]) == len(ASSETS)
 

@@ -7,67 +7,26 @@ from collections import Counter
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from antenna_assets.quarantine.replay import Plan
 from antenna_assets.streaming.commit import NotContiguous
 from antenna_assets.streaming.commit_replay import AlreadyReplayed
-from antenna_assets_tests.faults import publish, test_publication_crashes
-from antenna_assets_tests.faults.in_process import BEFORE_FENCE, Held
+from antenna_assets_tests.faults import publish
+from antenna_assets_tests.faults.in_process import Held
+from antenna_assets_tests.faults.state_draws import (
+    HOLDS,
+    KILLS,
+    KNOWN,
+    REPLAY_POINTS,
+    STREAM_POINTS,
+    batches,
+    deaths,
+    drafts,
+    publication_deaths,
+)
 from antenna_assets_tests.faults.state_model import Draft, User
 from antenna_assets_tests.faults.state_world import World
-
-STREAM_POINTS = (
-    "stream.land.before_sync",
-    "stream.land.after_sync",
-    "stream.commit.before",
-    "stream.commit.files",
-    "stream.commit.live",
-    "stream.commit.offsets",
-    "stream.commit.last_statement",
-    "stream.commit.committed",
-    "stream.heartbeat.last_statement",
-    "stream.heartbeat.committed",
-)
-REPLAY_POINTS = ("stream.land.before_sync", "stream.commit.files", "stream.commit.live")
-# Each of them outside of a transaction: who is held there keeps nobody else waiting.
-HOLDS = (
-    "publish.sealed",
-    "publish.lake.files_written",
-    "publish.lake.committed",
-    "publish.hour_done",
-    BEFORE_FENCE,
-)
-# Passed by every publication, even of an hour that is published already.
-KILLS = ("publish.lake.files_written", "publish.lake.committed", "publish.table.copied")
-
-KNOWN = [f"00000000-0000-0000-0000-{number:012}" for number in (1, 4, 8)]
-drafts = st.lists(
-    st.builds(
-        Draft,
-        hour=st.integers(0, 3),
-        second=st.integers(0, 3599),
-        user=st.sampled_from([*KNOWN, "a stranger"]),
-        antenna=st.sampled_from(["north", "s\u00fcd"]),
-        app=st.sampled_from(["SKYPE", "FACEBOOK"]),
-        bytes=st.integers(0, 300_000),
-        kind=st.sampled_from(["good", "good", "good", "mendable", "hopeless"]),
-        partition=st.integers(0, 1),
-    ),
-    min_size=1,
-    max_size=8,
-)
-batches = st.sampled_from([3, 400])
-passages = st.sampled_from([1, 1, 2, 3, 4])
-
-
-def deaths(points: tuple[str, ...]) -> st.SearchStrategy[tuple[str, int]]:
-    return st.tuples(st.sampled_from(points), passages)
-
-
-publication_deaths = deaths(
-    tuple(sorted({point.partition(":")[0] for point in test_publication_crashes.PUBLICATION}))
-)
 
 
 class Ledger(RuleBasedStateMachine):
@@ -80,6 +39,11 @@ class Ledger(RuleBasedStateMachine):
         self.closed: list[str] = []
         self.held: Held | None = None
         self.killed = False
+
+    @initialize(what=drafts)
+    def begin(self, what: list[Draft]) -> None:
+        self.world.send(what)
+        self.world.stream(batch=400)
 
     @rule(what=drafts)
     def produce(self, what: list[Draft]) -> None:
@@ -143,9 +107,9 @@ class Ledger(RuleBasedStateMachine):
         self.done["SIGKILLs"] += 1
 
     @precondition(lambda self: self.closed and self.held is None)
-    @rule(what=drafts, hour=st.integers(0, 9), point=st.sampled_from(HOLDS), passage=passages)
-    def an_older_generation_waits(self, what: list[Draft], hour: int, point: str, passage: int) -> None:
-        """A publication that stops on its way, and late events that make it an older generation."""
+    @rule(what=drafts, hour=st.integers(0, 9), point=st.sampled_from(HOLDS), passage=st.integers(1, 2))
+    def a_publication_waits(self, what: list[Draft], hour: int, point: str, passage: int) -> None:
+        """It stops on its way, and late events make it an older generation."""
         self.held = self.world.hold_run(point, passage, self.hour(hour))
         self.late(what, hour, 400)
 
@@ -157,6 +121,16 @@ class Ledger(RuleBasedStateMachine):
         error = held.let_go()
         assert error is None, f"a publication that was overtaken ended with {error!r}"
         self.done["older generations that came late"] += 1
+
+    @precondition(lambda self: self.closed and self.held is None)
+    @rule(what=drafts, hour=st.integers(0, 9), point=st.sampled_from(HOLDS), passage=st.integers(1, 2))
+    def an_older_generation_commits_late(
+        self, what: list[Draft], hour: int, point: str, passage: int
+    ) -> None:
+        """The same with the newer generation published meanwhile, and nothing else between."""
+        self.a_publication_waits(what, hour, point, passage)
+        self.world.run([self.hour(hour)])
+        self.the_older_generation_commits_late()
 
     @rule(again=st.booleans())
     def replay(self, again: bool) -> None:

@@ -42,6 +42,7 @@ def test_row_19_no_order_of_events_crashes_and_runs_breaks_an_invariant_of_the_l
         deadline=None,
         # A failure is told as it was found: to shrink it at seconds an example takes too long.
         phases=[Phase.generate],
+        report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
     begun = time.monotonic()
