@@ -4,10 +4,11 @@ With this, run monitoring ends a run whose worker died together with its code se
 STARTED for hours and the sensor leaves its hours alone. `docker/dagster.yaml` names the class.
 """
 
-from datetime import UTC, datetime, timedelta
+import time
 
 from dagster import DagsterRun, DefaultRunLauncher
 from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
+from dagster._serdes import ConfigurableClassData
 
 from antenna_assets.database import connect
 from antenna_assets.jobs import hourly_usage
@@ -16,12 +17,17 @@ from antenna_assets.schema import ASSETS
 from antenna_assets.settings import load_settings
 from antenna_assets.stack.services import postgres_url
 
-# A worker takes its lock some milliseconds after its run is STARTED; a machine under load gets a thousand times that.
-TIME_TO_TAKE_THE_LOCK = timedelta(seconds=10)
+# A worker takes its lock just after its run is STARTED and lets go of it just before the run has ended: one look may
+# fall in between, so that it takes two, this many seconds apart.
+DEAD_AFTER = 5.0
 
 
 class WatchedRunLauncher(DefaultRunLauncher):
     """Launches runs as Dagster does, and tells run monitoring which of them have lost their worker."""
+
+    def __init__(self, inst_data: ConfigurableClassData | None = None) -> None:
+        super().__init__(inst_data)
+        self._free_since: dict[str, float] = {}
 
     @property
     def supports_check_run_worker_health(self) -> bool:
@@ -30,21 +36,21 @@ class WatchedRunLauncher(DefaultRunLauncher):
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Whether the worker of a STARTED run lives. A run that is none of ours counts as alive: nothing is known of it."""
-        if not _takes_the_lock(run) or self._has_just_started(run):
+        if not _takes_the_lock(run) or self._seconds_free(run.run_id) < DEAD_AFTER:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
-        with connect(postgres_url(load_settings()), application="antenna run monitoring") as connection:
-            if is_held(connection, run.run_id):
-                return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(
             WorkerStatus.FAILED,
-            "expected the run's worker to hold the run's lock in PostgreSQL, found it dead",
+            "expected the run's worker to hold the run's lock in PostgreSQL, and nobody holds it: the worker died",
         )
 
-    def _has_just_started(self, run: DagsterRun) -> bool:
-        record = self._instance.get_run_record_by_id(run.run_id)
-        if record is None or record.start_time is None:
-            return True
-        return datetime.now(UTC) < datetime.fromtimestamp(record.start_time, UTC) + TIME_TO_TAKE_THE_LOCK
+    def _seconds_free(self, run_id: str) -> float:
+        """For how long this object has seen nobody hold the run's lock; negative if somebody holds it."""
+        with connect(postgres_url(load_settings()), application="antenna run monitoring") as connection:
+            if is_held(connection, run_id):
+                self._free_since.pop(run_id, None)
+                return -1
+        now = time.monotonic()
+        return now - self._free_since.setdefault(run_id, now)
 
 
 def _takes_the_lock(run: DagsterRun) -> bool:
