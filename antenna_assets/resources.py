@@ -14,21 +14,34 @@ from pydantic import Field
 from antenna_assets.database import connect
 from antenna_assets.engines.contract import Engine
 from antenna_assets.lake import Lake
+from antenna_assets.run_lock import held
 from antenna_assets.settings import Settings, SettingsError, load_settings
 
 
 class PostgresResource(dg.ConfigurableResource):
-    """PostgreSQL with the ledger and the serving tables."""
+    """PostgreSQL with the ledger and the serving tables. A run that is given it shows there that its worker lives."""
 
     url: str | None = Field(None, description="address; unset: what the settings or the embedded service say")
 
     @contextmanager
+    def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["PostgresResource"]:
+        """The resource; for a run, with the run's lock held until it ends. A sensor's tick takes none."""
+        if context.run is None:
+            yield self
+        else:
+            with held(self._address(), context.run.run_id):
+                yield self
+
+    @contextmanager
     def connection(self) -> Iterator[psycopg.Connection]:
         """A connection in autocommit mode, closed at the end of the block."""
+        with connect(self._address(), application="antenna dagster") as connection:
+            yield connection
+
+    def _address(self) -> str:
         from antenna_assets.stack.services import postgres_url
 
-        with connect(self.url or postgres_url(load_settings()), application="antenna dagster") as connection:
-            yield connection
+        return self.url or postgres_url(load_settings())
 
 
 class LakeResource(dg.ConfigurableResource):

@@ -88,6 +88,7 @@ def test_only_the_modules_about_dagster_import_it() -> None:
         "partitions.py",
         "resources.py",
         "definitions.py",
+        "run_launcher.py",
         # They run the sensor and the job without Dagster's daemon.
         "local_runs.py",
         "demo.py",
