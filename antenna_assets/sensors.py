@@ -33,7 +33,7 @@ REQUEST_TAG = "antenna/request"
 # Looked at in a tick, so that hours that run or wait do not hide those behind them.
 HOURS_LOOKED_AT = 8 * HOURS_PER_RUN
 
-# Not NOT_STARTED: that is a run whose launch broke off, and nothing would ever end it.
+# Not NOT_STARTED: that is a run whose launch broke off. Run monitoring ends it, and meanwhile its hours are free.
 _IN_PROGRESS = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.STARTING,

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,7 +29,7 @@ IN_PROGRESS = ("NOT_STARTED", "QUEUED", "STARTING", "STARTED", "CANCELING")
 class Dagster:
     """A Dagster home of the test's own; `start` runs the daemon on it, `kill` SIGKILLs what was started."""
 
-    def __init__(self, settings: Settings, home: Path) -> None:
+    def __init__(self, settings: Settings, home: Path, scratch: str) -> None:
         self.url = settings.postgres_url or ""
         self.home = home
         home.mkdir()
@@ -39,6 +40,8 @@ class Dagster:
             **settings.exports(),
             "DAGSTER_HOME": str(home),
             "DAGSTER_POSTGRES_URL": dagster_url(self.url),
+            # What is killed leaves sockets and files there.
+            "TMPDIR": scratch,
             # Dagster's commands are scripts: they would look for the project only where it is installed.
             "PYTHONPATH": str(Path(antenna_assets.__file__).parent.parent),
         }
@@ -162,11 +165,14 @@ def _kill(pids: Iterable[int]) -> int:
 @contextmanager
 def dagster(settings: Settings, home: Path) -> Iterator[Dagster]:
     """A Dagster home whose processes are all gone at the end of the block. Its log is shown if the test fails."""
-    found = Dagster(settings, home)
+    # A short path: the name of a socket must stay under 100 characters.
+    scratch = tempfile.mkdtemp(prefix="antenna-")
+    found = Dagster(settings, home, scratch)
     try:
         yield found
     finally:
         found.kill()
+        shutil.rmtree(scratch)
         print((home / "log").read_text(encoding="utf-8", errors="replace"))  # noqa: T201
 
 

@@ -29,7 +29,6 @@ INTERVAL = timedelta(seconds=30)
 MOMENTS = (
     ("publish.table.copied", "stream.commit.last_statement", "publish.sealed"),
     ("publish.lake.files_written:2", "stream.land.after_sync", "publish.lake.committed"),
-    ("publish.table.deleted:3", "stream.commit.committed", "publish.hour_done"),
 )
 
 
@@ -40,7 +39,7 @@ def everything_is_published(settings: Settings) -> bool:
 
 
 def published_hours(settings: Settings) -> int:
-    """How many hours all six assets have published at the newest generation; every publication has one run that made it."""
+    """How many hours all six assets have published at the newest generation."""
     with connect(settings.postgres_url or "") as connection:
         (hours,) = connection.execute(
             "SELECT count(*) FROM ledger.hour WHERE (SELECT count(*) FROM ledger.publication_head AS head"
@@ -63,7 +62,8 @@ def test_row_15_the_daemon_is_killed_around_the_sensors_ticks_and_every_closed_h
         for point in ("sensor.before_requests", "sensor.before_query")[: 2 if proving else 1]:
             on.start(crash_at=point)
             wait_for(on.code_servers)
-            wait_for(lambda: not on.code_servers())
+            (first,) = on.code_servers()
+            wait_for(lambda first=first: first not in on.code_servers())
             kills += on.kill() and 1
             on.let_time_pass(INTERVAL)
         # The tick has asked, and its run is not launched yet.
@@ -107,7 +107,7 @@ def test_row_16_everything_is_killed_in_the_middle_of_a_run_and_no_run_hangs(
     seconds: list[float] = []
     killed = 0
     with dagster(settings, tmp_path / "home") as on:
-        for number, (worker_at, stream_at, by_hand_at) in enumerate(MOMENTS[: 3 if proving else 1]):
+        for number, (worker_at, stream_at, by_hand_at) in enumerate(MOMENTS[: 2 if proving else 1]):
             send(settings, answers, seed=2 * number + 1, events=300)
             read_everything(settings)
             by_hand = on.run(*execute(settings), crash_at=f"{by_hand_at}:pause")
@@ -117,20 +117,21 @@ def test_row_16_everything_is_killed_in_the_middle_of_a_run_and_no_run_hangs(
             send(settings, answers, seed=2 * number + 2, events=300)
             stream = on.run(sys.executable, "-m", *PLAIN_STREAM, crash_at=f"{stream_at}:pause")
             wait_for(lambda stream=stream: stopped(stream.pid))
-            assert sorted(on.in_progress().values()) == ["STARTED", "STARTED"]
+            assert list(on.in_progress().values()).count("STARTED") == 2
             killed += on.kill()
             seconds.append(come_back(on, settings, answers))
         if proving:
             # Taken off the queue and not started yet: nothing but the time that passes tells that it never will.
-            send(settings, answers, seed=7, events=300)
+            send(settings, answers, seed=5, events=300)
             read_everything(settings)
             on.start()
             wait_for(lambda: "STARTING" in on.runs().values())
             killed += on.kill()
-            send(settings, answers, seed=8, events=300)
-            seconds.append(come_back(on, settings, answers))
-            assert max(seconds) < 120
-    record_property("times everything was killed", len(seconds))
+            send(settings, answers, seed=6, events=300)
+            starting = come_back(on, settings, answers)
+            assert max(*seconds, starting) < 120
+            record_property("until a run killed while it was starting had ended, s", round(starting, 1))
+    record_property("times everything was killed", len(seconds) + proving)
     record_property("processes killed", killed)
     record_property("hours published", published_hours(settings))
     record_property("until no run hung, the longest, s", round(max(seconds), 1))
@@ -138,7 +139,8 @@ def test_row_16_everything_is_killed_in_the_middle_of_a_run_and_no_run_hangs(
 
 def come_back(on: Dagster, settings: Settings, answers: Path) -> float:
     """Start everything again, until every hour is published; the seconds until no run of before was in progress."""
-    before = set(on.in_progress())
+    # Not those that wait in the queue: they have a future.
+    before = {run for run, status in on.in_progress().items() if status != "QUEUED"}
     assert before
     on.let_time_pass(INTERVAL)
     began = time.monotonic()
