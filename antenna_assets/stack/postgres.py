@@ -48,6 +48,7 @@ def start(home: Path) -> str:
         PostgresError: it does not start; the message holds the end of its log.
     """
     folder = _folder(home)
+    _let_recover(folder)
     launched = _postmaster(folder) is None
     if launched:
         prepare(folder, _release_recycled_pid)
@@ -179,6 +180,22 @@ def _launch(folder: Path) -> None:
                 time.sleep(0.2)  # the children of a server that was killed are on their way out
             else:
                 raise PostgresError(f"PostgreSQL does not start: {error}\n{said}(from {log})") from error
+
+
+def _let_recover(folder: Path) -> None:
+    """Wait while a server that runs lets nobody in: it recovers from a full disk, say, and is there or gone in the end."""
+    import psycopg
+
+    patience = time.monotonic() + _START_SECONDS
+    while time.monotonic() < patience and _postmaster(folder) is not None and len(_pid_file(folder)) > 3:
+        try:
+            _connect(_url(folder, _pid_file(folder)).rpartition("/")[0] + "/postgres").close()
+            return
+        except psycopg.OperationalError as error:
+            # The client is told nothing but the text.
+            if not any(known in str(error) for known in ("the database system is", "refused")):
+                return
+        time.sleep(0.2)
 
 
 def _tail(log: Path, begin: int) -> str:
