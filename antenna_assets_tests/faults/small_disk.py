@@ -13,10 +13,12 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload(["antenna_assets_tests.faults.publish"])
@@ -102,6 +104,7 @@ def small_disk(path: Path, megabytes: int) -> Iterator[SmallDisk]:
 
 
 def _serve(connection: Connection, path: str, megabytes: int) -> None:
+    everybodys = _namespace(os.getpid())
     try:
         _enter_namespace()
         _libc("mount", None, b"/", None, _MS_REC | _MS_PRIVATE, None)
@@ -115,6 +118,7 @@ def _serve(connection: Connection, path: str, megabytes: int) -> None:
             what, arguments = connection.recv()
         except EOFError:
             _stop()
+            _end_what_is_inside(everybodys)
             return
         try:
             connection.send((True, what(*arguments)))
@@ -150,6 +154,21 @@ def _stop() -> int | None:
             os.killpg(process.pid, signal.SIGKILL)
             code = process.wait()
     return code
+
+
+def _namespace(process: int) -> str:
+    return str(Path(f"/proc/{process}/ns/mnt").readlink())
+
+
+def _end_what_is_inside(everybodys: str) -> None:
+    """Kill what is left in this namespace: a server that nobody stopped, if the tests themselves were killed."""
+    ours = _namespace(os.getpid())
+    if ours == everybodys:
+        return
+    for process in psutil.process_iter():
+        with suppress(OSError, psutil.Error):
+            if process.pid != os.getpid() and _namespace(process.pid) == ours:
+                process.kill()
 
 
 def _enter_namespace() -> None:
