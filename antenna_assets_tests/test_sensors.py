@@ -62,7 +62,8 @@ class HalfAMinuteLater(datetime):
 
 
 def shown(settings: Settings, connection: psycopg.Connection) -> list:
-    return list(tables(connection, Broker(settings.kafka_bootstrap or "", settings.topic)))
+    broker = Broker(settings.kafka_bootstrap or "", settings.topic)
+    return list(tables(connection, settings.topic, broker))
 
 
 def test_the_same_failing_hours_are_not_written_again(connection: psycopg.Connection) -> None:

@@ -14,7 +14,7 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antenna_assets import sensors
+from antenna_assets import requests
 from antenna_assets.database import connect
 from antenna_assets.definitions import build_definitions
 from antenna_assets.engines.contract import WrittenFile
@@ -48,7 +48,7 @@ def publish_what_is_asked_for(environment: dict[str, str], folder: str) -> list[
     """
     os.environ.update(environment)
     Path(folder).mkdir(exist_ok=True)
-    sensors.FIRST_WAIT = timedelta(0)
+    requests.FIRST_WAIT = timedelta(0)
     with dg.instance_for_test(temp_dir=folder) as instance:
         runs = [execute(instance, request) for request in tick(instance)]
     return [str(step.step_failure_data.error) for run in runs for step in run.filter_events(_failed)]

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from psycopg import sql
 
-from antenna_assets import sensors
+from antenna_assets import requests, sensors
 from antenna_assets.database import connect
 from antenna_assets.definitions import build_definitions
 from antenna_assets.lake import Lake
@@ -70,7 +70,7 @@ class World:
         patch.setenv("ANTENNA_KAFKA_BOOTSTRAP", kafka)
         patch.setenv("ANTENNA_TOPIC", name)
         # A failed run is asked for again at once.
-        patch.setattr(sensors, "FIRST_WAIT", sensors.FIRST_WAIT * 0)
+        patch.setattr(requests, "FIRST_WAIT", requests.FIRST_WAIT * 0)
         without_spark(patch)
         self.faults = Faults(patch)
         self.settings = load_settings()
