@@ -79,7 +79,10 @@ def test_row_17_a_reader_never_sees_a_part_of_an_hour_that_is_replaced(
             with Worker(
                 settings, tmp_path / f"worker-{len(whole)}", publish_hour, key, crash_at=step
             ) as worker:
-                worker.wait_until_paused()
+                if not worker.pauses():
+                    # The steady one has sealed or certified the generation, so that there was nothing to pause at.
+                    worker.must_succeed()
+                    continue
                 # What it has half done is there to be seen for a few polls.
                 time.sleep(0.3)
                 if chance.random() < 0.25:

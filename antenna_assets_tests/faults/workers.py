@@ -65,11 +65,17 @@ class Worker:
 
     def wait_until_paused(self) -> None:
         """Wait until it has stopped itself."""
+        assert self.pauses(), f"expected a paused worker, found one that ended: {self.said.read_text()}"
+
+    def pauses(self) -> bool:
+        """Wait until it has stopped itself or ended; whether it is paused."""
         end = time.monotonic() + 60
         while not self._paused():
-            assert self.running, f"expected a paused worker, found one that ended: {self.said.read_text()}"
+            if not self.running:
+                return False
             assert time.monotonic() < end, f"expected a paused worker, found it busy: {self.said.read_text()}"
             time.sleep(0.01)
+        return True
 
     def wake(self) -> None:
         """Let a paused worker go on."""
