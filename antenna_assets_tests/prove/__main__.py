@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import os
 import signal
 import subprocess
 import sys
@@ -15,38 +16,34 @@ from antenna_assets_tests.prove.rows import PARTS, ROWS
 PROJECT = Path(__file__).parents[2]
 PAGE = PROJECT / "docs" / "proofs.md"
 CODE = ("antenna_assets", "sql", "docker", "requirements.lock", "pyproject.toml")
-"""What the proofs are about: while none of it changes, a part that was shown is not run again."""
+"""What the proofs are about: while none of it changes, a row that was shown is not run again."""
 
 LONGEST_PART_SECONDS = 1_800
 
 
 def main() -> int:
-    """Run the parts, oldest results first kept; the exit code is 0 if every row was shown."""
+    """Run the rows that were not shown yet, part by part; the exit code is 0 if every row that was asked for is shown."""
     arguments = _arguments()
-    results = PROJECT / ".prove" / _code()
-    results.mkdir(parents=True, exist_ok=True)
-    failed = False
+    reports = PROJECT / ".prove" / _code()
+    reports.mkdir(parents=True, exist_ok=True)
     for name, rows in PARTS.items():
+        shown = {row for row, run in read(reports).items() if run.passed and not arguments.again}
         wanted = [row for row in rows if row in arguments.rows]
-        report = results / f"{name}.xml"
-        if not wanted:
-            continue
-        if set(wanted) != set(rows):
-            # A single row, for whoever works on it: it leaves the part's result as it is.
-            failed |= not _run(name, wanted, results / f"{name}-{'-'.join(map(str, wanted))}.xml")
-        elif report.exists() and not arguments.again and read(report).passed:
-            _say(f"{name}: was shown already; --again runs it again")
-        else:
-            failed |= not _run(name, wanted, report)
-    PAGE.write_text(page([read(results / f"{name}.xml") for name in PARTS]), encoding="utf-8")
+        for row in wanted:
+            if row in shown:
+                _say(f"row {row}: was shown of this code already; --again runs it again")
+        if missing := [row for row in wanted if row not in shown]:
+            _run(name, missing, reports)
+    found = read(reports)
+    PAGE.write_text(page(found), encoding="utf-8")
     _say(f"written: {PAGE.relative_to(PROJECT)}")
-    return int(failed)
+    return int(not all(row in found and found[row].passed for row in arguments.rows))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="make prove",
-        description="Run the long form of the proofs in parts of at most half an hour. A part that was shown of this very code is not run again, so a run that was stopped goes on.",
+        description="Run the long form of the proofs in parts of at most half an hour. A row that was shown of this very code is not run again, so a run that was stopped goes on.",
     )
     parser.add_argument(
         "--rows",
@@ -62,13 +59,12 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _run(name: str, rows: list[int], report: Path) -> bool:
-    """Run the tests of these rows; whether all passed within the time of a part."""
+def _run(name: str, rows: list[int], reports: Path) -> None:
+    """Run the tests of these rows, within the time of a part, and keep the report."""
     began = time.monotonic()
     _say(f"{name}: rows {', '.join(map(str, rows))}")
     tests = " or ".join(f"test_row_{row}_" for row in rows)
-    report.unlink(missing_ok=True)
-    unfinished = report.with_suffix(".unfinished")
+    unfinished = reports / f"{name}-{os.getpid()}.unfinished"
     command = [sys.executable, "-m", "pytest", "--prove", "-q", "-k", tests, f"--junitxml={unfinished}"]
     process = subprocess.Popen(command, cwd=PROJECT)
     try:
@@ -79,12 +75,11 @@ def _run(name: str, rows: list[int], report: Path) -> bool:
         process.send_signal(signal.SIGINT)
         code = process.wait()
     if unfinished.exists():
-        properties = f'commit="{_git("rev-parse", "HEAD")}"'
-        text = unfinished.read_text(encoding="utf-8")
-        unfinished.write_text(text.replace("<testsuites ", f"<testsuites {properties} ", 1), encoding="utf-8")
-        unfinished.replace(report)
+        commit = f'commit="{_git("rev-parse", "HEAD")}"'
+        text = unfinished.read_text(encoding="utf-8").replace("<testsuites ", f"<testsuites {commit} ", 1)
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(reports / f"{name}-{time.time_ns()}.xml")
     _say(f"{name}: {'shown' if code == 0 else 'FAILED'} in {time.monotonic() - began:.0f} s")
-    return code == 0
 
 
 def _code() -> str:

@@ -2,13 +2,13 @@
 
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Mapping
 from importlib.metadata import version
 
 import psutil
 
-from antenna_assets_tests.prove.results import Part, Shown
-from antenna_assets_tests.prove.rows import PARTS, ROWS
+from antenna_assets_tests.prove.results import Row
+from antenna_assets_tests.prove.rows import ROWS
 
 HEAD = """# Proofs
 
@@ -28,16 +28,10 @@ BOUNDS = """
 """
 
 
-def page(parts: Iterable[Part]) -> str:
-    """The page for the results of these parts, in the order of the rows."""
-    tests: dict[int, list[Shown]] = {row: [] for row in ROWS}
-    seen: dict[int, Part] = {}
-    for part in parts:
-        for test in part.tests:
-            tests[test.row].append(test)
-            seen[test.row] = part
-    sections = [_section(row, tests[row], seen.get(row)) for row in ROWS]
-    return HEAD + _machine() + "\n" + _summary(tests) + "\n" + "\n".join(sections) + BOUNDS
+def page(found: Mapping[int, Row]) -> str:
+    """The page for what was found, in the order of the rows."""
+    sections = [_section(row, found.get(row)) for row in ROWS]
+    return HEAD + _machine() + "\n" + _summary(found) + "\n" + "\n".join(sections) + BOUNDS
 
 
 def _machine() -> str:
@@ -47,22 +41,22 @@ def _machine() -> str:
     return f"Machine: {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}, Python {platform.python_version()}; {versions}.\n"
 
 
-def _summary(tests: dict[int, list[Shown]]) -> str:
-    shown = sum(bool(of) and all(test.passed for test in of) for of in tests.values())
-    minutes = sum(test.seconds for of in tests.values() for test in of) / 60
-    return f"{shown} of {len(tests)} rows shown, by {sum(map(len, tests.values()))} tests in {minutes:.0f} minutes.\n"
+def _summary(found: Mapping[int, Row]) -> str:
+    shown = sum(run.passed for run in found.values())
+    tests = [test for run in found.values() for test in run.tests]
+    minutes = sum(test.seconds for test in tests) / 60
+    return f"{shown} of {len(ROWS)} rows shown, by {len(tests)} tests in {minutes:.0f} minutes.\n"
 
 
-def _section(row: int, tests: list[Shown], part: Part | None) -> str:
+def _section(row: int, run: Row | None) -> str:
     lines = [f"## Row {row}", "", ROWS[row], ""]
-    if part is None or part.begun is None:
-        return "\n".join([*lines, "Not run yet.", ""])
-    name = next(name for name, rows in PARTS.items() if row in rows)
+    if run is None:
+        return "\n".join([*lines, "The long form was not run to its end yet.", ""])
     lines.append(
-        f"Part `{name}`, begun {part.begun:%Y-%m-%d %H:%M} at commit {part.commit[:10]}; again: `make prove ROWS={row}`."
+        f"Begun {run.begun:%Y-%m-%d %H:%M} UTC at commit {run.commit[:10]}; again: `make prove ROWS={row}`."
     )
     lines += ["", "| shown | by | figures | s |", "|---|---|---|--:|"]
-    for test in tests:
+    for test in run.tests:
         figures = "; ".join(f"{name}: {_number(value)}" for name, value in test.figures.items())
         mark = "yes" if test.passed else "**NO**"
         lines.append(f"| {mark} | {_cell(test.claim)} | {_cell(figures)} | {test.seconds:.0f} |")

@@ -1,4 +1,4 @@
-"""The result of a part, read from the report that pytest wrote (JUnit XML)."""
+"""What was shown of each row, read from the reports that pytest wrote (JUnit XML)."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -19,27 +19,34 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Part:
-    """One part's run; without tests if it was not run. `begun` is aware, `commit` empty if it was not run."""
+class Row:
+    """The newest run of a row's tests: when it began (aware), and of which commit."""
 
     tests: list[Shown]
-    begun: datetime | None
+    begun: datetime
     commit: str
 
     @property
     def passed(self) -> bool:
-        """Whether there were tests and all of them passed."""
-        return bool(self.tests) and all(test.passed for test in self.tests)
+        """Whether all of its tests passed."""
+        return all(test.passed for test in self.tests)
 
 
-def read(report: Path) -> Part:
-    """The result in a report; one without tests if there is no such report."""
-    if not report.exists():
-        return Part([], None, "")
-    root = ET.parse(report).getroot()
-    suite = root if root.tag == "testsuite" else root[0]
-    tests = [_shown(case) for case in suite.iter("testcase")]
-    return Part(tests, datetime.fromisoformat(suite.attrib["timestamp"]), root.attrib.get("commit", ""))
+def read(reports: Path) -> dict[int, Row]:
+    """The newest run of each row in a folder of reports."""
+    rows: dict[int, Row] = {}
+    for report in reports.glob("*.xml"):
+        root = ET.parse(report).getroot()
+        suite = root[0]
+        begun = datetime.fromisoformat(suite.attrib["timestamp"])
+        by_row: dict[int, list[Shown]] = {}
+        for case in suite.iter("testcase"):
+            test = _shown(case)
+            by_row.setdefault(test.row, []).append(test)
+        for row, tests in by_row.items():
+            if row not in rows or rows[row].begun < begun:
+                rows[row] = Row(tests, begun, root.attrib["commit"])
+    return rows
 
 
 def _shown(case: ET.Element) -> Shown:
@@ -47,9 +54,7 @@ def _shown(case: ET.Element) -> Shown:
     found = re.fullmatch(r"test_row_(\d+)_(.*)", name, re.DOTALL)
     if found is None:
         raise ValueError(f"expected a test of a row, found {name}")
-    figures: dict[str, str] = {}
-    for figure in case.iter("property"):
-        figures[figure.attrib["name"]] = figure.attrib["value"]
+    figures = {figure.attrib["name"]: figure.attrib["value"] for figure in case.iter("property")}
     passed = not any(case.find(fault) is not None for fault in ("failure", "error", "skipped"))
     return Shown(
         int(found[1]), found[2].replace("_", " "), passed, float(case.attrib.get("time", 0)), figures
