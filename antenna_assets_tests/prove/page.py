@@ -2,12 +2,13 @@
 
 import os
 import platform
+from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import version
 
 import psutil
 
-from antenna_assets_tests.prove.results import Row
+from antenna_assets_tests.prove.results import Row, Shown
 from antenna_assets_tests.prove.rows import ROWS
 
 HEAD = """# Proofs
@@ -56,11 +57,26 @@ def _section(row: int, run: Row | None) -> str:
         f"Begun {run.begun:%Y-%m-%d %H:%M} UTC at commit {run.commit[:10]}; again: `make prove ROWS={row}`."
     )
     lines += ["", "| shown | by | figures | s |", "|---|---|---|--:|"]
+    by_claim: dict[str, list[Shown]] = {}
     for test in run.tests:
-        figures = "; ".join(f"{name}: {_number(value)}" for name, value in test.figures.items())
-        mark = "yes" if test.passed else "**NO**"
-        lines.append(f"| {mark} | {_cell(test.claim)} | {_cell(figures)} | {test.seconds:.0f} |")
+        by_claim.setdefault(test.claim.partition("[")[0], []).append(test)
+    lines += [_line(claim, cases) for claim, cases in by_claim.items()]
     return "\n".join([*lines, ""])
+
+
+def _line(claim: str, cases: list[Shown]) -> str:
+    """One line for the cases of a test; counts are added up over them."""
+    counts: Counter[str] = Counter()
+    figures: dict[str, str] = {}
+    for case in cases:
+        for name, value in case.figures.items():
+            counts[name] += int(value) if value.isdecimal() else 0
+            figures[name] = str(counts[name]) if value.isdecimal() else value
+    told = "; ".join(f"{name}: {_number(value)}" for name, value in figures.items())
+    mark = "yes" if all(case.passed for case in cases) else "**NO**"
+    many = f" ({len(cases)} cases)" if len(cases) > 1 else ""
+    seconds = sum(case.seconds for case in cases)
+    return f"| {mark} | {_cell(claim + many)} | {_cell(told)} | {seconds:.0f} |"
 
 
 def _number(text: str) -> str:
