@@ -447,8 +447,8 @@ def test_row_10_an_hour_that_needs_its_files_keeps_them(
     connection: psycopg.Connection, postgres_url: str, tmp_path: Path, case: str
 ) -> None:
     house = House(connection, postgres_url, tmp_path)
-    # The hour after the one that the horizon cuts, for a batch whose clock is as far behind as may be.
-    hour = hour_of(NOW - HORIZON - LONGEST_RUN) if case == "within the horizon" else OLD
+    # The hour after the one that the horizon cuts at the last sweep, for a batch whose clock is as far behind as may be.
+    hour = hour_of(NOW + MINUTE - HORIZON - LONGEST_RUN) if case == "within the horizon" else OLD
     house.receive(hour)
     if case != "not sealed":
         house.publish(hour, ASSETS[:-1] if case == "an asset is missing" else ASSETS)
