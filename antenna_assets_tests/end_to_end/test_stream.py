@@ -1,13 +1,8 @@
 """The streaming job on real Kafka, Spark and PostgreSQL: what lands, what is refused, how it starts and stops."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,6 +20,9 @@ from antenna_assets.streaming.broker import BrokerError
 from antenna_assets.streaming.commit import commit_batch
 from antenna_assets.streaming.job import Stream
 from antenna_assets.streaming.land import require_writable
+from antenna_assets_tests.faults.live import wait_until
+from antenna_assets_tests.faults.processes import Process
+from antenna_assets_tests.faults.runs import LIVE_STREAM
 
 pytestmark = pytest.mark.services
 
@@ -206,31 +204,6 @@ def test_a_compacted_topic_is_refused(settings: Settings, new_stream: Callable[[
         new_stream().read_available()
 
 
-@contextmanager
-def stream_process(settings: Settings) -> Iterator[subprocess.Popen[str]]:
-    """`antenna stream` as a user runs it, killed at the end if it still runs."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "antenna_assets.cli", "stream"],
-        env={**os.environ, **settings.exports()},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.2)
-
-
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_running_stream_stops_cleanly(
     settings: Settings, ledger: psycopg.Connection, how: signal.Signals
@@ -239,12 +212,12 @@ def test_a_running_stream_stops_cleanly(
         return ledger.execute("SELECT sum(rows) FROM ledger.batch").fetchone() == (2,)
 
     produce(settings, [event(), event(bytes=5)])
-    with stream_process(settings) as process:
-        wait_for(landed)
+    with Process(settings, LIVE_STREAM) as process:
+        wait_until(landed)
         # As a terminal does: Ctrl-C reaches every process of the group.
-        os.killpg(process.pid, how)
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == 0, said
+        process.stop(how)
+        code, said = process.wait(60), process.said
+    assert code == 0, said
     assert "Traceback" not in said
     assert "stopped" in said
     assert not list((settings.home / "checkpoints").iterdir())
@@ -260,8 +233,8 @@ def test_the_clock_closes_the_hours_of_an_idle_stream(settings: Settings, ledger
             "clock",
         )
 
-    with stream_process(settings) as process:
-        wait_for(closed)
-        os.killpg(process.pid, signal.SIGTERM)
-        process.communicate(timeout=60)
+    with Process(settings, LIVE_STREAM) as process:
+        wait_until(closed)
+        process.stop()
+        process.wait(60)
     assert ledger.execute("SELECT heartbeat_at IS NOT NULL FROM ledger.head").fetchone() == (True,)
