@@ -260,13 +260,17 @@ def parsed(messages: DataFrame, *, clock: datetime, oldest: datetime) -> DataFra
         `kafka_timestamp`, `value`, `reason` (null: accepted), `detail` (what was found, at most 200 characters, never
         the whole message) and `hour` (`yyyyMMddHH` in UTC; null when rejected).
     """
+    # Spark writes a number into the code that it generates, but an array beside it: as plain numbers the bounds, new in
+    # each micro-batch, made it compile everything anew, and Java begin slowly again. The index, which is 0 and 1 for
+    # any partition, keeps Spark from taking the numbers out of the array.
+    bounds = f"array({_micros(oldest)}L, {_micros(clock + AHEAD)}L)"
     columns = messages.selectExpr(
         "value",
         "partition AS kafka_partition",
         "offset AS kafka_offset",
         "timestamp AS kafka_timestamp",
-        f"timestamp_micros({_micros(clock + AHEAD)}L) AS newest",
-        f"timestamp_micros({_micros(oldest)}L) AS oldest",
+        f"timestamp_micros(get({bounds}, pmod(partition, 1))) AS oldest",
+        f"timestamp_micros(get({bounds}, pmod(partition, 1) + 1)) AS newest",
     )
     for step in _STEPS:
         columns = columns.selectExpr("*", *(f"{sql} AS {name}" for name, sql in step.items()))
