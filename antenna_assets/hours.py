@@ -63,6 +63,12 @@ def hours_between(first: datetime, end: datetime) -> list[datetime]:
     return [first + number * HOUR for number in range(count)]
 
 
+def hours_of_range(first: str, last: str) -> frozenset[datetime]:
+    """The hours of a range of partition keys, which names its first and its last one."""
+    begin, end = parse_hour(first), parse_hour(last)
+    return frozenset([*hours_between(begin, end), end])
+
+
 def contiguous(hours: Iterable[datetime], longest: int) -> list[list[datetime]]:
     """Group ascending hours into runs without a gap, each of at most `longest` hours."""
     groups: list[list[datetime]] = []

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from antenna_assets.hours import contiguous, hour_key, hours_between, parse_hour
+from antenna_assets.hours import contiguous, hour_key, hours_of_range
 from antenna_assets.ledger import HourToPublish
 
 HOURS_PER_RUN = 24
@@ -60,8 +60,8 @@ class FailingHour:
 def hours_and_batch(name: str) -> tuple[frozenset[datetime], int]:
     """The inverse of `Request.name`."""
     hours, _, batch = name.rpartition("@")
-    first, last = map(parse_hour, hours.split(".."))
-    return frozenset([*hours_between(first, last), last]), int(batch)
+    first, last = hours.split("..")
+    return hours_of_range(first, last), int(batch)
 
 
 def failing_hours(todo: Sequence[HourToPublish], attempts: Sequence[Attempt]) -> dict[datetime, FailingHour]:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from antenna_assets.crash import commit_point
-from antenna_assets.hours import hour_key, hours_between, parse_hour
+from antenna_assets.hours import hour_key, hours_of_range, parse_hour
 from antenna_assets.jobs import hourly_usage
 from antenna_assets.ledger import hours_to_publish
 from antenna_assets.requests import (
@@ -83,9 +83,7 @@ def _running_hours(instance: dg.DagsterInstance) -> frozenset[datetime]:
         if PARTITION_TAG in run.tags:
             hours.add(parse_hour(run.tags[PARTITION_TAG]))
         elif RANGE_START_TAG in run.tags:
-            first = parse_hour(run.tags[RANGE_START_TAG])
-            last = parse_hour(run.tags[RANGE_END_TAG])
-            hours.update([*hours_between(first, last), last])
+            hours |= hours_of_range(run.tags[RANGE_START_TAG], run.tags[RANGE_END_TAG])
     return frozenset(hours)
 
 

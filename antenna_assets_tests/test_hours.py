@@ -14,6 +14,7 @@ from antenna_assets.hours import (
     hour_key,
     hour_of,
     hours_between,
+    hours_of_range,
     lake_partition,
     low_watermark,
     parse_hour,
@@ -65,6 +66,13 @@ def test_hours_between_has_the_first_and_not_the_end() -> None:
     assert hours_between(TEN, TEN + MINUTE) == [TEN]
     assert hours_between(TEN, TEN) == []
     assert hours_between(TEN, TEN - HOUR) == []
+
+
+def test_a_range_of_keys_has_its_first_and_its_last_hour() -> None:
+    assert hours_of_range("2026-11-22-10:00", "2026-11-22-12:00") == {TEN, TEN + HOUR, TEN + 2 * HOUR}
+    assert hours_of_range("2026-11-22-10:00", "2026-11-22-10:00") == {TEN}
+    with pytest.raises(NotAnHour):
+        hours_of_range("2026-11-22-10:00", "2026-11-22-11:30")
 
 
 def test_contiguous_hours_run_together_up_to_the_longest_run() -> None:
