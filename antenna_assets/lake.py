@@ -8,6 +8,7 @@ import posixpath
 import random
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -191,29 +192,12 @@ class Lake:
             for attempt in range(ATTEMPTS):
                 if attempt:
                     time.sleep(random.uniform(0, min(0.7, 0.01 * 2**attempt)))
-                with delta.lock:
+                with delta.lock, suppress(Conflict):
                     loaded = delta.newest() or delta.create()
                     beyond = loaded.version() if beyond is None else beyond
-                    with delta.errors("read"):
-                        newest = loaded.transaction_version(key)
-                        if newest is not None and newest > generation:
-                            raise Superseded(
-                                f"{table} of {hour_key(hour)}", generation=generation, newest=newest
-                            )
-                        # A commit can be stored and still be reported as failed: then these very files are there.
-                        if (
-                            attempt
-                            and files
-                            and delta.files(loaded, hour).keys() == {file.path for file in files}
-                        ):
-                            return loaded.version()
-                        versions = {key: generation}
-                        for tag in given.keys() | _tags(loaded, hour).keys():
-                            versions[f"{key}/{tag}"] = given.get(tag, _NO_TAG)
-                    try:
-                        return delta.replace(loaded, hour, files, versions, history)
-                    except Conflict:
-                        continue
+                    return self._replace_on(
+                        loaded, table, hour, generation, files, tags=given, history=history, again=attempt > 0
+                    )
             raise LakeBusy(
                 f"{table} of {key}: other writers committed first {ATTEMPTS} times; run the hour again"
             )
@@ -221,6 +205,40 @@ class Lake:
             with delta.lock:
                 delta.discard(files, beyond=-1 if beyond is None else beyond)
             raise
+
+    def _replace_on(
+        self,
+        loaded: "DeltaTable",
+        table: str,
+        hour: datetime,
+        generation: int,
+        files: Sequence[WrittenFile],
+        *,
+        tags: Mapping[str, int],
+        history: Mapping[str, str | int],
+        again: bool,
+    ) -> int:
+        """One attempt of `replace_hour` on the version that is loaded, under the table's lock; returns its version.
+
+        Args:
+            again: an earlier attempt failed.
+
+        Raises:
+            Conflict: the version is no longer the newest.
+            Superseded, AttemptTooOld, LakeError: as `replace_hour`.
+        """
+        delta, key = self._tables[table], hour_key(hour)
+        with delta.errors("read"):
+            newest = loaded.transaction_version(key)
+            if newest is not None and newest > generation:
+                raise Superseded(f"{table} of {key}", generation=generation, newest=newest)
+            # A commit can be stored and still be reported as failed: then these very files are there.
+            if again and files and delta.files(loaded, hour).keys() == {file.path for file in files}:
+                return loaded.version()
+            versions = {key: generation}
+            for tag in tags.keys() | _tags(loaded, hour).keys():
+                versions[f"{key}/{tag}"] = tags.get(tag, _NO_TAG)
+        return delta.replace(loaded, hour, files, versions, history)
 
     def sweep(
         self, table: str, *, now: datetime, keep: timedelta = VERSION_RETENTION, dry_run: bool = False

@@ -4,9 +4,11 @@ Nothing here changes anything.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 
 import psycopg
+from psycopg.rows import class_row
 from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Column, Table
@@ -20,6 +22,19 @@ from antenna_assets.streaming.broker import Broker, BrokerError
 from antenna_assets.streaming.waiting import stream_runs
 
 HOURS_SHOWN = 24
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """How far the stream has come, as the ledger's head and batches tell it; the defaults are before its first start."""
+
+    waiting_for: str | None = None
+    waiting_since: datetime | None = None
+    batch: int = 0
+    low_watermark: datetime | None = None
+    heartbeat_at: datetime | None = None
+    rows: int = 0
+    late_rows: int = 0
 
 
 def tables(
@@ -68,29 +83,23 @@ def _lag(connection: psycopg.Connection, name: str, broker: Broker | None, no_br
 def _stream(connection: psycopg.Connection) -> Table:
     table = Table("what", Column("value", justify="right"), title="Stream")
     runs = stream_runs(connection)
-    row = connection.execute(
-        "SELECT waiting_for, waiting_since, batch, low_watermark, heartbeat_at, (SELECT sum(rows) FROM ledger.batch),"
-        " (SELECT sum(late_rows) FROM ledger.batch) FROM ledger.head"
-    ).fetchone()
-    waiting_for, since, batch, watermark, heartbeat, rows, late = row or (
-        None,
-        None,
-        0,
-        None,
-        None,
-        None,
-        None,
-    )
+    with connection.cursor(row_factory=class_row(_Progress)) as cursor:
+        found = cursor.execute(
+            "SELECT waiting_for, waiting_since, batch, low_watermark, heartbeat_at,"
+            " (SELECT coalesce(sum(rows), 0) FROM ledger.batch) AS rows,"
+            " (SELECT coalesce(sum(late_rows), 0) FROM ledger.batch) AS late_rows FROM ledger.head"
+        ).fetchone()
+    progress = found or _Progress()
     table.add_row("runs", "yes" if runs else "no")
-    if waiting_for is not None:
+    if progress.waiting_for is not None:
         # The next commit clears it: of a stream that has ended it tells what it waited for then.
-        table.add_row("waits for" if runs else "waited for", escape(waiting_for))
-        table.add_row("since", _time(since))
-    table.add_row("batches", f"{batch:,}")
-    table.add_row("rows landed", f"{rows or 0:,}")
-    table.add_row("late rows", f"{late or 0:,}")
-    table.add_row("low watermark", _time(watermark))
-    table.add_row("last heartbeat", _time(heartbeat))
+        table.add_row("waits for" if runs else "waited for", escape(progress.waiting_for))
+        table.add_row("since", _time(progress.waiting_since))
+    table.add_row("batches", f"{progress.batch:,}")
+    table.add_row("rows landed", f"{progress.rows:,}")
+    table.add_row("late rows", f"{progress.late_rows:,}")
+    table.add_row("low watermark", _time(progress.low_watermark))
+    table.add_row("last heartbeat", _time(progress.heartbeat_at))
     return table
 
 
