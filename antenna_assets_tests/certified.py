@@ -24,7 +24,9 @@ from antenna_assets.database import connect
 from antenna_assets.definitions import build_definitions
 from antenna_assets.hours import HOUR, hour_key, hour_of
 from antenna_assets.schema import LANDED, REJECTED
-from antenna_assets.streaming.commit import Landed, LandedFile, claim_topic, commit_batch
+from antenna_assets.streaming.commit import commit_batch
+from antenna_assets.streaming.head import claim_topic
+from antenna_assets.streaming.landed import Landed, LandedFile
 from antenna_assets.streaming.plan import OffsetRange
 
 FIRST = hour_of(datetime.now(UTC)) - 6 * HOUR

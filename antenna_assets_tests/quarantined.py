@@ -10,7 +10,9 @@ import pyarrow.parquet as pq
 
 from antenna_assets.schema import REJECTED
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.commit import Landed, LandedFile, claim_topic, commit_batch, read_head
+from antenna_assets.streaming.commit import commit_batch
+from antenna_assets.streaming.head import claim_topic, read_head
+from antenna_assets.streaming.landed import Landed, LandedFile
 from antenna_assets.streaming.plan import OffsetRange
 
 TOPIC = "devices"

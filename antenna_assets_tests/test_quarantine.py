@@ -19,8 +19,8 @@ from antenna_assets.quarantine.rendering import hex_lines, safe_text
 from antenna_assets.quarantine.transform import TransformError, load_transform
 from antenna_assets.settings import Settings, load_settings
 from antenna_assets.status import _quarantine
-from antenna_assets.streaming.commit import Landed, LandedFile
 from antenna_assets.streaming.commit_replay import ReplayedMessage, commit_replay
+from antenna_assets.streaming.landed import Landed, LandedFile
 from antenna_assets_tests.quarantined import SENT, TOPIC, TOPIC_ID, reject
 
 services = pytest.mark.services

@@ -6,14 +6,9 @@ import psycopg
 import pytest
 
 from antenna_assets.ledger import LedgerError, committed_offsets
-from antenna_assets.streaming.commit import (
-    Landed,
-    LandedFile,
-    NotContiguous,
-    claim_topic,
-    commit_batch,
-    commit_heartbeat,
-)
+from antenna_assets.streaming.commit import NotContiguous, commit_batch, commit_heartbeat
+from antenna_assets.streaming.head import claim_topic
+from antenna_assets.streaming.landed import Landed, LandedFile
 from antenna_assets.streaming.plan import OffsetRange
 
 pytestmark = pytest.mark.services

@@ -41,7 +41,9 @@ from antenna_assets.lifetimes import GRACE, LIVE_RETENTION, LONGEST_RUN, SAFE_AG
 from antenna_assets.project_files import docker_folder
 from antenna_assets.retention import Amount
 from antenna_assets.schema import ASSETS, LANDED, LIVE_TABLES, REJECTED
-from antenna_assets.streaming.commit import Landed, LandedFile, claim_topic, commit_batch, read_head
+from antenna_assets.streaming.commit import commit_batch
+from antenna_assets.streaming.head import claim_topic, read_head
+from antenna_assets.streaming.landed import Landed, LandedFile
 from antenna_assets.streaming.plan import OffsetRange
 from antenna_assets.sweep import SweepError, SweepRunning, sweep
 

@@ -13,8 +13,8 @@ from uuid import uuid4
 import pyarrow as pa
 
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.commit import Landed
 from antenna_assets.streaming.land import land
+from antenna_assets.streaming.landed import Landed
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -1,12 +1,11 @@
-"""The one transaction in which a micro-batch comes to exist: offsets, files, hours, watermark and live sums.
+"""The one transaction in which a micro-batch comes to exist, and that of a heartbeat.
 
-Files are written before, by `land.py`; a replay's transaction is `commit_replay.py`. Nothing is retried here: after
-any error the ledger is read again.
+Files are written before, by `land.py`; hours are closed by `closing.py`; a replay's transaction is `commit_replay.py`.
+Nothing is retried here: after any error the ledger is read again.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
@@ -14,105 +13,18 @@ import psycopg
 from psycopg import sql
 
 from antenna_assets.crash import commit_point
-from antenna_assets.hours import closed_before, hour_of, low_watermark
+from antenna_assets.hours import hour_of, low_watermark
 from antenna_assets.ledger import LedgerError, committed_offsets, require_unexpired
 from antenna_assets.lifetimes import LIVE_RETENTION, require_young
 from antenna_assets.schema import LIVE_TABLES
+from antenna_assets.streaming.closing import advance
+from antenna_assets.streaming.head import Head, read_head
+from antenna_assets.streaming.landed import Landed, LandedFile, rows_per_hour
 from antenna_assets.streaming.plan import OffsetRange
 
 
 class NotContiguous(LedgerError):
     """The batch does not begin where the ledger ends: another writer was faster, or the ledger changed."""
-
-
-@dataclass(frozen=True)
-class LandedFile:
-    """A file of an attempt. `path` is relative to the lake's root; `hour` is None for rejected messages."""
-
-    path: str
-    hour: datetime | None
-    rows: int
-    bytes: int
-    size: int
-
-
-@dataclass(frozen=True)
-class Landed:
-    """What a micro-batch became: files, counts and sums.
-
-    `live` has the rows of each live table as (window start, key, bytes); `event_times` the largest accepted event
-    time of each partition; `begun` when the attempt began to write files, None if it wrote none.
-    """
-
-    files: Sequence[LandedFile] = ()
-    rejections: Mapping[str, int] = field(default_factory=dict)
-    event_times: Mapping[int, datetime] = field(default_factory=dict)
-    first_event_time: datetime | None = None
-    live: Mapping[str, Sequence[tuple[datetime, str, int]]] = field(default_factory=dict)
-    begun: datetime | None = None
-
-    @property
-    def rows(self) -> int:
-        """Accepted rows."""
-        return sum(file.rows for file in self.files if file.hour is not None)
-
-    @property
-    def bytes(self) -> int:
-        """Accepted bytes, the sum over the events."""
-        return sum(file.bytes for file in self.files if file.hour is not None)
-
-
-@dataclass(frozen=True)
-class Head:
-    """The ledger's head row of a topic."""
-
-    topic: str
-    topic_id: str
-    batch: int
-    event_times: dict[int, datetime]
-    low_watermark: datetime | None
-    first_hour: datetime | None
-
-
-def claim_topic(connection: psycopg.Connection, topic: str, topic_id: str) -> Head:
-    """Make the head row in an empty ledger; stop if the topic is not the one the ledger knows.
-
-    Raises:
-        LedgerError: the ledger holds another topic, or the topic was deleted and created again.
-    """
-    # One ledger numbers the batches of one topic: two would number their batches alike.
-    other = connection.execute("SELECT topic FROM ledger.head WHERE topic <> %s", [topic]).fetchone()
-    if other is not None:
-        raise LedgerError(
-            f"this ledger holds topic {other[0]}, not {topic}; correct ANTENNA_TOPIC, or use another database for {topic}"
-        )
-    connection.execute(
-        "INSERT INTO ledger.head (topic, topic_id) VALUES (%s, %s) ON CONFLICT (topic) DO NOTHING",
-        [topic, topic_id],
-    )
-    head = read_head(connection, topic)
-    if head.topic_id != topic_id:
-        raise LedgerError(
-            f"topic {topic} was deleted and created again: the ledger knows id {head.topic_id}, Kafka has {topic_id}; "
-            "its offsets mean other messages now, so nothing was read; `antenna accept-loss` records it and goes on with the "
-            "new topic"
-        )
-    return head
-
-
-def read_head(connection: psycopg.Connection, topic: str, *, lock: bool = False) -> Head:
-    """The head row of a topic; with `lock` it is the caller's until its transaction ends."""
-    row = connection.execute(
-        sql.SQL(
-            "SELECT topic_id, batch, event_times, low_watermark, first_hour FROM ledger.head WHERE topic = %s {}"
-        ).format(sql.SQL("FOR UPDATE" if lock else "")),
-        [topic],
-    ).fetchone()
-    if row is None:
-        raise LedgerError(f"the ledger has no head for topic {topic}")
-    topic_id, batch, event_times, watermark, first_hour = row
-    times = {int(partition): datetime.fromisoformat(time) for partition, time in event_times.items()}
-    return Head(topic, topic_id, batch, times, watermark, first_hour)
 
 
 def commit_batch(
@@ -274,16 +186,6 @@ def _require_contiguous(connection: psycopg.Connection, topic_id: str, ranges: S
             )
 
 
-def rows_per_hour(landed: Landed) -> dict[datetime, tuple[int, int]]:
-    """Rows and bytes of each hour, in the order of the hours."""
-    hours: dict[datetime, tuple[int, int]] = {}
-    for file in landed.files:
-        if file.hour is not None:
-            rows, bytes_ = hours.get(file.hour, (0, 0))
-            hours[file.hour] = (rows + file.rows, bytes_ + file.bytes)
-    return dict(sorted(hours.items()))
-
-
 def _late_rows(connection: psycopg.Connection, hours: Mapping[datetime, tuple[int, int]]) -> int:
     closed = connection.execute(
         "SELECT hour FROM ledger.hour WHERE hour = ANY(%s) AND closed_at IS NOT NULL", [list(hours)]
@@ -340,37 +242,3 @@ def _add_to_live_tables(
                 " ORDER BY date, {key} ON CONFLICT (date, {key}) DO UPDATE SET {sum} = known.{sum} + excluded.{sum}"
             ).format(**parts)
         )
-
-
-def advance(
-    connection: psycopg.Connection,
-    head: Head,
-    watermark: datetime | None,
-    first_hour: datetime | None,
-    closed_by: str,
-) -> None:
-    """Record the watermark and close the hours that end before it, quiet ones from `first_hour` on included."""
-    connection.execute(
-        "UPDATE ledger.head SET low_watermark = %s, first_hour = %s WHERE topic = %s",
-        [watermark, first_hour, head.topic],
-    )
-    if watermark is None:
-        return
-    end = closed_before(watermark)
-    connection.execute(
-        "UPDATE ledger.hour SET closed_at = clock_timestamp(), closed_by = %s WHERE closed_at IS NULL AND hour < %s",
-        [closed_by, end],
-    )
-    if first_hour is None:
-        return
-    # Hours before the old watermark are closed already, but for those that a first batch has just brought into view.
-    start = first_hour
-    if head.first_hour is not None and head.low_watermark is not None:
-        start = max(first_hour, closed_before(head.low_watermark))
-    connection.execute(
-        "INSERT INTO ledger.hour (hour, closed_at, closed_by)"
-        " SELECT hour, clock_timestamp(), %s"
-        " FROM generate_series(%s::timestamptz, %s::timestamptz - interval '1 hour', interval '1 hour') AS hour"
-        " ON CONFLICT (hour) DO NOTHING",
-        [closed_by, start, end],
-    )

@@ -11,7 +11,10 @@ import psycopg
 
 from antenna_assets.hours import hour_key
 from antenna_assets.ledger import LedgerError
-from antenna_assets.streaming.commit import Landed, advance, insert_batch, read_head, rows_per_hour
+from antenna_assets.streaming.closing import advance
+from antenna_assets.streaming.commit import insert_batch
+from antenna_assets.streaming.head import read_head
+from antenna_assets.streaming.landed import Landed, rows_per_hour
 
 
 class AlreadyReplayed(LedgerError):

@@ -29,7 +29,8 @@ from antenna_assets.lifetimes import AttemptTooOld
 from antenna_assets.settings import Settings
 from antenna_assets.spark_session import java_has_ended
 from antenna_assets.streaming.broker import Broker, BrokerError, Topic
-from antenna_assets.streaming.commit import claim_topic, commit_batch, commit_heartbeat, read_head
+from antenna_assets.streaming.commit import commit_batch, commit_heartbeat
+from antenna_assets.streaming.head import claim_topic, read_head
 from antenna_assets.streaming.land import Attempt, LakeUnwritable, land, require_writable
 from antenna_assets.streaming.plan import planned_ranges
 from antenna_assets.streaming.waiting import STREAM_LOCK, Waiting

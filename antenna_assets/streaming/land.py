@@ -21,7 +21,7 @@ from antenna_assets.disk import WHAT_TO_DO, free, is_full, unwritable
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import landing_hour
 from antenna_assets.schema import LANDED, LIVE_TABLES, REJECTED
-from antenna_assets.streaming.commit import Landed, LandedFile
+from antenna_assets.streaming.landed import Landed, LandedFile
 from antenna_assets.streaming.parse import parsed
 
 if TYPE_CHECKING:

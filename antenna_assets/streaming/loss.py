@@ -10,7 +10,7 @@ import psycopg
 
 from antenna_assets.ledger import committed_offsets
 from antenna_assets.streaming.broker import Broker
-from antenna_assets.streaming.commit import Head, read_head
+from antenna_assets.streaming.head import Head, read_head
 from antenna_assets.streaming.job import StreamError, require_only_stream
 
 

@@ -24,14 +24,7 @@ from antenna_assets.quarantine.replay import FAILED, IN_PART, LEFT, HourOfReplay
 from antenna_assets.quarantine.transform import Transform, load_transform
 from antenna_assets.schema import LANDED
 from antenna_assets.settings import Settings, load_settings
-from antenna_assets.streaming.commit import (
-    Landed,
-    LandedFile,
-    NotContiguous,
-    commit_batch,
-    commit_heartbeat,
-    read_head,
-)
+from antenna_assets.streaming.commit import NotContiguous, commit_batch, commit_heartbeat
 from antenna_assets.streaming.commit_replay import (
     AlreadyReplayed,
     HourInPart,
@@ -39,6 +32,8 @@ from antenna_assets.streaming.commit_replay import (
     commit_replay,
     hours_in_part,
 )
+from antenna_assets.streaming.head import read_head
+from antenna_assets.streaming.landed import Landed, LandedFile
 from antenna_assets.streaming.plan import OffsetRange
 from antenna_assets_tests.quarantined import SENT, TOPIC, TOPIC_ID, reject
 

@@ -9,8 +9,8 @@ import pytest
 
 from antenna_assets.quarantine import replay
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.commit import Landed
 from antenna_assets.streaming.land import _landed
+from antenna_assets.streaming.landed import Landed
 from antenna_assets_tests.faults.plain_stream import _write
 from antenna_assets_tests.parse_oracle import EPOCH, Accepted, verdict
 

@@ -18,7 +18,8 @@ from antenna_assets.ledger import committed_offsets
 from antenna_assets.schema import LANDED, REJECTED
 from antenna_assets.settings import Settings, load_settings
 from antenna_assets.streaming.broker import Broker, Topic
-from antenna_assets.streaming.commit import claim_topic, commit_batch, commit_heartbeat, read_head
+from antenna_assets.streaming.commit import commit_batch, commit_heartbeat
+from antenna_assets.streaming.head import claim_topic, read_head
 from antenna_assets.streaming.land import _landed, attempt_folder
 from antenna_assets.streaming.plan import OffsetRange
 from antenna_assets_tests.parse_oracle import EPOCH, Rejected, verdict
