@@ -53,7 +53,8 @@ def run_demo(settings: Settings, *, out: Console, say: Say) -> None:
     """
     from antenna_assets.simulator.run import check, simulate
     from antenna_assets.simulator.scenario import Scenario
-    from antenna_assets.streaming.job import Stream, start_spark
+    from antenna_assets.streaming.job import Stream
+    from antenna_assets.streaming.query import start_spark
 
     began = time.monotonic()
     found = start(settings, say)

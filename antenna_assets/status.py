@@ -19,7 +19,7 @@ from antenna_assets.requests import FailingHour
 from antenna_assets.retries import read_failing_hours
 from antenna_assets.schema import ASSETS
 from antenna_assets.streaming.broker import Broker, BrokerError
-from antenna_assets.streaming.waiting import stream_runs
+from antenna_assets.streaming.lock import stream_runs
 
 HOURS_SHOWN = 24
 

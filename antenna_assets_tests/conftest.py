@@ -132,7 +132,7 @@ def connection(postgres_url: str) -> Iterator[psycopg.Connection]:
 @pytest.fixture(scope="session")
 def spark() -> Iterator["SparkSession"]:
     """The process's one Spark session, as the stream would start it."""
-    from antenna_assets.streaming.job import start_spark
+    from antenna_assets.streaming.query import start_spark
 
     session = start_spark()
     yield session

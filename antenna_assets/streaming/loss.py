@@ -10,8 +10,9 @@ import psycopg
 
 from antenna_assets.ledger import committed_offsets
 from antenna_assets.streaming.broker import Broker
+from antenna_assets.streaming.errors import StreamError
 from antenna_assets.streaming.head import Head, read_head
-from antenna_assets.streaming.job import StreamError, require_only_stream
+from antenna_assets.streaming.lock import require_only_stream
 
 
 @dataclass(frozen=True)

@@ -11,24 +11,10 @@ from datetime import UTC, datetime
 import psycopg
 
 from antenna_assets.database import DatabaseError, connect
-
-STREAM_LOCK = 0x73747265616D
-"""Key of the advisory lock that the one stream of a ledger holds while it runs, and while it waits if it can."""
+from antenna_assets.streaming.lock import STREAM_LOCK
 
 # The session that failed has ended, but PostgreSQL may need a moment to see it.
 _LOCK_TIMEOUT = "2s"
-
-
-def stream_runs(connection: psycopg.Connection) -> bool:
-    """Whether a stream of this ledger lives, by its lock."""
-    # A key of 64 bits is shown in two halves, and `objsubid` 1 says that it is one.
-    row = connection.execute(
-        "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
-        "  AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-        "  AND classid::bigint << 32 | objid::bigint = %s)",
-        [STREAM_LOCK],
-    ).fetchone()
-    return bool(row and row[0])
 
 
 class Waiting:

@@ -16,7 +16,7 @@ from antenna_assets.hours import HOUR, hour_of
 from antenna_assets.settings import Settings
 from antenna_assets.simulator.events import messages
 from antenna_assets.simulator.scenario import Scenario
-from antenna_assets.streaming import job
+from antenna_assets.streaming import query
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.end_to_end.runs import place
 
@@ -159,7 +159,7 @@ def test_row_12_events_with_strange_times_drop_no_row_and_close_no_hour_early(
     record_property: Callable[[str, object], None],
 ) -> None:
     seeds, events = (range(1, 5), 40_000) if proving else (range(1, 2), 8_000)
-    monkeypatch.setattr(job, "MESSAGES_PER_BATCH", events // BATCHES)
+    monkeypatch.setattr(query, "MESSAGES_PER_BATCH", events // BATCHES)
     strange = hours = 0
     for seed in seeds:
         ledgers = []

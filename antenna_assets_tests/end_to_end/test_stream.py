@@ -138,14 +138,14 @@ def test_a_ledger_that_moved_under_the_stream_is_not_written(
     ledger: psycopg.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from antenna_assets.streaming import job
+    from antenna_assets.streaming import micro_batch
 
     def commit_after_another(*arguments: object, **named: object) -> object:
         # What a stalled stream does that lost its lock with its connection: the same offsets, first.
         commit_batch(ledger, **named)  # type: ignore[arg-type]
         return commit_batch(*arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(job, "commit_batch", commit_after_another)
+    monkeypatch.setattr(micro_batch, "commit_batch", commit_after_another)
     produce(settings, [event()])
     with pytest.raises(LedgerError, match="another stream wrote to it"):
         new_stream().read_available()

@@ -10,7 +10,7 @@ from antenna_assets.cli import app
 from antenna_assets.database import connect
 from antenna_assets.settings import Settings
 from antenna_assets.streaming.broker import Broker
-from antenna_assets.streaming.job import StreamRunning, require_only_stream
+from antenna_assets.streaming.lock import StreamRunning, require_only_stream
 from antenna_assets.streaming.loss import accept
 from antenna_assets_tests.exactness import (
     committed_by_the_ledger,

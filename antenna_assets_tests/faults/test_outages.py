@@ -13,7 +13,7 @@ import pytest
 
 from antenna_assets.database import connect
 from antenna_assets.settings import Settings
-from antenna_assets.streaming import job
+from antenna_assets.streaming import micro_batch
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults.live import committed, running, wait_until
@@ -67,7 +67,7 @@ def test_row_4_the_commit_succeeds_but_its_answer_is_lost(
     random = Random(SEED)
     times = 10 if proving else 2
     lost = 0
-    commit_batch = job.commit_batch
+    commit_batch = micro_batch.commit_batch
 
     def commit_and_lose_the_answer(*arguments: object, **named: object) -> object:
         nonlocal lost
@@ -77,7 +77,7 @@ def test_row_4_the_commit_succeeds_but_its_answer_is_lost(
             raise psycopg.OperationalError("consuming input failed: the connection was reset")
         return found
 
-    monkeypatch.setattr(job, "commit_batch", commit_and_lose_the_answer)
+    monkeypatch.setattr(micro_batch, "commit_batch", commit_and_lose_the_answer)
     sent = 0
     with running(settings, spark) as said:
         while lost < times or sent < 900:
@@ -98,7 +98,7 @@ def test_row_4_a_stalled_stream_whose_session_ended_cannot_commit_after_another_
     answers = tmp_path / "answers.json"
     send(settings, answers, events=500)
     stalled, wake_up, errors = threading.Event(), threading.Event(), []
-    land = job.land
+    land = micro_batch.land
 
     def land_and_stall(*arguments: object, **named: object) -> object:
         found = land(*arguments, **named)  # type: ignore[arg-type]
@@ -113,7 +113,7 @@ def test_row_4_a_stalled_stream_whose_session_ended_cannot_commit_after_another_
         except Exception as error:
             errors.append(error)
 
-    monkeypatch.setattr(job, "land", land_and_stall)
+    monkeypatch.setattr(micro_batch, "land", land_and_stall)
     first = new_stream()
     thread = threading.Thread(target=stall)
     thread.start()

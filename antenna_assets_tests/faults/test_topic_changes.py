@@ -15,7 +15,8 @@ from antenna_assets.database import connect
 from antenna_assets.ledger import LedgerError
 from antenna_assets.settings import Settings
 from antenna_assets.streaming.broker import Broker
-from antenna_assets.streaming.job import Stream, StreamError
+from antenna_assets.streaming.errors import StreamError
+from antenna_assets.streaming.job import Stream
 from antenna_assets.streaming.loss import accept
 from antenna_assets_tests.exactness import (
     assert_exact,

@@ -1,0 +1,50 @@
+"""Spark's Java process as the stream sees it: if it is gone, one sentence says so.
+
+How it is started is in `spark_session.py`; which Java it is, in `stack/java.py`.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from antenna_assets.spark_session import java_has_ended
+from antenna_assets.streaming.errors import QueryFailed, StreamError
+
+
+class SparkEnded(StreamError):
+    """Spark's Java process is gone, and this process cannot have another."""
+
+
+@contextmanager
+def java_watched() -> Iterator[None]:
+    """Say it in one sentence if Spark's Java process is gone: every call into it fails in another way then.
+
+    Raises:
+        SparkEnded: it is; what is committed is whole, as ever.
+    """
+    try:
+        yield
+    except Exception as error:
+        # The connection breaks a moment before the process can be seen to be gone.
+        if _is_of_java(error) and _ends_within(1):
+            raise SparkEnded(
+                "Spark's Java process ended: it was killed, or there was no memory left; "
+                "start the stream again, and it goes on from the ledger"
+            ) from error
+        raise
+
+
+def _is_of_java(error: BaseException) -> bool:
+    from py4j.protocol import Py4JError
+
+    # A batch's failure is wrapped by then.
+    return isinstance(error, (Py4JError, ConnectionError, EOFError, QueryFailed))
+
+
+def _ends_within(seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not java_has_ended():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True

@@ -1,0 +1,70 @@
+"""What Spark is told: the session, what of Kafka to read, and the checkpoint that is thrown away.
+
+The ledger is the checkpoint that counts; Spark's is only how it says which offsets a micro-batch has (`plan.py`).
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from antenna_assets.disk import unwritable
+from antenna_assets.streaming.broker import Topic
+from antenna_assets.streaming.errors import StateUnwritable
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame, SparkSession
+
+# A micro-batch of this size takes between one and two seconds: enough to hide the fixed costs, and a bound on memory.
+MESSAGES_PER_BATCH = 300_000
+
+
+def start_spark() -> "SparkSession":
+    """The Spark session of a stream, with the Kafka connector. Spark Connect cannot run one."""
+    from antenna_assets.spark_session import session
+    from antenna_assets.stack.jars import spark_jars
+    from antenna_assets.streaming.parse import SESSION_CONF
+
+    jars = ",".join(str(jar) for jar in spark_jars())
+    return session("antenna stream", master="local[*]", extra={"spark.jars": jars, **SESSION_CONF})
+
+
+def new_checkpoint(home: Path) -> Path:
+    """Make an empty checkpoint in the state directory, for one start.
+
+    Raises:
+        StateUnwritable: the folder cannot be made.
+    """
+    checkpoints = home / "checkpoints"
+    # Left by a stream that was killed; no other runs, the lock says so.
+    shutil.rmtree(checkpoints, ignore_errors=True)
+    checkpoint = checkpoints / uuid4().hex
+    try:
+        checkpoint.mkdir(parents=True)
+    except OSError as error:
+        raise StateUnwritable(
+            f"{unwritable('the state directory', home, error)}; or set ANTENNA_HOME to another path"
+        ) from error
+    return checkpoint
+
+
+def messages_from(
+    spark: "SparkSession", bootstrap: str, topic: Topic, offsets: Mapping[int, int]
+) -> "DataFrame":
+    """The topic's messages as a stream: each partition from its offset on, one without an offset from its first."""
+    return (
+        spark.readStream.format("kafka")
+        .option("kafka.bootstrap.servers", bootstrap)
+        .option("subscribe", topic.name)
+        # -2 is Kafka's "earliest".
+        .option(
+            "startingOffsets",
+            json.dumps({topic.name: {str(p): offsets.get(p, -2) for p in topic.partitions}}),
+        )
+        .option("maxOffsetsPerTrigger", MESSAGES_PER_BATCH)
+        .option("failOnDataLoss", "true")
+        .option("kafka.isolation.level", "read_committed")
+        .load()
+    )
