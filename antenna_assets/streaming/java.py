@@ -6,9 +6,13 @@ How it is started is in `spark_session.py`; which Java it is, in `stack/java.py`
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from antenna_assets.spark_session import java_has_ended
 from antenna_assets.streaming.errors import QueryFailed, StreamError
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 class SparkEnded(StreamError):
@@ -32,6 +36,17 @@ def java_watched() -> Iterator[None]:
                 "start the stream again, and it goes on from the ledger"
             ) from error
         raise
+
+
+def stop_spark(spark: "SparkSession") -> None:
+    """Stop a session. A Java process that is gone, or goes meanwhile, leaves nothing to stop."""
+    if java_has_ended():
+        return
+    try:
+        spark.stop()
+    except Exception as error:
+        if not (_is_of_java(error) and _ends_within(1)):
+            raise
 
 
 def _is_of_java(error: BaseException) -> bool:

@@ -25,7 +25,7 @@ from antenna_assets.spark_session import java_has_ended
 from antenna_assets.streaming.broker import Broker, BrokerError, Topic
 from antenna_assets.streaming.errors import QueryFailed, StateUnwritable, StreamError
 from antenna_assets.streaming.head import claim_topic
-from antenna_assets.streaming.java import java_watched
+from antenna_assets.streaming.java import java_watched, stop_spark
 from antenna_assets.streaming.land import LakeUnwritable, require_writable
 from antenna_assets.streaming.lock import StreamRunning, require_only_stream
 from antenna_assets.streaming.micro_batch import REPORT_SECONDS, MicroBatches
@@ -149,8 +149,7 @@ class Stream:
     def close(self) -> None:
         """Stop the Spark session, if one was started."""
         if self._spark is not None and self._owns_spark:
-            if not java_has_ended():
-                self._spark.stop()
+            stop_spark(self._spark)
             self._spark = None
 
     @contextmanager
