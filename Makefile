@@ -13,7 +13,13 @@ BIN := .venv/bin
 	$(BIN)/python -m antenna_assets.stack.jars
 	@touch $@
 
-.PHONY: help setup demo test unit prove lint format up down lock
+# The peers of the benchmarks, in environments of their own.
+.venv-%/ready: benchmarks/peers/%.lock
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+.PHONY: help setup demo test unit prove bench lint format up down lock
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -22,7 +28,7 @@ setup: .venv/ready ## prepare the environment (the other commands do it by thems
 demo: .venv/ready ## from nothing to a checked result
 	$(BIN)/antenna demo
 
-test: .venv/ready ## all tests but the browser's
+test: .venv/ready .venv-bench/ready ## all tests but the browser's
 	$(BIN)/python -m pytest
 
 unit: .venv/ready ## the tests that need no service
@@ -30,6 +36,9 @@ unit: .venv/ready ## the tests that need no service
 
 prove: .venv/ready ## the long form of the proofs, into docs/proofs.md; ROWS=1,14 for some of them
 	$(BIN)/python -m antenna_assets_tests.prove $(if $(ROWS),--rows $(ROWS))
+
+bench: .venv/ready .venv-bench/ready .venv-flink/ready ## this system beside its peers, into docs/benchmarks.md; CASES=stream,hour for some
+	$(BIN)/python -m benchmarks $(if $(CASES),--cases $(CASES))
 
 lint: .venv/ready ## format, lint and type checks
 	$(BIN)/ruff format --check .
@@ -49,4 +58,6 @@ down: .venv/ready ## stop them
 lock: .venv/ready ## resolve the dependencies again into the lock files
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes --no-strip-extras --no-emit-index-url \
 		--no-annotate --custom-compile-command 'make lock' pyproject.toml --output-file requirements.lock
+	for peers in bench flink; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-annotate --custom-compile-command 'make lock' benchmarks/peers/$$peers.in --output-file benchmarks/peers/$$peers.lock; done
 	$(BIN)/python -m antenna_assets.stack.jars --lock

@@ -1,0 +1,128 @@
+"""From a full topic to its end: ours to committed ledger and live tables, the peers to what they guarantee.
+
+Sustained speed is what more events cost, start and first micro-batch aside: the difference in time between a long and
+a short topic.
+"""
+
+import shutil
+from collections.abc import Callable
+from datetime import datetime
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import duckdb
+
+from antenna_assets.hours import HOUR
+from antenna_assets.settings import PREFIX
+from antenna_assets.simulator.send import send
+from antenna_assets.stack.jars import ensure, spark_jars
+from antenna_assets.stack.kafka import ensure_topic
+from benchmarks.context import PROJECT, Context
+from benchmarks.measure import ContenderFailed, Run, in_turns, run
+from benchmarks.outcome import Claim, Measured, Outcome, Table, of_runs
+from benchmarks.stream_data import messages
+from benchmarks.world import PARTITIONS, fresh, last_full_hour
+
+TITLE = "The stream"
+USERS, HOURS = 20_000, 2
+SHORT_TOPIC, LONG_TOPIC = 1_000_000, 4_000_000
+OURS, SPARK, FLINK, POLARS = "ours", "usual Spark shape", "Flink SQL", "confluent-kafka and Polars"
+
+
+def measure(context: Context) -> Outcome:
+    """Two topics, each read by every contender in turns."""
+    sizes = [context.events(SHORT_TOPIC), context.events(LONG_TOPIC)]
+    start = last_full_hour() - (HOURS - 1) * HOUR
+    environment = context.environment()
+    contenders = {
+        events: _contenders(context, environment, _filled(context, environment, events, start), events)
+        for events in sizes
+    }
+    runs = {
+        events: in_turns(
+            contenders[events], rounds=context.rounds, say=context.say, warm_up=not context.short
+        )
+        for events in sizes
+    }
+    short, long = (runs[events] for events in sizes)
+    added = sizes[1] - sizes[0]
+    sustained = {
+        name: [added / max(b.seconds - a.seconds, 1e-9) for a, b in zip(short[name], long[name], strict=True)]
+        for name in long
+    }
+    return Outcome(
+        [
+            Table("sustained", "events/s", [Measured(name, values) for name, values in sustained.items()]),
+            *(Table(f"{events:,} events, whole process", "s", of_runs(runs[events])) for events in sizes),
+        ],
+        _claims({name: Measured(name, values).spread.median for name, values in sustained.items()}),
+        notes=[
+            "The guarantees differ: ours is exactly once with a proof, Flink's files are exactly once and its sums go nowhere, "
+            "the usual Spark shape's files are exactly once for readers of its log and its sums go nowhere, the loop has none."
+        ],
+    )
+
+
+def _filled(context: Context, environment: dict[str, str], events: int, start: datetime) -> str:
+    topic = f"bench-{events}"
+    bootstrap = environment[f"{PREFIX}KAFKA_BOOTSTRAP"]
+    ensure_topic(bootstrap, topic, PARTITIONS)
+    context.say(f"sending {events:,} messages")
+    send(messages(events, users=USERS, start=start, hours=HOURS), bootstrap=bootstrap, topic=topic)
+    return topic
+
+
+def _contenders(
+    context: Context, environment: dict[str, str], topic: str, events: int
+) -> dict[str, Callable[[], Run]]:
+    bootstrap = environment[f"{PREFIX}KAFKA_BOOTSTRAP"]
+    numbers = count()
+
+    def once(command: Callable[[Path], list[str]], own: Callable[[Path], dict[str, str]], files: str) -> Run:
+        output = context.folder / f"stream-{next(numbers)}"
+        output.mkdir()
+        done = run(command(output), env=own(output), folder=context.folder)
+        with duckdb.connect() as connection:
+            row = connection.execute(f"SELECT count(*) FROM read_parquet('{output}/{files}')").fetchone()
+        if row != (events,):
+            raise ContenderFailed(f"expected {events} rows of {topic} in {files}, found {row}")
+        shutil.rmtree(output)
+        return done
+
+    def peer(module: str, venv: str, jars: list[Path]) -> Callable[[Path], list[str]]:
+        given = ("--jars", ",".join(map(str, jars)))
+        return lambda output: context.program(module, bootstrap, topic, str(output), *given, environment=venv)
+
+    def plain(_output: Path) -> dict[str, str]:
+        return {"PYTHONPATH": str(PROJECT)}
+
+    def ledger(output: Path) -> dict[str, str]:
+        return {**fresh(environment, output), f"{PREFIX}TOPIC": topic}
+
+    ours = partial(
+        once, lambda _: context.program("stream_antenna"), ledger, "lake/landing/*/hour=*/*.parquet"
+    )
+    spark = partial(once, peer("stream_spark", ".venv", spark_jars()), plain, "lake/**/*.parquet")
+    polars = partial(once, peer("stream_polars", ".venv-bench", []), plain, "hour=*/*.parquet")
+    found: dict[str, Callable[[], Run]] = {OURS: ours, SPARK: spark, POLARS: polars}
+    # Flink's environment is half a gigabyte: the short form does without.
+    if not context.short:
+        flink = peer("stream_flink", ".venv-flink", ensure("flink"))
+        found[FLINK] = partial(once, flink, plain, "lake/*/part-*")
+    return found
+
+
+def _claims(sustained: dict[str, float]) -> list[Claim]:
+    ours = sustained[OURS]
+    claims = [
+        Claim(
+            "at least 2.5x the usual Spark shape",
+            f"{ours / sustained[SPARK]:.2f}x",
+            ours >= 2.5 * sustained[SPARK],
+        ),
+        Claim("200,000 events/s", f"{ours:,.0f} events/s", ours >= 200_000),
+    ]
+    if FLINK in sustained:
+        claims.append(Claim("ahead of Flink SQL", f"{ours / sustained[FLINK]:.2f}x", ours > sustained[FLINK]))
+    return claims

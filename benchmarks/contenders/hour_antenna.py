@@ -1,0 +1,51 @@
+"""Ours: the embedded engine or, with ANTENNA_ENGINE=spark, the distributed one, with the product's SQL."""
+
+import os
+
+import pyarrow.compute as pc
+
+from antenna_assets.engines.contract import Dataset, Engine
+from antenna_assets.schema import ENRICHED_USAGE, HOURLY_TABLES, LANDED, RAW_PARQUET, USERS
+from antenna_assets.transforms import transform
+from benchmarks.contenders.hour_result import arguments, report
+
+
+def _engine() -> Engine:
+    if os.environ.get("ANTENNA_ENGINE") == "spark":
+        from antenna_assets.engines.spark import SparkEngine
+        from antenna_assets.spark_session import session
+
+        return SparkEngine(lambda: session("hour", master="local[*]", extra={"spark.driver.memory": "4g"}))
+    from antenna_assets.engines.duckdb import DuckDBEngine
+
+    return DuckDBEngine(memory_limit=os.environ.get("MEMORY_LIMIT"))
+
+
+def main() -> None:
+    """The four steps of the six assets, without the ledger, Delta and PostgreSQL."""
+    landed, users, output = arguments()
+    engine = _engine()
+    raw = engine.write(
+        transform("raw_parquet"), {"landed": Dataset(landed, LANDED)}, RAW_PARQUET, f"{output}/raw"
+    )
+    inputs = {
+        "raw_parquet": Dataset([file.path for file in raw], RAW_PARQUET),
+        "user_metadata": Dataset([users], USERS),
+    }
+    enriched = engine.write(transform("enriched_usage"), inputs, ENRICHED_USAGE, f"{output}/enriched")
+    usage = {"enriched_usage": Dataset([file.path for file in enriched], ENRICHED_USAGE)}
+    found = {}
+    for name, table in HOURLY_TABLES.items():
+        rows = engine.read(transform(name), usage, table.columns)
+        found[name] = (rows.num_rows, pc.sum(rows[table.sum_column]).as_py() or 0)
+    engine.close()
+    report(
+        raw_rows=sum(file.rows for file in raw),
+        enriched_rows=sum(file.rows for file in enriched),
+        sums={key: found[f"bytes_agg_{key}_1h"] for key in ("antenna", "user", "app")},
+        over=found["users_over_quota_1h"],
+    )
+
+
+if __name__ == "__main__":
+    main()

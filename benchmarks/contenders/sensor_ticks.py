@@ -1,0 +1,49 @@
+"""The sensor's query, and whole ticks of the sensor on the real instance, in one process."""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import dagster as dg
+
+from antenna_assets.database import connect
+from antenna_assets.ledger import hours_to_publish
+from antenna_assets.local_runs import tick
+from antenna_assets.sensors import HOURS_LOOKED_AT
+from antenna_assets.settings import load_settings
+
+
+def main() -> None:
+    """`sensor_ticks QUERIES TICKS`."""
+    queries, ticks = map(int, sys.argv[1:])
+    with connect(load_settings().postgres_url or "") as connection:
+        query = _seconds(queries, lambda: hours_to_publish(connection, limit=HOURS_LOOKED_AT))
+    with dg.DagsterInstance.get() as instance:
+        asked = len(tick(instance))
+        whole = _seconds(ticks, lambda: tick(instance))
+    print(
+        json.dumps(
+            {
+                "query median": statistics.median(query),
+                "query p99": sorted(query)[int(len(query) * 0.99)],
+                "tick median": statistics.median(whole),
+                "tick longest": max(whole),
+                "runs asked for": asked,
+            }
+        )
+    )
+
+
+def _seconds(times: int, work: Callable[[], object]) -> list[float]:
+    found = []
+    for _ in range(times):
+        began = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - began)
+    return found
+
+
+if __name__ == "__main__":
+    main()

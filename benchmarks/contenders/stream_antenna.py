@@ -1,0 +1,28 @@
+"""Ours: what `antenna stream --available-now` runs, with the figures of the ledger after it."""
+
+import json
+import sys
+
+from antenna_assets.cli import app
+from antenna_assets.database import connect
+from antenna_assets.settings import load_settings
+
+
+def main() -> None:
+    """Read the topic of the settings to its end."""
+    app(["stream", "--available-now"], standalone_mode=False)
+    with connect(load_settings().postgres_url or "") as connection:
+        batches = connection.execute(
+            "SELECT committed_at, rows + quarantined FROM ledger.batch ORDER BY batch"
+        ).fetchall()
+        files = connection.execute("SELECT count(*) FROM ledger.file").fetchone()
+    # From the first commit to the last one: neither Spark's start nor the first micro-batch is in it.
+    seconds = (batches[-1][0] - batches[0][0]).total_seconds()
+    steady = sum(rows for _, rows in batches[1:]) / seconds if seconds else 0.0
+    rows = sum(rows for _, rows in batches)
+    json.dump({"rows": rows, "files": files[0] if files else 0, "steady events/s": round(steady)}, sys.stdout)
+    print()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""`dagster job execute`, as people run it in CI: one hour, or a range of hours."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+from antenna_assets.hours import hour_key
+from benchmarks.measure import Run, run
+
+OURS = "antenna_assets.definitions"
+EMPTY_BODIES = "benchmarks.contenders.empty_bodies"
+
+
+def execute(
+    module: str, first: datetime, last: datetime, *, python: str, environment: Mapping[str, str], folder: Path
+) -> Run:
+    """One run of the job `hourly_usage` of a module for the hours from `first` to `last`, both included."""
+    if first == last:
+        tags = {"dagster/partition": hour_key(first)}
+    else:
+        tags = {
+            "dagster/asset_partition_range_start": hour_key(first),
+            "dagster/asset_partition_range_end": hour_key(last),
+        }
+    command = (python, "-m", "dagster", "job", "execute", "-m", module, "-j", "hourly_usage")
+    return run((*command, "--tags", json.dumps(tags)), env=environment, folder=folder)

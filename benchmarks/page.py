@@ -1,0 +1,58 @@
+"""`docs/benchmarks.md` from what the cases found."""
+
+from collections.abc import Mapping
+
+from benchmarks.outcome import Measured, Outcome, Table
+
+HEAD = """# Benchmarks
+
+Written by `make bench`; `make bench CASES=stream,hour` measures some cases again and keeps the others. Every contender is a
+process of its own that does the same work on the same data. They run in turns, round by round, after a round that does
+not count. Values are medians, with the least and the most beside them; memory is the largest sum over a process and
+its children (PSS, looked at ten times a second).
+
+What the design asks for:
+
+| case | asked | found | reached |
+|---|---|---|---|
+"""
+
+
+def page(found: Mapping[str, tuple[str, Outcome, Mapping[str, str]]]) -> str:
+    """The page in Markdown; `found` has the title, outcome and circumstances of each case."""
+    claims = [
+        f"| {title} | {claim.asked} | {claim.found} | {'yes' if claim.reached else '**no**'} |\n"
+        for title, outcome, _ in found.values()
+        for claim in outcome.claims
+    ]
+    return HEAD + "".join(claims) + "".join(_case(name, *one) for name, one in found.items())
+
+
+def _case(name: str, title: str, outcome: Outcome, about: Mapping[str, str]) -> str:
+    circumstances = "; ".join(f"{key} {value}" for key, value in about.items())
+    parts = [f"\n## {title}\n\n{circumstances}. Again: `make bench CASES={name}`.\n"]
+    parts += [_table(table) for table in outcome.tables]
+    parts += [f"\n![{plot.title}](benchmarks/{name}-{n}.svg)\n" for n, plot in enumerate(outcome.plots)]
+    parts += [f"\n{note}\n" for note in outcome.notes]
+    return "".join(parts)
+
+
+def _table(table: Table) -> str:
+    ours = table.measured[0].spread.median
+    remembered = any(one.peak_bytes for one in table.measured)
+    head = f"\n| {table.title} | {table.unit} | least to most | of the first |{' memory, GiB |' if remembered else ''}\n"
+    line = f"|---|---|---|---|{'---|' if remembered else ''}\n"
+    return head + line + "".join(_row(one, ours, remembered=remembered) for one in table.measured)
+
+
+def _row(one: Measured, ours: float, *, remembered: bool) -> str:
+    spread = one.spread
+    memory = f" {(one.peak_bytes or 0) / 2**30:.2f} |" if remembered else ""
+    return (
+        f"| {one.contender} | {_number(spread.median)} | {_number(spread.least)} to {_number(spread.most)} |"
+        f" {spread.median / ours:.2f}x |{memory}\n"
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1_000 else f"{value:.3g}"

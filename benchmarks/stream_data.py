@@ -1,0 +1,34 @@
+"""The messages of the stream: plain JSON that every contender reads alike, in the order of their times.
+
+The simulator's odd but valid spellings are left out, since peers would drop them or need code of their own.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+import duckdb
+
+from antenna_assets.simulator.events import Message
+from benchmarks.hour_data import events_select, uniform
+
+CHUNK = 100_000
+JITTER_SECONDS = 2
+"""How far an event may be behind its place: queues on the way to Kafka."""
+
+
+def messages(count: int, *, users: int, start: datetime, hours: int) -> Iterator[Message]:
+    """`count` messages spread evenly over the hours from `start`, keyed by their user."""
+    begin, step = start.timestamp(), hours * 3600 / count
+    number = "(kafka_offset * 4 + kafka_partition)"
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        for first in range(0, count, CHUNK):
+            size = min(CHUNK, count - first)
+            rows = connection.execute(
+                f"""SELECT id, format('{{{{"bytes":{{}},"timestamp":{{:.3f}},"app":"{{}}","id":"{{}}","antenna_id":"{{}}"}}}}',
+                    bytes, greatest({begin}, {begin} + {number} * {step} - {JITTER_SECONDS} * {uniform(9, number)}),
+                    app, id, antenna_id)
+                FROM ({events_select(first, size, users=users)})"""
+            ).fetchall()
+            for key, value in rows:
+                yield Message(key.encode(), value.encode(), None, None)

@@ -1,0 +1,143 @@
+"""The services that the cases need, started as a user starts them, and hours that have landed without a stream.
+
+Only the cases of the stream go through Kafka: where a case begins with landed hours, `land_hours` writes the files and
+commits them to the ledger with the product's own transaction.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import duckdb
+import psycopg
+from psycopg import sql
+
+from antenna_assets.database import connect, migrate
+from antenna_assets.hours import HOUR, hour_of
+from antenna_assets.settings import PREFIX
+from antenna_assets.streaming.commit import commit_batch, commit_heartbeat
+from antenna_assets.streaming.head import claim_topic, read_head
+from antenna_assets.streaming.landed import Landed, LandedFile
+from antenna_assets.streaming.plan import OffsetRange
+from benchmarks.context import PROJECT
+from benchmarks.hour_data import events_select, users_select
+
+PARTITIONS = 4
+ANTENNA = (sys.executable, "-m", "antenna_assets.cli")
+
+
+@contextmanager
+def world() -> Iterator[dict[str, str]]:
+    """The environment of a state directory of its own, in which PostgreSQL and Kafka run until the end of the block."""
+    # A short path: the name of a socket must stay under 100 characters.
+    with tempfile.TemporaryDirectory(prefix="antenna-bench-") as home:
+        environment = {f"{PREFIX}HOME": home, "PYTHONPATH": str(PROJECT)}
+        try:
+            _antenna(environment, "up")
+            exported = _antenna(environment, "env")
+            lines = (shlex.split(line) for line in exported.splitlines() if line.startswith("export "))
+            environment |= dict(words[1].split("=", 1) for words in lines)
+            yield environment
+        finally:
+            _antenna({f"{PREFIX}HOME": home, "PYTHONPATH": str(PROJECT)}, "down")
+
+
+def _antenna(environment: Mapping[str, str], command: str) -> str:
+    return subprocess.run(
+        (*ANTENNA, command), env={**os.environ, **environment}, check=True, capture_output=True, text=True
+    ).stdout
+
+
+def fresh(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """The same services with an empty ledger, an empty lake and a state directory of their own."""
+    url = environment[f"{PREFIX}POSTGRES_URL"]
+    name = f"bench_{uuid4().hex[:12]}"
+    with connect(url) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    own = urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
+    with connect(own) as connection:
+        migrate(connection)
+    return {
+        **environment,
+        f"{PREFIX}POSTGRES_URL": own,
+        f"{PREFIX}HOME": str(folder),
+        f"{PREFIX}LAKE": str(folder / "lake"),
+    }
+
+
+def add_users(connection: psycopg.Connection, count: int) -> None:
+    """Replace the users by `count` others."""
+    with duckdb.connect() as database:
+        rows = database.execute(users_select(count)).fetchall()
+    with connection.transaction():
+        connection.execute("DELETE FROM user_metadata")
+        with connection.cursor().copy("COPY user_metadata (id, name, email, quota) FROM STDIN") as writer:
+            for row in rows:
+                writer.write_row(row)
+
+
+def last_full_hour() -> datetime:
+    """The newest hour that is over."""
+    return hour_of(datetime.now(UTC) - timedelta(minutes=5)) - HOUR
+
+
+def land_hours(
+    environment: Mapping[str, str],
+    *,
+    first: datetime,
+    hours: int,
+    events: int,
+    users: int,
+    say: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Land `events` an hour, one batch of one file an hour, and close the hours."""
+    lake = Path(environment[f"{PREFIX}LAKE"])
+    topic, topic_id = environment[f"{PREFIX}TOPIC"], "bench"
+    with connect(environment[f"{PREFIX}POSTGRES_URL"]) as connection, duckdb.connect() as database:
+        database.execute("SET TimeZone = 'UTC'")
+        add_users(connection, users)
+        claim_topic(connection, topic, topic_id)
+        for number in range(hours):
+            hour = first + number * HOUR
+            begun = datetime.now(UTC)
+            folder = f"landing/{number + 1}-{uuid4().hex[:12]}/hour={hour:%Y%m%d%H}"
+            path = lake / folder / "part-0.parquet"
+            path.parent.mkdir(parents=True)
+            select = events_select(number * events, events, users=users, hour=hour)
+            database.execute(f"COPY ({select}) TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
+            row = database.execute(
+                f"SELECT count(*), sum(bytes)::BIGINT, max(timestamp) FROM '{path}'"
+            ).fetchone()
+            if row is None:
+                raise RuntimeError(f"expected rows in {path}")
+            file = LandedFile(f"{folder}/part-0.parquet", hour, row[0], row[1], path.stat().st_size)
+            each = events // PARTITIONS
+            commit_batch(
+                connection,
+                topic=topic,
+                topic_id=topic_id,
+                number=number + 1,
+                clock=datetime.now(UTC),
+                ranges=[OffsetRange(p, number * each, (number + 1) * each) for p in range(PARTITIONS)],
+                landed=Landed(
+                    files=[file],
+                    event_times=dict.fromkeys(range(PARTITIONS), row[2]),
+                    first_event_time=hour,
+                    begun=begun,
+                ),
+                lagging=[],
+                lateness=timedelta(minutes=1),
+            )
+            say(number + 1)
+        batch = read_head(connection, topic).batch
+        commit_heartbeat(
+            connection, topic=topic, batch=batch, now=datetime.now(UTC), lateness=timedelta(minutes=1)
+        )
