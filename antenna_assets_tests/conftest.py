@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -22,6 +23,8 @@ from psycopg import sql
 from antenna_assets.database import connect, migrate
 from antenna_assets.settings import PREFIX, Settings, load_settings
 
+BEGAN = time.monotonic()
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -35,6 +38,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="the long form of the tests of docs/proofs.md, as `make prove` runs it",
     )
+    parser.addoption(
+        "--last-begin",
+        type=float,
+        metavar="SECONDS",
+        help="begin no test after this time, but finish the one that runs",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`@pytest.mark.rounds(5)`: in the long form five tests, each short enough for a part of `make prove`; else one."""
+    marker = metafunc.definition.get_closest_marker("rounds")
+    if marker is not None:
+        metafunc.parametrize("round_", range(marker.args[0] if metafunc.config.getoption("--prove") else 1))
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Keep the time of `--last-begin`."""
+    limit = item.config.getoption("--last-begin")
+    if limit is not None and time.monotonic() - BEGAN > limit:
+        item.session.shouldstop = f"no test begins after {limit:.0f} s"
 
 
 @pytest.fixture(scope="session")

@@ -65,24 +65,23 @@ def kill_at_each(settings: Settings, answers: Path, crashes: Iterable[str]) -> i
     return len(held_by_the_broker(settings))
 
 
-def every_crash(rounds: int) -> list[str]:
+def every_crash(round_: int) -> list[str]:
     """Each point with Python, Java and both killed, in an order that differs from round to round."""
-    found: list[str] = []
-    for number in range(rounds):
-        crashes = [f"{point}{whom}" for point in sorted(POINTS) for whom in ("", ":java", ":both")]
-        found += random.Random(number).sample(crashes, len(crashes))
-    return found
+    crashes = [f"{point}{whom}" for point in sorted(POINTS) for whom in ("", ":java", ":both")]
+    return random.Random(round_).sample(crashes, len(crashes))
 
 
+@pytest.mark.rounds(5)
 @pytest.mark.timeout(1_800)
 def test_row_1_killed_with_spark_at_a_point_and_in_a_task_of_java_the_stream_is_exact(
     settings: Settings,
     another_world: Callable[[], AbstractContextManager[Settings]],
     monkeypatch: pytest.MonkeyPatch,
     proving: bool,
+    round_: int,
     record_property: Callable[[str, object], None],
 ) -> None:
-    crashes = every_crash(rounds=5) if proving else list(IN_THE_SUITE_WITH_SPARK)
+    crashes = every_crash(round_) if proving else list(IN_THE_SUITE_WITH_SPARK)
     monkeypatch.setenv("JDK_JAVA_OPTIONS", QUICK_JAVA)
     with another_world() as second, ThreadPoolExecutor(2) as pool:
         # Two streams, each with a ledger of its own, keep two cores busy.
@@ -91,7 +90,9 @@ def test_row_1_killed_with_spark_at_a_point_and_in_a_task_of_java_the_stream_is_
             pool.map(lambda lane: kill_at_each(lane[0], lane[0].home / "answers.json", lane[1]), lanes)
         )
     record_property("kills with Spark", len(crashes))
-    record_property("points", len({crash_faults.parse(crash).point for crash in crashes}))
+    record_property(
+        "points", f"{len({crash_faults.parse(crash).point for crash in crashes})} of {len(POINTS)}"
+    )
     record_property("messages", sum(messages))
     record_property("messages lost or doubled", 0)
 

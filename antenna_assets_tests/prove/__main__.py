@@ -7,10 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from antenna_assets_tests.prove.page import page
-from antenna_assets_tests.prove.results import read
+from antenna_assets_tests.prove.results import RowTest, read, rows
 from antenna_assets_tests.prove.rows import PARTS, ROWS
 
 PROJECT = Path(__file__).parents[2]
@@ -19,31 +20,61 @@ CODE = ("antenna_assets", "sql", "docker", "requirements.lock", "pyproject.toml"
 """What the proofs are about: while none of it changes, a row that was shown is not run again."""
 
 LONGEST_PART_SECONDS = 1_800
+LAST_BEGIN_SECONDS = 1_200
+"""After this a part begins no test any more: the longest one takes ten minutes."""
 
 
 def main() -> int:
-    """Run the rows that were not shown yet, part by part; the exit code is 0 if every row that was asked for is shown."""
+    """Run the tests that were not shown yet, part by part; the exit code is 0 if every row that was asked for is shown."""
     arguments = _arguments()
     reports = PROJECT / ".prove" / _code()
     reports.mkdir(parents=True, exist_ok=True)
-    for name, rows in PARTS.items():
-        shown = {row for row, run in read(reports).items() if run.passed and not arguments.again}
-        wanted = [row for row in rows if row in arguments.rows]
-        for row in wanted:
-            if row in shown:
-                _say(f"row {row}: was shown of this code already; --again runs it again")
-        if missing := [row for row in wanted if row not in shown]:
-            _run(name, missing, reports)
-    found = read(reports)
+    tests = _tests()
+    for name, part in PARTS.items():
+        wanted = {test: node for test, node in tests.items() if test.row in set(part) & arguments.rows}
+        before = read(reports)
+        shown = {test for test in wanted if test in before and before[test].passed and not arguments.again}
+        if shown:
+            _say(f"{name}: {len(shown)} of {len(wanted)} tests were shown of this code already")
+        left = {test: node for test, node in wanted.items() if test not in shown}
+        while left:
+            began = datetime.now(UTC)
+            _run(name, list(left.values()), reports)
+            ended = {test for test, run in read(reports).items() if run.begun >= began}
+            if not ended & set(left):
+                break
+            left = {test: node for test, node in left.items() if test not in ended}
+    found = rows(read(reports), tests)
     PAGE.write_text(page(found), encoding="utf-8")
     _say(f"written: {PAGE.relative_to(PROJECT)}")
     return int(not all(row in found and found[row].passed for row in arguments.rows))
 
 
+def _tests() -> dict[RowTest, str]:
+    """Every test of a row in the long form, with its address for pytest."""
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--prove",
+        "--collect-only",
+        "-q",
+        "-k",
+        "test_row_",
+        "-p",
+        "no:randomly",
+    ]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"make prove: pytest cannot collect the tests:\n{done.stdout}{done.stderr}")
+    nodes = [line for line in done.stdout.splitlines() if "::test_row_" in line]
+    return {RowTest.of_node(node): node for node in nodes}
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="make prove",
-        description="Run the long form of the proofs in parts of at most half an hour. A row that was shown of this very code is not run again, so a run that was stopped goes on.",
+        description="Run the long form of the proofs in parts of at most half an hour. A test that was shown of this very code is not run again, so a run that was stopped goes on.",
     )
     parser.add_argument(
         "--rows",
@@ -59,13 +90,13 @@ def _arguments() -> argparse.Namespace:
     return arguments
 
 
-def _run(name: str, rows: list[int], reports: Path) -> None:
-    """Run the tests of these rows, within the time of a part, and keep the report."""
+def _run(name: str, nodes: list[str], reports: Path) -> None:
+    """Run these tests, as many as the time of a part allows, and keep the report."""
     began = time.monotonic()
-    _say(f"{name}: rows {', '.join(map(str, rows))}")
-    tests = " or ".join(f"test_row_{row}_" for row in rows)
+    _say(f"{name}: {len(nodes)} tests")
     unfinished = reports / f"{name}-{os.getpid()}.unfinished"
-    command = [sys.executable, "-m", "pytest", "--prove", "-q", "-k", tests, f"--junitxml={unfinished}"]
+    options = ["--prove", f"--last-begin={LAST_BEGIN_SECONDS}", "-q", f"--junitxml={unfinished}"]
+    command = [sys.executable, "-m", "pytest", *options, *nodes]
     process = subprocess.Popen(command, cwd=PROJECT)
     try:
         code = process.wait(LONGEST_PART_SECONDS)
@@ -79,7 +110,8 @@ def _run(name: str, rows: list[int], reports: Path) -> None:
         text = unfinished.read_text(encoding="utf-8").replace("<testsuites ", f"<testsuites {commit} ", 1)
         unfinished.write_text(text, encoding="utf-8")
         unfinished.replace(reports / f"{name}-{time.time_ns()}.xml")
-    _say(f"{name}: {'shown' if code == 0 else 'FAILED'} in {time.monotonic() - began:.0f} s")
+    ended = {0: "shown", 2: "stopped before its end"}.get(code, "FAILED")
+    _say(f"{name}: {ended} in {time.monotonic() - began:.0f} s")
 
 
 def _code() -> str:

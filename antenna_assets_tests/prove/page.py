@@ -2,7 +2,6 @@
 
 import os
 import platform
-from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import version
 
@@ -16,7 +15,7 @@ HEAD = """# Proofs
 Written by `make prove`; every figure was recorded by the test beside it. Each row is a claim about what the system survives, and
 the tests that show it carry the row's number in their names. `make test` runs the short form of the same tests.
 
-`make prove` runs what was not shown of this code yet, in parts of at most half an hour; `make prove ROWS=7` runs a row.
+`make prove` runs the tests that were not shown of this code yet, in parts of at most half an hour; `make prove ROWS=7` runs a row.
 
 """
 
@@ -53,37 +52,42 @@ def _section(row: int, run: Row | None) -> str:
     lines = [f"## Row {row}", "", ROWS[row], ""]
     if run is None:
         return "\n".join([*lines, "The long form was not run to its end yet.", ""])
+    newest = max(run.tests, key=lambda shown: shown.begun)
     lines.append(
-        f"Begun {run.begun:%Y-%m-%d %H:%M} UTC at commit {run.commit[:10]}; again: `make prove ROWS={row}`."
+        f"Begun {newest.begun:%Y-%m-%d %H:%M} UTC at commit {newest.commit[:10]}; again: `make prove ROWS={row}`."
     )
+    if run.missing:
+        lines.append(f"**{run.missing} of its tests were not run to their end yet.**")
     lines += ["", "| shown | by | figures | s |", "|---|---|---|--:|"]
     by_claim: dict[str, list[Shown]] = {}
-    for test in run.tests:
-        by_claim.setdefault(test.claim.partition("[")[0], []).append(test)
+    for shown in run.tests:
+        by_claim.setdefault(shown.test.claim.partition("[")[0], []).append(shown)
     lines += [_line(claim, cases) for claim, cases in by_claim.items()]
     return "\n".join([*lines, ""])
 
 
 def _line(claim: str, cases: list[Shown]) -> str:
-    """One line for the cases of a test; counts are added up over them."""
-    counts: Counter[str] = Counter()
-    figures: dict[str, str] = {}
+    """One line for the cases of a test."""
+    figures: dict[str, list[str]] = {}
     for case in cases:
         for name, value in case.figures.items():
-            counts[name] += int(value) if value.isdecimal() else 0
-            figures[name] = str(counts[name]) if value.isdecimal() else value
-    told = "; ".join(f"{name}: {_number(value)}" for name, value in figures.items())
+            figures.setdefault(name, []).append(value)
+    told = "; ".join(f"{name}: {_together(values)}" for name, values in figures.items())
     mark = "yes" if all(case.passed for case in cases) else "**NO**"
     many = f" ({len(cases)} cases)" if len(cases) > 1 else ""
     seconds = sum(case.seconds for case in cases)
     return f"| {mark} | {_cell(claim + many)} | {_cell(told)} | {seconds:.0f} |"
 
 
-def _number(text: str) -> str:
+def _together(values: list[str]) -> str:
+    """A figure over the cases of a test: counts are added up, measures become a range, words are said once."""
+    if all(value.isdecimal() for value in values):
+        return f"{sum(map(int, values)):,}"
     try:
-        return f"{int(text):,}"
+        ordered = sorted(dict.fromkeys(values), key=float)
     except ValueError:
-        return text
+        return "; ".join(dict.fromkeys(values))
+    return ordered[0] if len(ordered) == 1 else f"{ordered[0]} to {ordered[-1]}"
 
 
 def _cell(text: str) -> str:

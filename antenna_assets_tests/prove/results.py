@@ -2,60 +2,93 @@
 
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 
+@dataclass(frozen=True, order=True)
+class RowTest:
+    """A test of a row, as pytest names it in its reports."""
+
+    file: str
+    name: str
+
+    @property
+    def row(self) -> int:
+        """The row that it is for."""
+        return int(self._parts()[1])
+
+    @property
+    def claim(self) -> str:
+        """What it shows, in words."""
+        return self._parts()[2].replace("_", " ")
+
+    def _parts(self) -> re.Match[str]:
+        found = re.fullmatch(r"test_row_(\d+)_(.*)", self.name, re.DOTALL)
+        if found is None:
+            raise ValueError(f"expected a test of a row, found {self.name}")
+        return found
+
+    @classmethod
+    def of_node(cls, node: str) -> "RowTest":
+        """The test that has this address in pytest."""
+        path, _, name = node.partition("::")
+        return cls(path.removesuffix(".py").replace("/", "."), name)
+
+
 @dataclass(frozen=True)
 class Shown:
-    """One test: which row it is for, its claim, how it ended, and the figures that it recorded."""
+    """The newest run of a test: how it ended, the figures that it recorded, when its part began (aware), and of which commit."""
 
-    row: int
-    claim: str
+    test: RowTest
     passed: bool
     seconds: float
     figures: dict[str, str]
+    begun: datetime
+    commit: str
 
 
 @dataclass(frozen=True)
 class Row:
-    """The newest run of a row's tests: when it began (aware), and of which commit."""
+    """What was run of a row, and how many of its tests were not."""
 
     tests: list[Shown]
-    begun: datetime
-    commit: str
+    missing: int
 
     @property
     def passed(self) -> bool:
-        """Whether all of its tests passed."""
-        return all(test.passed for test in self.tests)
+        """Whether all of its tests were run and passed."""
+        return not self.missing and all(test.passed for test in self.tests)
 
 
-def read(reports: Path) -> dict[int, Row]:
-    """The newest run of each row in a folder of reports."""
-    rows: dict[int, Row] = {}
+def rows(shown: Mapping[RowTest, Shown], tests: Iterable[RowTest]) -> dict[int, Row]:
+    """The rows of which something was run; `tests` are all there are."""
+    found: dict[int, Row] = {}
+    for row in sorted({test.row for test in tests}):
+        of_row = [test for test in tests if test.row == row]
+        run = [shown[test] for test in of_row if test in shown]
+        if run:
+            found[row] = Row(run, len(of_row) - len(run))
+    return found
+
+
+def read(reports: Path) -> dict[RowTest, Shown]:
+    """The newest run of each test in a folder of reports."""
+    found: dict[RowTest, Shown] = {}
     for report in reports.glob("*.xml"):
         root = ET.parse(report).getroot()
-        suite = root[0]
-        begun = datetime.fromisoformat(suite.attrib["timestamp"])
-        by_row: dict[int, list[Shown]] = {}
-        for case in suite.iter("testcase"):
-            test = _shown(case)
-            by_row.setdefault(test.row, []).append(test)
-        for row, tests in by_row.items():
-            if row not in rows or rows[row].begun < begun:
-                rows[row] = Row(tests, begun, root.attrib["commit"])
-    return rows
+        begun = datetime.fromisoformat(root[0].attrib["timestamp"])
+        for case in root[0].iter("testcase"):
+            shown = _shown(case, begun, root.attrib["commit"])
+            if shown.test not in found or found[shown.test].begun < begun:
+                found[shown.test] = shown
+    return found
 
 
-def _shown(case: ET.Element) -> Shown:
-    name = case.attrib["name"]
-    found = re.fullmatch(r"test_row_(\d+)_(.*)", name, re.DOTALL)
-    if found is None:
-        raise ValueError(f"expected a test of a row, found {name}")
+def _shown(case: ET.Element, begun: datetime, commit: str) -> Shown:
+    test = RowTest(case.attrib["classname"], case.attrib["name"])
     figures = {figure.attrib["name"]: figure.attrib["value"] for figure in case.iter("property")}
     passed = not any(case.find(fault) is not None for fault in ("failure", "error", "skipped"))
-    return Shown(
-        int(found[1]), found[2].replace("_", " "), passed, float(case.attrib.get("time", 0)), figures
-    )
+    return Shown(test, passed, float(case.attrib.get("time", 0)), figures, begun, commit)
