@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from antenna_assets.stack.class_archive import archive
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
@@ -48,20 +50,47 @@ def use_java() -> None:
 
 def configuration(master: str) -> dict[str, str]:
     """The configuration of a session on `master`."""
-    options = {**COMMON, **(LOCAL if master.startswith("local") else {})}
-    # Java takes its log configuration as an address; a path with spaces needs the quoting that as_uri gives.
-    options["spark.driver.extraJavaOptions"] = f"-Dlog4j2.configurationFile={LOG_CONFIGURATION.as_uri()}"
+    return {
+        **COMMON,
+        **(LOCAL if master.startswith("local") else {}),
+        "spark.driver.extraJavaOptions": " ".join(_java_options()),
+    }
+
+
+def _java_options(archive_at_exit: str | None = None) -> list[str]:
+    options = [
+        # Java takes its log configuration as an address; a path with spaces needs the quoting that as_uri gives.
+        f"-Dlog4j2.configurationFile={LOG_CONFIGURATION.as_uri()}",
+        # A tenth faster than G1 with micro-batches on two cores.
+        "-XX:+UseParallelGC",
+        # An archive of other classes is of no use, and no matter.
+        "-Xlog:cds=off",
+        "-Xlog:cds+dynamic=off",
+    ]
+    if archive_at_exit is not None:
+        # Half as long with the quick compiler, for the same classes.
+        options += ["-XX:TieredStopAtLevel=1", f'"-XX:ArchiveClassesAtExit={archive_at_exit}"']
+    elif archive().is_file():
+        options.append(f'"-XX:SharedArchiveFile={archive()}"')
     return options
 
 
-def session(name: str, *, master: str, extra: dict[str, str]) -> "SparkSession":
-    """Start a session, or take the one that this process has."""
+def session(
+    name: str, *, master: str, extra: dict[str, str], archive_at_exit: str | None = None
+) -> "SparkSession":
+    """Start a session, or take the one that this process has.
+
+    Args:
+        archive_at_exit: where Java is to write its classes at its end, for `stack.class_archive`.
+    """
     use_java()
     from pyspark import SparkConf, SparkContext
     from pyspark.java_gateway import launch_gateway
     from pyspark.sql import SparkSession
 
     options = {"spark.app.name": name, "spark.master": master, **configuration(master), **extra}
+    if archive_at_exit is not None:
+        options["spark.driver.extraJavaOptions"] = " ".join(_java_options(archive_at_exit))
     conf = SparkConf().setAll(list(options.items()))
     # py4j writes a traceback for each error that it also raises, and we report those.
     logging.getLogger("py4j").setLevel(logging.CRITICAL)

@@ -150,9 +150,10 @@ def _land(
     begun = datetime.now(UTC)
     # Counted while the messages are parsed, before anything is written: an action of its own costs more than a small batch.
     counted = Observation()
-    # Both writes below need the verdicts: parse once.
+    # Both writes below need the verdicts: parse once, and keep the raw bytes of those alone that are rejected.
     verdicts = (
         parsed(messages, clock=clock, oldest=oldest)
+        .withColumn("value", F.expr("CASE WHEN reason IS NOT NULL THEN value END"))
         .observe(counted, F.count("*").alias("messages"), F.count("reason").alias("rejected"))
         .persist()
     )

@@ -33,6 +33,7 @@ SESSION_CONF = {
     "spark.sql.variant.allowDuplicateKeys": "false",
     "spark.sql.variant.validateUnicodeInJsonParsing": "true",
 }
+"""What the verdicts depend on in their session."""
 
 AHEAD = timedelta(minutes=5)
 """How far ahead of the clock an event may be."""

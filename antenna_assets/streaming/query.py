@@ -27,8 +27,13 @@ def start_spark() -> "SparkSession":
     from antenna_assets.stack.jars import spark_jars
     from antenna_assets.streaming.parse import SESSION_CONF
 
-    jars = ",".join(str(jar) for jar in spark_jars())
-    return session("antenna stream", master="local[*]", extra={"spark.jars": jars, **SESSION_CONF})
+    conf = {
+        "spark.jars": ",".join(str(jar) for jar in spark_jars()),
+        # A micro-batch is kept for a second: packing it costs more than its memory.
+        "spark.sql.inMemoryColumnarStorage.compressed": "false",
+        **SESSION_CONF,
+    }
+    return session("antenna stream", master="local[*]", extra=conf)
 
 
 def new_checkpoint(home: Path) -> Path:
