@@ -1,0 +1,205 @@
+"""The two engines are one: any hour through either gives the same rows of the same types, in every table."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from antenna_assets.engines.contract import Dataset, Engine
+from antenna_assets.engines.duckdb import DuckDBEngine
+from antenna_assets.engines.spark import SparkEngine
+from antenna_assets.schema import (
+    ENRICHED_USAGE,
+    HOURLY_TABLES,
+    LANDED,
+    MAX_BYTES,
+    RAW_PARQUET,
+    USERS,
+)
+from antenna_assets.transforms import transform
+from benchmarks.hour_data import make_hour
+
+pytestmark = pytest.mark.services
+
+TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
+Tables = dict[str, pa.Table]
+
+
+@pytest.fixture(scope="module")
+def engines(spark, tmp_path_factory):
+    # A session of its own: the engine's configuration stays out of other tests.
+    session = spark.newSession()
+    both = [DuckDBEngine(temp_directory=str(tmp_path_factory.mktemp("spill"))), SparkEngine(lambda: session)]
+    yield both
+    for engine in both:
+        engine.close()
+
+
+def through(
+    engine: Engine, landed: list[str], users: str, folder: Path
+) -> tuple[list[str], list[str], Tables]:
+    """The files of the two lake tables, and the four serving tables sorted by all of their columns."""
+    raw = engine.write(
+        transform("raw_parquet"), {"landed": Dataset(landed, LANDED)}, RAW_PARQUET, str(folder / "raw")
+    )
+    raw_files = [file.path for file in raw]
+    inputs = {"raw_parquet": Dataset(raw_files, RAW_PARQUET), "user_metadata": Dataset([users], USERS)}
+    enriched = engine.write(transform("enriched_usage"), inputs, ENRICHED_USAGE, str(folder / "enriched"))
+    enriched_files = [file.path for file in enriched]
+    usage = {"enriched_usage": Dataset(enriched_files, ENRICHED_USAGE)}
+    tables = {
+        name: _sorted(engine.read(transform(name), usage, table.columns))
+        for name, table in HOURLY_TABLES.items()
+    }
+    return raw_files, enriched_files, tables
+
+
+def _sorted(table: pa.Table) -> pa.Table:
+    return table.sort_by([(name, "ascending") for name in table.schema.names]).combine_chunks()
+
+
+def _stored(files: list[str], schema: pa.Schema) -> pa.Table:
+    tables = [pq.read_table(file, partitioning=None) for file in files]
+    if not tables:
+        return schema.empty_table()
+    # Types as they are in the files; whether a column may be null, a parquet writer decides by itself.
+    assert {tuple((field.name, field.type) for field in table.schema) for table in tables} == {
+        tuple((field.name, field.type) for field in schema)
+    }
+    return _sorted(pa.concat_tables(tables).cast(schema))
+
+
+# Any text that the stream lets through: UTF-8 without NUL. The two engines order and compare texts by code point.
+texts = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), min_size=1, max_size=12)
+known = st.lists(texts, min_size=1, max_size=6, unique=True)
+
+
+@st.composite
+def hours(draw: Callable) -> tuple[list[dict], list[dict]]:
+    """Events of few keys, so that they meet, and users who are some of them and some others."""
+    ids, apps, antennas = draw(known), draw(known), draw(known)
+    events = draw(
+        st.lists(
+            st.fixed_dictionaries(
+                {
+                    "timestamp": st.integers(0, 3_600_000_000 - 1).map(
+                        lambda micros: TEN + timedelta(microseconds=micros)
+                    ),
+                    "app": st.sampled_from(apps),
+                    "id": st.sampled_from(ids),
+                    "antenna_id": st.sampled_from(antennas),
+                    "bytes": st.integers(0, MAX_BYTES),
+                }
+            ),
+            max_size=40,
+        )
+    )
+    events = [{**event, "kafka_partition": n % 4, "kafka_offset": n // 4} for n, event in enumerate(events)]
+    users = draw(
+        st.lists(
+            st.fixed_dictionaries(
+                {
+                    "id": st.one_of(st.sampled_from(ids), texts),
+                    "name": texts,
+                    "email": texts,
+                    "quota": st.integers(0, 2**38),
+                }
+            ),
+            max_size=6,
+            unique_by=lambda user: user["id"],
+        )
+    )
+    return events, users
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(([], []))
+@given(hours())
+def test_any_hour_is_the_same_through_both_engines(engines, tmp_path, hour):
+    events, users = hour
+    folder = tmp_path / "hour"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(events, schema=LANDED), folder / "landed.parquet")
+    pq.write_table(pa.Table.from_pylist(users, schema=USERS), folder / "users.parquet")
+    found = [
+        through(engine, [str(folder / "landed.parquet")], str(folder / "users.parquet"), folder / engine.name)
+        for engine in engines
+    ]
+    by_duckdb, by_spark = (
+        {
+            "raw_parquet": _stored(raw, RAW_PARQUET),
+            "enriched_usage": _stored(enriched, ENRICHED_USAGE),
+            **tables,
+        }
+        for raw, enriched, tables in found
+    )
+    assert by_duckdb["raw_parquet"].num_rows == len(events)
+    for name, table in by_duckdb.items():
+        assert table.equals(by_spark[name], check_metadata=True), name
+
+
+def test_an_hour_of_two_million_events_of_a_million_users_is_the_same_through_both_engines(engines, tmp_path):
+    landed, users = tmp_path / "landed.parquet", tmp_path / "users.parquet"
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        # Each user twice; sums of an app are far beyond 32 bits; one user in ten is unknown. Of three users one has used
+        # exactly the quota, which is not over it.
+        connection.execute(
+            f"""COPY (SELECT make_timestamptz({int(TEN.timestamp())}000000 + i * 1799) AS timestamp, 'àpp-' || i % 7 AS app,
+                'üser-' || i % 1000000 AS id, 'antenna-' || i % 1000 AS antenna_id, 3000000000 + i AS bytes,
+                CAST(i % 4 AS INTEGER) AS kafka_partition, i // 4 AS kafka_offset
+                FROM range(2000000) AS numbers (i)) TO '{landed}' (FORMAT parquet)"""  # noqa: S608
+        )
+        connection.execute(
+            f"""COPY (SELECT 'üser-' || i AS id, 'name ' || i AS name, i || '@example.com' AS email,
+                CAST(6001000000 + (i % 3) * i AS BIGINT) AS quota FROM range(1000000) AS numbers (i) WHERE i % 10 > 0)
+                TO '{users}' (FORMAT parquet)"""  # noqa: S608
+        )
+    (raw, enriched, tables), (spark_raw, spark_enriched, spark_tables) = (
+        through(engine, [str(landed)], str(users), tmp_path / engine.name) for engine in engines
+    )
+    for name, table in tables.items():
+        assert table.equals(spark_tables[name], check_metadata=True), name
+    assert tables["bytes_agg_user_1h"].num_rows == 1_000_000
+    assert tables["bytes_agg_app_1h"]["sum_app_bytes"].to_pylist()[0] > 2**32
+    assert 0 < tables["users_over_quota_1h"].num_rows < 900_000
+    with duckdb.connect() as connection:
+        for ours, theirs in ((raw, spark_raw), (enriched, spark_enriched)):
+            differ = connection.execute(
+                "SELECT count(*) FROM ((FROM read_parquet($1) EXCEPT ALL FROM read_parquet($2))"
+                " UNION ALL (FROM read_parquet($2) EXCEPT ALL FROM read_parquet($1)))",
+                [ours, theirs],
+            ).fetchone()
+            assert differ == (0,)
+    assert len(spark_raw) == len(spark_enriched) == 1, "an hour of this size is one file"
+
+
+def test_an_hour_on_a_cluster_of_several_processes_equals_the_embedded_one(engines, tmp_path):
+    """A master and two workers with a JVM each: nothing may depend on one process having all of the data."""
+    hour = make_hour(tmp_path / "hour", events=100_000, users=5_000)
+    landed = tmp_path / "landed.parquet"
+    pq.write_table(pa.concat_tables(map(pq.read_table, hour.landed)).cast(LANDED), landed)
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    program = (sys.executable, "-m", "antenna_assets_tests.cluster_hour")
+    done = subprocess.run(
+        (*program, "local-cluster[2,1,1024]", str(landed), hour.users, str(folder)),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "2", "expected two workers' processes"
+    _, _, tables = through(engines[0], [str(landed)], hour.users, tmp_path / "embedded")
+    for name, table in tables.items():
+        assert table.num_rows > 0
+        assert pq.read_table(folder / f"{name}.parquet").equals(table), name
