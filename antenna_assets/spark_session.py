@@ -48,16 +48,16 @@ def use_java() -> None:
     os.environ["JAVA_HOME"] = str(java_home())
 
 
-def configuration(master: str) -> dict[str, str]:
-    """The configuration of a session on `master`."""
+def configuration(master: str, archive_at_exit: str | None = None) -> dict[str, str]:
+    """The configuration of a session on `master`; see `session`."""
     return {
         **COMMON,
         **(LOCAL if master.startswith("local") else {}),
-        "spark.driver.extraJavaOptions": " ".join(_java_options()),
+        "spark.driver.extraJavaOptions": " ".join(_java_options(archive_at_exit)),
     }
 
 
-def _java_options(archive_at_exit: str | None = None) -> list[str]:
+def _java_options(archive_at_exit: str | None) -> list[str]:
     options = [
         # Java takes its log configuration as an address; a path with spaces needs the quoting that as_uri gives.
         f"-Dlog4j2.configurationFile={LOG_CONFIGURATION.as_uri()}",
@@ -70,8 +70,8 @@ def _java_options(archive_at_exit: str | None = None) -> list[str]:
     if archive_at_exit is not None:
         # Half as long with the quick compiler, for the same classes.
         options += ["-XX:TieredStopAtLevel=1", f'"-XX:ArchiveClassesAtExit={archive_at_exit}"']
-    elif archive().is_file():
-        options.append(f'"-XX:SharedArchiveFile={archive()}"')
+    elif (shared := archive()).is_file():
+        options.append(f'"-XX:SharedArchiveFile={shared}"')
     return options
 
 
@@ -88,9 +88,8 @@ def session(
     from pyspark.java_gateway import launch_gateway
     from pyspark.sql import SparkSession
 
-    options = {"spark.app.name": name, "spark.master": master, **configuration(master), **extra}
-    if archive_at_exit is not None:
-        options["spark.driver.extraJavaOptions"] = " ".join(_java_options(archive_at_exit))
+    configured = configuration(master, archive_at_exit)
+    options = {"spark.app.name": name, "spark.master": master, **configured, **extra}
     conf = SparkConf().setAll(list(options.items()))
     # py4j writes a traceback for each error that it also raises, and we report those.
     logging.getLogger("py4j").setLevel(logging.CRITICAL)

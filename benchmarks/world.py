@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +25,7 @@ from antenna_assets.hours import HOUR, hour_of
 from antenna_assets.settings import PREFIX
 from antenna_assets.streaming.commit import commit_batch, commit_heartbeat
 from antenna_assets.streaming.head import claim_topic, read_head
+from antenna_assets.streaming.land import attempt_folder
 from antenna_assets.streaming.landed import Landed, LandedFile
 from antenna_assets.streaming.plan import OffsetRange
 from benchmarks.context import PROJECT
@@ -39,15 +40,14 @@ def world() -> Iterator[dict[str, str]]:
     """The environment of a state directory of its own, in which PostgreSQL and Kafka run until the end of the block."""
     # A short path: the name of a socket must stay under 100 characters.
     with tempfile.TemporaryDirectory(prefix="antenna-bench-") as home:
-        environment = {f"{PREFIX}HOME": home, "PYTHONPATH": str(PROJECT)}
+        own = {f"{PREFIX}HOME": home, "PYTHONPATH": str(PROJECT)}
         try:
-            _antenna(environment, "up")
-            exported = _antenna(environment, "env")
+            _antenna(own, "up")
+            exported = _antenna(own, "env")
             lines = (shlex.split(line) for line in exported.splitlines() if line.startswith("export "))
-            environment |= dict(words[1].split("=", 1) for words in lines)
-            yield environment
+            yield own | dict(words[1].split("=", 1) for words in lines)
         finally:
-            _antenna({f"{PREFIX}HOME": home, "PYTHONPATH": str(PROJECT)}, "down")
+            _antenna(own, "down")
 
 
 def _antenna(environment: Mapping[str, str], command: str) -> str:
@@ -96,7 +96,6 @@ def land_hours(
     hours: int,
     events: int,
     users: int,
-    say: Callable[[int], None] = lambda _: None,
 ) -> None:
     """Land `events` an hour, one batch of one file an hour, and close the hours."""
     lake = Path(environment[f"{PREFIX}LAKE"])
@@ -108,7 +107,7 @@ def land_hours(
         for number in range(hours):
             hour = first + number * HOUR
             begun = datetime.now(UTC)
-            folder = f"landing/{number + 1}-{uuid4().hex[:12]}/hour={hour:%Y%m%d%H}"
+            folder = f"{attempt_folder(number + 1)}/hour={hour:%Y%m%d%H}"
             path = lake / folder / "part-0.parquet"
             path.parent.mkdir(parents=True)
             select = events_select(number * events, events, users=users, hour=hour)
@@ -136,7 +135,6 @@ def land_hours(
                 lagging=[],
                 lateness=timedelta(minutes=1),
             )
-            say(number + 1)
         batch = read_head(connection, topic).batch
         commit_heartbeat(
             connection, topic=topic, batch=batch, now=datetime.now(UTC), lateness=timedelta(minutes=1)
