@@ -17,7 +17,7 @@ PLAIN_STREAM = ("antenna_assets_tests.faults.plain_stream",)
 
 
 def first_hour(hours: int) -> datetime:
-    """The first of so many hours before the present one."""
+    """The first of so many hours before the present one. When the stream reads them, one more may be over and quiet."""
     return hour_of(datetime.now(UTC) - timedelta(minutes=2)) - hours * HOUR
 
 
@@ -27,13 +27,17 @@ def send(
     *,
     seed: int = 1,
     events: int = 1_000,
+    start: datetime | None = None,
     hours: int = 2,
     users: int = 20,
     rate: float | None = None,
     progress: Callable[[int], None] = lambda _count: None,
 ) -> datetime:
-    """Send events of the hours before the present one, something of each kind; returns the first hour."""
-    start = first_hour(hours)
+    """Send events of hours from `start` on, something of each kind; returns the first hour.
+
+    Without a start they are the hours before the present one.
+    """
+    start = start or first_hour(hours)
     shares = {"late": 0.02, "malformed": 0.02, "future": 0.002, "unknown_users": 0.01}
     simulate(
         settings,
