@@ -81,6 +81,9 @@ def read(reports: Path) -> dict[RowTest, Shown]:
         root = ET.parse(report).getroot()
         begun = datetime.fromisoformat(root[0].attrib["timestamp"])
         for case in root[0].iter("testcase"):
+            # A test that was interrupted has a time and no name.
+            if "name" not in case.attrib:
+                continue
             shown = _shown(case, begun, root.attrib["commit"])
             if shown.test not in found or found[shown.test].begun < begun:
                 found[shown.test] = shown
