@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from antenna_assets_tests.prove.page import page
-from antenna_assets_tests.prove.results import RowTest, read, rows
+from antenna_assets_tests.prove.results import RowTest, keep, read, rows
 from antenna_assets_tests.prove.rows import PARTS, ROWS
 
 REPORT = """<?xml version="1.0"?><testsuites commit="{commit}">
@@ -38,6 +38,26 @@ def test_the_page_has_the_figures_of_the_tests_and_says_which_failed(tmp_path: P
     assert "| yes | the broker is killed (2 cases) | kills: 12,005; away, s: 2.5 to 10.5 | 13 |" in text
     assert "| **NO** | postgresql is away |" in text
     assert text.count("The long form was not run to its end yet.") == len(ROWS) - 2
+
+
+def test_what_is_kept_of_a_report_is_what_is_read_and_nothing_of_the_machine(tmp_path: Path) -> None:
+    fault = '<failure message="in /home/me">at /home/me/x.py</failure><system-out>host me</system-out>'
+    text = REPORT.format(commit="", time="10:00", fault=fault).replace(
+        "<testsuites commit", '<testsuites x="" commit'
+    )
+    interrupted = '<testcase time="9"/></testsuite></testsuites>'
+    text = text.replace("<testsuite ", '<testsuite hostname="me" ').replace(
+        "</testsuite></testsuites>", interrupted
+    )
+    (tmp_path / "report").write_text(text, encoding="utf-8")
+    keep(tmp_path / "report", tmp_path / "kept.xml", "d" * 40)
+    assert "me" not in re.findall(r"\bme\b", (tmp_path / "kept.xml").read_text(encoding="utf-8"))
+    found = read(tmp_path)
+    assert {test: (run.passed, run.commit) for test, run in found.items()} == {
+        **dict.fromkeys(BROKER, (True, "d" * 40)),
+        DATABASE: (False, "d" * 40),
+    }
+    assert found[BROKER[0]].figures == {"kills": "12000", "away, s": "2.5"}
 
 
 def test_the_newest_run_of_a_test_counts(tmp_path: Path) -> None:

@@ -2,20 +2,24 @@
 
 import argparse
 import hashlib
-import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from antenna_assets_tests.prove.page import page
-from antenna_assets_tests.prove.results import RowTest, read, rows
+from antenna_assets_tests.prove.results import RowTest, keep, read, rows
 from antenna_assets_tests.prove.rows import PARTS, ROWS
 
 PROJECT = Path(__file__).parents[2]
 PAGE = PROJECT / "docs" / "proofs.md"
+REPORTS = PROJECT / "docs" / "proofs"
+"""What the page is written from, by the code that was proved: kept, so that another machine goes on where one stopped."""
+
 CODE = ("antenna_assets", "sql", "docker", "requirements.lock", "pyproject.toml")
 """What the proofs are about: while none of it changes, a row that was shown is not run again."""
 
@@ -27,8 +31,10 @@ LAST_BEGIN_SECONDS = 1_200
 def main() -> int:
     """Run the tests that were not shown yet, part by part; the exit code is 0 if every row that was asked for is shown."""
     arguments = _arguments()
-    reports = PROJECT / ".prove" / _code()
+    reports = REPORTS / _code()
     reports.mkdir(parents=True, exist_ok=True)
+    for outdated in set(REPORTS.iterdir()) - {reports}:
+        shutil.rmtree(outdated)
     tests = _tests()
     for name, part in PARTS.items():
         wanted = {test: node for test, node in tests.items() if test.row in set(part) & arguments.rows}
@@ -94,22 +100,20 @@ def _run(name: str, nodes: list[str], reports: Path) -> None:
     """Run these tests, as many as the time of a part allows, and keep the report."""
     began = time.monotonic()
     _say(f"{name}: {len(nodes)} tests")
-    unfinished = reports / f"{name}-{os.getpid()}.unfinished"
-    options = ["--prove", f"--last-begin={LAST_BEGIN_SECONDS}", "-q", f"--junitxml={unfinished}"]
-    command = [sys.executable, "-m", "pytest", *options, *nodes]
-    process = subprocess.Popen(command, cwd=PROJECT)
-    try:
-        code = process.wait(LONGEST_PART_SECONDS)
-    except subprocess.TimeoutExpired:
-        _say(f"{name}: expected an end within {LONGEST_PART_SECONDS // 60} minutes, stopping it")
-        # As Ctrl-C: pytest stops the services that it started.
-        process.send_signal(signal.SIGINT)
-        code = process.wait()
-    if unfinished.exists():
-        commit = f'commit="{_git("rev-parse", "HEAD")}"'
-        text = unfinished.read_text(encoding="utf-8").replace("<testsuites ", f"<testsuites {commit} ", 1)
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(reports / f"{name}-{time.time_ns()}.xml")
+    with tempfile.TemporaryDirectory(prefix="antenna-prove-") as folder:
+        report = Path(folder) / "report.xml"
+        options = ["--prove", f"--last-begin={LAST_BEGIN_SECONDS}", "-q", f"--junitxml={report}"]
+        process = subprocess.Popen([sys.executable, "-m", "pytest", *options, *nodes], cwd=PROJECT)
+        try:
+            code = process.wait(LONGEST_PART_SECONDS)
+        except subprocess.TimeoutExpired:
+            _say(f"{name}: expected an end within {LONGEST_PART_SECONDS // 60} minutes, stopping it")
+            # As Ctrl-C: pytest stops the services that it started.
+            process.send_signal(signal.SIGINT)
+            code = process.wait()
+        if report.exists():
+            kept = reports / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%S}.xml"
+            keep(report, kept, _git("rev-parse", "HEAD"))
     ended = {0: "shown", 2: "stopped before its end"}.get(code, "FAILED")
     _say(f"{name}: {ended} in {time.monotonic() - began:.0f} s")
 

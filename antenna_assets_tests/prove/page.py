@@ -16,6 +16,7 @@ Written by `make prove`; every figure was recorded by the test beside it. Each r
 the tests that show it carry the row's number in their names. `make test` runs the short form of the same tests.
 
 `make prove` runs the tests that were not shown of this code yet, in parts of at most half an hour; `make prove ROWS=7` runs a row.
+What the tests reported is kept in `docs/proofs/`, in a folder with a name made from the code, so that another machine can go on.
 
 """
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+FAULTS = ("failure", "error", "skipped")
+
 
 @dataclass(frozen=True, order=True)
 class RowTest:
@@ -74,6 +76,26 @@ def rows(shown: Mapping[RowTest, Shown], tests: Iterable[RowTest]) -> dict[int, 
     return found
 
 
+def keep(report: Path, kept: Path, commit: str) -> None:
+    """Keep of a report what `read` reads of it, and whom it is of: no host's name, and no failure's text, which has paths."""
+    tree = ET.parse(report)
+    root = tree.getroot()
+    root.set("commit", commit)
+    suite = root[0]
+    suite.attrib.pop("hostname", None)
+    for case in suite.findall("testcase"):
+        if "name" not in case.attrib:
+            # It was interrupted.
+            suite.remove(case)
+            continue
+        for part in list(case):
+            if part.tag in FAULTS:
+                part.clear()
+            elif part.tag != "properties":
+                case.remove(part)
+    tree.write(kept, encoding="utf-8", xml_declaration=True)
+
+
 def read(reports: Path) -> dict[RowTest, Shown]:
     """The newest run of each test in a folder of reports."""
     found: dict[RowTest, Shown] = {}
@@ -81,9 +103,6 @@ def read(reports: Path) -> dict[RowTest, Shown]:
         root = ET.parse(report).getroot()
         begun = datetime.fromisoformat(root[0].attrib["timestamp"])
         for case in root[0].iter("testcase"):
-            # A test that was interrupted has a time and no name.
-            if "name" not in case.attrib:
-                continue
             shown = _shown(case, begun, root.attrib["commit"])
             if shown.test not in found or found[shown.test].begun < begun:
                 found[shown.test] = shown
@@ -93,5 +112,5 @@ def read(reports: Path) -> dict[RowTest, Shown]:
 def _shown(case: ET.Element, begun: datetime, commit: str) -> Shown:
     test = RowTest(case.attrib["classname"], case.attrib["name"])
     figures = {figure.attrib["name"]: figure.attrib["value"] for figure in case.iter("property")}
-    passed = not any(case.find(fault) is not None for fault in ("failure", "error", "skipped"))
+    passed = not any(case.find(fault) is not None for fault in FAULTS)
     return Shown(test, passed, float(case.attrib.get("time", 0)), figures, begun, commit)
