@@ -18,6 +18,9 @@ from antenna_assets.lake import Lake
 from antenna_assets.run_lock import held
 from antenna_assets.settings import Settings, load_settings
 
+EMBEDDED_MEMORY = "3GiB"
+"""What DuckDB may use: with Python and Dagster around it a run stays below 4 GiB, whatever the size of its hours."""
+
 
 class PostgresResource(dg.ConfigurableResource):
     """PostgreSQL with the ledger and the serving tables. A run that is given it shows there that its worker lives."""
@@ -63,6 +66,13 @@ class EngineResource(dg.ConfigurableResource):
     """What runs the transformations: DuckDB in this process, or Spark."""
 
     name: Literal["duckdb", "spark"] = "duckdb"
+    memory_limit: str | None = Field(
+        None,
+        description="most memory of DuckDB, as 3GiB; beyond it spills to disk; unset: 80 % of the machine's",
+    )
+    spill_folder: str | None = Field(
+        None, description="where DuckDB spills to; unset: the system's folder for temporary files"
+    )
     spark_config: dict[str, str] = Field(
         {},
         description="configuration of the Spark session, if Spark is the engine; spark.remote makes it a client of Spark Connect",
@@ -84,7 +94,7 @@ class EngineResource(dg.ConfigurableResource):
     def _duckdb(self) -> Engine:
         from antenna_assets.engines.duckdb import DuckDBEngine
 
-        return DuckDBEngine()
+        return DuckDBEngine(memory_limit=self.memory_limit, temp_directory=self.spill_folder)
 
     def _spark(self) -> Engine:
         # Here and not above: it imports pyspark, a third of a second that DuckDB's runs need not pay.
@@ -114,5 +124,11 @@ def default_resources(settings: Settings) -> dict[str, object]:
     return {
         "postgres": PostgresResource(url=settings.postgres_url),
         "lake": LakeResource(root=settings.lake_uri),
-        "engine": EngineResource(name=settings.engine, spark_config=spark_config),
+        "engine": EngineResource(
+            name=settings.engine,
+            memory_limit=EMBEDDED_MEMORY,
+            # Not the system's folder, which may be memory.
+            spill_folder=str(settings.home / "spill"),
+            spark_config=spark_config,
+        ),
     }
