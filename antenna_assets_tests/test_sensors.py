@@ -3,7 +3,6 @@
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 
-import dagster as dg
 import psycopg
 import pytest
 
@@ -19,10 +18,6 @@ from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.runs import send
 
 pytestmark = pytest.mark.services
-
-
-def hours_asked_for(dagster: dg.DagsterInstance) -> list[str | None]:
-    return [request.partition_key for request in tick(dagster)]
 
 
 def test_a_failed_hour_waits_is_shown_in_the_status_and_forgotten_once_it_is_published(

@@ -8,11 +8,12 @@ import dagster as dg
 import pytest
 
 from antenna_assets.database import connect
-from antenna_assets.hours import hour_key, hours_of_range
+from antenna_assets.hours import hour_key
 from antenna_assets.lake import Lake
 from antenna_assets.local_runs import tick
+from antenna_assets.requests import hours_and_batch
 from antenna_assets.schema import ASSETS, LAKE_TABLES
-from antenna_assets.sensors import RANGE_END_TAG, RANGE_START_TAG
+from antenna_assets.sensors import REQUEST_TAG
 from antenna_assets.settings import Settings
 from antenna_assets_tests.end_to_end.runs import instance, publish_what_the_sensor_asks_for
 from antenna_assets_tests.exactness import assert_exact
@@ -112,8 +113,4 @@ def test_row_15_a_tick_that_is_killed_is_asked_for_again_by_the_next(
 
 
 def hours_asked_for(on: dg.DagsterInstance) -> set[datetime]:
-    hours: set[datetime] = set()
-    for request in tick(on):
-        first = request.partition_key or request.tags[RANGE_START_TAG]
-        hours |= hours_of_range(first, request.tags.get(RANGE_END_TAG, first))
-    return hours
+    return {hour for request in tick(on) for hour in hours_and_batch(request.tags[REQUEST_TAG])[0]}

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from antenna_assets.stack.files import replace_file
+
 FAULTS = ("failure", "error", "skipped")
 
 
@@ -78,8 +80,7 @@ def rows(shown: Mapping[RowTest, Shown], tests: Iterable[RowTest]) -> dict[int, 
 
 def keep(report: Path, kept: Path, commit: str) -> None:
     """Keep of a report what `read` reads of it, and whom it is of: no host's name, and no failure's text, which has paths."""
-    tree = ET.parse(report)
-    root = tree.getroot()
+    root = ET.parse(report).getroot()
     root.set("commit", commit)
     suite = root[0]
     suite.attrib.pop("hostname", None)
@@ -93,7 +94,8 @@ def keep(report: Path, kept: Path, commit: str) -> None:
                 part.clear()
             elif part.tag != "properties":
                 case.remove(part)
-    tree.write(kept, encoding="utf-8", xml_declaration=True)
+    # ASCII, and whole or absent: another `make prove` may read the folder at this moment.
+    replace_file(kept, ET.tostring(root).decode("ascii") + "\n")
 
 
 def read(reports: Path) -> dict[RowTest, Shown]:
