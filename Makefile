@@ -24,6 +24,11 @@ BIN := .venv/bin
 	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
+# What Spark Connect needs, beside the environment: numpy within it would cost every start of pyarrow a tenth of a second.
+.venv-connect/ready: antenna_assets_tests/connect.lock .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --upgrade --target .venv-connect -r $<
+	@touch $@
+
 .PHONY: help setup demo test unit prove bench lint format up down lock
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,7 +38,7 @@ setup: .venv/class-archive ## prepare the environment (the other commands do it 
 demo: .venv/ready ## from nothing to a checked result
 	$(BIN)/antenna demo
 
-test: .venv/class-archive .venv-bench/ready ## all tests but the browser's
+test: .venv/class-archive .venv-bench/ready .venv-connect/ready ## all tests but the browser's
 	$(BIN)/python -m pytest
 
 unit: .venv/ready ## the tests that need no service
@@ -65,4 +70,6 @@ lock: .venv/ready ## resolve the dependencies again into the lock files
 		--no-annotate --custom-compile-command 'make lock' pyproject.toml --output-file requirements.lock
 	for peers in bench flink; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-annotate --custom-compile-command 'make lock' benchmarks/peers/$$peers.in --output-file benchmarks/peers/$$peers.lock; done
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --constraint requirements.lock \
+		--no-annotate --custom-compile-command 'make lock' antenna_assets_tests/connect.in --output-file antenna_assets_tests/connect.lock
 	$(BIN)/python -m antenna_assets.stack.jars --lock

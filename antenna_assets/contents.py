@@ -4,11 +4,11 @@ Nothing here is compared or stored; certificates are issued in `certificate.py` 
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
+from pydantic_core import to_json
 
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.engines.output import is_local
@@ -24,11 +24,10 @@ class RowsDigest:
 
     def __init__(self) -> None:
         self._sha256 = hashlib.sha256()
-        self._encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
     def add(self, row: Sequence[str | int | None]) -> None:
         """Take the next row: its values in the order of the table's columns, without `date`."""
-        self._sha256.update(self._encode(row).encode() + b"\n")
+        self._sha256.update(to_json(row) + b"\n")
 
     @property
     def sha256(self) -> str:

@@ -16,7 +16,6 @@ from psycopg.types.json import Jsonb
 from antenna_assets.crash import commit_point
 from antenna_assets.errors import AntennaError, Superseded
 from antenna_assets.hours import hour_key
-from antenna_assets.schema import ASSETS
 
 
 class LedgerError(AntennaError):
@@ -62,7 +61,7 @@ class Publication:
 
 @dataclass(frozen=True)
 class HourToPublish:
-    """A closed hour that has rows beyond its newest generation, or whose assets are not all at it."""
+    """A closed hour that has rows beyond its newest generation, or whose newest generation is not wholly published."""
 
     hour: datetime
     up_to_batch: int
@@ -256,18 +255,23 @@ def insert_publication(connection: psycopg.Connection, publication: Publication)
     )
 
 
+_TO_PUBLISH = """
+    SELECT hour.hour, hour.generation,
+        coalesce((SELECT max(batch) FROM ledger.file WHERE file.hour = hour.hour), sealed.up_to_batch, 0) AS up_to_batch
+    FROM ledger.hour LEFT JOIN ledger.hour_generation AS sealed USING (hour, generation)
+    WHERE hour.closed_at IS NOT NULL AND (
+        sealed.rows IS DISTINCT FROM hour.rows
+        OR NOT EXISTS (SELECT FROM ledger.certificate AS certified
+                       WHERE certified.hour = hour.hour AND certified.generation = hour.generation)
+    )
+    ORDER BY hour.hour LIMIT %s
+"""
+
+
 def hours_to_publish(connection: psycopg.Connection, *, limit: int) -> list[HourToPublish]:
-    """Closed hours that are dirty or not wholly published, oldest first."""
+    """Closed hours that are dirty or not wholly published, oldest first.
+
+    An hour is wholly published if its newest generation has a certificate, which the last of its six assets leaves.
+    """
     with connection.cursor(row_factory=class_row(HourToPublish)) as cursor:
-        return cursor.execute(
-            "SELECT hour.hour, hour.generation,"
-            "  coalesce((SELECT max(batch) FROM ledger.file WHERE file.hour = hour.hour),"
-            "   hour_generation.up_to_batch, 0) AS up_to_batch"
-            " FROM ledger.hour LEFT JOIN ledger.hour_generation USING (hour, generation)"
-            " WHERE hour.closed_at IS NOT NULL AND ("
-            "  hour_generation.rows IS DISTINCT FROM hour.rows"
-            "  OR (SELECT count(*) FROM ledger.publication_head AS head"
-            "      WHERE head.hour = hour.hour AND head.generation = hour.generation) < %s)"
-            " ORDER BY hour.hour LIMIT %s",
-            [len(ASSETS), limit],
-        ).fetchall()
+        return cursor.execute(_TO_PUBLISH, [limit]).fetchall()

@@ -5,17 +5,21 @@ Each opens its service when it is first used, so that loading the definitions ne
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Literal
 
 import dagster as dg
 import psycopg
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from antenna_assets.database import connect
-from antenna_assets.engines.contract import Engine
+from antenna_assets.engines.contract import Engine, EngineError
 from antenna_assets.lake import Lake
 from antenna_assets.run_lock import held
-from antenna_assets.settings import Settings, SettingsError, load_settings
+from antenna_assets.settings import Settings, load_settings
+
+EMBEDDED_MEMORY = "3GiB"
+"""What DuckDB may use: with Python and Dagster around it a run stays below 4 GiB, whatever the size of its hours."""
 
 
 class PostgresResource(dg.ConfigurableResource):
@@ -62,48 +66,69 @@ class EngineResource(dg.ConfigurableResource):
     """What runs the transformations: DuckDB in this process, or Spark."""
 
     name: Literal["duckdb", "spark"] = "duckdb"
-    spark_config: dict[str, str] = Field(
-        {}, description="configuration of the Spark session, if Spark is the engine"
+    memory_limit: str | None = Field(
+        None,
+        description="most memory of DuckDB, as 3GiB; beyond it spills to disk; unset: 80 % of the machine's",
     )
+    spill_folder: str | None = Field(
+        None, description="where DuckDB spills to; unset: the system's folder for temporary files"
+    )
+    spark_config: dict[str, str] = Field(
+        {},
+        description="configuration of the Spark session, if Spark is the engine; spark.remote makes it a client of Spark Connect",
+    )
+    _engine: Engine | None = PrivateAttr(None)
 
-    @contextmanager
-    def open(self) -> Iterator[Engine]:
-        """The engine, closed at the end of the block."""
-        if self.name == "spark":
-            # Here and not above: it imports pyspark, a third of a second that DuckDB's runs need not pay.
-            from dagster_pyspark import LazyPySparkResource
+    def start(self) -> Engine:
+        """The engine of this run: started at its first use, closed when the run ends."""
+        if self._engine is None:
+            self._engine = self._spark() if self.name == "spark" else self._duckdb()
+        return self._engine
 
-            from antenna_assets.engines.spark import SparkEngine
-            from antenna_assets.spark_session import use_java
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
+        """Close the engine, if the run used it."""
+        if self._engine is not None:
+            self._engine.close()
+            self._engine = None
 
+    def _duckdb(self) -> Engine:
+        from antenna_assets.engines.duckdb import DuckDBEngine
+
+        return DuckDBEngine(memory_limit=self.memory_limit, temp_directory=self.spill_folder)
+
+    def _spark(self) -> Engine:
+        # Here and not above: it imports pyspark, a third of a second that DuckDB's runs need not pay.
+        from dagster_pyspark import LazyPySparkResource
+
+        from antenna_assets.engines.spark import SparkEngine
+        from antenna_assets.spark_session import use_java
+
+        if "spark.remote" not in self.spark_config:
             use_java()
-            spark = LazyPySparkResource(spark_config=self.spark_config)
-            engine: Engine = SparkEngine(lambda: spark.spark_session)
-        else:
-            from antenna_assets.engines.duckdb import DuckDBEngine
-
-            engine = DuckDBEngine()
-        try:
-            yield engine
-        finally:
-            engine.close()
+        elif find_spec("grpc_status") is None or find_spec("pandas") is None:
+            raise EngineError(
+                "Spark Connect needs packages that are not there: pip install 'antenna-assets[connect]'"
+            )
+        spark = LazyPySparkResource(spark_config=self.spark_config)
+        return SparkEngine(lambda: spark.spark_session)
 
 
 def default_resources(settings: Settings) -> dict[str, object]:
-    """The resources that the settings describe, by name.
-
-    Raises:
-        SettingsError: they ask for Spark Connect.
-    """
+    """The resources that the settings describe, by name."""
     from antenna_assets.spark_session import configuration
 
     if settings.spark_remote:
-        raise SettingsError(
-            "ANTENNA_SPARK_REMOTE: Spark Connect is not supported yet; unset it, and point ANTENNA_SPARK_MASTER to a master"
-        )
-    spark_config = {"spark.master": settings.spark_master, **configuration(settings.spark_master)}
+        spark_config = {"spark.remote": settings.spark_remote}
+    else:
+        spark_config = {"spark.master": settings.spark_master, **configuration(settings.spark_master)}
     return {
         "postgres": PostgresResource(url=settings.postgres_url),
         "lake": LakeResource(root=settings.lake_uri),
-        "engine": EngineResource(name=settings.engine, spark_config=spark_config),
+        "engine": EngineResource(
+            name=settings.engine,
+            memory_limit=EMBEDDED_MEMORY,
+            # Not the system's folder, which may be memory.
+            spill_folder=str(settings.home / "spill"),
+            spark_config=spark_config,
+        ),
     }

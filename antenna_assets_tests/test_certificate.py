@@ -25,6 +25,7 @@ from antenna_assets.ledger import Publication, record_publication
 from antenna_assets.schema import ASSETS
 from antenna_assets.verify.run import Verified, verify
 from antenna_assets_tests.certified import FIRST, HOURS, Land, World, publish
+from antenna_assets_tests.publications import publication
 
 pytestmark = pytest.mark.services
 
@@ -46,15 +47,6 @@ def sealed(connection: psycopg.Connection) -> psycopg.Connection:
     return connection
 
 
-def publication(asset: str, generation: int = 1, *, users_version: int = 1, version: int = 7) -> Publication:
-    made = Publication(asset, TEN, generation, 0, 0, users_version, "run", content={"sha256": "e3b0"})
-    if asset == "raw_parquet":
-        return replace(made, users_version=None, lake_version=version, content={"files": []})
-    if asset == "enriched_usage":
-        return replace(made, lake_version=version, content={"files": [], "unknown_rows": 0})
-    return made
-
-
 def publish_assets(connection: psycopg.Connection, *publications: Publication) -> list[int]:
     """Publish one after the other; the numbers of the certificates that were issued."""
     issued = []
@@ -67,7 +59,7 @@ def publish_assets(connection: psycopg.Connection, *publications: Publication) -
 
 
 def all_assets(generation: int = 1, *, users_version: int = 1) -> list[Publication]:
-    return [publication(asset, generation, users_version=users_version) for asset in ASSETS]
+    return [publication(asset, TEN, generation, users_version=users_version) for asset in ASSETS]
 
 
 def verified(world: World, *, kept_since: datetime = FIRST) -> Verified:
@@ -93,7 +85,7 @@ def test_publishing_the_same_again_issues_nothing_and_something_else_a_new_one(
 ) -> None:
     publish_assets(sealed, *all_assets())
     assert publish_assets(sealed, *all_assets()) == []
-    assert publish_assets(sealed, publication("raw_parquet", version=8)) == [2]
+    assert publish_assets(sealed, publication("raw_parquet", TEN, version=8)) == [2]
     # A users' version is certified when the last of the five assets that look at users has it.
     assert publish_assets(sealed, *all_assets(users_version=5)) == [3]
     assert require_certificate(sealed, TEN).users_version == 5
@@ -112,7 +104,9 @@ def test_publications_without_content_are_not_certified(sealed: psycopg.Connecti
 def test_a_lake_table_is_certified_at_its_highest_version_whoever_recorded_it_last(
     sealed: psycopg.Connection,
 ) -> None:
-    publish_assets(sealed, publication("raw_parquet", version=9), publication("raw_parquet", version=8))
+    publish_assets(
+        sealed, publication("raw_parquet", TEN, version=9), publication("raw_parquet", TEN, version=8)
+    )
     publish_assets(sealed, *all_assets()[1:])
     assert require_certificate(sealed, TEN).content["published"]["raw_parquet"]["delta_version"] == 9
 

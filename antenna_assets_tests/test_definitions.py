@@ -10,9 +10,11 @@ import dagster as dg
 import pytest
 
 import antenna_assets
+from antenna_assets import resources
 from antenna_assets.definitions import build_definitions
+from antenna_assets.engines.contract import EngineError
+from antenna_assets.resources import EngineResource
 from antenna_assets.schema import ASSETS
-from antenna_assets.settings import SettingsError
 
 PACKAGE = Path(antenna_assets.__file__).parent
 
@@ -66,10 +68,24 @@ def test_there_is_one_job_and_one_sensor_and_steps_share_a_process() -> None:
     assert [sensor.name for sensor in definitions.sensors or []] == ["closed_hours"]
 
 
-def test_spark_connect_is_refused_until_it_is_supported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spark_is_a_master_or_a_server_of_spark_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spark_config() -> dict[str, str]:
+        engine = (build_definitions().resources or {})["engine"]
+        assert isinstance(engine, EngineResource)
+        return engine.spark_config
+
+    monkeypatch.setenv("ANTENNA_SPARK_MASTER", "local[3]")
+    assert spark_config()["spark.master"] == "local[3]"
+    monkeypatch.delenv("ANTENNA_SPARK_MASTER")
     monkeypatch.setenv("ANTENNA_SPARK_REMOTE", "sc://127.0.0.1")
-    with pytest.raises(SettingsError, match="Spark Connect is not supported yet"):
-        build_definitions()
+    # What else a session is given is for its own Java, and here there is none.
+    assert spark_config() == {"spark.remote": "sc://127.0.0.1"}
+
+
+def test_spark_connect_without_its_packages_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "find_spec", lambda _name: None)
+    with pytest.raises(EngineError, match=r"pip install 'antenna-assets\[connect\]'"):
+        EngineResource(name="spark", spark_config={"spark.remote": "sc://127.0.0.1"}).start()
 
 
 def test_a_resource_can_be_replaced() -> None:

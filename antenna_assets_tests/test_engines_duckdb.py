@@ -1,6 +1,8 @@
 """What only the embedded engine promises: spilling, isolation from Python and the network, object stores by fsspec."""
 
+import os
 import tempfile
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from antenna_assets.engines.contract import Dataset, EngineError
 from antenna_assets.engines.duckdb import DuckDBEngine
 from antenna_assets.schema import ENRICHED_USAGE, HOURLY_TABLES, LANDED, RAW_PARQUET, USERS
 from antenna_assets.transforms import transform
+from antenna_assets_tests.faults.small_disk import small_disk
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
 COUNT = pa.schema([pa.field("n", pa.int64(), nullable=False)])
@@ -102,6 +105,30 @@ def test_an_hour_beyond_the_memory_limit_spills_and_leaves_nothing_behind(tmp_pa
     assert list((tmp_path / "spill").iterdir()) == []
 
 
+@pytest.mark.services
+def test_an_hour_beyond_memory_on_a_full_disk_says_so_and_writes_nothing(tmp_path):
+    target = tmp_path / "hour"
+    with small_disk(tmp_path / "disk", megabytes=16) as disk:
+        said = disk.call(error_of_a_sort, str(disk.path / "spill"), str(target))
+    assert "failed to offload data" in said
+    assert f"it spills to {tmp_path}/disk/spill/antenna-duckdb-" in said
+    assert "MiB free): free space there" in said
+    assert len(said.splitlines()) == 1
+    assert not target.exists()
+
+
+def error_of_a_sort(spill: str, target: str) -> str:
+    """Sort 4,000,000 rows within 120 MB; the error that says that it cannot be."""
+    engine = DuckDBEngine(threads=2, memory_limit="120MB", temp_directory=spill)
+    try:
+        engine.write("SELECT i AS n FROM range(4000000) AS numbers(i) ORDER BY hash(i)", {}, COUNT, target)
+    except EngineError as error:
+        return str(error)
+    finally:
+        engine.close()
+    raise AssertionError("expected an error")
+
+
 def test_two_engines_with_the_same_temporary_directory_do_not_share_spill_files(tmp_path):
     engines = [DuckDBEngine(temp_directory=str(tmp_path)) for _ in range(2)]
     for engine in engines:
@@ -109,6 +136,19 @@ def test_two_engines_with_the_same_temporary_directory_do_not_share_spill_files(
     assert len(list(tmp_path.iterdir())) == 2
     for engine in engines:
         engine.close()
+
+
+def test_spill_folders_of_engines_that_were_killed_long_ago_are_removed(tmp_path):
+    old, young = tmp_path / "antenna-duckdb-old", tmp_path / "antenna-duckdb-young"
+    for folder in (old, young):
+        folder.mkdir()
+        (folder / "spilled.tmp").write_bytes(b"rows")
+    five_hours_ago = time.time() - 5 * 3600
+    os.utime(old, (five_hours_ago, five_hours_ago))
+    engine = DuckDBEngine(temp_directory=str(tmp_path))
+    engine.read("SELECT count(*) AS n FROM range(3)", {}, COUNT)
+    engine.close()
+    assert list(tmp_path.iterdir()) == [young]
 
 
 def test_a_variable_of_python_is_no_table(engine):

@@ -1,15 +1,19 @@
 """The two engines are one: any hour through either gives the same rows of the same types, in every table."""
 
+import os
 import shutil
+import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyspark
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -25,11 +29,14 @@ from antenna_assets.schema import (
     RAW_PARQUET,
     USERS,
 )
+from antenna_assets.spark_session import configuration, use_java
 from antenna_assets.transforms import transform
+from antenna_assets_tests.faults.live import wait_until
 from benchmarks.hour_data import make_hour
 
 pytestmark = pytest.mark.services
 
+PROJECT = Path(__file__).parents[1]
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
 Tables = dict[str, pa.Table]
 
@@ -186,20 +193,65 @@ def test_an_hour_of_two_million_events_of_a_million_users_is_the_same_through_bo
 
 def test_an_hour_on_a_cluster_of_several_processes_equals_the_embedded_one(engines, tmp_path):
     """A master and two workers with a JVM each: nothing may depend on one process having all of the data."""
-    hour = make_hour(tmp_path / "hour", events=100_000, users=5_000)
-    landed = tmp_path / "landed.parquet"
+    said = assert_equals_the_embedded_one("local-cluster[2,1,1024]", engines[0], tmp_path)
+    assert said.splitlines()[-1] == "2", "expected two workers' processes"
+
+
+def test_an_hour_through_spark_connect_equals_the_embedded_one(engines, tmp_path):
+    """The server is a process of its own, and this side of it has no Java to reach into."""
+    with spark_connect(tmp_path / "server.log") as address:
+        assert assert_equals_the_embedded_one(address, engines[0], tmp_path).strip() == "127.0.0.1"
+
+
+def assert_equals_the_embedded_one(master: str, embedded: Engine, folder: Path) -> str:
+    """Run an hour on the master and embedded; returns what the process with Spark said."""
+    hour = make_hour(folder / "hour", events=100_000, users=5_000)
+    landed = folder / "landed.parquet"
     pq.write_table(pa.concat_tables(map(pq.read_table, hour.landed)).cast(LANDED), landed)
-    folder = tmp_path / "cluster"
-    folder.mkdir()
+    results = folder / "results"
+    results.mkdir()
     program = (sys.executable, "-m", "antenna_assets_tests.cluster_hour")
+    # Packages that only Spark Connect needs; `make test` puts them there.
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join((str(PROJECT), str(PROJECT / ".venv-connect"))),
+    }
     done = subprocess.run(
-        (*program, "local-cluster[2,1,1024]", str(landed), hour.users, str(folder)),
+        (*program, master, str(landed), hour.users, str(results)),
+        env=environment,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == "2", "expected two workers' processes"
-    _, _, tables = through(engines[0], [str(landed)], hour.users, tmp_path / "embedded")
+    _, _, tables = through(embedded, [str(landed)], hour.users, folder / "embedded")
     for name, table in tables.items():
         assert table.num_rows > 0
-        assert pq.read_table(folder / f"{name}.parquet").equals(table), name
+        assert pq.read_table(results / f"{name}.parquet").equals(table), name
+    return done.stdout
+
+
+@contextmanager
+def spark_connect(log: Path) -> Iterator[str]:
+    """A server of Spark Connect on a free port; its address. Ends with the block."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    options = {**configuration("local[2]"), "spark.connect.grpc.binding.address": "127.0.0.1"}
+    options["spark.connect.grpc.binding.port"] = str(port)
+    submit = [str(Path(pyspark.__file__).with_name("bin") / "spark-submit"), "--master", "local[2]"]
+    submit += ["--class", "org.apache.spark.sql.connect.service.SparkConnectServer"]
+    submit += [word for name, value in options.items() for word in ("--conf", f"{name}={value}")]
+    use_java()
+    with (
+        log.open("w") as said,
+        subprocess.Popen([*submit, "spark-internal"], stdout=said, stderr=said) as server,
+    ):
+        try:
+            wait_until(lambda: listens(port), 60)
+            yield f"sc://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0

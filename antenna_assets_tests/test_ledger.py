@@ -5,19 +5,19 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
+from antenna_assets.certificate import record_and_certify
 from antenna_assets.errors import Superseded
 from antenna_assets.ledger import (
     Generation,
     HourNotClosed,
     HourToPublish,
-    Publication,
     hours_to_publish,
     landed_files,
-    record_publication,
     require_closed,
     seal,
 )
 from antenna_assets.schema import ASSETS
+from antenna_assets_tests.publications import publication
 
 pytestmark = pytest.mark.services
 
@@ -46,8 +46,7 @@ def land(
 
 
 def publish(connection: psycopg.Connection, asset: str, generation: int, hour: datetime = TEN) -> None:
-    with connection.transaction():
-        record_publication(connection, Publication(asset, hour, generation, 1, 10, None, "run"))
+    record_and_certify(connection, publication(asset, hour, generation))
 
 
 def test_the_first_generation_holds_the_files_of_all_batches_so_far(connection: psycopg.Connection) -> None:
@@ -125,6 +124,19 @@ def test_a_closed_hour_is_left_to_publish_until_all_six_assets_are_at_its_newest
     for asset in ASSETS[:-1]:
         publish(connection, asset, 2)
     assert hours_to_publish(connection, limit=10) == [HourToPublish(TEN, 2, 2)]
+
+
+def test_an_hour_whose_assets_looked_up_different_users_is_left_to_publish(
+    connection: psycopg.Connection,
+) -> None:
+    land(connection, 1, TEN, 2)
+    seal(connection, TEN)
+    for asset in ASSETS:
+        record_and_certify(connection, publication(asset, TEN, users_version=1 + (asset == ASSETS[-1])))
+    assert hours_to_publish(connection, limit=10) == [HourToPublish(TEN, 1, 1)]
+    for asset in ASSETS:
+        record_and_certify(connection, publication(asset, TEN, users_version=2))
+    assert hours_to_publish(connection, limit=10) == []
 
 
 def test_the_oldest_hours_come_first_up_to_the_limit(connection: psycopg.Connection) -> None:

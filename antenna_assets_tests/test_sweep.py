@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from antenna_assets import delta, retention
 from antenna_assets import sweep as sweep_module
+from antenna_assets.certificate import record_and_certify
 from antenna_assets.cli import app
 from antenna_assets.database import connect
 from antenna_assets.engines.contract import WrittenFile
@@ -29,12 +30,10 @@ from antenna_assets.hours import HOUR, hour_of
 from antenna_assets.lake import Lake, LakeError
 from antenna_assets.ledger import (
     HourExpired,
-    Publication,
     expired_before,
     hours_to_publish,
     landed_files,
     read_generation,
-    record_publication,
     seal,
 )
 from antenna_assets.lifetimes import GRACE, LIVE_RETENTION, LONGEST_RUN, SAFE_AGE, AttemptTooOld
@@ -46,6 +45,7 @@ from antenna_assets.streaming.head import claim_topic, read_head
 from antenna_assets.streaming.landed import Landed, LandedFile
 from antenna_assets.streaming.plan import OffsetRange
 from antenna_assets.sweep import SweepError, SweepRunning, sweep
+from antenna_assets_tests.publications import publication
 
 pytestmark = pytest.mark.services
 
@@ -125,11 +125,10 @@ class House:
                 self.lake.replace_hour(
                     asset, hour, sealed.generation, self.write(asset, hour, sealed.generation)
                 )
-            with self.connection.transaction():
-                record_publication(
-                    self.connection,
-                    Publication(asset, hour, sealed.generation, sealed.rows, sealed.bytes, None, "run"),
-                )
+            record_and_certify(
+                self.connection,
+                publication(asset, hour, sealed.generation, rows=sealed.rows, bytes_=sealed.bytes),
+            )
 
     def sweep(self, now: datetime = NOW, *, dry_run: bool = False) -> dict[str, Amount]:
         return sweep(self.url, str(self.root), horizon=HORIZON, now=now, dry_run=dry_run)

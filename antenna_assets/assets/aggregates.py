@@ -30,8 +30,8 @@ def publish_hours(
         LedgerError: with `conserves_bytes`, the sums of an hour are not the bytes of its generation.
     """
     table = HOURLY_TABLES[context.asset_key.to_user_string()]
-    tables = lake.open()
-    with postgres.connection() as connection, engine.open() as run:
+    tables, run = lake.open(), engine.start()
+    with postgres.connection() as connection:
 
         def materialize(hour: datetime) -> Numbers:
             usage = tables.published_hour("enriched_usage", hour)

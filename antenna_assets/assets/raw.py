@@ -33,8 +33,8 @@ def raw_parquet(
 
     Times are UTC, bytes are bytes. Late events make a closed hour dirty; its next generation holds them.
     """
-    tables = lake.open()
-    with postgres.connection() as connection, engine.open() as run:
+    tables, run = lake.open(), engine.start()
+    with postgres.connection() as connection:
         require_closed(connection, hours_of(context))
 
         def materialize(hour: datetime) -> Numbers:

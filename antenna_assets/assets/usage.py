@@ -40,8 +40,8 @@ def enriched_usage(
     """
     import pyarrow.parquet as pq
 
-    tables = lake.open()
-    with postgres.connection() as connection, engine.open() as run, tempfile.TemporaryDirectory() as scratch:
+    tables, run = lake.open(), engine.start()
+    with postgres.connection() as connection, tempfile.TemporaryDirectory() as scratch:
         users = read_users(connection)
         users_file = str(Path(scratch) / "users.parquet")
         pq.write_table(users.users, users_file)

@@ -3,16 +3,18 @@
 It keeps no data between calls and downloads no extension. What to compute is the caller's SQL.
 """
 
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from antenna_assets.disk import WHAT_TO_DO, is_full
+from antenna_assets.disk import WHAT_TO_DO, free, is_full
 from antenna_assets.engines.contract import (
     Dataset,
     EngineError,
@@ -22,12 +24,19 @@ from antenna_assets.engines.contract import (
     checked_table,
 )
 from antenna_assets.engines.output import is_local, new_folder
+from antenna_assets.lifetimes import SAFE_AGE
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+_PREFIX = "antenna-duckdb-"
+
 MAX_FILE_SIZE = 512 * 2**20
 """Bytes after which the next file is begun, so that a big hour can be read by many workers."""
+
+
+PARQUET = "FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd, COMPRESSION_LEVEL 1"
+"""How files are written. Measured, an hour of 1M events: a quarter less CPU than version 1 at zstd's level 3, a tenth fewer bytes."""
 
 
 class DuckDBEngine:
@@ -35,7 +44,8 @@ class DuckDBEngine:
 
     Args:
         threads: how many DuckDB may use; None: one per core.
-        memory_limit: as DuckDB writes it, `2GB`; None: 80 % of the machine's memory.
+        memory_limit: the most that it may use, as DuckDB writes it: `2GB`. Never more than 80 % of what the machine or
+            container has, which is also what None means.
         temp_directory: where to spill; None: the system's folder for temporary files. Each engine makes its own
             folder in it, since the spill files of two databases have the same names.
     """
@@ -55,8 +65,7 @@ class DuckDBEngine:
         }
         if threads is not None:
             self._options["threads"] = threads
-        if memory_limit is not None:
-            self._options["memory_limit"] = memory_limit
+        self._memory_limit = memory_limit
         self._spill_in = temp_directory
         self._lock = Lock()
         self._database: DuckDBPyConnection | None = None
@@ -71,7 +80,7 @@ class DuckDBEngine:
             check_types(connection.sql(sql).limit(0).to_arrow_table().schema, schema)
             # OVERWRITE_OR_IGNORE: a look into the new folder first fails on object stores, which have none.
             written = connection.execute(
-                f"COPY ({sql}\n) TO {_quoted(target)} (FORMAT parquet, COMPRESSION zstd, RETURN_STATS,"
+                f"COPY ({sql}\n) TO {_quoted(target)} ({PARQUET}, RETURN_STATS,"
                 f" FILE_SIZE_BYTES {MAX_FILE_SIZE}, FILENAME_PATTERN 'part-{{i}}', OVERWRITE_OR_IGNORE)"
             ).fetchall()
             files = []
@@ -114,7 +123,17 @@ class DuckDBEngine:
                     _define(connection, name, dataset)
                 yield connection
         except (duckdb.Error, OSError) as error:
-            raise EngineError(f"DuckDB: {error}{f'; {WHAT_TO_DO}' if is_full(error) else ''}") from error
+            raise EngineError(f"DuckDB: {self._told(error)}") from error
+
+    def _told(self, error: Exception) -> str:
+        """What a failure says, and what to do if a disk is full."""
+        import duckdb
+
+        if isinstance(error, duckdb.OutOfMemoryException) and self._spill is not None:
+            # The lines after the first are on how to tune a database.
+            first, folder = str(error).splitlines()[0], self._spill.name
+            return f"{first} Beyond its memory it spills to {folder} ({free(folder)}): free space there"
+        return f"{error}; {WHAT_TO_DO}" if is_full(error) else str(error)
 
     def _cursor(self, places: list[str]) -> "DuckDBPyConnection":
         import duckdb
@@ -125,14 +144,33 @@ class DuckDBEngine:
             if self._database is None:
                 if self._spill_in is not None:
                     Path(self._spill_in).mkdir(parents=True, exist_ok=True)
-                self._spill = tempfile.TemporaryDirectory(prefix="antenna-duckdb-", dir=self._spill_in)
+                    _remove_what_was_left(Path(self._spill_in))
+                self._spill = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=self._spill_in)
                 self._database = duckdb.connect(
                     ":memory:", config={**self._options, "temp_directory": self._spill.name}
                 )
+                if self._memory_limit is not None:
+                    _lower_memory_limit(self._database, self._memory_limit)
             for scheme in {place.split("://")[0] for place in places if not is_local(place)}:
                 if not self._database.filesystem_is_registered(scheme):
                     self._database.register_filesystem(_filesystem(scheme))
             return self._database.cursor()
+
+
+def _remove_what_was_left(folder: Path) -> None:
+    """Remove the spill folders of engines that were killed: no run lives as long as these are old."""
+    for left in folder.glob(f"{_PREFIX}*"):
+        with suppress(FileNotFoundError):  # Another engine removes it at this moment.
+            if time.time() - left.stat().st_mtime > SAFE_AGE.total_seconds():
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def _lower_memory_limit(connection: "DuckDBPyConnection", limit: str) -> None:
+    row = connection.execute(
+        "SELECT parse_formatted_bytes(?) < parse_formatted_bytes(current_setting('memory_limit'))", [limit]
+    ).fetchone()
+    if row == (True,):
+        connection.execute("SET memory_limit = ?", [limit])
 
 
 def _define(connection: "DuckDBPyConnection", name: str, dataset: Dataset) -> None:

@@ -87,12 +87,12 @@ class SparkEngine:
         from pyspark.errors import PySparkException
         from pyspark.sql.pandas.types import to_arrow_schema
 
-        session = self._session()
         # Temporary views belong to the whole session: concurrent calls need names of their own. The CTE gives each
         # view the name that the SELECT knows it by.
         views = {name: f"{name}_{uuid4().hex}" for name in inputs}
         named = ", ".join(f"`{name}` AS (TABLE `{view}`)" for name, view in views.items())
         try:
+            session = self._session()
             try:
                 for name, view in views.items():
                     _dataframe(session, inputs[name]).createOrReplaceTempView(view)

@@ -1,4 +1,6 @@
-"""The jars of Spark's Kafka connector and of the Kafka broker: locked by SHA-256, fetched once, checked at each use.
+"""The jars of Spark's Kafka connector, of the Kafka broker and of Flink, which the benchmarks compare with.
+
+Locked by SHA-256, fetched once, checked at each use.
 
 Nothing here runs Java. Which Java runs them is `java`, how the broker is started is `kafka`.
 """
@@ -26,6 +28,12 @@ CONNECTOR = "spark-sql-kafka-0-10_2.13"
 
 # The broker's slf4j-api is 1.7, whose binding is log4j-slf4j-impl; its version is that of the broker's log4j-core.
 _KAFKA_ROOTS = ("org.apache.kafka:kafka_2.13:4.3.1", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4")
+# Of the version of apache-flink in benchmarks/peers; the connector's name ends with the oldest Flink that it fits.
+_FLINK_ROOTS = (
+    "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2",
+    "org.apache.flink:flink-sql-parquet:2.3.0",
+    "commons-logging:commons-logging:1.3.5",
+)
 _ATTEMPTS = 3
 _PARALLEL = 8
 _SAY_EVERY = 10
@@ -56,7 +64,7 @@ def jars_home() -> Path:
 
 
 def locked(name: str) -> list[Jar]:
-    """The jars of one set (`spark` or `kafka`) in the lock file, in its order."""
+    """The jars of one set (`spark`, `kafka` or `flink`) in the lock file, in its order."""
     with LOCK.open("rb") as file:
         return [Jar(**row) for row in tomllib.load(file)[name]]
 
@@ -78,6 +86,15 @@ def kafka_classpath() -> list[Path]:
         JarsError: a jar could not be had.
     """
     return ensure("kafka")
+
+
+def flink_classpath() -> list[Path]:
+    """What Flink's Kafka source and parquet sink need beyond its own jars; Hadoop's client is pyspark's.
+
+    Raises:
+        JarsError: a jar could not be had.
+    """
+    return ensure("flink") + sorted(_pyspark_folder().glob("hadoop-client-*.jar"))
 
 
 def connector_version() -> str:
@@ -123,7 +140,7 @@ def missing(name: str) -> list[Jar]:
 
 
 def ensure(name: str, say: Callable[[str], None] = lambda _: None) -> list[Path]:
-    """The jars of one set (`spark` or `kafka`), fetched first where they are missing or were changed.
+    """The jars of one set (`spark`, `kafka` or `flink`), fetched first where they are missing or were changed.
 
     Raises:
         JarsError: a jar could not be fetched, or is not the one that was locked.
@@ -216,20 +233,24 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def lock(repository: Path) -> None:
-    """Resolve both sets again, in a Maven repository of our own, and rewrite the lock file."""
-    import tomli_w
-
+def _pyspark_folder() -> Path:
+    """The jars that pyspark brings."""
     spec = find_spec("pyspark")
     if spec is None or spec.origin is None:
         raise JarsError("expected pyspark to be installed, found none; run `make setup`")
-    shipped = {re.sub(r"-\d.*", "", path.name) for path in Path(spec.origin).with_name("jars").glob("*.jar")}
-    roots = {"spark": (f"org.apache.spark:{CONNECTOR}:{version('pyspark')}",), "kafka": _KAFKA_ROOTS}
+    return Path(spec.origin).with_name("jars")
+
+
+def lock(repository: Path) -> None:
+    """Resolve all sets again, in a Maven repository of our own, and rewrite the lock file."""
+    import tomli_w
+
+    shipped = {re.sub(r"-\d.*", "", path.name) for path in _pyspark_folder().glob("*.jar")}
+    connector = _resolve((f"org.apache.spark:{CONNECTOR}:{version('pyspark')}",), repository)
     sets = {
-        "spark": [
-            jar for jar in _resolve(roots["spark"], repository) if jar.coordinate.split(":")[1] not in shipped
-        ],
-        "kafka": _resolve(roots["kafka"], repository),
+        "spark": [jar for jar in connector if jar.coordinate.split(":")[1] not in shipped],
+        "kafka": _resolve(_KAFKA_ROOTS, repository),
+        "flink": _resolve(_FLINK_ROOTS, repository),
     }
     rows = {name: [vars(jar) for jar in jars] for name, jars in sets.items()}
     replace_file(

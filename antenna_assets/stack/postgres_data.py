@@ -21,6 +21,10 @@ ROLE = "postgres"
 _OS_USER = "pgserver"
 _PROGRAM_SECONDS = 90
 
+# Many rounds make a guessable password dear to guess. Ours has 192 random bits, and each of Dagster's events opens a
+# connection: measured, 4 ms of the client's CPU with 4096 rounds, 0.8 ms with one.
+_ONE_ROUND = ("-c", "scram_iterations=1")
+
 
 class PostgresError(AntennaError):
     """The embedded PostgreSQL cannot be started or stopped; the message says why and what to do."""
@@ -62,7 +66,16 @@ def prepare(folder: Path, release_pid: Callable[[Path], None]) -> None:
         release_pid(folder)
         statement = f"ALTER ROLE {ROLE} PASSWORD '{_newpassword_of(password)}'"
         try:
-            run_program(folder, "postgres", "--single", "-D", str(data), "postgres", stdin=statement + "\n")
+            run_program(
+                folder,
+                "postgres",
+                "--single",
+                *_ONE_ROUND,
+                "-D",
+                str(data),
+                "postgres",
+                stdin=statement + "\n",
+            )
         except BaseException:
             password.unlink()  # it is not the server's
             raise
@@ -88,7 +101,7 @@ def _initialise(folder: Path) -> None:
     run_program(
         folder,
         *("initdb", "-D", str(new / "data"), "--username", ROLE, "--pwfile", str(secret_file)),
-        *("--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C"),
+        *(*_ONE_ROUND, "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C"),
         *("--locale-provider", "builtin", "--builtin-locale", "C.UTF-8"),
     )
     with (new / "data" / "postgresql.conf").open("a") as file:

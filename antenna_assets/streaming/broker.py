@@ -101,8 +101,13 @@ class Broker:
                         f"topic {self.topic} does not exist at {self.bootstrap}; `antenna up` creates it on the "
                         "embedded broker, on your own create it with cleanup.policy=delete, or correct ANTENNA_TOPIC"
                     ) from error
-                # A topic that was just made has no leader for a moment.
-                if not found.retriable() or time.monotonic() > end:
+                # A topic that was just made has no leader for a moment, and not every answer that says so is marked as one
+                # to ask again after.
+                without_leader = found.code() in (
+                    KafkaError.NOT_LEADER_FOR_PARTITION,
+                    KafkaError.LEADER_NOT_AVAILABLE,
+                )
+                if not (found.retriable() or without_leader) or time.monotonic() > end:
                     raise BrokerError(
                         f"Kafka at {self.bootstrap} cannot be used: {found.str()}; start it with `antenna up`, "
                         "or correct ANTENNA_KAFKA_BOOTSTRAP"

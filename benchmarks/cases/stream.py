@@ -16,7 +16,7 @@ import duckdb
 from antenna_assets.hours import HOUR
 from antenna_assets.settings import PREFIX
 from antenna_assets.simulator.send import send
-from antenna_assets.stack.jars import ensure, spark_jars
+from antenna_assets.stack.jars import flink_classpath, spark_jars
 from antenna_assets.stack.kafka import ensure_topic
 from benchmarks.context import PROJECT, Context
 from benchmarks.measure import ContenderFailed, Run, in_turns, run
@@ -117,7 +117,7 @@ def _contenders(
     found: dict[str, Callable[[], Run]] = {OURS: ours, SPARK: spark, POLARS: polars}
     # Flink's environment is half a gigabyte: the short form does without.
     if not context.short:
-        flink = peer("stream_flink", ".venv-flink", ensure("flink"))
+        flink = peer("stream_flink", ".venv-flink", flink_classpath())
         found[FLINK] = partial(once, flink, plain, "lake/*/part-*")
     return found
 
