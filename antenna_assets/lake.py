@@ -7,14 +7,16 @@ in `delta.py`, and the columns of the tables are in `schema.py`.
 import posixpath
 import random
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 from uuid import uuid4
+
+from pyarrow import fs
 
 from antenna_assets.crash import commit_point
 from antenna_assets.delta import Conflict, HourlyTable, LakeError
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 __all__ = [
+    "SCRATCH",
     "TAGS",
     "HourSnapshot",
     "Lake",
@@ -39,6 +42,9 @@ __all__ = [
 
 TAGS = ("users_version",)
 """The versions that an hour can carry beside its generation. Delta lists no keys, so they are named here."""
+
+SCRATCH = "scratch"
+"""Folder under the root for files that live as long as a run."""
 
 ATTEMPTS = 60
 """Commits of other writers that a replacement gives way to before it gives up: about 20 s of waiting in all."""
@@ -118,6 +124,22 @@ class Lake:
         """Name a folder for the files of one attempt at an hour. It is not made here, and never named twice."""
         partition = "/".join(f"{name}={value}" for name, value in lake_partition(hour).items())
         return posixpath.join(self.location(table), partition, f"g{generation}-{uuid4().hex}")
+
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        """A folder of a run's own for what it hands to the engine, whose workers may be elsewhere; gone after the block.
+
+        What a killed run leaves there goes with a sweep.
+        """
+        folder = posixpath.join(self.root, SCRATCH, uuid4().hex)
+        filesystem, path = fs.LocalFileSystem(), folder
+        if "://" in folder:
+            filesystem, path = fs.FileSystem.from_uri(folder)
+        filesystem.create_dir(path)
+        try:
+            yield folder
+        finally:
+            filesystem.delete_dir(path)
 
     def hour(self, table: str, hour: datetime) -> HourSnapshot:
         """What the newest version of a table holds of an hour.

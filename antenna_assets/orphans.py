@@ -1,15 +1,17 @@
 """Files under `landing/` that the ledger never named, or names no more: those of attempts that never committed, and
-whatever else was put there.
+whatever else was put there. What a killed run left under `scratch/` is no other matter.
 
 An attempt's folder is judged as a whole: while anything in it is young, all of it stays.
 """
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 
 import psycopg
 
+from antenna_assets.lake import SCRATCH
 from antenna_assets.lifetimes import SAFE_AGE
 from antenna_assets.litter import Found, going, with_everything
 
@@ -24,7 +26,8 @@ def landing_orphans(connection: psycopg.Connection, lake: Path, *, now: datetime
     Take the heads' lock after `now` and before this: an attempt that old then commits nothing any more.
     """
     found: list[Found] = []
-    for attempt in _old_attempts(lake / LANDING, before=now - SAFE_AGE):
+    before = now - SAFE_AGE
+    for attempt in chain(_old_attempts(lake / LANDING, before), _old_attempts(lake / SCRATCH, before)):
         found += attempt
         if len(found) >= _AT_ONCE:
             yield _unnamed(connection, lake, found)
@@ -32,9 +35,9 @@ def landing_orphans(connection: psycopg.Connection, lake: Path, *, now: datetime
     yield _unnamed(connection, lake, found)
 
 
-def _old_attempts(landing: Path, *, before: datetime) -> Iterator[list[Found]]:
+def _old_attempts(folder: Path, before: datetime) -> Iterator[list[Found]]:
     try:
-        attempts = sorted(landing.iterdir())
+        attempts = sorted(folder.iterdir())
     except FileNotFoundError:
         return
     for attempt in attempts:

@@ -3,7 +3,7 @@
 Which generation an hour is at is the ledger's matter; what is in the rows, the transforms'.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import psycopg
 import pyarrow as pa
@@ -15,31 +15,67 @@ from antenna_assets.crash import commit_point
 from antenna_assets.ledger import Publication, insert_publication, move_head
 from antenna_assets.schema import USERS, ServingTable
 
-
-@dataclass(frozen=True)
-class UserSnapshot:
-    """All users as of one version; `users` has the columns of `schema.USERS`."""
-
-    version: int
-    users: pa.Table
+# Some 100,000 users: what is parsed at once, and a row group of the file.
+_BLOCK_BYTES = 8 * 2**20
 
 
-def read_users(connection: psycopg.Connection) -> UserSnapshot:
-    """Read the users and their version in one snapshot."""
+def write_users(connection: psycopg.Connection, target: str) -> int:
+    """Write all users as one parquet file with the columns of `schema.USERS`; returns their version.
+
+    Users and version are of one snapshot, and pass through memory a block at a time, however many they are.
+
+    Args:
+        target: path or URI; an existing file is replaced.
+    """
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        return users_of_snapshot(connection)
+        version = users_version(connection)
+        write_users_of_snapshot(connection, target)
+    return version
 
 
-def users_of_snapshot(connection: psycopg.Connection) -> UserSnapshot:
-    """Read the users and their version in the caller's snapshot."""
-    version = connection.execute("SELECT version FROM ledger.users_version").fetchone()
-    rows = connection.execute("SELECT id, name, email, quota FROM user_metadata").fetchall()
-    if version is None:
+def users_version(connection: psycopg.Connection) -> int:
+    """The version of the users in the caller's snapshot."""
+    row = connection.execute("SELECT version FROM ledger.users_version").fetchone()
+    if row is None:
         raise psycopg.DataError("ledger.users_version is empty: expected its one row")
-    columns = list(zip(*rows, strict=True)) or [()] * len(USERS)
-    arrays = [pa.array(column, type=field.type) for column, field in zip(columns, USERS, strict=True)]
-    return UserSnapshot(version[0], pa.Table.from_arrays(arrays, schema=USERS))
+    return row[0]
+
+
+def write_users_of_snapshot(connection: psycopg.Connection, target: str) -> None:
+    """Write all users in the caller's snapshot, as `write_users` does."""
+    from pyarrow import csv
+    from pyarrow import parquet as pq
+
+    names = sql.SQL(", ").join(map(sql.Identifier, USERS.names))
+    select = sql.SQL("COPY (SELECT {} FROM user_metadata) TO STDOUT (FORMAT csv, HEADER)").format(names)
+    with connection.cursor().copy(select) as copy:
+        blocks = csv.open_csv(
+            _Readable(copy),
+            read_options=csv.ReadOptions(block_size=_BLOCK_BYTES),
+            parse_options=csv.ParseOptions(newlines_in_values=True),
+            convert_options=csv.ConvertOptions(column_types=USERS),
+        )
+        with pq.ParquetWriter(target, USERS, compression="zstd") as writer:
+            for block in blocks:
+                writer.write_batch(block.cast(USERS))
+
+
+class _Readable:
+    """PostgreSQL's answer to a COPY as a file that is read once, from its beginning to its end."""
+
+    closed = False
+
+    def __init__(self, copy: psycopg.Copy) -> None:
+        self._copy = copy
+        self._rest = bytearray()
+
+    def read(self, size: int) -> bytes:
+        while len(self._rest) < size and (data := self._copy.read()):
+            self._rest += data
+        found = bytes(self._rest[:size])
+        del self._rest[:size]
+        return found
 
 
 def replace_hour(

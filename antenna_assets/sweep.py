@@ -75,8 +75,8 @@ def sweep(
             expired = expire_files(connection, horizon=horizon, now=now, dry_run=dry_run)
             amounts["landed files past the horizon, to go after a grace"] = expired["landed"]
             amounts["rejected files past the horizon, to go after a grace"] = expired["rejected"]
-            amounts["files and folders in landing that the ledger does not name"] = _sweep_landing(
-                connection, root, now=now, dry_run=dry_run
+            amounts["files and folders in landing and scratch that the ledger does not name"] = (
+                _sweep_landing(connection, root, now=now, dry_run=dry_run)
             )
         tables, days = Lake(lake), VERSION_RETENTION.days
         for table in LAKE_TABLES:

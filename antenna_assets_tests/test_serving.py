@@ -1,15 +1,18 @@
 """Replacing an hour of a table that people read, on a real PostgreSQL."""
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from antenna_assets import serving
 from antenna_assets.errors import Superseded
 from antenna_assets.ledger import Publication
 from antenna_assets.schema import HOURLY_TABLES, USERS
-from antenna_assets.serving import read_users, replace_hour
+from antenna_assets.serving import replace_hour, write_users
 
 pytestmark = pytest.mark.services
 
@@ -83,10 +86,51 @@ def test_rows_that_cannot_be_stored_leave_the_hour_as_it_was(ledger: psycopg.Con
     assert ledger.execute("SELECT generation FROM ledger.publication_head").fetchall() == [(1,)]
 
 
-def test_users_come_with_their_version_even_if_there_are_none(connection: psycopg.Connection) -> None:
-    before = read_users(connection)
-    assert before.users.num_rows == 20
+def test_users_come_with_their_version_even_if_there_are_none(
+    connection: psycopg.Connection, tmp_path: Path
+) -> None:
+    file = tmp_path / "users.parquet"
+    before = write_users(connection, str(file))
+    assert pq.read_metadata(file).num_rows == 20
     connection.execute("DELETE FROM user_metadata")
-    after = read_users(connection)
-    assert after.version == before.version + 1
-    assert after.users.equals(USERS.empty_table())
+    assert write_users(connection, str(file)) == before + 1
+    assert pq.read_table(file).equals(USERS.empty_table())
+
+
+def test_users_are_written_as_they_are_whatever_their_names(
+    connection: psycopg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [
+        "",
+        " ",
+        ",",
+        '"',
+        '""',
+        "'",
+        "\n",
+        "\r",
+        "\r\n",
+        "\\.",
+        "\\N",
+        "NULL",
+        "1",
+        "1.5",
+        "true",
+        "2026-11-22",
+    ]
+    names += ["a\n\\.\nb", "caf\u00e9", "\U0001f4f6", "\ufeffid", "x" * 5_000, "line\n" * 500]
+    users = [{"id": f"u{n}", "name": name, "email": name, "quota": 2**62 + n} for n, name in enumerate(names)]
+    connection.execute("DELETE FROM user_metadata")
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO user_metadata (id, name, email, quota) VALUES (%(id)s, %(name)s, %(email)s, %(quota)s)",
+            users,
+        )
+    file = tmp_path / "users.parquet"
+    # Blocks that end in the middle of a row.
+    for block_bytes in (serving._BLOCK_BYTES, 12_000):
+        monkeypatch.setattr(serving, "_BLOCK_BYTES", block_bytes)
+        write_users(connection, str(file))
+        found = pq.read_table(file)
+        assert found.schema.equals(USERS)
+        assert sorted(found.to_pylist(), key=lambda user: user["quota"]) == users

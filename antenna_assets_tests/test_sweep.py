@@ -184,6 +184,8 @@ def house(connection: psycopg.Connection, postgres_url: str, tmp_path: Path) -> 
     for hour in (RECENT, RECENT + HOUR, RECENT):
         house.receive(hour)
         house.publish(hour)
+    with house.lake.scratch() as folder:
+        (Path(folder) / "users.parquet").touch()
     return house
 
 
@@ -206,6 +208,9 @@ def plant(house: House, seed: int) -> None:
         (folder / f"folder {number}" / "in a folder").mkdir(parents=True)
     orphan = house.root / "landing" / f"9-{seed:012x}"
     shutil.copytree(files[0].parents[1], orphan)
+    left_by_a_run = house.root / "scratch" / f"{seed:032x}"
+    left_by_a_run.mkdir(parents=True)
+    (left_by_a_run / "users.parquet").write_bytes(b"PAR1")
     (house.root / "landing" / ".probe-1").touch()
     (house.root / "landing" / "link").symlink_to(files[0])
 
@@ -499,7 +504,7 @@ def test_row_10_the_command_shows_what_would_go_and_removes_it(
     monkeypatch.setenv("ANTENNA_POSTGRES_URL", house.url)
     monkeypatch.setenv("ANTENNA_LAKE", str(house.root))
     # The file and its folder.
-    line = re.compile(r"in landing that the ledger does not name +│ +2 │ +5 ")
+    line = re.compile(r"in landing and scratch that the ledger does not name +│ +2 │ +5 ")
     run = CliRunner().invoke(app, ["sweep", "--dry-run"], env={"COLUMNS": "120"})
     assert (run.exit_code, "would go" in run.output, orphan.exists()) == (0, True, True)
     assert line.search(run.output)

@@ -1,8 +1,6 @@
 """`enriched_usage`: the hour's events with what is known of their users, in the lake."""
 
-import tempfile
 from datetime import datetime
-from pathlib import Path
 
 import dagster as dg
 
@@ -16,7 +14,7 @@ from antenna_assets.ledger import LedgerError, Publication, read_generation
 from antenna_assets.partitions import BACKFILL_POLICY, HOURS
 from antenna_assets.resources import EngineResource, LakeResource, PostgresResource
 from antenna_assets.schema import ENRICHED_USAGE, RAW_PARQUET, USERS
-from antenna_assets.serving import read_users
+from antenna_assets.serving import write_users
 from antenna_assets.transforms import transform
 
 USERS_VERSION = "users_version"
@@ -38,13 +36,10 @@ def enriched_usage(
     An event of an unknown user keeps its bytes and has null there. Times are UTC. Late events arrive with the hour's
     next generation.
     """
-    import pyarrow.parquet as pq
-
     tables, run = lake.open(), engine.start()
-    with postgres.connection() as connection, tempfile.TemporaryDirectory() as scratch:
-        users = read_users(connection)
-        users_file = str(Path(scratch) / "users.parquet")
-        pq.write_table(users.users, users_file)
+    with postgres.connection() as connection, tables.scratch() as scratch:
+        users_file = f"{scratch}/users.parquet"
+        users_version = write_users(connection, users_file)
 
         def materialize(hour: datetime) -> Numbers:
             raw = tables.published_hour("raw_parquet", hour)
@@ -63,7 +58,7 @@ def enriched_usage(
             usage = {"enriched_usage": Dataset([file.path for file in files], ENRICHED_USAGE)}
             unknown_rows = run.read(UNKNOWN_ROWS, usage, UNKNOWN_ROWS_COLUMNS)["unknown_rows"][0].as_py()
             version = tables.replace_hour(
-                "enriched_usage", hour, raw.generation, files, tags={USERS_VERSION: users.version}
+                "enriched_usage", hour, raw.generation, files, tags={USERS_VERSION: users_version}
             )
             publication = Publication(
                 asset="enriched_usage",
@@ -71,7 +66,7 @@ def enriched_usage(
                 generation=raw.generation,
                 rows=rows,
                 bytes=generation.bytes,
-                users_version=users.version,
+                users_version=users_version,
                 run_id=context.run.run_id,
                 lake_version=version,
                 content={
@@ -84,7 +79,7 @@ def enriched_usage(
                 "rows": rows,
                 "bytes": generation.bytes,
                 "generation": raw.generation,
-                "users_version": users.version,
+                "users_version": users_version,
                 "files": len(files),
             }
 

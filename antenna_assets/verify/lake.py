@@ -4,6 +4,7 @@ The tables of PostgreSQL that are computed from them are for `tables.py`.
 """
 
 import posixpath
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from antenna_assets.certificate import Certificate
 from antenna_assets.contents import UNKNOWN_ROWS, file_sha256
 from antenna_assets.hours import hour_key
 from antenna_assets.lake import Lake
-from antenna_assets.serving import users_of_snapshot
+from antenna_assets.serving import users_version, write_users_of_snapshot
 from antenna_assets.verify.difference import ABSENT, Difference, compared
 from antenna_assets.verify.parquet import Parquet
 
@@ -100,20 +101,29 @@ def user_differences(
     rows = unknown[0][0] if unknown else 0
     what = "rows of unknown users in enriched_usage"
     differences = [*compared(key, what, certificate.content["unknown_users"]["rows"], rows)]
-    users = users_of_snapshot(connection)
-    if users.version == certificate.users_version:
-        parquet.connection.register("known_user", users.users)
-        wrong = parquet.rows(
-            "SELECT event.id, count(*) FROM read_parquet(?, hive_partitioning = false) AS event"
-            " LEFT JOIN known_user AS known ON event.id = known.id"
-            " WHERE (event.name, event.email, event.quota) IS DISTINCT FROM (known.name, known.email, known.quota)"
-            " GROUP BY event.id ORDER BY event.id LIMIT 5",
-            paths,
-        )
+    if users_version(connection) == certificate.users_version:
+        wrong = _wrongly_enriched(connection, paths, parquet)
         for user, count in wrong:
             what = f"enriched_usage, name, e-mail and quota of user {user}"
             differences.append(Difference(key, what, "as in user_metadata", f"others in {count:,} rows"))
     return differences
+
+
+def _wrongly_enriched(
+    connection: psycopg.Connection, paths: Sequence[str], parquet: Parquet
+) -> list[tuple[str, int]]:
+    """The first users whose events say something else than `user_metadata`, and in how many rows."""
+    with tempfile.TemporaryDirectory() as scratch:
+        known = f"{scratch}/users.parquet"
+        write_users_of_snapshot(connection, known)
+        return parquet.rows(
+            "SELECT event.id, count(*) FROM read_parquet(?, hive_partitioning = false) AS event"
+            " LEFT JOIN read_parquet(?) AS known ON event.id = known.id"
+            " WHERE (event.name, event.email, event.quota) IS DISTINCT FROM (known.name, known.email, known.quota)"
+            " GROUP BY event.id ORDER BY event.id LIMIT 5",
+            paths,
+            known,
+        )
 
 
 def _short(lake: Lake, path: str) -> str:
