@@ -65,7 +65,7 @@ class Settings(BaseSettings):
         None, description="path or URI of the lake; unset: `lake` in the state directory"
     )
     engine: Literal["duckdb", "spark"] = Field("duckdb", description="what runs the hourly transformations")
-    spark_master: str = Field("local[*]", description="master of the Spark engine")
+    spark_master: str = Field("local[*]", description="Spark master of the stream, and of the Spark engine")
     spark_remote: str | None = Field(None, description="Spark Connect address of the Spark engine")
     start: datetime = Field(datetime(2026, 1, 1, tzinfo=UTC), description="first hourly partition, UTC")
     horizon: Duration = Field(

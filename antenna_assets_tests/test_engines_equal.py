@@ -5,8 +5,10 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -25,11 +27,15 @@ from antenna_assets.schema import (
     ENRICHED_USAGE,
     HOURLY_TABLES,
     LANDED,
+    LIVE_TABLES,
     MAX_BYTES,
     RAW_PARQUET,
+    REJECTED,
     USERS,
 )
 from antenna_assets.spark_session import configuration, use_java
+from antenna_assets.streaming.landed import Landed, Written
+from antenna_assets.streaming.read_back import read_back
 from antenna_assets.transforms import transform
 from antenna_assets_tests.faults.live import wait_until
 from benchmarks.hour_data import make_hour
@@ -153,6 +159,56 @@ def test_any_hour_is_the_same_through_both_engines(engines, tmp_path, hour):
     assert by_duckdb["raw_parquet"].num_rows == len(events)
     for name, table in by_duckdb.items():
         assert table.equals(by_spark[name], check_metadata=True), name
+
+
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(hours(), st.sampled_from([timedelta(minutes=5), timedelta(hours=1), timedelta(seconds=1)]))
+def test_a_micro_batch_has_the_same_sums_through_both_engines_and_in_plain_python(
+    engines, tmp_path, hour, window
+):
+    events, _ = hour
+    folder = tmp_path / "a lake" / "landing" / "1-a"
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "hour=2026112210").mkdir(parents=True)
+    (folder / "rejected").mkdir()
+    rejected = [
+        {
+            "value": value,
+            "reason": reason,
+            "kafka_partition": 0,
+            "kafka_offset": number,
+            "kafka_timestamp": TEN,
+        }
+        for number, (value, reason) in enumerate([(b"{", "not_json"), (None, "blank"), (b"", "not_json")])
+    ]
+    # Two files of an hour, as two tasks write them; one of them with no row.
+    for number, part in enumerate([events[::2], events[1::2]]):
+        file = folder / "hour=2026112210" / f"part-{number}.parquet"
+        pq.write_table(pa.Table.from_pylist(part, schema=LANDED), file)
+    pq.write_table(pa.Table.from_pylist(rejected, schema=REJECTED), folder / "rejected" / "part-0.parquet")
+    written = Written("landing/1-a", TEN, len(events) + len(rejected))
+    duckdb_found, spark_found = (
+        read_back(written, engine, lake=str(tmp_path / "a lake"), window=window) for engine in engines
+    )
+    assert _in_order(duckdb_found) == _in_order(spark_found)
+    expected: dict[str, Counter] = {name: Counter() for name in LIVE_TABLES}
+    for event in events:
+        start = TEN + (event["timestamp"] - TEN) // window * window
+        for name, table in LIVE_TABLES.items():
+            expected[name][start, event[table.key]] += event["bytes"]
+    found = {
+        name: {(date, key): total for date, key, total in rows} for name, rows in duckdb_found.live.items()
+    }
+    assert found == expected
+    assert duckdb_found.rejections == {"not_json": 2, "blank": 1}
+    assert (duckdb_found.rows, duckdb_found.bytes) == (len(events), sum(event["bytes"] for event in events))
+    times = [(event["kafka_partition"], event["timestamp"]) for event in events]
+    assert duckdb_found.event_times == dict(sorted(times))
+    assert duckdb_found.first_event_time == min((time for _, time in times), default=None)
+
+
+def _in_order(landed: Landed) -> Landed:
+    return replace(landed, live={name: sorted(rows) for name, rows in landed.live.items()})
 
 
 def test_an_hour_of_two_million_events_of_a_million_users_is_the_same_through_both_engines(engines, tmp_path):

@@ -23,9 +23,9 @@ from psycopg import sql
 from antenna_assets.database import connect, migrate
 from antenna_assets.hours import HOUR, hour_of
 from antenna_assets.settings import PREFIX
+from antenna_assets.streaming.attempt import attempt_folder
 from antenna_assets.streaming.commit import commit_batch, commit_heartbeat
 from antenna_assets.streaming.head import claim_topic, read_head
-from antenna_assets.streaming.land import attempt_folder
 from antenna_assets.streaming.landed import Landed, LandedFile
 from antenna_assets.streaming.plan import OffsetRange
 from benchmarks.context import PROJECT

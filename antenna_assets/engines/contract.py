@@ -16,16 +16,29 @@ class EngineError(AntennaError):
     """An engine could not run a SELECT, or its result is not what the schema says; nothing was written."""
 
 
+LAST_TWO_PARTS = "[^/]+/[^/]+$"
+"""Of a path, as a regular expression that the engines agree on. Spark writes other characters than letters as `%20`."""
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Parquet files that one input of a SELECT stands for; without files it is an empty table.
 
     Columns are taken by name, as `schema` lists them; others in the files are not seen. Files are absolute paths or
-    URIs, taken literally: a `*` in a name is a `*`.
+    URIs, taken literally: a `*` in a name is a `*`. `file_column` names one more column, which tells each row's file by
+    the last two parts of its path: folder and name.
     """
 
     files: Sequence[str]
     schema: pa.Schema
+    file_column: str | None = None
+
+    @property
+    def columns(self) -> pa.Schema:
+        """What the SELECT sees."""
+        if self.file_column is None:
+            return self.schema
+        return self.schema.append(pa.field(self.file_column, pa.string(), nullable=False))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from antenna_assets.disk import WHAT_TO_DO, free, is_full
 from antenna_assets.engines.contract import (
+    LAST_TWO_PARTS,
     Dataset,
     EngineError,
     WrittenFile,
@@ -175,9 +176,11 @@ def _lower_memory_limit(connection: "DuckDBPyConnection", limit: str) -> None:
 
 def _define(connection: "DuckDBPyConnection", name: str, dataset: Dataset) -> None:
     if not dataset.files:
-        connection.register(name, dataset.schema.empty_table())
+        connection.register(name, dataset.columns.empty_table())
         return
     columns = ", ".join(_identifier(column) for column in dataset.schema.names)
+    if dataset.file_column is not None:
+        columns += f", regexp_extract(filename, '{LAST_TWO_PARTS}') AS {_identifier(dataset.file_column)}"
     files = ", ".join(_quoted(_literal(file)) for file in dataset.files)
     # A view takes no parameters, hence the quoted names.
     connection.execute(

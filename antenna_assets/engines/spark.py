@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from antenna_assets.disk import WHAT_TO_DO, is_full
 from antenna_assets.engines.contract import (
+    LAST_TWO_PARTS,
     Dataset,
     EngineError,
     WrittenFile,
@@ -112,9 +113,13 @@ def _dataframe(session: "SparkSession", dataset: Dataset) -> "DataFrame":
     from pyspark.sql.pandas.types import from_arrow_schema
 
     if not dataset.files:
-        return session.createDataFrame([], from_arrow_schema(dataset.schema, prefer_timestamp_ntz=True))
-    files = [_literal(file) for file in dataset.files]
-    return session.read.parquet(*files).select(*(f"`{name}`" for name in dataset.schema.names))
+        return session.createDataFrame([], from_arrow_schema(dataset.columns, prefer_timestamp_ntz=True))
+    columns = [f"`{name}`" for name in dataset.schema.names]
+    if dataset.file_column is not None:
+        columns.append(
+            f"regexp_extract(_metadata.file_path, '{LAST_TWO_PARTS}', 0) AS `{dataset.file_column}`"
+        )
+    return session.read.parquet(*map(_literal, dataset.files)).selectExpr(*columns)
 
 
 def _literal(path: str) -> str:

@@ -13,8 +13,10 @@ from uuid import uuid4
 import pyarrow as pa
 
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.land import land
+from antenna_assets.streaming.land import write
 from antenna_assets.streaming.landed import Landed
+from antenna_assets.streaming.query import engine_of_sums
+from antenna_assets.streaming.read_back import read_back
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -51,16 +53,11 @@ def land_messages(
     settings: Settings, spark: "SparkSession", messages: pa.Table, *, folder: str, clock: datetime
 ) -> Landed:
     """Write messages that are accepted at `clock` below `folder`, as the stream writes a micro-batch."""
-    with _kafka_messages(settings, spark, messages) as frame:
+    with _kafka_messages(settings, spark, messages) as frame, engine_of_sums(settings, spark) as engine:
         # One file an hour: Spark would write one for each of its tasks.
-        return land(
-            frame.drop("number").coalesce(1),
-            lake=settings.lake_uri,
-            folder=folder,
-            clock=clock,
-            oldest=settings.start,
-            window=settings.window,
-        )
+        one = frame.drop("number").coalesce(1)
+        written = write(one, lake=settings.lake_uri, folder=folder, clock=clock, oldest=settings.start)
+        return read_back(written, engine, lake=settings.lake_uri, window=settings.window)
 
 
 @contextmanager

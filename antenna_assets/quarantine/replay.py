@@ -20,9 +20,9 @@ from antenna_assets.quarantine.messages import Selection, select
 from antenna_assets.quarantine.reparse import land_messages, verdicts_on
 from antenna_assets.quarantine.transform import Transform, TransformError
 from antenna_assets.settings import Settings
+from antenna_assets.streaming.attempt import Attempt, require_writable
 from antenna_assets.streaming.commit_replay import ReplayedMessage, commit_replay, hours_in_part
 from antenna_assets.streaming.head import read_head
-from antenna_assets.streaming.land import Attempt, require_writable
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

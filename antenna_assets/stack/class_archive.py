@@ -51,7 +51,7 @@ def _rehearse(target: str) -> None:
 
     from antenna_assets.spark_session import session
     from antenna_assets.stack.jars import spark_jars
-    from antenna_assets.streaming.land import land
+    from antenna_assets.streaming.land import write
     from antenna_assets.streaming.parse import SESSION_CONF
 
     recorded = {"spark.jars": ",".join(map(str, spark_jars())), **SESSION_CONF}
@@ -63,14 +63,7 @@ def _rehearse(target: str) -> None:
     )
     clock = datetime.fromtimestamp(1_790_000_060, UTC)
     with tempfile.TemporaryDirectory() as lake:
-        land(
-            messages,
-            lake=lake,
-            folder="landing/1",
-            clock=clock,
-            oldest=clock - timedelta(days=1),
-            window=timedelta(minutes=5),
-        )
+        write(messages, lake=lake, folder="landing/1", clock=clock, oldest=clock - timedelta(days=1))
         query = (
             spark.readStream.format("rate")
             .load()

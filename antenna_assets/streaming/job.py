@@ -18,18 +18,19 @@ import psycopg
 from antenna_assets.crash import commit_point
 from antenna_assets.database import DatabaseError, connect, require_migrated
 from antenna_assets.disk import WHAT_TO_DO, free, is_full
+from antenna_assets.engines.contract import EngineError
 from antenna_assets.ledger import HourExpired, committed_offsets
 from antenna_assets.lifetimes import AttemptTooOld
 from antenna_assets.settings import Settings
 from antenna_assets.spark_session import java_has_ended
+from antenna_assets.streaming.attempt import LakeUnwritable, require_writable
 from antenna_assets.streaming.broker import Broker, BrokerError, Topic
 from antenna_assets.streaming.errors import QueryFailed, StateUnwritable, StreamError
 from antenna_assets.streaming.head import claim_topic
 from antenna_assets.streaming.java import java_watched, stop_spark
-from antenna_assets.streaming.land import LakeUnwritable, require_writable
 from antenna_assets.streaming.lock import StreamRunning, require_only_stream
 from antenna_assets.streaming.micro_batch import REPORT_SECONDS, MicroBatches
-from antenna_assets.streaming.query import messages_from, new_checkpoint, start_spark
+from antenna_assets.streaming.query import engine_of_sums, messages_from, new_checkpoint, start_spark
 from antenna_assets.streaming.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -186,28 +187,29 @@ class Stream:
     ) -> Iterator["StreamingQuery"]:
         if self._spark is None:
             self._say("starting Spark")
-            self._spark = start_spark()
+            self._spark = start_spark(self._settings.spark_master)
         committed = committed_offsets(connection, topic.id, topic.partitions)
         checkpoint = new_checkpoint(self._settings.home)
         messages = messages_from(self._spark, self._broker.bootstrap, topic, committed)
-        writer = messages.writeStream.option("checkpointLocation", checkpoint.as_uri()).foreachBatch(
-            lambda batch, number: self._batches.process(connection, checkpoint, batch, number)
-        )
+        writer = messages.writeStream.option("checkpointLocation", checkpoint.as_uri())
         if available_now:
             writer = writer.trigger(availableNow=True)
         elif self._settings.trigger:
             writer = writer.trigger(processingTime=f"{int(self._settings.trigger.total_seconds())} seconds")
-        self._batches.failure = None
-        query = writer.start()
-        try:
-            yield query
-        finally:
-            # A micro-batch under way comes to its end first; the next one sees `stop` or the stopped query.
-            self._batches.wait_until_idle()
-            if not java_has_ended():
-                query.stop()
-            commit_point("stream.before_sweep")
-            shutil.rmtree(checkpoint, ignore_errors=True)
+        with (
+            engine_of_sums(self._settings, self._spark) as engine,
+            self._batches.of_query(connection, engine, checkpoint) as process,
+        ):
+            query = writer.foreachBatch(process).start()
+            try:
+                yield query
+            finally:
+                # What is under way comes to its end first; the next micro-batch sees `stop` or the stopped query.
+                self._batches.wait_until_idle()
+                if not java_has_ended():
+                    query.stop()
+        commit_point("stream.before_sweep")
+        shutil.rmtree(checkpoint, ignore_errors=True)
 
     def _watch(self, query: "StreamingQuery", connection: psycopg.Connection) -> None:
         """Wait for the query's end, let the clock close hours while it is idle, and report.
@@ -216,19 +218,18 @@ class Stream:
             QueryFailed, StateUnwritable, or the error of a micro-batch: the query ended by it.
         """
         reported = time.monotonic()
-        while query.isActive and not self._stop.wait(0.2):
+        # The query itself goes on after a failed commit, until it has a next micro-batch.
+        while query.isActive and self._batches.failure is None and not self._stop.wait(0.2):
             self._batches.beat_if_idle(connection)
             if time.monotonic() - reported > REPORT_SECONDS and self._batches.report():
                 reported = time.monotonic()
+        self._batches.wait_until_idle()
         if not self._stop.is_set():
             self._require_no_failure(query)
 
     def _require_no_failure(self, query: "StreamingQuery") -> None:
-        from py4j.protocol import Py4JError
-        from pyspark.errors import PySparkException
-
         failure = self._batches.failure
-        if isinstance(failure, (Py4JError, PySparkException)):
+        if failure is not None and _is_of_spark(failure):
             raise QueryFailed(f"a micro-batch failed: {_first_line(failure)}") from failure
         if failure is not None:
             raise failure
@@ -254,6 +255,14 @@ def _name_of(error: Exception) -> str:
         StateUnwritable: "the state",
     }
     return names.get(type(error), "PostgreSQL")
+
+
+def _is_of_spark(error: BaseException) -> bool:
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+
+    found = error.__cause__ if isinstance(error, EngineError) else error
+    return isinstance(found, (Py4JError, PySparkException))
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,11 +1,29 @@
 """What a micro-batch or a replay became once its files are written: the files, counts and sums that are committed.
 
-Plain data: `land.py` makes it and `commit.py` writes it to the ledger.
+Plain data: `land.py` writes the files, `read_back.py` makes the sums and `commit.py` writes both to the ledger.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+
+REJECTED_FOLDER = "rejected"
+"""Where the rejected messages of an attempt lie; accepted events have a folder `hour=yyyyMMddHH` each hour."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """Files of an attempt that are written and not yet read back.
+
+    Attributes:
+        folder: relative to the lake's root.
+        begun: when the attempt began to write.
+        messages: how many were read; each must be found again.
+    """
+
+    folder: str
+    begun: datetime
+    messages: int
 
 
 @dataclass(frozen=True)

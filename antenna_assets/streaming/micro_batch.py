@@ -1,27 +1,35 @@
-"""One micro-batch from Spark's call to the commit, and the heartbeat between two of them.
+"""The micro-batches from Spark's call to the commit, and the heartbeat between two of them.
 
-This is wiring, too: files are written in `land.py`, the transactions are in `commit.py`. When a query runs, and what
-follows a failure, is `job.py`'s matter.
+While one is committed, Spark lands the next: at most one waits for the one before it, and all are committed in the order
+of their offsets. This is wiring, too: files are written in `land.py` and read back in `read_back.py`, the transactions
+are in `commit.py`. When a query runs, and what follows a failure, is `job.py`'s matter.
 """
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 
+from antenna_assets.engines.contract import Engine
 from antenna_assets.hours import closed_before, hour_key
 from antenna_assets.ledger import committed_offsets, expired_before
 from antenna_assets.settings import Settings
+from antenna_assets.streaming.attempt import Attempt
 from antenna_assets.streaming.broker import Broker, Topic
 from antenna_assets.streaming.commit import commit_batch, commit_heartbeat
 from antenna_assets.streaming.errors import QueryFailed, StreamError
 from antenna_assets.streaming.head import claim_topic, read_head
-from antenna_assets.streaming.land import Attempt, land
+from antenna_assets.streaming.land import write
+from antenna_assets.streaming.landed import Written
 from antenna_assets.streaming.plan import OffsetRange, planned_ranges
+from antenna_assets.streaming.read_back import read_back
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -30,6 +38,18 @@ if TYPE_CHECKING:
 HEARTBEAT_SECONDS = 5
 # How often a stream that runs for ever says what it did. A micro-batch that takes longer is told by itself.
 REPORT_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class _ToCommit:
+    """A micro-batch whose files are written, with what its commit needs."""
+
+    attempt: Attempt
+    written: Written
+    ranges: list[OffsetRange]
+    clock: datetime
+    began: float
+    first: bool
 
 
 class MicroBatches:
@@ -41,7 +61,7 @@ class MicroBatches:
         went_on: called when something was committed.
 
     Attributes:
-        failure: what ended the last micro-batch of this query; None if it was committed.
+        failure: what ended this query: the error of its first micro-batch that was not committed; None if there is none.
         last_commit: when something was committed, on the monotonic clock; at first the time of the start.
     """
 
@@ -59,31 +79,38 @@ class MicroBatches:
         self._say = say
         self._stop = stop
         self._went_on = went_on
+        self._landing = threading.Lock()
         # One transaction at a time on the one connection: micro-batches and heartbeats come from two threads.
         self._ledger_in_use = threading.Lock()
+        self._committing: Future[None] | None = None
+        self._batch = 0
+        self._oldest = settings.start
         self.failure: BaseException | None = None
         self.last_commit = self._last_beat = time.monotonic()
         self._unreported = [0, 0]
 
-    def process(
-        self, connection: psycopg.Connection, checkpoint: Path, messages: "DataFrame", spark_batch: int
-    ) -> None:
-        """Land and commit one micro-batch; Spark calls it in a thread of its own."""
-        with self._ledger_in_use:
-            if self._stop.is_set():
-                raise StreamError("stopped before this micro-batch began")
+    @contextmanager
+    def of_query(
+        self, connection: psycopg.Connection, engine: Engine, checkpoint: Path
+    ) -> Iterator[Callable[["DataFrame", int], None]]:
+        """What Spark is to call with each micro-batch of a query: it lands one and hands it over to be committed.
+
+        At the end of the block all that was landed is committed, or has failed.
+        """
+        self.failure = self._committing = None
+        self._remember(connection)
+        with ThreadPoolExecutor(1, "antenna commit") as committer:
+
+            def process(messages: "DataFrame", spark_batch: int) -> None:
+                with self._landing, self._failure_kept():
+                    landed = self._land(checkpoint, messages, spark_batch)
+                    if landed is not None:
+                        self._committing = committer.submit(self._commit, connection, engine, landed)
+
             try:
-                began = time.monotonic()
-                ranges = self._ranges(checkpoint, spark_batch)
-                # Spark begins with an empty micro-batch if there is nothing to read.
-                if not ranges:
-                    return
-                watermark = self._land_and_commit(connection, messages, ranges)
-                self._committed()
-                self._report(connection, ranges, watermark, began=began, first=spark_batch == 0)
-            except BaseException as error:
-                self.failure = error
-                raise
+                yield process
+            finally:
+                self.wait_until_idle()
 
     def beat(self, connection: psycopg.Connection) -> bool:
         """Let the wall clock close hours if nothing is left to read; whether that was so."""
@@ -114,9 +141,10 @@ class MicroBatches:
         return self._broker.earliest(topic) | committed_offsets(connection, topic.id, topic.partitions)
 
     def wait_until_idle(self) -> None:
-        """Wait until the micro-batch under way, if there is one, is committed or has failed."""
-        with self._ledger_in_use:
-            pass
+        """Wait until the micro-batches under way, if there are some, are committed or have failed."""
+        with self._landing, suppress(BaseException):
+            # The failure is kept for whoever asks for it.
+            self._wait_for_commit()
 
     def report(self) -> bool:
         """Say what was committed since the last report; whether there was anything."""
@@ -133,58 +161,88 @@ class MicroBatches:
         except OSError as error:
             raise QueryFailed(f"the throw-away checkpoint of this start is gone: {error}") from error
 
-    def _land_and_commit(
-        self, connection: psycopg.Connection, messages: "DataFrame", ranges: list[OffsetRange]
-    ) -> datetime | None:
-        """Returns the new low watermark."""
+    def _land(self, checkpoint: Path, messages: "DataFrame", spark_batch: int) -> _ToCommit | None:
+        """Write a micro-batch, and wait until the one before it is committed; None if Spark had nothing to read."""
+        if self._stop.is_set():
+            raise StreamError("stopped before this micro-batch began")
+        began = time.monotonic()
+        ranges = self._ranges(checkpoint, spark_batch)
+        # Spark begins with an empty micro-batch if there is nothing to read.
+        if not ranges:
+            return None
         settings = self._settings
-        head = read_head(connection, settings.topic)
         clock = datetime.now(UTC)
-        oldest = max(settings.start, clock - settings.horizon, expired_before(connection) or settings.start)
-        with Attempt(settings.lake_uri, head.batch + 1) as attempt:
-            landed = land(
+        waiting = self._committing is not None and not self._committing.done()
+        with Attempt(settings.lake_uri, self._batch + 1 + waiting) as attempt:
+            written = write(
                 messages,
                 lake=settings.lake_uri,
                 folder=attempt.folder,
                 clock=clock,
-                oldest=oldest,
-                window=settings.window,
+                oldest=max(self._oldest, clock - settings.horizon),
             )
+            self._wait_for_commit()
+        return _ToCommit(attempt, written, ranges, clock, began, first=spark_batch == 0)
+
+    def _wait_for_commit(self) -> None:
+        """Wait for the commit under way.
+
+        Raises:
+            What it raised: nothing may be committed after it.
+        """
+        if self._committing is not None:
+            self._committing.result()
+
+    def _commit(self, connection: psycopg.Connection, engine: Engine, batch: _ToCommit) -> None:
+        settings = self._settings
+        with self._ledger_in_use, self._failure_kept(), batch.attempt:
+            landed = read_back(batch.written, engine, lake=settings.lake_uri, window=settings.window)
             # Asked after landing: a topic that was replaced meanwhile must not be committed under the old one's offsets.
             topic = self._broker.describe()
-            claim_topic(connection, topic.name, topic.id)
+            head = claim_topic(connection, topic.name, topic.id)
             following = self._broker.next_offsets(topic)
-            done = self.done(connection, topic) | {r.partition: r.until_offset for r in ranges}
-            return commit_batch(
+            done = self.done(connection, topic) | {r.partition: r.until_offset for r in batch.ranges}
+            watermark = commit_batch(
                 connection,
                 topic=topic.name,
                 topic_id=topic.id,
                 number=head.batch + 1,
-                clock=clock,
-                ranges=ranges,
+                clock=batch.clock,
+                ranges=batch.ranges,
                 landed=landed,
                 lagging=[partition for partition, end in following.items() if end > done[partition]],
                 lateness=settings.lateness,
-                before_commit=attempt.keep,
+                before_commit=batch.attempt.keep,
             )
+            self._committed()
+            self._remember(connection)
+            self._report(batch, watermark)
+
+    def _remember(self, connection: psycopg.Connection) -> None:
+        """What landing needs of the ledger, which the connection cannot be asked for while it commits.
+
+        Retention may go on meanwhile; the commit looks again.
+        """
+        self._batch = read_head(connection, self._settings.topic).batch
+        self._oldest = max(self._settings.start, expired_before(connection) or self._settings.start)
+
+    @contextmanager
+    def _failure_kept(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self.failure = self.failure or error
+            raise
 
     def _committed(self) -> None:
         self.last_commit = time.monotonic()
         self._went_on()
 
-    def _report(
-        self,
-        connection: psycopg.Connection,
-        ranges: list[OffsetRange],
-        watermark: datetime | None,
-        *,
-        began: float,
-        first: bool,
-    ) -> None:
+    def _report(self, batch: _ToCommit, watermark: datetime | None) -> None:
         """Say what was committed if it was the query's first micro-batch or took long; else keep it for `report`."""
-        read = sum(r.until_offset - r.from_offset for r in ranges)
-        seconds = self.last_commit - began
-        if not first and seconds <= REPORT_SECONDS:
+        read = sum(r.until_offset - r.from_offset for r in batch.ranges)
+        seconds = self.last_commit - batch.began
+        if not batch.first and seconds <= REPORT_SECONDS:
             self._unreported = [self._unreported[0] + read, self._unreported[1] + 1]
             return
         closed = (
@@ -193,5 +251,4 @@ class MicroBatches:
             else "no hour is closed yet"
         )
         # The number is given in the transaction: a replay may have taken the one that was expected.
-        number = read_head(connection, self._settings.topic).batch
-        self._say(f"batch {number}: {read:,} messages in {seconds:.1f} s; {closed}")
+        self._say(f"batch {self._batch}: {read:,} messages in {seconds:.1f} s; {closed}")

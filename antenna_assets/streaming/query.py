@@ -5,12 +5,15 @@ The ledger is the checkpoint that counts; Spark's is only how it says which offs
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from antenna_assets.disk import unwritable
+from antenna_assets.engines.contract import Engine
+from antenna_assets.settings import Settings
 from antenna_assets.streaming.broker import Topic
 from antenna_assets.streaming.errors import StateUnwritable
 
@@ -20,9 +23,15 @@ if TYPE_CHECKING:
 # A micro-batch of this size takes between one and two seconds: enough to hide the fixed costs, and a bound on memory.
 MESSAGES_PER_BATCH = 300_000
 
+MEMORY_OF_SUMS = "1GiB"
+"""What DuckDB may use beside Spark: many times what the sums of a micro-batch need."""
 
-def start_spark() -> "SparkSession":
-    """The Spark session of a stream, with the Kafka connector. Spark Connect cannot run one."""
+
+def start_spark(master: str = "local[*]") -> "SparkSession":
+    """The Spark session of a stream, with the Kafka connector. Spark Connect cannot run one.
+
+    On a cluster's master its workers must see the lake under the same path.
+    """
     from antenna_assets.spark_session import session
     from antenna_assets.stack.jars import spark_jars
     from antenna_assets.streaming.parse import SESSION_CONF
@@ -33,7 +42,24 @@ def start_spark() -> "SparkSession":
         "spark.sql.inMemoryColumnarStorage.compressed": "false",
         **SESSION_CONF,
     }
-    return session("antenna stream", master="local[*]", extra=conf)
+    return session("antenna stream", master=master, extra=conf)
+
+
+@contextmanager
+def engine_of_sums(settings: Settings, spark: "SparkSession") -> Iterator[Engine]:
+    """What sums up the landed files, as the settings say: DuckDB in this process, or the stream's own Spark."""
+    if settings.engine == "spark":
+        from antenna_assets.engines.spark import SparkEngine
+
+        engine: Engine = SparkEngine(lambda: spark)
+    else:
+        from antenna_assets.engines.duckdb import DuckDBEngine
+
+        engine = DuckDBEngine(memory_limit=MEMORY_OF_SUMS, temp_directory=str(settings.home / "spill"))
+    try:
+        yield engine
+    finally:
+        engine.close()
 
 
 def new_checkpoint(home: Path) -> Path:

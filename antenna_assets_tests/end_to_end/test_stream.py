@@ -2,6 +2,7 @@
 
 import json
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,14 +16,16 @@ from antenna_assets.errors import AntennaError
 from antenna_assets.ledger import LedgerError
 from antenna_assets.schema import LANDED, REJECTED
 from antenna_assets.settings import Settings
-from antenna_assets.streaming import land
+from antenna_assets.streaming import micro_batch, query
+from antenna_assets.streaming.attempt import require_writable
 from antenna_assets.streaming.broker import BrokerError
 from antenna_assets.streaming.commit import commit_batch
 from antenna_assets.streaming.job import Stream
-from antenna_assets.streaming.land import require_writable
+from antenna_assets.streaming.landed import Written
+from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults.live import wait_until
 from antenna_assets_tests.faults.processes import Process
-from antenna_assets_tests.faults.runs import LIVE_STREAM
+from antenna_assets_tests.faults.runs import LIVE_STREAM, STREAM, send
 
 pytestmark = pytest.mark.services
 
@@ -138,8 +141,6 @@ def test_a_ledger_that_moved_under_the_stream_is_not_written(
     ledger: psycopg.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from antenna_assets.streaming import micro_batch
-
     def commit_after_another(*arguments: object, **named: object) -> object:
         # What a stalled stream does that lost its lock with its connection: the same offsets, first.
         commit_batch(ledger, **named)  # type: ignore[arg-type]
@@ -150,6 +151,76 @@ def test_a_ledger_that_moved_under_the_stream_is_not_written(
     with pytest.raises(LedgerError, match="another stream wrote to it"):
         new_stream().read_available()
     assert ledger.execute("SELECT sum(rows) FROM ledger.batch").fetchone() == (1,)
+
+
+def test_the_next_micro_batch_lands_while_one_is_committed(
+    settings: Settings,
+    new_stream: Callable[[], Stream],
+    ledger: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write, second_landed = micro_batch.write, threading.Event()
+    landed: list[str] = []
+
+    def write_and_tell(*arguments: object, **named: object) -> Written:
+        written = write(*arguments, **named)  # type: ignore[arg-type]
+        landed.append(written.folder)
+        if len(landed) == 2:
+            second_landed.set()
+        return written
+
+    def commit_after_the_second_landed(*arguments: object, **named: object) -> object:
+        assert second_landed.wait(60)
+        return commit_batch(*arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(micro_batch, "write", write_and_tell)
+    monkeypatch.setattr(micro_batch, "commit_batch", commit_after_the_second_landed)
+    monkeypatch.setattr(query, "MESSAGES_PER_BATCH", 10)
+    produce(settings, [event(bytes=number) for number in range(30)])
+    new_stream().read_available()
+    ranges = ledger.execute(
+        "SELECT batch, from_offset, until_offset FROM ledger.batch_offset ORDER BY batch"
+    ).fetchall()
+    assert ranges == [(1, 0, 10), (2, 10, 20), (3, 20, 30)]
+    assert [folder.split("-")[0] for folder in landed] == ["landing/1", "landing/2", "landing/3"]
+
+
+def test_what_landed_behind_a_commit_that_failed_is_not_committed_and_leaves_no_file(
+    settings: Settings,
+    new_stream: Callable[[], Stream],
+    ledger: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write, third_landed = micro_batch.write, threading.Event()
+    landed: list[str] = []
+    commits: list[int] = []
+
+    def write_and_tell(*arguments: object, **named: object) -> Written:
+        written = write(*arguments, **named)  # type: ignore[arg-type]
+        landed.append(written.folder)
+        if len(landed) == 3:
+            third_landed.set()
+        return written
+
+    def fail_the_second(*arguments: object, **named: object) -> object:
+        commits.append(1)
+        if len(commits) == 2:
+            assert third_landed.wait(60)
+            raise LedgerError("the second commit fails")
+        return commit_batch(*arguments, **named)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(micro_batch, "write", write_and_tell)
+        patch.setattr(micro_batch, "commit_batch", fail_the_second)
+        patch.setattr(query, "MESSAGES_PER_BATCH", 10)
+        produce(settings, [event(bytes=number) for number in range(40)])
+        with pytest.raises(LedgerError, match="the second commit fails"):
+            new_stream().read_available()
+    assert ledger.execute("SELECT batch, rows FROM ledger.batch").fetchall() == [(1, 10)]
+    kept = [path.name for path in (Path(settings.lake_uri) / "landing").iterdir()]
+    assert [f"landing/{name}" for name in kept] == landed[:1]
+    new_stream().read_available()
+    assert ledger.execute("SELECT sum(rows) FROM ledger.batch").fetchone() == (40,)
 
 
 def test_a_lake_that_cannot_be_written_is_named_before_anything_is_read(
@@ -173,13 +244,14 @@ def test_rows_that_are_lost_on_their_way_to_the_disk_are_not_committed(
     ledger: psycopg.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    written = land._landed
+    write = micro_batch.write
 
-    def without_a_file(root: Path, folder: str, window: timedelta) -> land.Landed:
-        next((root / folder).glob("hour=*/*.parquet")).unlink()
-        return written(root, folder, window)
+    def write_and_lose_a_file(*arguments: object, **named: object) -> Written:
+        written = write(*arguments, **named)  # type: ignore[arg-type]
+        next((Path(settings.lake_uri) / written.folder).glob("hour=*/*.parquet")).unlink()
+        return written
 
-    monkeypatch.setattr(land, "_landed", without_a_file)
+    monkeypatch.setattr(micro_batch, "write", write_and_lose_a_file)
     produce(settings, [event()] * 3)
     with pytest.raises(AntennaError, match="read 3 messages and found 0 rows"):
         new_stream().read_available()
@@ -221,6 +293,18 @@ def test_a_running_stream_stops_cleanly(
     assert "Traceback" not in said
     assert "stopped" in said
     assert not list((settings.home / "checkpoints").iterdir())
+
+
+def test_on_a_cluster_of_several_processes_spark_makes_the_sums_too(
+    settings: Settings, tmp_path: Path
+) -> None:
+    answers = tmp_path / "answers.json"
+    send(settings, answers, events=2_000)
+    on_a_cluster = {"ANTENNA_ENGINE": "spark", "ANTENNA_SPARK_MASTER": "local-cluster[2,1,1024]"}
+    with Process(settings, STREAM, **on_a_cluster) as process:
+        code, said = process.wait(180), process.said
+    assert code == 0, said
+    assert_exact(settings, answers)
 
 
 def test_the_clock_closes_the_hours_of_an_idle_stream(settings: Settings, ledger: psycopg.Connection) -> None:

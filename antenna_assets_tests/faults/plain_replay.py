@@ -1,6 +1,6 @@
 """Replays without Spark: the real selection, transformation, plan and transaction; the oracle parses, PyArrow writes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,9 +9,8 @@ import pytest
 
 from antenna_assets.quarantine import replay
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.land import _landed
-from antenna_assets.streaming.landed import Landed
-from antenna_assets_tests.faults.plain_stream import _write
+from antenna_assets.streaming.landed import Landed, Written
+from antenna_assets_tests.faults.plain_stream import _write, summed_up
 from antenna_assets_tests.parse_oracle import EPOCH, Accepted, verdict
 
 MILLISECOND = timedelta(milliseconds=1)
@@ -66,6 +65,12 @@ def _verdicts_on(settings: Settings, _spark: object, messages: pa.Table, clock: 
 def _land_messages(
     settings: Settings, _spark: object, messages: pa.Table, *, folder: str, clock: datetime
 ) -> Landed:
-    root, begun = Path(settings.lake_uri), datetime.now(UTC)
-    _write(root, folder, [_Message(row) for row in messages.to_pylist()], clock, settings.start)
-    return replace(_landed(root, folder, settings.window), begun=begun)
+    begun = datetime.now(UTC)
+    _write(
+        Path(settings.lake_uri),
+        folder,
+        [_Message(row) for row in messages.to_pylist()],
+        clock,
+        settings.start,
+    )
+    return summed_up(settings, Written(folder, begun, messages.num_rows))

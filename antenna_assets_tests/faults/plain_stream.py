@@ -14,14 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antenna_assets.database import connect
+from antenna_assets.engines.duckdb import DuckDBEngine
 from antenna_assets.ledger import committed_offsets
 from antenna_assets.schema import LANDED, REJECTED
 from antenna_assets.settings import Settings, load_settings
+from antenna_assets.streaming.attempt import attempt_folder
 from antenna_assets.streaming.broker import Broker, Topic
 from antenna_assets.streaming.commit import commit_batch, commit_heartbeat
 from antenna_assets.streaming.head import claim_topic, read_head
-from antenna_assets.streaming.land import _landed, attempt_folder
+from antenna_assets.streaming.landed import Landed, Written
 from antenna_assets.streaming.plan import OffsetRange
+from antenna_assets.streaming.read_back import read_back
 from antenna_assets_tests.parse_oracle import EPOCH, Rejected, verdict
 
 MESSAGES_PER_BATCH = 400
@@ -69,10 +72,10 @@ def _commit(
     settings: Settings, broker: Broker, connection: psycopg.Connection, topic: Topic, messages: list[Any]
 ) -> None:
     head = read_head(connection, topic.name)
-    clock = datetime.now(UTC)
+    begun = clock = datetime.now(UTC)
     folder = attempt_folder(head.batch + 1)
     _write(Path(settings.lake_uri), folder, messages, clock, max(settings.start, clock - settings.horizon))
-    landed = _landed(Path(settings.lake_uri), folder, settings.window)
+    landed = summed_up(settings, Written(folder, begun, len(messages)))
     spans: dict[int, list[int]] = {}
     for message in messages:
         span = spans.setdefault(message.partition(), [message.offset(), 0])
@@ -91,6 +94,15 @@ def _commit(
         lagging=[p for p, end in broker.next_offsets(topic).items() if end > done[p]],
         lateness=settings.lateness,
     )
+
+
+def summed_up(settings: Settings, written: Written) -> Landed:
+    """What was written, read back by the stream's own code and the embedded engine."""
+    engine = DuckDBEngine(temp_directory=str(settings.home / "spill"))
+    try:
+        return read_back(written, engine, lake=settings.lake_uri, window=settings.window)
+    finally:
+        engine.close()
 
 
 def _write(root: Path, folder: str, messages: list[Any], clock: datetime, oldest: datetime) -> None:

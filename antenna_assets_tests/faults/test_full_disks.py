@@ -20,8 +20,8 @@ from antenna_assets.database import DatabaseError, connect, migrate
 from antenna_assets.schema import HOURLY_TABLES
 from antenna_assets.settings import Settings
 from antenna_assets.stack import postgres
+from antenna_assets.streaming.attempt import LakeUnwritable
 from antenna_assets.streaming.job import Stream
-from antenna_assets.streaming.land import LakeUnwritable
 from antenna_assets.streaming.lock import stream_runs
 from antenna_assets_tests.exactness import assert_exact, assert_whole
 from antenna_assets_tests.faults.plain_stream import read_everything

@@ -98,10 +98,10 @@ def test_row_4_a_stalled_stream_whose_session_ended_cannot_commit_after_another_
     answers = tmp_path / "answers.json"
     send(settings, answers, events=500)
     stalled, wake_up, errors = threading.Event(), threading.Event(), []
-    land = micro_batch.land
+    write = micro_batch.write
 
-    def land_and_stall(*arguments: object, **named: object) -> object:
-        found = land(*arguments, **named)  # type: ignore[arg-type]
+    def write_and_stall(*arguments: object, **named: object) -> object:
+        found = write(*arguments, **named)  # type: ignore[arg-type]
         if not stalled.is_set():
             stalled.set()
             wake_up.wait(60)
@@ -113,7 +113,7 @@ def test_row_4_a_stalled_stream_whose_session_ended_cannot_commit_after_another_
         except Exception as error:
             errors.append(error)
 
-    monkeypatch.setattr(micro_batch, "land", land_and_stall)
+    monkeypatch.setattr(micro_batch, "write", write_and_stall)
     first = new_stream()
     thread = threading.Thread(target=stall)
     thread.start()

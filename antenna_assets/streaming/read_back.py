@@ -1,0 +1,143 @@
+"""Reading back what an attempt wrote: only rows that are on the disk are counted and summed up.
+
+The sums are an engine's: with Spark on a cluster no row comes to this process but those that PostgreSQL gets.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from antenna_assets.crash import commit_point
+from antenna_assets.engines.contract import Dataset, Engine
+from antenna_assets.hours import landing_hour
+from antenna_assets.schema import LANDED, LIVE_TABLES, REJECTED, TIMESTAMP, ServingTable
+from antenna_assets.streaming.attempt import LandingError, lake_watched
+from antenna_assets.streaming.landed import REJECTED_FOLDER, Landed, LandedFile, Written
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+_LANDED_FILES = """SELECT file, kafka_partition, count(*) AS rows, CAST(sum(bytes) AS BIGINT) AS bytes,
+    min(timestamp) AS earliest, max(timestamp) AS latest
+FROM landed GROUP BY file, kafka_partition"""
+_LANDED_COLUMNS = pa.schema(
+    {
+        "file": pa.string(),
+        "kafka_partition": pa.int32(),
+        "rows": pa.int64(),
+        "bytes": pa.int64(),
+        "earliest": TIMESTAMP,
+        "latest": TIMESTAMP,
+    }
+)
+
+_REJECTED_FILES = """SELECT file, reason, count(*) AS rows,
+    CAST(coalesce(sum(octet_length(value)), 0) AS BIGINT) AS bytes
+FROM rejected GROUP BY file, reason"""
+_REJECTED_COLUMNS = pa.schema(
+    {"file": pa.string(), "reason": pa.string(), "rows": pa.int64(), "bytes": pa.int64()}
+)
+
+# The number of the window within its hour, and not its first instant: windows divide the hour, and numbers are fast.
+_LIVE = """SELECT date_trunc('hour', timestamp) AS hour,
+    CAST(floor((EXTRACT(MINUTE FROM timestamp) * 60 + EXTRACT(SECOND FROM timestamp)) / {seconds}) AS INT) AS number,
+    {key}, CAST(sum(bytes) AS BIGINT) AS bytes
+FROM landed GROUP BY 1, 2, 3"""
+
+
+def read_back(written: Written, engine: Engine, *, lake: str, window: timedelta) -> Landed:
+    """Bring the files of an attempt to the disk, and return them with their sums.
+
+    Args:
+        window: length of a live window.
+
+    Raises:
+        LandingError: the files do not hold exactly the messages that were read.
+        LakeUnwritable: the lake's disk is full, or fails.
+    """
+    with lake_watched(lake):
+        landed = _landed(written, engine, Path(lake), window)
+    found = landed.rows + sum(landed.rejections.values())
+    if found != written.messages:
+        raise LandingError(
+            f"read {written.messages} messages and found {found} rows in {written.folder}: nothing was committed"
+        )
+    return landed
+
+
+def _landed(written: Written, engine: Engine, root: Path, window: timedelta) -> Landed:
+    folder = root / written.folder
+    commit_point("stream.land.before_sync")
+    _sync(folder)
+    commit_point("stream.land.after_sync")
+    accepted = sorted(map(str, folder.glob("hour=*/*.parquet")))
+    refused = sorted(map(str, (folder / REJECTED_FOLDER).glob("*.parquet")))
+    landed = {"landed": Dataset(accepted, LANDED, file_column="file")}
+    rejected = {"rejected": Dataset(refused, REJECTED, file_column="file")}
+    # An attempt without good messages, or without bad ones, has no files of that kind.
+    good = engine.read(_LANDED_FILES, landed, _LANDED_COLUMNS).to_pylist() if accepted else []
+    bad = engine.read(_REJECTED_FILES, rejected, _REJECTED_COLUMNS).to_pylist() if refused else []
+    event_times: dict[int, datetime] = {}
+    for row in good:
+        partition = row["kafka_partition"]
+        event_times[partition] = max(row["latest"], event_times.get(partition, row["latest"]))
+    rejections: Counter[str] = Counter()
+    for row in bad:
+        rejections[row["reason"]] += row["rows"]
+    return Landed(
+        files=[*_files(root, written.folder, good), *_files(root, written.folder, bad)],
+        rejections=rejections,
+        event_times=event_times,
+        first_event_time=min((row["earliest"] for row in good), default=None),
+        live={
+            table.name: _live_rows(engine, landed, table, window) if accepted else []
+            for table in LIVE_TABLES.values()
+        },
+        begun=written.begun,
+    )
+
+
+def _files(root: Path, folder: str, parts: Iterable[dict[str, Any]]) -> Iterator[LandedFile]:
+    """Each file once, in the order of the names, from the sums of its parts."""
+    sums: dict[str, tuple[int, int]] = {}
+    for part in parts:
+        rows, bytes_ = sums.get(part["file"], (0, 0))
+        sums[part["file"]] = (rows + part["rows"], bytes_ + part["bytes"])
+    for file, (rows, bytes_) in sorted(sums.items()):
+        path = f"{folder}/{file}"
+        kind = file.split("/")[0]
+        hour = None if kind == REJECTED_FOLDER else landing_hour(kind.removeprefix("hour="))
+        yield LandedFile(path, hour, rows, bytes_, (root / path).stat().st_size)
+
+
+def _live_rows(
+    engine: Engine, landed: Mapping[str, Dataset], table: ServingTable, window: timedelta
+) -> list[tuple[datetime, str, int]]:
+    columns = pa.schema(
+        {"hour": TIMESTAMP, "number": pa.int32(), table.key: pa.string(), "bytes": pa.int64()}
+    )
+    sql = _LIVE.format(seconds=int(window.total_seconds()), key=table.key)
+    found = engine.read(sql, landed, columns)
+    length = window // _MICROSECOND
+    starts = pc.add(found["hour"].cast(pa.int64()), pc.multiply(found["number"].cast(pa.int64()), length))
+    # Few windows and many rows: an instant for each row costs more than the sums.
+    instants = {micros: _EPOCH + micros * _MICROSECOND for micros in pc.unique(starts).to_pylist()}
+    dates = map(instants.__getitem__, starts.to_pylist())
+    return list(zip(dates, found[table.key].to_pylist(), found["bytes"].to_pylist(), strict=True))
+
+
+def _sync(folder: Path) -> None:
+    """Bring an attempt's files and their names to the disk, up to the folder that holds the attempts."""
+    paths = [folder.parent, folder, *folder.rglob("*")]
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
