@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from antenna_assets.schema import REASONS
-from antenna_assets.streaming.parse import SESSION_CONF, parsed
+from antenna_assets.streaming.parse import SESSION_CONF, judged, parsed, reasons
 from antenna_assets_tests.parse_oracle import Accepted, Rejected, verdict
 
 pytestmark = pytest.mark.services
@@ -55,8 +55,26 @@ def rows_of(spark: SparkSession, messages: list[bytes | None]) -> list[dict]:
         },
         schema=KAFKA,
     )
-    result = parsed(spark.createDataFrame(table), clock=CLOCK, oldest=OLDEST)
-    rows = result.selectExpr("*", "unix_micros(timestamp) AS micros").drop("timestamp", "kafka_timestamp")
+    frame = spark.createDataFrame(table)
+    rows = _in_order(parsed(frame, clock=CLOCK, oldest=OLDEST))
+    # As the stream does it: who is rejected in one pass, and why in another.
+    verdicts = judged(frame, clock=CLOCK, oldest=OLDEST)
+    assert _in_order(verdicts.where("hour IS NOT NULL")) == [
+        {
+            name: None if name == "value" else of
+            for name, of in row.items()
+            if name not in ("reason", "detail")
+        }
+        for row in rows
+        if row["reason"] is None
+    ]
+    rejected = verdicts.where("hour IS NULL")
+    assert _in_order(reasons(rejected, clock=CLOCK, oldest=OLDEST)) == [row for row in rows if row["reason"]]
+    return rows
+
+
+def _in_order(frame: DataFrame) -> list[dict]:
+    rows = frame.selectExpr("*", "unix_micros(timestamp) AS micros").drop("timestamp", "kafka_timestamp")
     return sorted(rows.toArrow().to_pylist(), key=lambda row: row["kafka_offset"])
 
 

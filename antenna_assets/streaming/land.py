@@ -11,10 +11,13 @@ from antenna_assets.crash import commit_point, task_point
 from antenna_assets.schema import LANDED, REJECTED
 from antenna_assets.streaming.attempt import lake_watched
 from antenna_assets.streaming.landed import REJECTED_FOLDER, Written
-from antenna_assets.streaming.parse import parsed
+from antenna_assets.streaming.parse import judged, reasons
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+
+MANY_REJECTED = 10_000
 
 
 def write(messages: "DataFrame", *, lake: str, folder: str, clock: datetime, oldest: datetime) -> Written:
@@ -35,21 +38,23 @@ def write(messages: "DataFrame", *, lake: str, folder: str, clock: datetime, old
     # Counted while the messages are parsed, before anything is written: an action of its own costs more than a small batch.
     counted = Observation()
     # Both writes below need the verdicts: parse once, and keep the raw bytes of those alone that are rejected.
-    verdicts = (
-        parsed(messages, clock=clock, oldest=oldest)
-        .withColumn("value", F.expr("CASE WHEN reason IS NOT NULL THEN value END"))
-        .observe(counted, F.count("*").alias("messages"), F.count("reason").alias("rejected"))
-        .persist()
-    )
+    verdicts = judged(messages, clock=clock, oldest=oldest)
+    verdicts = verdicts.observe(
+        counted, F.count("*").alias("messages"), F.count("hour").alias("accepted")
+    ).persist()
     with lake_watched(lake):
         try:
-            accepted = verdicts.where("reason IS NULL").select(*LANDED.names, "hour")
+            accepted = verdicts.where("hour IS NOT NULL").select(*LANDED.names, "hour")
             commit_point("stream.land.before_write")
             with task_point("stream.jvm.task", messages.sparkSession.sparkContext):
                 accepted.write.partitionBy("hour").parquet(str(target))
-            if counted.get["rejected"]:
-                rejected = verdicts.where("reason IS NOT NULL").select(*REJECTED.names)
-                rejected.coalesce(1).write.parquet(str(target / REJECTED_FOLDER))
+            if counted.get["accepted"] < counted.get["messages"]:
+                rejected = reasons(verdicts.where("hour IS NULL"), clock=clock, oldest=oldest)
+                # One file, of few messages by one task; the search for many reasons is worth a shuffle.
+                few = counted.get["messages"] - counted.get["accepted"] < MANY_REJECTED
+                rejected = rejected.select(*REJECTED.names)
+                rejected = rejected.coalesce(1) if few else rejected.repartition(1)
+                rejected.write.parquet(str(target / REJECTED_FOLDER))
         finally:
             verdicts.unpersist()
     return Written(folder, begun, counted.get["messages"])

@@ -21,7 +21,9 @@ all, is its verdict. Choices that the design leaves open:
   number of more than 1,000 digits, wherever it stands.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 from pyspark.sql import DataFrame
 
@@ -234,17 +236,17 @@ _STEPS: list[dict[str, str]] = [
     {
         "hour": "CAST(year(day) * 1000000 + month(day) * 10000 + dayofmonth(day) * 100 + pmod(hours, 24) AS string)"
     },
-    # Not a step of its own: with the search for the reason inside, the generated method had 15,271 bytes of bytecode,
-    # and from 8,000 on the JVM never compiles one: twice the time for every message.
-    {"found": f"CASE WHEN NOT fine THEN {_FOUND} END"},
 ]
 
-_RESULT = (
-    "time AS timestamp",
-    *("app", "id", "antenna_id", "bytes", "kafka_partition", "kafka_offset", "kafka_timestamp", "value"),
+# Apart from the steps: most messages need no reason, and with the search for one the generated code is three times as
+# long. Within the last step it had 15,271 bytes of bytecode, and from 8,000 on the JVM never compiles a method.
+_REASON = {"found": f"CASE WHEN NOT fine THEN {_FOUND} END"}
+
+_EVENT = ("time AS timestamp", "app", "id", "antenna_id", "bytes")
+_COORDINATES = ("kafka_partition", "kafka_offset", "kafka_timestamp")
+_WHY = (
     "found.reason AS reason",
     r"left(regexp_replace(found.detail, r'[\x00-\x1f\x7f]', '?'), 200) AS detail",
-    "hour",
 )
 
 
@@ -261,21 +263,51 @@ def parsed(messages: DataFrame, *, clock: datetime, oldest: datetime) -> DataFra
         `kafka_timestamp`, `value`, `reason` (null: accepted), `detail` (what was found, at most 200 characters, never
         the whole message) and `hour` (`yyyyMMddHH` in UTC; null when rejected).
     """
+    columns = (*_EVENT, *_COORDINATES, "value", *_WHY, "hour")
+    return _selected(messages, columns, [*_STEPS, _REASON], clock=clock, oldest=oldest)
+
+
+def judged(messages: DataFrame, *, clock: datetime, oldest: datetime) -> DataFrame:
+    """As `parsed`, without the reasons: `hour` is null when rejected, and `value` is null when accepted."""
+    columns = (*_EVENT, *_COORDINATES, "CASE WHEN NOT fine THEN value END AS value", "hour")
+    return _selected(messages, columns, _STEPS, clock=clock, oldest=oldest)
+
+
+def reasons(rejected: DataFrame, *, clock: datetime, oldest: datetime) -> DataFrame:
+    """The rows that `judged` rejected, with `reason` and `detail`, by the same clock and bounds."""
+    messages = rejected.selectExpr(
+        "value", "kafka_partition AS partition", "kafka_offset AS offset", "kafka_timestamp AS timestamp"
+    )
+    return parsed(messages, clock=clock, oldest=oldest)
+
+
+def _selected(
+    messages: DataFrame,
+    columns: Sequence[str],
+    steps: Sequence[Mapping[str, str]],
+    *,
+    clock: datetime,
+    oldest: datetime,
+) -> DataFrame:
     # Spark writes a number into the code that it generates, but an array beside it: as plain numbers the bounds, new in
     # each micro-batch, made it compile everything anew, and Java begin slowly again. The index, which is 0 and 1 for
     # any partition, keeps Spark from taking the numbers out of the array.
     bounds = f"array({_micros(oldest)}L, {_micros(clock + AHEAD)}L)"
-    columns = messages.selectExpr(
-        "value",
-        "partition AS kafka_partition",
-        "offset AS kafka_offset",
-        "timestamp AS kafka_timestamp",
-        f"timestamp_micros(get({bounds}, pmod(partition, 1))) AS oldest",
-        f"timestamp_micros(get({bounds}, pmod(partition, 1) + 1)) AS newest",
-    )
-    for step in _STEPS:
-        columns = columns.selectExpr("*", *(f"{sql} AS {name}" for name, sql in step.items()))
-    return columns.selectExpr(*_RESULT)
+    view = f"messages_{uuid4().hex}"
+    query = f"""SELECT value, partition AS kafka_partition, offset AS kafka_offset, timestamp AS kafka_timestamp,
+        timestamp_micros(get({bounds}, pmod(partition, 1))) AS oldest,
+        timestamp_micros(get({bounds}, pmod(partition, 1) + 1)) AS newest FROM {view}"""  # noqa: S608
+    for step in steps:
+        added = ", ".join(f"{sql} AS {name}" for name, sql in step.items())
+        query = f"SELECT *, {added} FROM ({query})"  # noqa: S608
+    # One text for all steps: a call of `selectExpr` for each took 0.3 s of every micro-batch while another is committed.
+    # Dropping the view would make Spark forget that the messages are persisted, if they are themselves, not a part of them.
+    session = messages.sparkSession
+    messages.createTempView(view)
+    try:
+        return session.sql(f"SELECT {', '.join(columns)} FROM ({query})")  # noqa: S608
+    finally:
+        session.catalog.dropTempView(view)
 
 
 def _micros(moment: datetime) -> int:

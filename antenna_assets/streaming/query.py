@@ -20,8 +20,11 @@ from antenna_assets.streaming.errors import StateUnwritable
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-# A micro-batch of this size takes between one and two seconds: enough to hide the fixed costs, and a bound on memory.
-MESSAGES_PER_BATCH = 300_000
+# A micro-batch of this size takes four seconds on two cores: 17 % faster than twice 300,000, and no slower than a million.
+MESSAGES_PER_BATCH = 600_000
+
+FETCH_BYTES = 8 * 2**20
+"""What a task takes from Kafka at once, of one partition."""
 
 MEMORY_OF_SUMS = "1GiB"
 """What DuckDB may use beside Spark: many times what the sums of a micro-batch need."""
@@ -97,5 +100,9 @@ def messages_from(
         .option("maxOffsetsPerTrigger", MESSAGES_PER_BATCH)
         .option("failOnDataLoss", "true")
         .option("kafka.isolation.level", "read_committed")
+        # Spark asks Kafka for the partition's first and last offset, twice over the network, for as many messages as one
+        # poll gives: with the default of 500 that was a quarter of a task's time.
+        .option("kafka.max.poll.records", MESSAGES_PER_BATCH)
+        .option("kafka.max.partition.fetch.bytes", FETCH_BYTES)
         .load()
     )
