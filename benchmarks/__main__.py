@@ -23,8 +23,8 @@ from benchmarks.page import page
 from benchmarks.world import world
 
 CASES = ("hour", "dagster_hour", "stream", "live_delay", "backfill", "sensor")
-RESULTS = PROJECT / ".bench"
 PAGE = PROJECT / "docs" / "benchmarks.md"
+RESULTS = PAGE.with_suffix("")
 PACKAGES = ("dagster", "pyspark", "duckdb", "deltalake", "pyarrow")
 
 
@@ -63,9 +63,7 @@ def _publish(results: Path) -> None:
     titles = {name: importlib.import_module(f"benchmarks.cases.{name}").TITLE for name in kept}
     PAGE.write_text(page({name: (titles[name], *one) for name, one in kept.items()}), encoding="utf-8")
     python = PROJECT / ".venv-bench" / "bin" / "python"
-    subprocess.run(
-        (python, "-m", "benchmarks.plots", results, PAGE.with_name("benchmarks")), cwd=PROJECT, check=True
-    )
+    subprocess.run((python, "-m", "benchmarks.plots", results, RESULTS), cwd=PROJECT, check=True)
     _say(f"written: {PAGE.relative_to(PROJECT)}")
 
 

@@ -4,7 +4,7 @@ The simulator's odd but valid spellings are left out, since peers would drop the
 """
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import duckdb
 
@@ -16,9 +16,9 @@ JITTER_SECONDS = 2
 """How far an event may be behind its place: queues on the way to Kafka."""
 
 
-def messages(count: int, *, users: int, start: datetime, hours: int) -> Iterator[Message]:
-    """`count` messages spread evenly over the hours from `start`, keyed by their user."""
-    begin, step = start.timestamp(), hours * 3600 / count
+def messages(count: int, *, users: int, start: datetime, span: timedelta) -> Iterator[Message]:
+    """`count` messages spread evenly over the `span` from `start`, keyed by their user."""
+    begin, step = start.timestamp(), span.total_seconds() / count
     number = "(kafka_offset * 4 + kafka_partition)"
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")

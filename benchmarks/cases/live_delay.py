@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from confluent_kafka import Consumer, TopicPartition
 
 from antenna_assets.database import connect
+from antenna_assets.hours import HOUR
 from antenna_assets.settings import PREFIX
 from antenna_assets.simulator.events import Message
 from antenna_assets.simulator.send import send
@@ -77,7 +78,7 @@ def measure(context: Context) -> Outcome:
 
 def _of_this_hour(count: int) -> Iterator[Message]:
     """Messages of the hour before now: their own times do not matter here, Kafka's clock says when they arrived."""
-    return messages(count, users=USERS, start=last_full_hour(), hours=1)
+    return messages(count, users=USERS, start=last_full_hour(), span=HOUR)
 
 
 class _Watch(threading.Thread):
