@@ -24,7 +24,7 @@ BIN := .venv/bin
 	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
-# What Spark Connect needs, beside the environment: numpy within it would cost every start of pyarrow a tenth of a second.
+# What Spark Connect needs, beside the environment: numpy within it would cost every start of pyarrow 70 ms.
 .venv-connect/ready: antenna_assets_tests/connect.lock .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --upgrade --target .venv-connect -r $<
 	@touch $@
