@@ -43,8 +43,8 @@ def commit_batch(
     """Commit a micro-batch; returns the new low watermark.
 
     Args:
-        number: one above the ledger's newest batch when the files were written. Replays that committed since leave the
-            batch a higher number: the one it gets is the head's next.
+        number: one above the ledger's newest batch as the caller found it. Replays that committed since leave the batch a
+            higher number: the one it gets is the head's next.
         clock: the wall clock that the batch's verdicts used.
         lagging: partitions in which Kafka holds messages beyond this batch.
         before_commit: called when only the COMMIT is left: after an error before that, nothing was committed for sure.

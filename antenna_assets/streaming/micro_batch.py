@@ -8,8 +8,8 @@ are in `commit.py`. When a query runs, and what follows a failure, is `job.py`'s
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -142,9 +142,9 @@ class MicroBatches:
 
     def wait_until_idle(self) -> None:
         """Wait until the micro-batches under way, if there are some, are committed or have failed."""
-        with self._landing, suppress(BaseException):
-            # The failure is kept for whoever asks for it.
-            self._wait_for_commit()
+        with self._landing:
+            # Whether it failed is told by `failure`.
+            wait([self._committing] if self._committing is not None else [])
 
     def report(self) -> bool:
         """Say what was committed since the last report; whether there was anything."""
