@@ -12,8 +12,15 @@ from psycopg import sql
 from antenna_assets.certificate import certify
 from antenna_assets.contents import RowsDigest
 from antenna_assets.crash import commit_point
+from antenna_assets.disk import unwritable
+from antenna_assets.errors import AntennaError
 from antenna_assets.ledger import Publication, insert_publication, move_head
 from antenna_assets.schema import USERS, ServingTable
+
+
+class UsersUnwritable(AntennaError):
+    """The users could not be handed over to the engine; nothing was published."""
+
 
 # Some 100,000 users: what is parsed at once, and a row group of the file.
 _BLOCK_BYTES = 8 * 2**20
@@ -26,11 +33,17 @@ def write_users(connection: psycopg.Connection, target: str) -> int:
 
     Args:
         target: path or URI; an existing file is replaced.
+
+    Raises:
+        UsersUnwritable: the file cannot be written, for want of space for example.
     """
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         version = users_version(connection)
-        write_users_of_snapshot(connection, target)
+        try:
+            write_users_of_snapshot(connection, target)
+        except OSError as error:
+            raise UsersUnwritable(unwritable("the file of users", target, error)) from error
     return version
 
 

@@ -12,7 +12,7 @@ from antenna_assets import serving
 from antenna_assets.errors import Superseded
 from antenna_assets.ledger import Publication
 from antenna_assets.schema import HOURLY_TABLES, USERS
-from antenna_assets.serving import replace_hour, write_users
+from antenna_assets.serving import UsersUnwritable, replace_hour, write_users
 
 pytestmark = pytest.mark.services
 
@@ -95,6 +95,15 @@ def test_users_come_with_their_version_even_if_there_are_none(
     connection.execute("DELETE FROM user_metadata")
     assert write_users(connection, str(file)) == before + 1
     assert pq.read_table(file).equals(USERS.empty_table())
+
+
+def test_users_that_cannot_be_written_are_an_error_that_says_where(
+    connection: psycopg.Connection, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UsersUnwritable, match=f"the file of users {tmp_path}/none/users.parquet cannot be written"
+    ):
+        write_users(connection, f"{tmp_path}/none/users.parquet")
 
 
 def test_users_are_written_as_they_are_whatever_their_names(
