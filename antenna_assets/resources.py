@@ -18,9 +18,6 @@ from antenna_assets.lake import Lake
 from antenna_assets.run_lock import held
 from antenna_assets.settings import Settings, load_settings
 
-EMBEDDED_MEMORY = "3GiB"
-"""What DuckDB may use: with Python and Dagster around it a run stays below 4 GiB, whatever the size of its hours."""
-
 
 class PostgresResource(dg.ConfigurableResource):
     """PostgreSQL with the ledger and the serving tables. A run that is given it shows there that its worker lives."""
@@ -115,6 +112,7 @@ class EngineResource(dg.ConfigurableResource):
 
 def default_resources(settings: Settings) -> dict[str, object]:
     """The resources that the settings describe, by name."""
+    from antenna_assets.engines.duckdb import EMBEDDED_MEMORY
     from antenna_assets.spark_session import configuration
 
     if settings.spark_remote:
