@@ -196,20 +196,22 @@ class Stream:
             writer = writer.trigger(availableNow=True)
         elif self._settings.trigger:
             writer = writer.trigger(processingTime=f"{int(self._settings.trigger.total_seconds())} seconds")
-        with (
-            engine_of_sums(self._settings, self._spark) as engine,
-            self._batches.of_query(connection, engine, checkpoint) as process,
-        ):
-            query = writer.foreachBatch(process).start()
-            try:
-                yield query
-            finally:
-                # What is under way comes to its end first; the next micro-batch sees `stop` or the stopped query.
-                self._batches.wait_until_idle()
-                if not java_has_ended():
-                    query.stop()
-        commit_point("stream.before_sweep")
-        shutil.rmtree(checkpoint, ignore_errors=True)
+        try:
+            with (
+                engine_of_sums(self._settings, self._spark) as engine,
+                self._batches.of_query(connection, engine, checkpoint) as process,
+            ):
+                query = writer.foreachBatch(process).start()
+                try:
+                    yield query
+                finally:
+                    # What is under way comes to its end first; the next micro-batch sees `stop` or the stopped query.
+                    self._batches.wait_until_idle()
+                    if not java_has_ended():
+                        query.stop()
+        finally:
+            commit_point("stream.before_sweep")
+            shutil.rmtree(checkpoint, ignore_errors=True)
 
     def _watch(self, query: "StreamingQuery", connection: psycopg.Connection) -> None:
         """Wait for the query's end, let the clock close hours while it is idle, and report.

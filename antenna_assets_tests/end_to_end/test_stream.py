@@ -153,27 +153,34 @@ def test_a_ledger_that_moved_under_the_stream_is_not_written(
     assert ledger.execute("SELECT sum(rows) FROM ledger.batch").fetchone() == (1,)
 
 
+def landings(monkeypatch: pytest.MonkeyPatch, number: int) -> tuple[list[str], threading.Event]:
+    """The folders of the micro-batches that are written from now on, and what is set once there are so many."""
+    write, so_many = micro_batch.write, threading.Event()
+    landed: list[str] = []
+
+    def write_and_tell(*arguments: object, **named: object) -> Written:
+        written = write(*arguments, **named)  # type: ignore[arg-type]
+        landed.append(written.folder)
+        if len(landed) == number:
+            so_many.set()
+        return written
+
+    monkeypatch.setattr(micro_batch, "write", write_and_tell)
+    return landed, so_many
+
+
 def test_the_next_micro_batch_lands_while_one_is_committed(
     settings: Settings,
     new_stream: Callable[[], Stream],
     ledger: psycopg.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write, second_landed = micro_batch.write, threading.Event()
-    landed: list[str] = []
-
-    def write_and_tell(*arguments: object, **named: object) -> Written:
-        written = write(*arguments, **named)  # type: ignore[arg-type]
-        landed.append(written.folder)
-        if len(landed) == 2:
-            second_landed.set()
-        return written
+    landed, second_landed = landings(monkeypatch, 2)
 
     def commit_after_the_second_landed(*arguments: object, **named: object) -> object:
         assert second_landed.wait(60)
         return commit_batch(*arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(micro_batch, "write", write_and_tell)
     monkeypatch.setattr(micro_batch, "commit_batch", commit_after_the_second_landed)
     monkeypatch.setattr(query, "MESSAGES_PER_BATCH", 10)
     produce(settings, [event(bytes=number) for number in range(30)])
@@ -191,16 +198,8 @@ def test_what_landed_behind_a_commit_that_failed_is_not_committed_and_leaves_no_
     ledger: psycopg.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write, third_landed = micro_batch.write, threading.Event()
-    landed: list[str] = []
+    landed, third_landed = landings(monkeypatch, 3)
     commits: list[int] = []
-
-    def write_and_tell(*arguments: object, **named: object) -> Written:
-        written = write(*arguments, **named)  # type: ignore[arg-type]
-        landed.append(written.folder)
-        if len(landed) == 3:
-            third_landed.set()
-        return written
 
     def fail_the_second(*arguments: object, **named: object) -> object:
         commits.append(1)
@@ -210,12 +209,12 @@ def test_what_landed_behind_a_commit_that_failed_is_not_committed_and_leaves_no_
         return commit_batch(*arguments, **named)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(micro_batch, "write", write_and_tell)
         patch.setattr(micro_batch, "commit_batch", fail_the_second)
         patch.setattr(query, "MESSAGES_PER_BATCH", 10)
         produce(settings, [event(bytes=number) for number in range(40)])
         with pytest.raises(LedgerError, match="the second commit fails"):
             new_stream().read_available()
+    assert not list((settings.home / "checkpoints").iterdir())
     assert ledger.execute("SELECT batch, rows FROM ledger.batch").fetchall() == [(1, 10)]
     kept = [path.name for path in (Path(settings.lake_uri) / "landing").iterdir()]
     assert [f"landing/{name}" for name in kept] == landed[:1]
