@@ -15,14 +15,13 @@ from psycopg.rows import class_row, dict_row
 
 from antenna_assets.crash import commit_point
 from antenna_assets.errors import AntennaError
-from antenna_assets.hours import HOUR, hour_key
+from antenna_assets.hours import EPOCH, HOUR, hour_key
 from antenna_assets.landed import landed_content
 from antenna_assets.ledger import Publication, read_generation, record_publication
 from antenna_assets.schema import ASSETS
 
 # First key of the advisory locks on hours; the second is the hour's number since 1970.
 _HOUR_LOCK = 0x63657274
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Content = dict[str, Any]
 
@@ -79,9 +78,7 @@ def certify(connection: psycopg.Connection, hour: datetime, generation: int) -> 
     None is returned, and nothing is issued, while an asset is missing, while tables are of different users' versions,
     and if nothing differs from the hour's newest certificate.
     """
-    connection.execute(
-        "SELECT pg_advisory_xact_lock(%s::int, %s::int)", [_HOUR_LOCK, (hour - _EPOCH) // HOUR]
-    )
+    connection.execute("SELECT pg_advisory_xact_lock(%s::int, %s::int)", [_HOUR_LOCK, (hour - EPOCH) // HOUR])
     published = publications(connection, hour, generation)
     if not complete(published):
         return None

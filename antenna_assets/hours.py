@@ -9,6 +9,8 @@ from datetime import UTC, datetime, timedelta
 from antenna_assets.errors import AntennaError
 
 HOUR = timedelta(hours=1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 KEY_FORMAT = "%Y-%m-%d-%H:%M"
 """Dagster's format of an hourly partition key, as `2026-11-22-10:00`."""
 

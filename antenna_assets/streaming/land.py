@@ -48,13 +48,13 @@ def write(messages: "DataFrame", *, lake: str, folder: str, clock: datetime, old
             commit_point("stream.land.before_write")
             with task_point("stream.jvm.task", messages.sparkSession.sparkContext):
                 accepted.write.partitionBy("hour").parquet(str(target))
-            if counted.get["accepted"] < counted.get["messages"]:
+            counts = counted.get
+            if refused := counts["messages"] - counts["accepted"]:
                 rejected = reasons(verdicts.where("hour IS NULL"), clock=clock, oldest=oldest)
                 # One file, of few messages by one task; the search for many reasons is worth a shuffle.
-                few = counted.get["messages"] - counted.get["accepted"] < MANY_REJECTED
                 rejected = rejected.select(*REJECTED.names)
-                rejected = rejected.coalesce(1) if few else rejected.repartition(1)
+                rejected = rejected.coalesce(1) if refused < MANY_REJECTED else rejected.repartition(1)
                 rejected.write.parquet(str(target / REJECTED_FOLDER))
         finally:
             verdicts.unpersist()
-    return Written(folder, begun, counted.get["messages"])
+    return Written(folder, begun, counts["messages"])

@@ -22,11 +22,12 @@ all, is its verdict. Choices that the design leaves open:
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 from pyspark.sql import DataFrame
 
+from antenna_assets.hours import EPOCH, MICROSECOND
 from antenna_assets.schema import MAX_APP_BYTES, MAX_BYTES, MAX_ID_BYTES
 
 SESSION_CONF = {
@@ -40,8 +41,6 @@ SESSION_CONF = {
 AHEAD = timedelta(minutes=5)
 """How far ahead of the clock an event may be."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 _TEXTS = {"app": MAX_APP_BYTES, "id": MAX_ID_BYTES, "antenna_id": MAX_ID_BYTES}
 _FIELDS = ("bytes", "timestamp", *_TEXTS)
@@ -313,4 +312,4 @@ def _selected(
 def _micros(moment: datetime) -> int:
     if moment.tzinfo is None:
         raise ValueError(f"expected an instant with a time zone, found {moment.isoformat()}")
-    return (moment - _EPOCH) // _MICROSECOND
+    return (moment - EPOCH) // MICROSECOND

@@ -6,7 +6,7 @@ The sums are an engine's: with Spark on a cluster no row comes to this process b
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,10 @@ import pyarrow.compute as pc
 
 from antenna_assets.crash import commit_point
 from antenna_assets.engines.contract import Dataset, Engine
-from antenna_assets.hours import landing_hour
+from antenna_assets.hours import EPOCH, MICROSECOND, landing_hour
 from antenna_assets.schema import LANDED, LIVE_TABLES, REJECTED, TIMESTAMP, ServingTable
 from antenna_assets.streaming.attempt import LandingError, lake_watched
 from antenna_assets.streaming.landed import REJECTED_FOLDER, Landed, LandedFile, Written
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 
 _LANDED_FILES = """SELECT file, kafka_partition, count(*) AS rows, CAST(sum(bytes) AS BIGINT) AS bytes,
     min(timestamp) AS earliest, max(timestamp) AS latest
@@ -124,10 +121,10 @@ def _live_rows(
     )
     sql = _LIVE.format(seconds=int(window.total_seconds()), key=table.key)
     found = engine.read(sql, landed, columns)
-    length = window // _MICROSECOND
+    length = window // MICROSECOND
     starts = pc.add(found["hour"].cast(pa.int64()), pc.multiply(found["number"].cast(pa.int64()), length))
     # Few windows and many rows: an instant for each row costs more than the sums.
-    instants = {micros: _EPOCH + micros * _MICROSECOND for micros in pc.unique(starts).to_pylist()}
+    instants = {micros: EPOCH + micros * MICROSECOND for micros in pc.unique(starts).to_pylist()}
     dates = map(instants.__getitem__, starts.to_pylist())
     return list(zip(dates, found[table.key].to_pylist(), found["bytes"].to_pylist(), strict=True))
 

@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antenna_assets.database import connect
-from antenna_assets.engines.duckdb import DuckDBEngine
 from antenna_assets.ledger import committed_offsets
 from antenna_assets.schema import LANDED, REJECTED
 from antenna_assets.settings import Settings, load_settings
@@ -24,6 +23,7 @@ from antenna_assets.streaming.commit import commit_batch, commit_heartbeat
 from antenna_assets.streaming.head import claim_topic, read_head
 from antenna_assets.streaming.landed import Landed, Written
 from antenna_assets.streaming.plan import OffsetRange
+from antenna_assets.streaming.query import engine_of_sums
 from antenna_assets.streaming.read_back import read_back
 from antenna_assets_tests.parse_oracle import EPOCH, Rejected, verdict
 
@@ -98,11 +98,8 @@ def _commit(
 
 def summed_up(settings: Settings, written: Written) -> Landed:
     """What was written, read back by the stream's own code and the embedded engine."""
-    engine = DuckDBEngine(temp_directory=str(settings.home / "spill"))
-    try:
+    with engine_of_sums(settings, None) as engine:
         return read_back(written, engine, lake=settings.lake_uri, window=settings.window)
-    finally:
-        engine.close()
 
 
 def _write(root: Path, folder: str, messages: list[Any], clock: datetime, oldest: datetime) -> None:
