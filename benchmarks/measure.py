@@ -20,6 +20,10 @@ SAMPLE_SECONDS = 0.1
 """How often memory is looked at: a peak shorter than this may be missed."""
 
 
+LONGEST_RUN = 1800.0
+"""Seconds after which a run is ended: the slowest contender takes a third of it."""
+
+
 class ContenderFailed(Exception):
     """A contender's process ended with an error; the message has the end of what it said."""
 
@@ -48,7 +52,7 @@ def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, folder:
         folder: its working directory.
 
     Raises:
-        ContenderFailed: its exit code is not 0.
+        ContenderFailed: its exit code is not 0, or it took longer than `LONGEST_RUN`.
     """
     began = time.perf_counter()
     process = subprocess.Popen(
@@ -61,13 +65,30 @@ def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, folder:
     )
     memory = _Memory(process.pid)
     memory.start()
-    output, errors = process.communicate()
+    try:
+        output, errors = process.communicate(timeout=LONGEST_RUN)
+    except BaseException as error:
+        _end(process.pid)
+        process.communicate()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise ContenderFailed(f"{' '.join(command)} did not end within {LONGEST_RUN:.0f} s") from error
+        raise
+    finally:
+        memory.stop()
     seconds = time.perf_counter() - began
-    memory.stop()
     if process.returncode:
         said = (output + errors).strip()[-2_000:]
         raise ContenderFailed(f"{' '.join(command)} ended with {process.returncode}: {said}")
     return Run(seconds, memory.peak, _figures(output))
+
+
+def _end(pid: int) -> None:
+    """Kill a process and its children."""
+    with suppress(psutil.NoSuchProcess):
+        root = psutil.Process(pid)
+        for process in (*root.children(recursive=True), root):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def _figures(output: str) -> dict[str, float]:

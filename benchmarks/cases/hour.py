@@ -88,7 +88,8 @@ def _hour(context: Context, events: int, users: int, size: Size) -> dict[str, Me
         {name: contender(*CONTENDERS[name]) for name in size.contenders},
         rounds=size.rounds or context.rounds,
         say=context.say,
-        warm_up=not context.short and len(size.contenders) > 1,
+        # One round shows how it grows, and a second one, not counted, would take as long.
+        warm_up=not context.short and size.rounds is None,
     )
     answers = {name: done[-1].figures for name, done in runs.items()}
     if len({tuple(sorted(figures.items())) for figures in answers.values()}) != 1:

@@ -40,6 +40,11 @@ def main() -> None:
         "pipeline.jars": ";".join(f"file://{jar}" for jar in given.jars.split(",")),
         "parallelism.default": "2",
         "execution.checkpointing.interval": "10 s",
+        # In memory, which is the default, a checkpoint may hold 5 MB: 20,000 users in a few windows are more.
+        "execution.checkpointing.storage": "filesystem",
+        "execution.checkpointing.dir": f"file://{given.output}/checkpoints",
+        # Or a job that fails starts again for ever.
+        "restart-strategy.type": "none",
         "table.local-time-zone": "UTC",
         "pipeline.object-reuse": "true",
         # Batches of records per key before state is touched: what Flink's tuning guide recommends first.
