@@ -137,3 +137,17 @@ LAKE_TABLES = {"raw_parquet": RAW_PARQUET, "enriched_usage": ENRICHED_USAGE}
 
 ASSETS = (*LAKE_TABLES, *HOURLY_TABLES)
 """The six hourly assets in the order of the data."""
+
+DATE = _column("date", TIMESTAMP, "first instant of the window, UTC")
+"""The first column of every serving table."""
+
+UNITS = {
+    **dict.fromkeys(("timestamp", "kafka_timestamp", "date"), "UTC"),
+    "bytes": "bytes",
+    "quota": "bytes an hour",
+    **{table.sum_column: "bytes" for table in (*LIVE_TABLES.values(), *HOURLY_TABLES.values())},
+}
+"""By column, wherever it occurs. Beside the schemas and not in them: Delta tables keep what their fields carry."""
+
+PERSONAL = ("name", "email")
+"""Columns that say who a user is; no log, preview or plot shows them."""

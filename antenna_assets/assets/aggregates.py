@@ -3,13 +3,15 @@
 from datetime import datetime
 
 import dagster as dg
+import pyarrow as pa
 import pyarrow.compute as pc
 
-from antenna_assets.assets.report import Numbers, materialize_hours
+from antenna_assets.assets.declared import hourly_asset
+from antenna_assets.assets.preview import table_views
+from antenna_assets.assets.report import Report, Stages, materialize_hours
 from antenna_assets.assets.usage import USERS_VERSION, enriched_usage
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.ledger import LedgerError, Publication, read_generation
-from antenna_assets.partitions import BACKFILL_POLICY, HOURS
 from antenna_assets.resources import EngineResource, LakeResource, PostgresResource
 from antenna_assets.schema import ENRICHED_USAGE, HOURLY_TABLES
 from antenna_assets.serving import replace_hour
@@ -33,10 +35,11 @@ def publish_hours(
     tables, run = lake.open(), engine.start()
     with postgres.connection() as connection:
 
-        def materialize(hour: datetime) -> Numbers:
+        def materialize(hour: datetime, stage: Stages) -> Report:
             usage = tables.published_hour("enriched_usage", hour)
             inputs = {"enriched_usage": Dataset(usage.files, ENRICHED_USAGE)}
-            rows = run.read(transform(table.name), inputs, table.columns)
+            with stage("transform"):
+                rows = run.read(transform(table.name), inputs, table.columns)
             bytes_ = pc.sum(rows[table.sum_column]).as_py() or 0
             expected = read_generation(connection, hour, usage.generation).bytes
             if conserves_bytes and bytes_ != expected:
@@ -45,24 +48,26 @@ def publish_hours(
             publication = Publication(
                 table.name, hour, usage.generation, rows.num_rows, bytes_, users_version, context.run.run_id
             )
-            replace_hour(connection, table, rows, publication)
+            with stage("publish"):
+                replace_hour(connection, table, rows, publication)
             return {
                 "rows": rows.num_rows,
                 "bytes": bytes_,
                 "generation": usage.generation,
                 "users_version": users_version,
+                **_unknown_users(rows),
+                **table_views(table, rows),
             }
 
-        return materialize_hours(context, materialize)
+        return materialize_hours(context, connection, materialize)
 
 
-@dg.asset(
-    partitions_def=HOURS,
-    backfill_policy=BACKFILL_POLICY,
-    deps=[enriched_usage],
-    group_name="hourly",
-    kinds={"postgres"},
-)
+def _unknown_users(rows: pa.Table) -> dict[str, int]:
+    """How many users have no e-mail here since nobody knows them, if the table is one of users."""
+    return {"unknown_users": rows["email"].null_count} if "email" in rows.column_names else {}
+
+
+@hourly_asset(group="hourly", kinds={"postgres"}, deps=[enriched_usage])
 def bytes_agg_antenna_1h(
     context: dg.AssetExecutionContext, postgres: PostgresResource, lake: LakeResource, engine: EngineResource
 ) -> dg.MaterializeResult:
@@ -73,13 +78,7 @@ def bytes_agg_antenna_1h(
     return publish_hours(context, postgres, lake, engine, conserves_bytes=True)
 
 
-@dg.asset(
-    partitions_def=HOURS,
-    backfill_policy=BACKFILL_POLICY,
-    deps=[enriched_usage],
-    group_name="hourly",
-    kinds={"postgres"},
-)
+@hourly_asset(group="hourly", kinds={"postgres"}, deps=[enriched_usage])
 def bytes_agg_user_1h(
     context: dg.AssetExecutionContext, postgres: PostgresResource, lake: LakeResource, engine: EngineResource
 ) -> dg.MaterializeResult:
@@ -90,13 +89,7 @@ def bytes_agg_user_1h(
     return publish_hours(context, postgres, lake, engine, conserves_bytes=True)
 
 
-@dg.asset(
-    partitions_def=HOURS,
-    backfill_policy=BACKFILL_POLICY,
-    deps=[enriched_usage],
-    group_name="hourly",
-    kinds={"postgres"},
-)
+@hourly_asset(group="hourly", kinds={"postgres"}, deps=[enriched_usage])
 def bytes_agg_app_1h(
     context: dg.AssetExecutionContext, postgres: PostgresResource, lake: LakeResource, engine: EngineResource
 ) -> dg.MaterializeResult:

@@ -3,18 +3,12 @@
 import dagster as dg
 
 from antenna_assets.assets.aggregates import publish_hours
+from antenna_assets.assets.declared import hourly_asset
 from antenna_assets.assets.usage import enriched_usage
-from antenna_assets.partitions import BACKFILL_POLICY, HOURS
 from antenna_assets.resources import EngineResource, LakeResource, PostgresResource
 
 
-@dg.asset(
-    partitions_def=HOURS,
-    backfill_policy=BACKFILL_POLICY,
-    deps=[enriched_usage],
-    group_name="hourly",
-    kinds={"postgres"},
-)
+@hourly_asset(group="hourly", kinds={"postgres"}, deps=[enriched_usage])
 def users_over_quota_1h(
     context: dg.AssetExecutionContext, postgres: PostgresResource, lake: LakeResource, engine: EngineResource
 ) -> dg.MaterializeResult:

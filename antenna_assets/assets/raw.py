@@ -4,28 +4,23 @@ from datetime import datetime
 
 import dagster as dg
 
-from antenna_assets.assets.report import Numbers, materialize_hours
+from antenna_assets.assets.declared import hourly_asset
+from antenna_assets.assets.preview import lake_views
+from antenna_assets.assets.report import Report, Stages, materialize_hours
 from antenna_assets.assets.sources import landing
 from antenna_assets.certificate import record_and_certify
 from antenna_assets.contents import files_content
 from antenna_assets.crash import commit_point
 from antenna_assets.engines.contract import Dataset
-from antenna_assets.ledger import (
-    LedgerError,
-    Publication,
-    landed_files,
-    require_closed,
-    seal,
-)
-from antenna_assets.partitions import BACKFILL_POLICY, HOURS, hours_of
+from antenna_assets.landed import landed_content
+from antenna_assets.ledger import LedgerError, Publication, landed_files, require_closed, seal
+from antenna_assets.partitions import hours_of
 from antenna_assets.resources import EngineResource, LakeResource, PostgresResource
 from antenna_assets.schema import LANDED, RAW_PARQUET
 from antenna_assets.transforms import transform
 
 
-@dg.asset(
-    partitions_def=HOURS, backfill_policy=BACKFILL_POLICY, deps=[landing], group_name="lake", kinds={"delta"}
-)
+@hourly_asset(group="lake", kinds={"delta"}, deps=[landing])
 def raw_parquet(
     context: dg.AssetExecutionContext, postgres: PostgresResource, lake: LakeResource, engine: EngineResource
 ) -> dg.MaterializeResult:
@@ -37,37 +32,49 @@ def raw_parquet(
     with postgres.connection() as connection:
         require_closed(connection, hours_of(context))
 
-        def materialize(hour: datetime) -> Numbers:
-            generation = seal(connection, hour)
+        def materialize(hour: datetime, stage: Stages) -> Report:
+            with stage("seal"):
+                generation = seal(connection, hour)
+                landed = landed_content(connection, hour, generation.up_to_batch)
             commit_point("publish.sealed")
-            landed = Dataset(
-                [lake.landed_file(path) for path in landed_files(connection, generation)], LANDED
-            )
+            inputs = {
+                "landed": Dataset(
+                    [lake.landed_file(path) for path in landed_files(connection, generation)], LANDED
+                )
+            }
             folder = tables.new_folder("raw_parquet", hour, generation.generation)
-            files = run.write(transform("raw_parquet"), {"landed": landed}, RAW_PARQUET, folder)
+            with stage("transform"):
+                files = run.write(transform("raw_parquet"), inputs, RAW_PARQUET, folder)
             rows = sum(file.rows for file in files)
             if rows != generation.rows:
                 raise LedgerError(
                     f"expected {generation.rows} rows as the ledger says, found {rows} in the landed files"
                 )
-            version = tables.replace_hour("raw_parquet", hour, generation.generation, files)
-            publication = Publication(
-                asset="raw_parquet",
-                hour=hour,
-                generation=generation.generation,
-                rows=rows,
-                bytes=generation.bytes,
-                users_version=None,
-                run_id=context.run.run_id,
-                lake_version=version,
-                content={"files": files_content(tables.location("raw_parquet"), files)},
-            )
-            record_and_certify(connection, publication)
+            with stage("publish"):
+                version = tables.replace_hour("raw_parquet", hour, generation.generation, files)
+                publication = Publication(
+                    asset="raw_parquet",
+                    hour=hour,
+                    generation=generation.generation,
+                    rows=rows,
+                    bytes=generation.bytes,
+                    users_version=None,
+                    run_id=context.run.run_id,
+                    lake_version=version,
+                    content={"files": files_content(tables.location("raw_parquet"), files)},
+                )
+                record_and_certify(connection, publication)
+            with stage("preview"):
+                views = lake_views(run, Dataset([file.path for file in files], RAW_PARQUET))
             return {
                 "rows": rows,
                 "bytes": generation.bytes,
                 "generation": generation.generation,
                 "files": len(files),
+                "file_bytes": sum(file.size for file in files),
+                "late_rows": landed["landed"]["late_rows"],
+                "quarantined_in_its_batches": landed["batches"]["quarantined"],
+                **views,
             }
 
-        return materialize_hours(context, materialize)
+        return materialize_hours(context, connection, materialize)

@@ -2,30 +2,21 @@
 
 import dagster as dg
 
-from antenna_assets.schema import LANDED, LIVE_TABLES, USERS, pa
+from antenna_assets.assets.declared import OWNERS, columns_metadata, lake_metadata, serving_metadata
+from antenna_assets.schema import LANDED, LIVE_TABLES, USERS
 
 GROUP = "sources"
-
-
-def _table_schema(columns: pa.Schema) -> dg.TableSchema:
-    return dg.TableSchema(
-        columns=[
-            dg.TableColumn(
-                name=column.name,
-                type=str(column.type),
-                description=column.metadata[b"description"].decode(),
-                constraints=dg.TableColumnConstraints(nullable=column.nullable),
-            )
-            for column in columns
-        ]
-    )
-
 
 devices = dg.AssetSpec(
     "devices",
     group_name=GROUP,
     kinds={"kafka"},
-    description="Kafka topic of the events: one JSON object for each transfer of bytes between a device and an antenna.",
+    owners=OWNERS,
+    description=(
+        "Kafka topic of the events: one JSON object for each transfer of bytes between a device and an antenna. Key: "
+        "kafka_partition and kafka_offset. Messages that are no event are kept with a reason and stop nothing."
+    ),
+    metadata=columns_metadata("devices", LANDED),
 )
 
 landing = dg.AssetSpec(
@@ -33,19 +24,25 @@ landing = dg.AssetSpec(
     deps=[devices],
     group_name=GROUP,
     kinds={"spark", "parquet"},
+    owners=OWNERS,
     description=(
-        "What the stream landed: accepted events by hour and rejected messages with their reasons. Which files count "
-        "is in the ledger; a listing of the folder is not to be trusted."
+        "One row for each accepted event, as the stream landed it, in a folder for its hour in UTC; rejected messages "
+        "lie beside them with their reasons. Key: kafka_partition and kafka_offset. Which files count is in the ledger; "
+        "a listing of the folder is not to be trusted. A late event lands like any other and makes its hour dirty."
     ),
-    metadata={"dagster/column_schema": _table_schema(LANDED)},
+    metadata=lake_metadata("landing", LANDED),
 )
 
 user_metadata = dg.AssetSpec(
     "user_metadata",
     group_name=GROUP,
     kinds={"postgres"},
-    description="The known users, with their quota in bytes an hour. Key: id.",
-    metadata={"dagster/column_schema": _table_schema(USERS), "dagster/table_name": "public.user_metadata"},
+    owners=OWNERS,
+    description=(
+        "One row for each known user, with the quota in bytes an hour. Key: id. Every change gives the users a new "
+        "version, which the hours published with it name."
+    ),
+    metadata={"dagster/table_name": "public.user_metadata", **columns_metadata("user_metadata", USERS)},
 )
 
 live_tables = [
@@ -54,14 +51,12 @@ live_tables = [
         deps=[devices],
         group_name="live",
         kinds={"spark", "postgres"},
+        owners=OWNERS,
         description=(
-            f"Live sums of bytes by {table.key} and window, `date` being the window's first instant in UTC. "
-            "The stream adds to them in the transaction that commits the events."
+            f"Live sums of bytes. Key: date (the window's first instant, UTC) and {table.key}. The stream adds to them "
+            "in the transaction that commits the events, late ones included."
         ),
-        metadata={
-            "dagster/column_schema": _table_schema(table.columns),
-            "dagster/table_name": f"public.{table.name}",
-        },
+        metadata=serving_metadata(table),
     )
     for table in LIVE_TABLES.values()
 ]

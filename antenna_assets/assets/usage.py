@@ -4,14 +4,15 @@ from datetime import datetime
 
 import dagster as dg
 
+from antenna_assets.assets.declared import hourly_asset
+from antenna_assets.assets.preview import lake_views
 from antenna_assets.assets.raw import raw_parquet
-from antenna_assets.assets.report import Numbers, materialize_hours
+from antenna_assets.assets.report import Report, Stages, materialize_hours
 from antenna_assets.assets.sources import user_metadata
 from antenna_assets.certificate import record_and_certify
 from antenna_assets.contents import UNKNOWN_ROWS, UNKNOWN_ROWS_COLUMNS, files_content
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.ledger import LedgerError, Publication, read_generation
-from antenna_assets.partitions import BACKFILL_POLICY, HOURS
 from antenna_assets.resources import EngineResource, LakeResource, PostgresResource
 from antenna_assets.schema import ENRICHED_USAGE, RAW_PARQUET, USERS
 from antenna_assets.serving import write_users
@@ -21,27 +22,21 @@ USERS_VERSION = "users_version"
 """Name under which the lake keeps, with an hour's files, the version of the users that they were joined with."""
 
 
-@dg.asset(
-    partitions_def=HOURS,
-    backfill_policy=BACKFILL_POLICY,
-    deps=[raw_parquet, user_metadata],
-    group_name="lake",
-    kinds={"delta"},
-)
+@hourly_asset(group="lake", kinds={"delta"}, deps=[raw_parquet, user_metadata])
 def enriched_usage(
     context: dg.AssetExecutionContext, postgres: PostgresResource, lake: LakeResource, engine: EngineResource
 ) -> dg.MaterializeResult:
     """One row for each event of the hour, with the user's name, e-mail and quota. Key: kafka_partition and kafka_offset.
 
-    An event of an unknown user keeps its bytes and has null there. Times are UTC. Late events arrive with the hour's
-    next generation.
+    Times are UTC, bytes are bytes, a quota is bytes an hour. An event of an unknown user keeps its bytes and has null
+    there. Late events arrive with the hour's next generation.
     """
     tables, run = lake.open(), engine.start()
     with postgres.connection() as connection, tables.scratch() as scratch:
         users_file = f"{scratch}/users.parquet"
         users_version = write_users(connection, users_file)
 
-        def materialize(hour: datetime) -> Numbers:
+        def materialize(hour: datetime, stage: Stages) -> Report:
             raw = tables.published_hour("raw_parquet", hour)
             generation = read_generation(connection, hour, raw.generation)
             folder = tables.new_folder("enriched_usage", hour, raw.generation)
@@ -49,38 +44,47 @@ def enriched_usage(
                 "raw_parquet": Dataset(raw.files, RAW_PARQUET),
                 "user_metadata": Dataset([users_file], USERS),
             }
-            files = run.write(transform("enriched_usage"), inputs, ENRICHED_USAGE, folder)
+            with stage("transform"):
+                files = run.write(transform("enriched_usage"), inputs, ENRICHED_USAGE, folder)
             rows = sum(file.rows for file in files)
             if rows != generation.rows:
                 raise LedgerError(
                     f"expected {generation.rows} rows as in raw_parquet, found {rows} after the join"
                 )
-            usage = {"enriched_usage": Dataset([file.path for file in files], ENRICHED_USAGE)}
-            unknown_rows = run.read(UNKNOWN_ROWS, usage, UNKNOWN_ROWS_COLUMNS)["unknown_rows"][0].as_py()
-            version = tables.replace_hour(
-                "enriched_usage", hour, raw.generation, files, tags={USERS_VERSION: users_version}
-            )
-            publication = Publication(
-                asset="enriched_usage",
-                hour=hour,
-                generation=raw.generation,
-                rows=rows,
-                bytes=generation.bytes,
-                users_version=users_version,
-                run_id=context.run.run_id,
-                lake_version=version,
-                content={
-                    "files": files_content(tables.location("enriched_usage"), files),
-                    "unknown_rows": unknown_rows,
-                },
-            )
-            record_and_certify(connection, publication)
+            usage = Dataset([file.path for file in files], ENRICHED_USAGE)
+            with stage("unknown_users"):
+                counted = run.read(UNKNOWN_ROWS, {"enriched_usage": usage}, UNKNOWN_ROWS_COLUMNS)
+                unknown_rows = counted["unknown_rows"][0].as_py()
+            with stage("publish"):
+                version = tables.replace_hour(
+                    "enriched_usage", hour, raw.generation, files, tags={USERS_VERSION: users_version}
+                )
+                publication = Publication(
+                    asset="enriched_usage",
+                    hour=hour,
+                    generation=raw.generation,
+                    rows=rows,
+                    bytes=generation.bytes,
+                    users_version=users_version,
+                    run_id=context.run.run_id,
+                    lake_version=version,
+                    content={
+                        "files": files_content(tables.location("enriched_usage"), files),
+                        "unknown_rows": unknown_rows,
+                    },
+                )
+                record_and_certify(connection, publication)
+            with stage("preview"):
+                views = lake_views(run, usage)
             return {
                 "rows": rows,
                 "bytes": generation.bytes,
                 "generation": raw.generation,
                 "users_version": users_version,
                 "files": len(files),
+                "file_bytes": sum(file.size for file in files),
+                "unknown_user_rows": unknown_rows,
+                **views,
             }
 
-        return materialize_hours(context, materialize)
+        return materialize_hours(context, connection, materialize)
