@@ -4,6 +4,8 @@ What the tables mean is not here: the ledger's are in `ledger.py`, those that pe
 """
 
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from urllib.parse import urlencode
@@ -55,6 +57,14 @@ def connect(url: str, *, application: str = "antenna") -> psycopg.Connection:
             f"PostgreSQL at {_place(url)} cannot be used: {str(error).strip().splitlines()[-1]}; "
             "start it with `antenna up`, or correct ANTENNA_POSTGRES_URL"
         ) from error
+
+
+@contextmanager
+def snapshot(connection: psycopg.Connection) -> Iterator[None]:
+    """A block that changes nothing and in which all statements see the database as it is at its first one."""
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        yield
 
 
 def _place(url: str) -> str:

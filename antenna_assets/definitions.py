@@ -9,6 +9,7 @@ from antenna_assets.assets.quota import users_over_quota_1h
 from antenna_assets.assets.raw import raw_parquet
 from antenna_assets.assets.sources import SOURCES
 from antenna_assets.assets.usage import enriched_usage
+from antenna_assets.checks import CHECKS
 from antenna_assets.jobs import hourly_usage
 from antenna_assets.resources import default_resources
 from antenna_assets.sensors import closed_hours
@@ -27,6 +28,7 @@ def build_definitions(resources: Mapping[str, object] | None = None) -> dg.Defin
             bytes_agg_app_1h,
             users_over_quota_1h,
         ],
+        asset_checks=CHECKS,
         jobs=[hourly_usage],
         sensors=[closed_hours],
         resources={**default_resources(load_settings()), **(resources or {})},

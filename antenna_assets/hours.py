@@ -65,10 +65,18 @@ def hours_between(first: datetime, end: datetime) -> list[datetime]:
     return [first + number * HOUR for number in range(count)]
 
 
-def hours_of_range(first: str, last: str) -> frozenset[datetime]:
-    """The hours of a range of partition keys, which names its first and its last one."""
+def range_of_hours(first: str, last: str) -> list[datetime]:
+    """The hours from the first partition key to the last, both included, ascending.
+
+    Raises:
+        NotAnHour: a key is not canonical, or the range is reversed.
+    """
     begin, end = parse_hour(first), parse_hour(last)
-    return frozenset([*hours_between(begin, end), end])
+    if end < begin:
+        raise NotAnHour(
+            f"expected a range from its first hour to its last, found {first} to {last}; swap the two"
+        )
+    return [*hours_between(begin, end), end]
 
 
 def contiguous(hours: Iterable[datetime], longest: int) -> list[list[datetime]]:

@@ -12,6 +12,7 @@ from psycopg import sql
 from antenna_assets.certificate import certify
 from antenna_assets.contents import RowsDigest
 from antenna_assets.crash import commit_point
+from antenna_assets.database import snapshot
 from antenna_assets.disk import unwritable
 from antenna_assets.errors import AntennaError
 from antenna_assets.ledger import Publication, insert_publication, move_head
@@ -37,8 +38,7 @@ def write_users(connection: psycopg.Connection, target: str) -> int:
     Raises:
         UsersUnwritable: the file cannot be written, for want of space for example.
     """
-    with connection.transaction():
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    with snapshot(connection):
         version = users_version(connection)
         try:
             write_users_of_snapshot(connection, target)

@@ -14,10 +14,10 @@ from antenna_assets.hours import (
     hour_key,
     hour_of,
     hours_between,
-    hours_of_range,
     lake_partition,
     low_watermark,
     parse_hour,
+    range_of_hours,
 )
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -69,10 +69,12 @@ def test_hours_between_has_the_first_and_not_the_end() -> None:
 
 
 def test_a_range_of_keys_has_its_first_and_its_last_hour() -> None:
-    assert hours_of_range("2026-11-22-10:00", "2026-11-22-12:00") == {TEN, TEN + HOUR, TEN + 2 * HOUR}
-    assert hours_of_range("2026-11-22-10:00", "2026-11-22-10:00") == {TEN}
-    with pytest.raises(NotAnHour):
-        hours_of_range("2026-11-22-10:00", "2026-11-22-11:30")
+    assert range_of_hours("2026-11-22-10:00", "2026-11-22-12:00") == [TEN, TEN + HOUR, TEN + 2 * HOUR]
+    assert range_of_hours("2026-11-22-10:00", "2026-11-22-10:00") == [TEN]
+    with pytest.raises(NotAnHour, match="2026-11-22-11:30"):
+        range_of_hours("2026-11-22-10:00", "2026-11-22-11:30")
+    with pytest.raises(NotAnHour, match="swap the two"):
+        range_of_hours("2026-11-22-11:00", "2026-11-22-10:00")
 
 
 def test_contiguous_hours_run_together_up_to_the_longest_run() -> None:

@@ -1,12 +1,16 @@
 """The job on a published lake: engines, refusals, generations and replays, with real services."""
 
+import base64
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import dagster as dg
 import pytest
@@ -15,7 +19,7 @@ from antenna_assets.database import connect
 from antenna_assets.definitions import build_definitions
 from antenna_assets.hours import HOUR, hour_key, hour_of
 from antenna_assets.resources import EngineResource
-from antenna_assets.schema import ASSETS, HOURLY_TABLES
+from antenna_assets.schema import ASSETS, HOURLY_TABLES, LAKE_TABLES
 from antenna_assets.settings import Settings
 from antenna_assets.simulator.run import simulate
 from antenna_assets.simulator.scenario import Scenario
@@ -94,6 +98,66 @@ def test_a_range_run_publishes_every_hour_and_records_each(landed: Settings, tmp
     assert sorted(generations(landed)) == sorted((a, FIRST + n * HOUR, 1) for a in ASSETS for n in range(3))
 
 
+def reported(result: dg.ExecuteInProcessResult, hour: datetime) -> dict[str, dict[str, Any]]:
+    """The metadata of each asset's last materialization of an hour."""
+    return {
+        (event.asset_key or dg.AssetKey([])).to_user_string(): {
+            name: value.value for name, value in event.materialization.metadata.items()
+        }
+        for event in result.get_asset_materialization_events()
+        if event.partition == hour_key(hour)
+    }
+
+
+def test_a_materialization_reports_numbers_rows_a_plot_and_the_certificate(
+    landed: Settings, tmp_path: Path
+) -> None:
+    with instance(tmp_path / "dagster") as dagster:
+        result = run(dagster, {"dagster/partition": hour_key(FIRST)})
+        assert result.success
+    found = reported(result, FIRST)
+    with connect(landed.postgres_url or "") as connection:
+        ((rows, bytes_),) = connection.execute(
+            "SELECT rows, bytes FROM ledger.hour WHERE hour = %s", [FIRST]
+        ).fetchall()
+    for asset in ASSETS:
+        of, plot = found[asset], "bytes per 5 minutes" if asset in LAKE_TABLES else "most bytes"
+        assert of["dagster/partition_row_count"] == of["rows"] > 0
+        assert of["bytes"] == bytes_ or asset == "users_over_quota_1h"
+        assert of["generation"] == 1
+        assert all(of[f"{stage}_seconds"] >= 0 for stage in ("transform", "publish"))
+        assert of["preview"]
+        svg = base64.b64decode(of[plot].split("base64,")[1].rstrip(")"))
+        assert ElementTree.fromstring(svg).tag.endswith("svg")
+        assert f"`antenna certificate {hour_key(FIRST)}`" in of["certificate"]
+    raw = found["raw_parquet"]
+    assert (raw["rows"], raw["files"], raw["quarantined_in_its_batches"]) == (rows, 1, 0)
+    assert raw["late_rows"] >= 0
+    unknown = found["bytes_agg_user_1h"]["unknown_users"]
+    assert 0 < unknown <= found["enriched_usage"]["unknown_user_rows"]
+    # The last of the six has the certificate; those before it say who leaves it.
+    told = [of["certificate"] for of in found.values()]
+    assert [text.startswith("number 1 of generation 1") for text in told] == [False] * 5 + [True]
+    # Whoever a user is, is in user_metadata alone.
+    assert not re.search("@|delicidas|emilio", repr(found))
+
+
+@pytest.mark.usefixtures("landed")
+def test_the_hours_of_a_range_run_report_the_same_as_alone(tmp_path: Path) -> None:
+    tags = {
+        "dagster/asset_partition_range_start": hour_key(FIRST),
+        "dagster/asset_partition_range_end": hour_key(FIRST + HOUR),
+    }
+    with instance(tmp_path / "dagster") as dagster:
+        together = run(dagster, tags)
+        alone = run(dagster, {"dagster/partition": hour_key(FIRST + HOUR)})
+    for asset, of in reported(together, FIRST + HOUR).items():
+        single = reported(alone, FIRST + HOUR)[asset]
+        assert of.keys() == single.keys()
+        same = [name for name in of if not name.endswith(("_seconds", "file_bytes", "certificate"))]
+        assert {name: of[name] for name in same} == {name: single[name] for name in same}
+
+
 def test_running_an_hour_twice_changes_nothing(landed: Settings, tmp_path: Path) -> None:
     with instance(tmp_path / "dagster") as dagster:
         assert run(dagster, {"dagster/partition": hour_key(FIRST)}).success
@@ -155,6 +219,17 @@ def test_an_older_generation_that_comes_late_is_superseded_and_succeeds(
         assert run(dagster, {"dagster/partition": hour_key(FIRST)}).success
         before = tables(landed)
         with connect(landed.postgres_url or "") as connection:
+            connection.execute(
+                "INSERT INTO ledger.hour_generation (hour, generation, up_to_batch, rows, bytes)"
+                " SELECT hour, 9, up_to_batch, rows, bytes FROM ledger.hour_generation WHERE hour = %s",
+                [FIRST],
+            )
+            connection.execute(
+                "INSERT INTO ledger.publication (asset, hour, generation, rows, bytes, users_version, run_id)"
+                " SELECT asset, hour, 9, rows, bytes, users_version, 'another' FROM ledger.publication"
+                " WHERE asset = 'bytes_agg_user_1h' AND hour = %s",
+                [FIRST],
+            )
             connection.execute(
                 "UPDATE ledger.publication_head SET generation = 9 WHERE asset = 'bytes_agg_user_1h'"
             )

@@ -1,17 +1,36 @@
-"""The same job with empty bodies: six assets of the same names and partitions that do nothing.
+"""The same job with empty bodies: assets and checks of the same names and partitions that do nothing.
 
 What Dagster itself costs, and so the floor of any job of this shape.
 """
 
+from collections.abc import Iterator
+
 import dagster as dg
 
+from antenna_assets.claims import CLAIMS
 from antenna_assets.partitions import BACKFILL_POLICY, HOURS
+from antenna_assets.schema import HOURLY_TABLES
 
 
 def _empty(name: str, *upstream: str) -> dg.AssetsDefinition:
     @dg.asset(name=name, deps=list(upstream), partitions_def=HOURS, backfill_policy=BACKFILL_POLICY)
     def body() -> dg.MaterializeResult:
         return dg.MaterializeResult()
+
+    return body
+
+
+def _empty_checks(name: str, *assets: str) -> dg.AssetChecksDefinition:
+    specs = [
+        dg.AssetCheckSpec(check, asset=asset, blocking=asset == "raw_parquet", partitions_def=HOURS)
+        for asset in assets
+        for check in CLAIMS[asset]
+    ]
+
+    @dg.multi_asset_check(name=name, specs=specs)
+    def body() -> Iterator[dg.AssetCheckResult]:
+        for spec in specs:
+            yield dg.AssetCheckResult(passed=True, asset_key=spec.asset_key, check_name=spec.name)
 
     return body
 
@@ -27,6 +46,11 @@ assets = [
 
 definitions = dg.Definitions(
     assets=assets,
+    asset_checks=[
+        _empty_checks("raw_parquet_checks", "raw_parquet"),
+        _empty_checks("enriched_usage_checks", "enriched_usage"),
+        _empty_checks("hourly_table_checks", *HOURLY_TABLES),
+    ],
     jobs=[dg.define_asset_job("hourly_usage", selection=assets, partitions_def=HOURS)],
     executor=dg.in_process_executor,
 )
