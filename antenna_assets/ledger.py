@@ -256,22 +256,34 @@ def insert_publication(connection: psycopg.Connection, publication: Publication)
 
 
 _TO_PUBLISH = """
-    SELECT hour.hour, hour.generation,
-        coalesce((SELECT max(batch) FROM ledger.file WHERE file.hour = hour.hour), sealed.up_to_batch, 0) AS up_to_batch
-    FROM ledger.hour LEFT JOIN ledger.hour_generation AS sealed USING (hour, generation)
-    WHERE hour.closed_at IS NOT NULL AND (
-        sealed.rows IS DISTINCT FROM hour.rows
-        OR NOT EXISTS (SELECT FROM ledger.certificate AS certified
-                       WHERE certified.hour = hour.hour AND certified.generation = hour.generation)
+    WITH todo AS (
+        SELECT hour.hour, hour.generation, sealed.up_to_batch
+        FROM ledger.hour LEFT JOIN ledger.hour_generation AS sealed USING (hour, generation)
+        WHERE hour.closed_at IS NOT NULL AND (
+            sealed.rows IS DISTINCT FROM hour.rows
+            OR NOT EXISTS (SELECT FROM ledger.certificate AS certified
+                           WHERE certified.hour = hour.hour AND certified.generation = hour.generation)
+        )
+    ), asked AS (
+        (SELECT * FROM todo ORDER BY hour LIMIT %s)
+        UNION SELECT * FROM todo WHERE hour = (SELECT max(hour) FROM ledger.hour WHERE closed_at IS NOT NULL)
     )
-    ORDER BY hour.hour LIMIT %s
+    SELECT hour, generation,
+        coalesce((SELECT max(batch) FROM ledger.file WHERE file.hour = asked.hour), up_to_batch, 0) AS up_to_batch
+    FROM asked ORDER BY hour
 """
 
 
 def hours_to_publish(connection: psycopg.Connection, *, limit: int) -> list[HourToPublish]:
-    """Closed hours that are dirty or not wholly published, oldest first.
+    """The oldest `limit` closed hours that are dirty or not wholly published, and the newest closed one if it is; ascending.
 
     An hour is wholly published if its newest generation has a certificate, which the last of its six assets leaves.
     """
     with connection.cursor(row_factory=class_row(HourToPublish)) as cursor:
         return cursor.execute(_TO_PUBLISH, [limit]).fetchall()
+
+
+def newest_closed_hour(connection: psycopg.Connection) -> datetime | None:
+    """The newest hour that is closed; None if none is."""
+    row = connection.execute("SELECT max(hour) FROM ledger.hour WHERE closed_at IS NOT NULL").fetchone()
+    return row[0] if row else None

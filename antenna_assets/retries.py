@@ -18,9 +18,10 @@ def record_failing_hours(connection: psycopg.Connection, failing: Sequence[Faili
     with connection.transaction(), connection.cursor() as cursor:
         cursor.execute("DELETE FROM ledger.failing_hour")
         cursor.executemany(
-            "INSERT INTO ledger.failing_hour (hour, attempts, run_id, ended, next_attempt) VALUES (%s, %s, %s, %s, %s)"
+            "INSERT INTO ledger.failing_hour (hour, batch, attempts, run_id, ended, next_attempt)"
+            " VALUES (%s, %s, %s, %s, %s, %s)"
             " ON CONFLICT (hour) DO NOTHING",
-            [(one.hour, one.attempts, one.run_id, one.ended, one.next_attempt) for one in failing],
+            [(one.hour, one.batch, one.attempts, one.run_id, one.ended, one.next_attempt) for one in failing],
         )
 
 
@@ -28,5 +29,5 @@ def read_failing_hours(connection: psycopg.Connection) -> list[FailingHour]:
     """The hours that failed at the sensor's last tick, ascending."""
     with connection.cursor(row_factory=class_row(FailingHour)) as cursor:
         return cursor.execute(
-            "SELECT hour, attempts, run_id, ended, next_attempt FROM ledger.failing_hour ORDER BY hour"
+            "SELECT hour, batch, attempts, run_id, ended, next_attempt FROM ledger.failing_hour ORDER BY hour"
         ).fetchall()

@@ -11,9 +11,8 @@ from dagster._core.launcher import CheckRunHealthResult, WorkerStatus
 from dagster._serdes import ConfigurableClassData
 
 from antenna_assets.database import connect
-from antenna_assets.jobs import hourly_usage
+from antenna_assets.jobs import publishes_hours
 from antenna_assets.run_lock import is_held
-from antenna_assets.schema import ASSETS
 from antenna_assets.settings import load_settings
 from antenna_assets.stack.services import postgres_url
 
@@ -36,7 +35,8 @@ class WatchedRunLauncher(DefaultRunLauncher):
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Whether the worker of a STARTED run lives. A run that is none of ours counts as alive: nothing is known of it."""
-        if not _takes_the_lock(run) or self._seconds_free(run.run_id) < DEAD_AFTER:
+        # The six assets are given PostgreSQL, and with it the lock.
+        if not publishes_hours(run) or self._seconds_free(run.run_id) < DEAD_AFTER:
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(
             WorkerStatus.FAILED,
@@ -51,9 +51,3 @@ class WatchedRunLauncher(DefaultRunLauncher):
                 return -1
         now = time.monotonic()
         return now - self._free_since.setdefault(run_id, now)
-
-
-def _takes_the_lock(run: DagsterRun) -> bool:
-    """The six assets are given PostgreSQL, and with it the lock, whoever runs them."""
-    chosen = {key.to_user_string() for key in run.asset_selection or ()}
-    return run.job_name == hourly_usage.name or (bool(chosen) and chosen <= set(ASSETS))

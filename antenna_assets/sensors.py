@@ -4,15 +4,18 @@ What is closed and published is in the ledger; what became of earlier requests, 
 in `requests.py`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import dagster as dg
 
+from antenna_assets.checks import FRESHNESS, evaluation
+from antenna_assets.claims.history import hours_are_fresh
 from antenna_assets.crash import commit_point
-from antenna_assets.hours import hour_key, hours_of_range, parse_hour
-from antenna_assets.jobs import hourly_usage
-from antenna_assets.ledger import hours_to_publish
+from antenna_assets.hours import NotAnHour, hour_key, parse_hour, range_of_hours
+from antenna_assets.jobs import hourly_usage, publishes_hours
+from antenna_assets.ledger import hours_to_publish, newest_closed_hour
 from antenna_assets.requests import (
     HOURS_PER_RUN,
     LONGEST_WAIT,
@@ -24,7 +27,7 @@ from antenna_assets.requests import (
     plan_requests,
 )
 from antenna_assets.resources import PostgresResource
-from antenna_assets.retries import record_failing_hours
+from antenna_assets.retries import read_failing_hours, record_failing_hours
 
 PARTITION_TAG = "dagster/partition"
 RANGE_START_TAG = "dagster/asset_partition_range_start"
@@ -44,27 +47,41 @@ _ENDED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED, dg.DagsterR
 
 
 @dg.sensor(job=hourly_usage, minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
-def closed_hours(
-    context: dg.SensorEvaluationContext, postgres: PostgresResource
-) -> dg.SensorResult | dg.SkipReason:
-    """Ask for runs of the closed hours that are dirty or not wholly published, at most 24 hours a tick."""
+def closed_hours(context: dg.SensorEvaluationContext, postgres: PostgresResource) -> dg.SensorResult:
+    """Ask for runs of the closed hours that are dirty or not wholly published, at most 24 hours a tick.
+
+    It also tells when hours begin to come late, and when they are in time again: no run does while nothing runs.
+    """
     commit_point("sensor.before_query")
+    now = datetime.now(UTC)
     # Before the ended ones: a run that ends in between is then in both, and not in neither.
     running = _running_hours(context.instance)
     with postgres.connection() as connection:
+        fresh = hours_are_fresh(connection, now)
         todo = hours_to_publish(connection, limit=HOURS_LOOKED_AT)
-        failing = failing_hours(todo, _attempts(context.instance)) if todo else {}
+        known = read_failing_hours(connection)
+        failing = failing_hours(todo, _attempts(context.instance), known) if todo else {}
         record_failing_hours(connection, list(failing.values()))
-    if not todo:
-        return dg.SkipReason("every closed hour is published")
-    requests = plan_requests(todo, running=running, failing=failing, now=datetime.now(UTC))
+        newest = newest_closed_hour(connection)
+    requests = plan_requests(todo, running=running, failing=failing, newest=newest, now=now)
     if failing:
         context.log.warning(_told(failing.values()))
-    if not requests:
-        told = f"; {_told(failing.values())}" if failing else ""
-        return dg.SkipReason(f"{len(todo)} hours are not published, none to be asked for now{told}")
+    state = "fresh" if fresh.holds else "late"
+    changed = state != (context.cursor or "fresh")
     commit_point("sensor.before_requests")
-    return dg.SensorResult(run_requests=[_run_request(request) for request in requests])
+    return dg.SensorResult(
+        run_requests=[_run_request(request) for request in requests],
+        skip_reason=None if requests else _why_nothing(len(todo), failing.values()),
+        asset_events=[evaluation(FRESHNESS, fresh)] if changed else [],
+        cursor=state,
+    )
+
+
+def _why_nothing(todo: int, failing: Collection[FailingHour]) -> str:
+    if not todo:
+        return "every closed hour is published"
+    told = f"; {_told(failing)}" if failing else ""
+    return f"{todo} hours are not published, none to be asked for now{told}"
 
 
 def _run_request(request: Request) -> dg.RunRequest:
@@ -77,13 +94,16 @@ def _run_request(request: Request) -> dg.RunRequest:
 
 
 def _running_hours(instance: dg.DagsterInstance) -> frozenset[datetime]:
-    runs = instance.get_runs(dg.RunsFilter(job_name=hourly_usage.name, statuses=_IN_PROGRESS))
+    """The hours of all runs in progress, those of backfills and of people included."""
     hours: set[datetime] = set()
-    for run in runs:
-        if PARTITION_TAG in run.tags:
-            hours.add(parse_hour(run.tags[PARTITION_TAG]))
-        elif RANGE_START_TAG in run.tags:
-            hours |= hours_of_range(run.tags[RANGE_START_TAG], run.tags[RANGE_END_TAG])
+    for run in filter(publishes_hours, instance.get_runs(dg.RunsFilter(statuses=_IN_PROGRESS))):
+        tags = run.tags
+        # A run whose keys are no hours ends by itself, with an error that says so.
+        with suppress(NotAnHour):
+            if PARTITION_TAG in tags:
+                hours.add(parse_hour(tags[PARTITION_TAG]))
+            elif RANGE_START_TAG in tags:
+                hours.update(range_of_hours(tags[RANGE_START_TAG], tags[RANGE_END_TAG]))
     return frozenset(hours)
 
 
@@ -103,11 +123,24 @@ def _attempts(instance: dg.DagsterInstance) -> list[Attempt]:
 
 
 def _told(failing: Iterable[FailingHour]) -> str:
-    """One sentence on the hours that failed, the next ones to be tried first."""
+    """A sentence on the hours that failed, the next ones to be tried first, and one on those that are stuck."""
     ordered = sorted(failing, key=lambda one: one.next_attempt)
-    shown = [
+    waiting = [
         f"{hour_key(one.hour)} ({one.attempts} attempts, next at {one.next_attempt:%H:%M:%S} UTC)"
-        for one in ordered[:5]
+        for one in ordered
+        if not one.stuck
     ]
-    more = f" and {len(ordered) - 5} more" if len(ordered) > 5 else ""
-    return f"failing hours: {', '.join(shown)}{more}"
+    stuck = [f"{hour_key(one.hour)} ({one.attempts} attempts)" for one in ordered if one.stuck]
+    told = []
+    if waiting:
+        told.append(f"failing hours: {_first_few(waiting)}")
+    if stuck:
+        told.append(
+            f"stuck hours: {_first_few(stuck)}: mend the cause, then `antenna backfill --from HOUR` publishes one"
+        )
+    return "; ".join(told)
+
+
+def _first_few(items: Sequence[str]) -> str:
+    more = f" and {len(items) - 5} more" if len(items) > 5 else ""
+    return f"{', '.join(items[:5])}{more}"

@@ -147,10 +147,13 @@ def _failing(hours: list[FailingHour]) -> Table:
         title="Failing hours",
     )
     for one in hours:
-        table.add_row(
-            hour_key(one.hour), str(one.attempts), one.run_id[:8], _time(one.ended), _time(one.next_attempt)
-        )
+        next_attempt = "stuck" if one.stuck else _time(one.next_attempt)
+        table.add_row(hour_key(one.hour), str(one.attempts), one.run_id[:8], _time(one.ended), next_attempt)
     table.caption = "as of the sensor's last tick; Dagster's page of the run says why"
+    if any(one.stuck for one in hours):
+        table.caption += (
+            ". A stuck hour is not tried again by itself: mend the cause, then `antenna backfill --from HOUR`"
+        )
     return table
 
 

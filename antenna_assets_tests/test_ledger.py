@@ -13,6 +13,7 @@ from antenna_assets.ledger import (
     HourToPublish,
     hours_to_publish,
     landed_files,
+    newest_closed_hour,
     require_closed,
     seal,
 )
@@ -139,7 +140,15 @@ def test_an_hour_whose_assets_looked_up_different_users_is_left_to_publish(
     assert hours_to_publish(connection, limit=10) == []
 
 
-def test_the_oldest_hours_come_first_up_to_the_limit(connection: psycopg.Connection) -> None:
-    for number in (2, 0, 1):
+def test_the_oldest_hours_come_first_up_to_the_limit_and_then_the_newest(
+    connection: psycopg.Connection,
+) -> None:
+    for number in (2, 0, 3, 1):
         land(connection, number + 1, TEN + number * HOUR, 1)
-    assert [hour.hour for hour in hours_to_publish(connection, limit=2)] == [TEN, TEN + HOUR]
+    assert [one.hour for one in hours_to_publish(connection, limit=2)] == [TEN, TEN + HOUR, TEN + 3 * HOUR]
+    assert newest_closed_hour(connection) == TEN + 3 * HOUR
+    # The newest one is published: the others are no newest ones.
+    seal(connection, TEN + 3 * HOUR)
+    for asset in ASSETS:
+        record_and_certify(connection, publication(asset, TEN + 3 * HOUR))
+    assert [one.hour for one in hours_to_publish(connection, limit=2)] == [TEN, TEN + HOUR]
