@@ -404,6 +404,26 @@ def verify(
 
 
 @app.command()
+def backfill(
+    first: Annotated[str, typer.Option("--from", help="First hour, as 2026-11-22-10:00.")],
+    last: Annotated[
+        str | None, typer.Option("--to", help="Last hour, this one included; one hour if not given.")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Change nothing; show which rows and over-quota users would change."),
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Follow it to its end. Exit code 1 if an hour is not published.")
+    ] = False,
+) -> None:
+    """Publish closed hours again, with Dagster: all that landed for them, and the users as they are now."""
+    from antenna_assets.backfill.command import backfill as run
+
+    run(out, progress_bar, first=first, last=last, dry_run=dry_run, wait=wait)
+
+
+@app.command()
 def demo(
     serve: Annotated[
         bool,

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from antenna_assets.quarantine.rendering import safe_cell
 from antenna_assets.settings import Settings
 from antenna_assets.simulator.run import send_live
 from antenna_assets.stack.services import services
-from antenna_assets.start import environment, start
+from antenna_assets.start import environment, environment_of, start
 
 EVENTS = 60_000
 HOURS = 2
@@ -64,7 +63,7 @@ def run_demo(settings: Settings, *, out: Console, say: Say) -> None:
     )
     answers = settings.home / "demo-answers.json"
     # Spark takes five seconds to start: meanwhile the events are sent.
-    with _environment(settings), ThreadPoolExecutor(1) as pool:
+    with environment_of(settings), ThreadPoolExecutor(1) as pool:
         spark = pool.submit(start_spark)
         say(f"sending {EVENTS:,} events of {hour_key(first)} and the hour after it to Kafka")
         simulate(
@@ -157,18 +156,6 @@ def _unused_hours(settings: Settings, postgres_url: str) -> datetime:
             return first
         first -= HOUR
     raise DemoFailed("every hour within the horizon has rows already; point ANTENNA_HOME to a new folder")
-
-
-@contextmanager
-def _environment(settings: Settings) -> Iterator[None]:
-    """The environment that `antenna env` prints, for Dagster's instance in this process."""
-    before = dict(os.environ)
-    os.environ.update(environment(settings))
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def _run_what_the_sensor_asks_for(say: Say) -> None:

@@ -112,6 +112,15 @@ class EngineResource(dg.ConfigurableResource):
 
 def default_resources(settings: Settings) -> dict[str, object]:
     """The resources that the settings describe, by name."""
+    return {
+        "postgres": PostgresResource(url=settings.postgres_url),
+        "lake": LakeResource(root=settings.lake_uri),
+        "engine": default_engine(settings),
+    }
+
+
+def default_engine(settings: Settings) -> EngineResource:
+    """The engine that the settings describe."""
     from antenna_assets.engines.duckdb import EMBEDDED_MEMORY
     from antenna_assets.spark_session import configuration
 
@@ -119,14 +128,10 @@ def default_resources(settings: Settings) -> dict[str, object]:
         spark_config = {"spark.remote": settings.spark_remote}
     else:
         spark_config = {"spark.master": settings.spark_master, **configuration(settings.spark_master)}
-    return {
-        "postgres": PostgresResource(url=settings.postgres_url),
-        "lake": LakeResource(root=settings.lake_uri),
-        "engine": EngineResource(
-            name=settings.engine,
-            memory_limit=EMBEDDED_MEMORY,
-            # Not the system's folder, which may be memory.
-            spill_folder=str(settings.home / "spill"),
-            spark_config=spark_config,
-        ),
-    }
+    return EngineResource(
+        name=settings.engine,
+        memory_limit=EMBEDDED_MEMORY,
+        # Not the system's folder, which may be memory.
+        spill_folder=str(settings.home / "spill"),
+        spark_config=spark_config,
+    )

@@ -3,8 +3,10 @@
 Starting and stopping a service is in `stack/`; the schema is applied by `database.py`.
 """
 
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from antenna_assets.crash import commit_point
@@ -49,3 +51,15 @@ def environment(settings: Settings) -> dict[str, str]:
         "DAGSTER_HOME": str(dagster_home(settings)),
         "DAGSTER_POSTGRES_URL": dagster_url(found.postgres_url),
     }
+
+
+@contextmanager
+def environment_of(settings: Settings) -> Iterator[None]:
+    """The environment that `antenna env` prints, for Dagster's instance in this process."""
+    before = dict(os.environ)
+    os.environ.update(environment(settings))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

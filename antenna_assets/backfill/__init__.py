@@ -1,0 +1,1 @@
+"""Hours that are to be published again: what that would change, and asking Dagster for it."""

@@ -1,0 +1,226 @@
+"""`antenna backfill`: what it says would change does change, nothing else does, and Dagster's daemon carries it out."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from antenna_assets.backfill.changes import HourChanges, RowChange, changes, users_of_now
+from antenna_assets.database import connect
+from antenna_assets.engines.duckdb import DuckDBEngine
+from antenna_assets.hours import HOUR, hour_key
+from antenna_assets.lake import Lake
+from antenna_assets.schema import ASSETS, HOURLY_TABLES, LANDED
+from antenna_assets.settings import Settings
+from antenna_assets_tests.certified import FIRST, HOURS, KNOWN, World, publish
+from antenna_assets_tests.corruptions import change
+from antenna_assets_tests.faults.dagster_daemon import dagster
+from antenna_assets_tests.faults.plain_stream import read_everything
+from antenna_assets_tests.faults.runs import send
+
+pytestmark = pytest.mark.services
+
+
+@pytest.fixture
+def world(certified_world: World, tmp_path: Path) -> Iterator[World]:
+    with certified_world.copy(tmp_path) as copied:
+        yield copied
+
+
+@pytest.fixture
+def connection(world: World) -> Iterator[psycopg.Connection]:
+    with connect(world.url) as opened:
+        yield opened
+
+
+def found(world: World, connection: psycopg.Connection, hour: datetime = FIRST) -> HourChanges:
+    lake, engine = Lake(str(world.lake)), DuckDBEngine()
+    try:
+        with users_of_now(connection, lake) as users:
+            return changes(connection, lake, engine, users, hour)
+    finally:
+        engine.close()
+
+
+def content(connection: psycopg.Connection) -> dict[tuple[str, str], tuple]:
+    """The rows of the first hour, by table and key."""
+    return {
+        (name, key): tuple(values)
+        for name in HOURLY_TABLES
+        for _, key, *values in connection.execute(
+            psycopg.sql.SQL("SELECT * FROM {} WHERE date = %s").format(psycopg.sql.Identifier(name)), [FIRST]
+        ).fetchall()
+    }
+
+
+def land_late(world: World, connection: psycopg.Connection, bytes_: int) -> None:
+    """One more event of a known user in the first hour, in a batch of its own."""
+    row = {
+        "timestamp": FIRST + timedelta(seconds=1),
+        "app": "SKYPE",
+        "id": KNOWN[3],
+        "antenna_id": "north",
+        "bytes": bytes_,
+        "kafka_partition": 0,
+        "kafka_offset": 999,
+    }
+    path = world.lake / "landing" / "late.parquet"
+    pq.write_table(pa.Table.from_pylist([row], LANDED), path)
+    connection.execute("SET session_replication_role = replica")
+    change(
+        connection,
+        "INSERT INTO ledger.file (path, kind, hour, rows, bytes, size, batch)"
+        " VALUES ('landing/late.parquet', 'landed', %s, 1, %s, 1, 99)",
+        FIRST,
+        bytes_,
+    )
+    change(
+        connection,
+        "UPDATE ledger.hour SET rows = rows + 1, bytes = bytes + %s WHERE hour = %s",
+        bytes_,
+        FIRST,
+    )
+    connection.execute("SET session_replication_role = origin")
+
+
+def test_an_hour_that_is_published_as_it_is_would_not_change(
+    world: World, connection: psycopg.Connection
+) -> None:
+    for hour in HOURS:
+        assert found(world, connection, hour) == HourChanges(hour, 1, 1)
+
+
+def test_a_late_event_would_change_the_rows_of_its_keys_and_the_over_quota_status_of_its_user(
+    world: World, connection: psycopg.Connection
+) -> None:
+    # Quota 5,000 for the fourth user; nobody else is touched.
+    land_late(world, connection, 10_000_000)
+    ((antenna,),) = connection.execute(
+        "SELECT sum_antenna_bytes FROM bytes_agg_antenna_1h WHERE date = %s AND antenna_id = 'north'", [FIRST]
+    ).fetchall()
+    changed = found(world, connection)
+    assert (changed.published, changed.next_generation) == (1, 2)
+    assert [(row.table, row.key) for row in changed.rows if row.table != "users_over_quota_1h"] == [
+        ("bytes_agg_antenna_1h", "north"),
+        ("bytes_agg_user_1h", KNOWN[3]),
+        ("bytes_agg_app_1h", "SKYPE"),
+    ]
+    assert changed.of_table("bytes_agg_antenna_1h") == [
+        RowChange("bytes_agg_antenna_1h", "north", (antenna,), (antenna + 10_000_000,))
+    ]
+    assert [row.key for row in changed.of_table("users_over_quota_1h")] == [KNOWN[3]]
+
+
+def test_new_quotas_would_change_only_who_is_over_them(world: World, connection: psycopg.Connection) -> None:
+    connection.execute("UPDATE user_metadata SET quota = 0")
+    changed = found(world, connection)
+    assert {row.table for row in changed.rows} == {"users_over_quota_1h"}
+    assert {row.key for row in changed.rows if row.after is not None} >= set(KNOWN[:3])
+    connection.execute("UPDATE user_metadata SET quota = 1000000000")
+    assert all(row.after is None for row in found(world, connection).rows)
+
+
+def test_what_would_change_is_what_publishing_changes(
+    world: World, connection: psycopg.Connection, tmp_path: Path
+) -> None:
+    land_late(world, connection, 77_777)
+    connection.execute("UPDATE user_metadata SET quota = quota / 3")
+    before, expected = content(connection), found(world, connection)
+    assert content(connection) == before
+    publish(world, [FIRST], tmp_path / "dagster")
+    after = content(connection)
+    assert {(row.table, row.key): (row.before, row.after) for row in expected.rows} == {
+        key: (before.get(key), after.get(key))
+        for key in before.keys() | after.keys()
+        if before.get(key) != after.get(key)
+    }
+    assert expected.rows
+
+
+def test_an_hour_past_its_retention_is_left_as_it_is(world: World, connection: psycopg.Connection) -> None:
+    connection.execute(
+        "INSERT INTO ledger.expired_file SELECT path, kind, hour, rows, bytes, size, batch, now() FROM ledger.file"
+        " WHERE hour = %s LIMIT 1",
+        [FIRST],
+    )
+    refused = found(world, connection)
+    assert "past the horizon" in (refused.refused or "")
+    assert refused.rows == ()
+
+
+def antenna(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "antenna_assets.cli", "backfill", *arguments],
+        env={
+            **os.environ,
+            "COLUMNS": "200",
+            "ANTENNA_POSTGRES_URL": world.url,
+            "ANTENNA_LAKE": str(world.lake),
+            "ANTENNA_HOME": str(world.lake.parent / "home"),
+            "ANTENNA_KAFKA_BOOTSTRAP": "127.0.0.1:9",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_dry_run_shows_rows_and_users_without_their_e_mail(
+    world: World, connection: psycopg.Connection
+) -> None:
+    connection.execute("UPDATE user_metadata SET quota = 1 WHERE id = %s", [KNOWN[0]])
+    run = antenna(world, "--from", hour_key(HOURS[0]), "--to", hour_key(HOURS[2]), "--dry-run")
+    assert run.returncode == 0, run.stderr
+    assert f"{hour_key(HOURS[2])}: nothing would change" in run.stdout
+    assert f"{hour_key(FIRST)}: users over quota" in run.stdout
+    assert KNOWN[0] in run.stdout
+    assert "nothing was changed" in run.stdout
+    assert "@" not in run.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--from", hour_key(FIRST + 3 * HOUR)), "is still open"),
+        (("--from", hour_key(FIRST), "--to", hour_key(FIRST + 3 * HOUR)), "is still open"),
+        (("--from", hour_key(FIRST + 999 * HOUR)), "is not known to the ledger"),
+        (("--from", hour_key(FIRST)[:-2] + "30"), "expected an hour in UTC"),
+        (("--from", hour_key(FIRST + HOUR), "--to", hour_key(FIRST)), "swap the two"),
+    ],
+)
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_hours_that_cannot_be_published_are_refused_before_anything_happens(
+    world: World, arguments: tuple[str, ...], said: str, dry_run: bool
+) -> None:
+    run = antenna(world, *arguments, *(["--dry-run"] if dry_run else []))
+    assert run.returncode == 1
+    assert said in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_dagsters_daemon_carries_out_a_backfill_24_hours_a_run(settings: Settings, tmp_path: Path) -> None:
+    first = send(settings, tmp_path / "answers.json", events=400, hours=26)
+    read_everything(settings)
+    last = first + 25 * HOUR
+    arguments = ("--from", hour_key(first), "--to", hour_key(last), "--wait")
+    with dagster(settings, settings.home / "dagster") as on:
+        on.start()
+        process = on.run(sys.executable, "-m", "antenna_assets.cli", "backfill", *arguments)
+        assert process.wait(240) == 0
+        with connect(settings.postgres_url or "") as connection:
+            published = connection.execute(
+                "SELECT asset, count(DISTINCT hour) FROM ledger.publication WHERE hour BETWEEN %s AND %s GROUP BY asset",
+                [first, last],
+            ).fetchall()
+            runs = connection.execute(
+                "SELECT count(*) FROM dagster.run_tags WHERE key = 'dagster/backfill'"
+            ).fetchone()
+    assert dict(published) == dict.fromkeys(ASSETS, 26)
+    assert runs == (2,)
