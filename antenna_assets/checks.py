@@ -18,7 +18,7 @@ from antenna_assets.claims.tables import known_users_share, over_quota_is_exact,
 from antenna_assets.claims.verdict import Verdict
 from antenna_assets.database import snapshot
 from antenna_assets.hours import hour_key
-from antenna_assets.partitions import HOURS, hours_of
+from antenna_assets.partitions import HOURS, POOL, hours_of
 from antenna_assets.resources import EngineResource, LakeResource, PostgresResource
 from antenna_assets.schema import HOURLY_TABLES, LIVE_TABLES
 
@@ -50,15 +50,15 @@ def _specs(*assets: str) -> list[dg.AssetCheckSpec]:
             asset=asset,
             description={**BLOCKING, **WARNING}[name],
             blocking=name in BLOCKING,
-            # How fresh the hours are is no matter of one of them.
-            partitions_def=None if name == "hours_are_fresh" else HOURS,
+            partitions_def=HOURS,
         )
         for asset in assets
         for name in CLAIMS[asset]
+        if name != FRESHNESS.name
     ]
 
 
-@dg.multi_asset_check(specs=_specs("raw_parquet"), can_subset=True)
+@dg.multi_asset_check(specs=_specs("raw_parquet"), can_subset=True, pool=POOL)
 def raw_parquet_checks(
     context: dg.AssetCheckExecutionContext,
     postgres: PostgresResource,
@@ -76,7 +76,7 @@ def raw_parquet_checks(
         yield from _results(context, verdicts)
 
 
-@dg.multi_asset_check(specs=_specs("enriched_usage"), can_subset=True)
+@dg.multi_asset_check(specs=_specs("enriched_usage"), can_subset=True, pool=POOL)
 def enriched_usage_checks(
     context: dg.AssetCheckExecutionContext,
     postgres: PostgresResource,
@@ -93,7 +93,7 @@ def enriched_usage_checks(
         yield from _results(context, verdicts)
 
 
-@dg.multi_asset_check(specs=_specs(*HOURLY_TABLES), can_subset=True)
+@dg.multi_asset_check(specs=_specs(*HOURLY_TABLES), can_subset=True, pool=POOL)
 def hourly_table_checks(
     context: dg.AssetCheckExecutionContext, postgres: PostgresResource
 ) -> Iterator[dg.AssetCheckResult]:
@@ -106,8 +106,15 @@ def hourly_table_checks(
                 return _table_verdicts(connection, hour, now)
 
         yield from _results(context, verdicts)
-        if FRESHNESS in context.selected_asset_check_keys:
-            yield _result(FRESHNESS, hours_are_fresh(connection, now))
+
+
+@dg.asset_check(
+    asset=FRESHNESS.asset_key, name=FRESHNESS.name, description=WARNING[FRESHNESS.name], pool=POOL
+)
+def hours_are_fresh_check(postgres: PostgresResource) -> dg.AssetCheckResult:
+    """Of no hour, but of how far all of them are; it runs without a partition, too."""
+    with postgres.connection() as connection:
+        return _result(FRESHNESS, hours_are_fresh(connection, datetime.now(UTC)))
 
 
 def _table_verdicts(connection: psycopg.Connection, hour: datetime, now: datetime) -> Verdicts:
@@ -124,7 +131,7 @@ def _table_verdicts(connection: psycopg.Connection, hour: datetime, now: datetim
     return found
 
 
-CHECKS = [raw_parquet_checks, enriched_usage_checks, hourly_table_checks]
+CHECKS = [raw_parquet_checks, enriched_usage_checks, hourly_table_checks, hours_are_fresh_check]
 
 
 def _of(asset: str, verdicts: Mapping[str, Verdict]) -> dict[dg.AssetCheckKey, Verdict]:

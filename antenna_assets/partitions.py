@@ -20,6 +20,9 @@ warnings.filterwarnings(
     "ignore", message="Specifying a partitions_def on an AssetCheckSpec", category=dg.PreviewWarning
 )
 
+POOL = "hours"
+"""The runs that hold one of its places at a time are bounded in `docker/dagster.yaml`."""
+
 BACKFILL_POLICY = dg.BackfillPolicy.multi_run(max_partitions_per_run=HOURS_PER_RUN)
 
 

@@ -1,8 +1,10 @@
 """`antenna backfill`: what it says would change does change, nothing else does, and Dagster's daemon carries it out."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,7 +23,7 @@ from antenna_assets.schema import ASSETS, HOURLY_TABLES, LANDED
 from antenna_assets.settings import Settings
 from antenna_assets_tests.certified import FIRST, HOURS, KNOWN, World, publish
 from antenna_assets_tests.corruptions import change
-from antenna_assets_tests.faults.dagster_daemon import dagster
+from antenna_assets_tests.faults.dagster_daemon import dagster, wait_for
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.runs import send
 
@@ -205,15 +207,23 @@ def test_hours_that_cannot_be_published_are_refused_before_anything_happens(
     assert "Traceback" not in run.stderr
 
 
-def test_dagsters_daemon_carries_out_a_backfill_24_hours_a_run(settings: Settings, tmp_path: Path) -> None:
-    first = send(settings, tmp_path / "answers.json", events=400, hours=26)
+def test_dagsters_daemon_carries_out_a_backfill_24_hours_a_run_though_a_worker_is_killed(
+    settings: Settings, tmp_path: Path
+) -> None:
+    first = send(settings, tmp_path / "answers.json", events=400, hours=50)
     read_everything(settings)
-    last = first + 25 * HOUR
+    last = first + 49 * HOUR
     arguments = ("--from", hour_key(first), "--to", hour_key(last), "--wait")
     with dagster(settings, settings.home / "dagster") as on:
         on.start()
         process = on.run(sys.executable, "-m", "antenna_assets.cli", "backfill", *arguments)
-        assert process.wait(240) == 0
+        wait_for(lambda: "STARTED" in on.runs().values() and on.workers())
+        os.kill(on.workers()[0], signal.SIGKILL)
+        together = 0
+        while process.poll() is None:
+            together = max(together, sum(status in ("STARTING", "STARTED") for status in on.runs().values()))
+            time.sleep(0.2)
+        assert process.returncode == 0
         with connect(settings.postgres_url or "") as connection:
             published = connection.execute(
                 "SELECT asset, count(DISTINCT hour) FROM ledger.publication WHERE hour BETWEEN %s AND %s GROUP BY asset",
@@ -221,6 +231,9 @@ def test_dagsters_daemon_carries_out_a_backfill_24_hours_a_run(settings: Setting
             ).fetchall()
             runs = connection.execute(
                 "SELECT count(*) FROM dagster.run_tags WHERE key = 'dagster/backfill'"
-            ).fetchone()
-    assert dict(published) == dict.fromkeys(ASSETS, 26)
-    assert runs == (2,)
+            ).fetchall()
+        assert list(on.runs().values()).count("FAILURE") == 1
+    assert dict(published) == dict.fromkeys(ASSETS, 50)
+    # Three, and the one that took the killed one's place. All ten places of the instance are free, the pool has two.
+    assert runs == [(4,)]
+    assert together == 2

@@ -11,7 +11,7 @@ import dagster as dg
 import pyarrow as pa
 
 from antenna_assets.assets.lineage import column_lineage
-from antenna_assets.partitions import BACKFILL_POLICY, HOURS
+from antenna_assets.partitions import BACKFILL_POLICY, HOURS, POOL
 from antenna_assets.project_files import sql_folder
 from antenna_assets.schema import (
     DATE,
@@ -46,6 +46,7 @@ def hourly_asset(
             group_name=group,
             kinds=kinds,
             owners=OWNERS,
+            pool=POOL,
             metadata={**place, **_sql_metadata(name)},
         )(function)
 
