@@ -308,6 +308,7 @@ def sweep(
     """Remove files that nothing refers to and what is past its retention. Safe while everything runs."""
     from antenna_assets.settings import load_settings
     from antenna_assets.stack.services import postgres_url
+    from antenna_assets.start import dagster_home
     from antenna_assets.sweep import report
     from antenna_assets.sweep import sweep as run
 
@@ -315,6 +316,7 @@ def sweep(
     amounts = run(
         postgres_url(settings),
         settings.lake_uri,
+        dagster_home=dagster_home(settings),
         horizon=settings.horizon,
         now=datetime.now(UTC),
         dry_run=dry_run,

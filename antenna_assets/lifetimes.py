@@ -21,6 +21,9 @@ VERSION_RETENTION = timedelta(days=7)
 """Replaced files of the lake stay so long: restatements of the last 7 days can be read as they were, which is a week's
 report with its corrections."""
 
+RUN_LOG_RETENTION = timedelta(days=30)
+"""What a run of Dagster logged stays so long. What it says of assets and checks stays for ever."""
+
 LIVE_RETENTION = timedelta(days=7)
 """Live windows are added to so long. They are for what happens now; for the rest the hourly tables are exact."""
 

@@ -16,7 +16,7 @@ from antenna_assets.database import connect, require_migrated
 from antenna_assets.errors import AntennaError
 from antenna_assets.lake import Lake
 from antenna_assets.ledger import lock_heads
-from antenna_assets.lifetimes import VERSION_RETENTION
+from antenna_assets.lifetimes import RUN_LOG_RETENTION, VERSION_RETENTION
 from antenna_assets.litter import Found, remove
 from antenna_assets.orphans import landing_orphans
 from antenna_assets.retention import (
@@ -26,6 +26,7 @@ from antenna_assets.retention import (
     live_tables,
     remove_expired_files,
 )
+from antenna_assets.run_logs import drop_run_events, remove_run_output
 from antenna_assets.schema import LAKE_TABLES
 
 if TYPE_CHECKING:
@@ -45,12 +46,19 @@ class SweepRunning(SweepError):
 
 
 def sweep(
-    postgres_url: str, lake: str, *, horizon: timedelta, now: datetime, dry_run: bool = False
+    postgres_url: str,
+    lake: str,
+    *,
+    dagster_home: Path,
+    horizon: timedelta,
+    now: datetime,
+    dry_run: bool = False,
 ) -> dict[str, Amount]:
     """Remove what is unneeded; returns how much of it went, or with `dry_run` would go, by what it is.
 
     Args:
         lake: the lake's root. Of one in an object store only the tables are swept, as nothing lands there.
+        dagster_home: folder of Dagster's instance; it need not exist.
         now: the wall clock.
 
     Raises:
@@ -88,6 +96,13 @@ def sweep(
             amounts[f"rows of {live.name} past their retention"] = drop_live_windows(
                 connection, live, now=now, dry_run=dry_run
             )
+        days = RUN_LOG_RETENTION.days
+        amounts[f"events of Dagster's runs older than {days} days, but for those on assets"] = (
+            drop_run_events(connection, now=now, dry_run=dry_run)
+        )
+        amounts[f"files with output of Dagster's runs older than {days} days"] = remove_run_output(
+            dagster_home, now=now, dry_run=dry_run
+        )
     return amounts
 
 

@@ -131,7 +131,14 @@ class House:
             )
 
     def sweep(self, now: datetime = NOW, *, dry_run: bool = False) -> dict[str, Amount]:
-        return sweep(self.url, str(self.root), horizon=HORIZON, now=now, dry_run=dry_run)
+        return sweep(
+            self.url,
+            str(self.root),
+            dagster_home=self.root.parent / "dagster",
+            horizon=HORIZON,
+            now=now,
+            dry_run=dry_run,
+        )
 
     def listing(self) -> set[str]:
         """Every file and folder."""
