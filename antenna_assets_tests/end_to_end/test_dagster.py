@@ -278,3 +278,8 @@ def test_dagster_job_execute_runs_an_hour_and_its_exit_code_tells(landed: Settin
     refused = execute(hour_key(FIRST + 48 * HOUR))
     assert refused.returncode != 0
     assert "is not known to the ledger" in refused.stderr
+    with connect(landed.postgres_url or "") as connection:
+        connection.execute("UPDATE ledger.file SET bytes = bytes + 1 WHERE hour = %s", [FIRST])
+    blocked = execute(hour_key(FIRST))
+    assert blocked.returncode != 0
+    assert "1 blocking asset check failed with ERROR severity" in blocked.stderr
