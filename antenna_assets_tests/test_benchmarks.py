@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
+from benchmarks import measure
 from benchmarks.__main__ import CASES, PROJECT
 from benchmarks.measure import ContenderFailed, Run, in_turns, run
 from benchmarks.outcome import Claim, Measured, Outcome, Plot, Table, read, write
@@ -30,6 +32,16 @@ def test_the_memory_of_children_counts():
 def test_a_contender_that_fails_ends_the_benchmark_with_what_it_said():
     with pytest.raises(ContenderFailed, match=r"ended with 3: no such topic"):
         run((sys.executable, "-c", "import sys; sys.stderr.write('no such topic'); sys.exit(3)"))
+
+
+def test_a_contender_that_hangs_is_ended_with_its_children(monkeypatch):
+    monkeypatch.setattr(measure, "LONGEST_RUN", 1.0)
+    child = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)  # hangs'])"
+    with pytest.raises(ContenderFailed, match="did not end within 1 s"):
+        run((sys.executable, "-c", child))
+    assert not [
+        one for one in psutil.Process().children(recursive=True) if "# hangs" in " ".join(one.cmdline())
+    ]
 
 
 def test_contenders_take_turns_and_the_first_round_does_not_count():

@@ -22,7 +22,7 @@ from benchmarks.outcome import read, write
 from benchmarks.page import page
 from benchmarks.world import world
 
-CASES = ("hour", "dagster_hour", "stream", "live_delay", "backfill", "sensor")
+CASES = ("hour", "dagster_hour", "stream", "live_delay", "backfill", "backfill_killed", "sensor", "history")
 PAGE = PROJECT / "docs" / "benchmarks.md"
 RESULTS = PAGE.with_suffix("")
 PACKAGES = ("dagster", "pyspark", "duckdb", "deltalake", "pyarrow")

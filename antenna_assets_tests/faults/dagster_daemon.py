@@ -163,8 +163,8 @@ def _kill(pids: Iterable[int]) -> int:
 
 
 @contextmanager
-def dagster(settings: Settings, home: Path) -> Iterator[Dagster]:
-    """A Dagster home whose processes are all gone at the end of the block. Its log is shown if the test fails."""
+def dagster(settings: Settings, home: Path, *, show_log: bool = True) -> Iterator[Dagster]:
+    """A Dagster home whose processes are all gone at the end of the block. Pytest shows the log if the test fails."""
     # A short path: the name of a socket must stay under 100 characters.
     scratch = tempfile.mkdtemp(prefix="antenna-")
     found = Dagster(settings, home, scratch)
@@ -173,7 +173,8 @@ def dagster(settings: Settings, home: Path) -> Iterator[Dagster]:
     finally:
         found.kill()
         shutil.rmtree(scratch)
-        print((home / "log").read_text(encoding="utf-8", errors="replace"))  # noqa: T201
+        if show_log:
+            print((home / "log").read_text(encoding="utf-8", errors="replace"))  # noqa: T201
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 120) -> float:

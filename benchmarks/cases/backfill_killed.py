@@ -1,0 +1,157 @@
+"""A month of hours as a user backfills them, with Dagster's daemon, while ten workers are killed; then every row is compared."""
+
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import psycopg
+
+from antenna_assets.database import connect
+from antenna_assets.hours import HOUR, hour_key
+from antenna_assets.project_files import workspace_file
+from antenna_assets.settings import PREFIX, Settings
+from antenna_assets_tests.faults.dagster_daemon import Dagster, dagster
+from benchmarks.context import Context
+from benchmarks.hour_data import users_select
+from benchmarks.measure import ContenderFailed
+from benchmarks.outcome import Claim, Measured, Outcome, Table
+from benchmarks.world import fresh, land_hours, last_full_hour
+
+TITLE = "A backfill whose workers are killed"
+EVENTS, USERS = 100_000, 20_000
+HOURS, KILLS = 744, 10
+BETWEEN_KILLS = (15.0, 45.0)
+_ROWS = """SELECT epoch(date_trunc('hour', timestamp))::BIGINT AS hour, {key} AS key, {extra} AS extra, {more}
+    sum(bytes)::BIGINT AS bytes FROM events LEFT JOIN users USING (id) GROUP BY ALL"""
+# What the tables must hold, from the landed files and the users, in words of its own.
+ANSWERS = {
+    "bytes_agg_antenna_1h": _ROWS.format(key="antenna_id", extra="''", more=""),
+    "bytes_agg_user_1h": _ROWS.format(key="id", extra="coalesce(email, '')", more=""),
+    "bytes_agg_app_1h": _ROWS.format(key="app", extra="''", more=""),
+    "users_over_quota_1h": "SELECT * EXCLUDE (quota) FROM ("
+    + _ROWS.format(key="id", extra="email || ' ' || quota", more="quota,")
+    + ") WHERE bytes > quota",
+}
+STORED = {
+    "bytes_agg_antenna_1h": "antenna_id, '', sum_antenna_bytes",
+    "bytes_agg_user_1h": "id, coalesce(email, ''), sum_user_bytes",
+    "bytes_agg_app_1h": "app, '', sum_app_bytes",
+    "users_over_quota_1h": "id, email || ' ' || quota, sum_user_bytes",
+}
+
+
+def measure(context: Context) -> Outcome:
+    """Once: it takes as long as a month's backfill does."""
+    hours, kills = (4, 1) if context.short else (HOURS, KILLS)
+    environment = context.environment()
+    own = fresh(environment, context.folder / "own")
+    first = last_full_hour() - (hours - 1) * HOUR
+    context.say(f"landing {hours} hours")
+    users = context.events(USERS)
+    land_hours(own, first=first, hours=hours, events=context.events(EVENTS), users=users)
+    values = {
+        name: own[PREFIX + name.upper()] for name in ("postgres_url", "kafka_bootstrap", "topic", "lake")
+    }
+    settings = Settings(home=context.folder / "own", **values)  # type: ignore[arg-type]
+    last = first + (hours - 1) * HOUR
+    command = (
+        "-m",
+        "antenna_assets.cli",
+        "backfill",
+        "--from",
+        hour_key(first),
+        "--to",
+        hour_key(last),
+        "--wait",
+    )
+    with dagster(settings, settings.home / "dagster", show_log=False) as on:
+        # The sensor would ask for the same hours.
+        program = str(Path(sys.executable).with_name("dagster"))
+        stop = on.run(program, "sensor", "stop", "closed_hours", "-w", str(workspace_file()))
+        if stop.wait(60):
+            raise ContenderFailed("the sensor could not be stopped")
+        on.start()
+        began = time.perf_counter()
+        process = on.run(sys.executable, *command)
+        killed = _kill_workers(on, lambda: process.poll() is None, kills, context)
+        if process.wait(3600):
+            raise ContenderFailed((on.home / "log").read_text(errors="replace")[-2_000:])
+        seconds = time.perf_counter() - began
+    context.say(f"backfilled in {seconds:.0f} s; comparing every row")
+    rows = _compared(own[f"{PREFIX}POSTGRES_URL"], Path(own[f"{PREFIX}LAKE"]), users, context.folder)
+    return Outcome(
+        [
+            Table(
+                f"{hours} hours of {EVENTS:,} events, {killed} workers killed",
+                "s",
+                [Measured("antenna backfill --wait", [seconds])],
+            )
+        ],
+        [
+            Claim(
+                f"all rows equal after {kills} kills", f"{rows:,} rows equal, {killed} kills", killed == kills
+            )
+        ],
+        notes=[
+            "Two runs of 24 hours went on at a time. A killed worker's run is launched again for all of its hours."
+        ],
+    )
+
+
+def _kill_workers(on: Dagster, goes_on: Callable[[], bool], kills: int, context: Context) -> int:
+    """SIGKILL a worker now and then, as long as the backfill goes on; how many were."""
+    chance = random.Random(744)
+    killed = 0
+    while killed < kills and goes_on():
+        time.sleep(1 if context.short else chance.uniform(*BETWEEN_KILLS))
+        workers = on.workers()
+        if workers and "STARTED" in on.runs().values():
+            os.kill(chance.choice(workers), signal.SIGKILL)
+            killed += 1
+            context.say(f"killed worker {killed} of {kills}")
+    return killed
+
+
+def _compared(url: str, lake: Path, users: int, folder: Path) -> int:
+    """The number of rows of all tables, each of which is as it must be.
+
+    Raises:
+        ContenderFailed: some are not.
+    """
+    total = 0
+    with connect(url) as connection, duckdb.connect() as database:
+        database.execute("SET TimeZone = 'UTC'")
+        database.execute(
+            f"CREATE VIEW events AS SELECT * FROM read_parquet('{lake}/landing/*/hour=*/*.parquet', hive_partitioning = false)"
+        )
+        database.execute(f"CREATE TABLE users AS {users_select(users)}")
+        for table, columns in STORED.items():
+            file = folder / f"{table}.csv"
+            _export(connection, f"SELECT extract(epoch FROM date)::bigint, {columns} FROM {table}", file)
+            found = (
+                f"SELECT * FROM read_csv('{file}', header = false, nullstr = 'no null',"
+                " columns = {'hour': 'BIGINT', 'key': 'VARCHAR', 'extra': 'VARCHAR', 'bytes': 'BIGINT'})"
+            )
+            row = database.execute(
+                f"WITH found AS ({found}), expected AS ({ANSWERS[table]})"
+                " SELECT (SELECT count(*) FROM (FROM expected EXCEPT ALL FROM found)),"
+                " (SELECT count(*) FROM (FROM found EXCEPT ALL FROM expected)), (SELECT count(*) FROM found)"
+            ).fetchone() or (0, 0, 0)
+            if row[:2] != (0, 0) or not row[2]:
+                raise ContenderFailed(f"{table}: {row[0]} rows are missing and {row[1]} wrong, of {row[2]}")
+            total += row[2]
+    return total
+
+
+def _export(connection: psycopg.Connection, select: str, file: Path) -> None:
+    with (
+        file.open("wb") as target,
+        connection.cursor().copy(f"COPY ({select}) TO STDOUT (FORMAT csv)") as copy,
+    ):
+        for block in copy:
+            target.write(block)
