@@ -30,6 +30,12 @@ def test_bars_show_each_name_with_its_bytes() -> None:
     assert texts(bars({"a": 1_250_000, "b": 0})) == ["a", "1.25 MB", "b", "0 B"]
 
 
+def test_a_long_name_keeps_both_of_its_ends() -> None:
+    name = "00000000-1111-1111-1111-111111111114"
+    assert texts(bars({name: 1}))[0] == "00000000\u202611-111111111114"
+    assert texts(stacked_bars(["0"], {name: [7]}))[-1].endswith("1114: 7 B")
+
+
 def test_bytes_are_told_in_units_of_a_thousand() -> None:
     values = (0, 999, 1000, 1_250_000, 999_999_999, 2**63 - 1)
     assert [bytes_text(value) for value in values] == ["0 B", "999 B", "1 kB", "1.25 MB", "1 GB", "9.22 EB"]
