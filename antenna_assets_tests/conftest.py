@@ -38,12 +38,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="the long form of the tests of docs/proofs.md, as `make prove` runs it",
     )
+    parser.addoption("--ui", action="store_true", help="collect the tests in a browser, too; `make test-ui`")
+    parser.addoption("--pictures", metavar="FOLDER", help="where the tests in a browser leave screenshots")
     parser.addoption(
         "--last-begin",
         type=float,
         metavar="SECONDS",
         help="begin no test after this time, but finish the one that runs",
     )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """The browser's tests need packages of their own."""
+    return True if collection_path.name == "ui" and not config.getoption("--ui") else None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
