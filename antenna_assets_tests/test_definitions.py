@@ -219,3 +219,19 @@ def test_loading_the_definitions_imports_no_engine() -> None:
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("dagster", "definitions", "validate", "-m", "antenna_assets.definitions"),
+        ("dagster", "definitions", "validate", "-w", "workspace.yaml"),
+        ("dg", "check", "defs"),
+    ],
+)
+def test_dagsters_own_checks_of_the_definitions_pass(command: tuple[str, ...]) -> None:
+    program = Path(sys.executable).with_name(command[0])
+    run = subprocess.run(
+        [program, *command[1:]], cwd=PACKAGE.parent, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
