@@ -212,11 +212,17 @@ def test_dagsters_daemon_carries_out_a_backfill_24_hours_a_run_though_a_worker_i
 ) -> None:
     first = send(settings, tmp_path / "answers.json", events=400, hours=50)
     read_everything(settings)
-    last = first + 49 * HOUR
-    arguments = ("--from", hour_key(first), "--to", hour_key(last), "--wait")
     with dagster(settings, settings.home / "dagster") as on:
+
+        def backfill(begin: datetime, end: datetime) -> subprocess.Popen[bytes]:
+            hours = ("--from", hour_key(begin), "--to", hour_key(end), "--wait")
+            return on.run(sys.executable, "-m", "antenna_assets.cli", "backfill", *hours)
+
+        on.stop_sensor()
         on.start()
-        process = on.run(sys.executable, "-m", "antenna_assets.cli", "backfill", *arguments)
+        # Dagster gives a pool its limit when it first meets it in the queue, and lets that turn pass.
+        assert backfill(first, first).wait(120) == 0
+        process = backfill(first + HOUR, first + 49 * HOUR)
         wait_for(lambda: "STARTED" in on.runs().values() and on.workers())
         os.kill(on.workers()[0], signal.SIGKILL)
         together = 0
@@ -226,14 +232,11 @@ def test_dagsters_daemon_carries_out_a_backfill_24_hours_a_run_though_a_worker_i
         assert process.returncode == 0
         with connect(settings.postgres_url or "") as connection:
             published = connection.execute(
-                "SELECT asset, count(DISTINCT hour) FROM ledger.publication WHERE hour BETWEEN %s AND %s GROUP BY asset",
-                [first, last],
+                "SELECT asset, count(DISTINCT hour) FROM ledger.publication GROUP BY asset"
             ).fetchall()
-            runs = connection.execute(
-                "SELECT count(*) FROM dagster.run_tags WHERE key = 'dagster/backfill'"
-            ).fetchall()
-        assert list(on.runs().values()).count("FAILURE") == 1
+        statuses = list(on.runs().values())
     assert dict(published) == dict.fromkeys(ASSETS, 50)
-    # Three, and the one that took the killed one's place. All ten places of the instance are free, the pool has two.
-    assert runs == [(4,)]
+    # One for the first hour, three for 49, of which one was killed, and the one that took its place.
+    assert sorted(statuses) == ["FAILURE", *["SUCCESS"] * 4]
+    # All ten places of the instance are free, and the pool has two.
     assert together == 2

@@ -55,6 +55,12 @@ class Dagster:
             crash_at=crash_at,
         )
 
+    def stop_sensor(self) -> None:
+        """Before `start`: only what the caller asks for is run."""
+        program = str(Path(sys.executable).with_name("dagster"))
+        stopped = self.run(program, "sensor", "stop", "closed_hours", "--workspace", str(workspace_file()))
+        assert stopped.wait(60) == 0
+
     def run(self, *command: str, crash_at: str | None = None) -> subprocess.Popen[bytes]:
         """Start a command on this home."""
         environment = self.environment | ({} if crash_at is None else {"ANTENNA_CRASH_AT": crash_at})

@@ -60,12 +60,10 @@ def world(settings: Settings, tmp_path: Path) -> Iterator[World]:
     first = send(settings, tmp_path / "answers.json", events=6_000, hours=HOURS)
     read_everything(settings)
     (port,) = remembered(tmp_path / "port.json", 1)
-    programs = Path(sys.executable).parent
-    workspace = ("-w", str(workspace_file()))
     with dagster(settings, settings.home / "dagster") as on:
-        stop = on.run(str(programs / "dagster"), "sensor", "stop", "closed_hours", *workspace)
-        assert stop.wait(60) == 0
+        on.stop_sensor()
         on.start()
-        on.run(str(programs / "dagster-webserver"), *workspace, "-h", HOST, "-p", str(port))
+        webserver = str(Path(sys.executable).with_name("dagster-webserver"))
+        on.run(webserver, "-w", str(workspace_file()), "-h", HOST, "-p", str(port))
         wait_for(lambda: is_open(HOST, port, 1))
         yield World(f"http://{HOST}:{port}", first, settings)

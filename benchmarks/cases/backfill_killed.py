@@ -13,7 +13,6 @@ import psycopg
 
 from antenna_assets.database import connect
 from antenna_assets.hours import HOUR, hour_key
-from antenna_assets.project_files import workspace_file
 from antenna_assets.settings import PREFIX, Settings
 from antenna_assets_tests.faults.dagster_daemon import Dagster, dagster
 from benchmarks.context import Context
@@ -71,10 +70,7 @@ def measure(context: Context) -> Outcome:
     )
     with dagster(settings, settings.home / "dagster", show_log=False) as on:
         # The sensor would ask for the same hours.
-        program = str(Path(sys.executable).with_name("dagster"))
-        stop = on.run(program, "sensor", "stop", "closed_hours", "-w", str(workspace_file()))
-        if stop.wait(60):
-            raise ContenderFailed("the sensor could not be stopped")
+        on.stop_sensor()
         on.start()
         began = time.perf_counter()
         process = on.run(sys.executable, *command)
