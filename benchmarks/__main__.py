@@ -22,7 +22,17 @@ from benchmarks.outcome import read, write
 from benchmarks.page import page
 from benchmarks.world import world
 
-CASES = ("hour", "dagster_hour", "stream", "live_delay", "backfill", "backfill_killed", "sensor", "history")
+CASES = (
+    "hour",
+    "dagster_hour",
+    "stream",
+    "live_delay",
+    "backfill",
+    "backfill_killed",
+    "outage",
+    "sensor",
+    "history",
+)
 PAGE = PROJECT / "docs" / "benchmarks.md"
 RESULTS = PAGE.with_suffix("")
 PACKAGES = ("dagster", "pyspark", "duckdb", "deltalake", "pyarrow")

@@ -10,6 +10,7 @@ from benchmarks.measure import Run, run
 
 OURS = "antenna_assets.definitions"
 EMPTY_BODIES = "benchmarks.contenders.empty_bodies"
+EMPTY_ASSETS = "benchmarks.contenders.empty_assets"
 
 
 def execute(

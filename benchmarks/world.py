@@ -22,7 +22,7 @@ from psycopg import sql
 
 from antenna_assets.database import connect, migrate
 from antenna_assets.hours import HOUR, hour_of
-from antenna_assets.settings import PREFIX
+from antenna_assets.settings import PREFIX, Settings
 from antenna_assets.streaming.attempt import attempt_folder
 from antenna_assets.streaming.commit import commit_batch, commit_heartbeat
 from antenna_assets.streaming.head import claim_topic, read_head
@@ -71,6 +71,12 @@ def fresh(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
         f"{PREFIX}HOME": str(folder),
         f"{PREFIX}LAKE": str(folder / "lake"),
     }
+
+
+def settings_of(environment: Mapping[str, str]) -> Settings:
+    """The settings that an environment of `fresh` has."""
+    names = ("home", "postgres_url", "kafka_bootstrap", "topic", "lake")
+    return Settings(**{name: environment[PREFIX + name.upper()] for name in names})  # type: ignore[arg-type]
 
 
 def add_users(connection: psycopg.Connection, count: int) -> None:

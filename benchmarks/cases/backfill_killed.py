@@ -13,13 +13,13 @@ import psycopg
 
 from antenna_assets.database import connect
 from antenna_assets.hours import HOUR, hour_key
-from antenna_assets.settings import PREFIX, Settings
+from antenna_assets.settings import PREFIX
 from antenna_assets_tests.faults.dagster_daemon import Dagster, dagster
 from benchmarks.context import Context
 from benchmarks.hour_data import users_select
 from benchmarks.measure import ContenderFailed
 from benchmarks.outcome import Claim, Measured, Outcome, Table
-from benchmarks.world import fresh, land_hours, last_full_hour
+from benchmarks.world import fresh, land_hours, last_full_hour, settings_of
 
 TITLE = "A backfill whose workers are killed"
 EVENTS, USERS = 100_000, 20_000
@@ -53,10 +53,7 @@ def measure(context: Context) -> Outcome:
     context.say(f"landing {hours} hours")
     users = context.events(USERS)
     land_hours(own, first=first, hours=hours, events=context.events(EVENTS), users=users)
-    values = {
-        name: own[PREFIX + name.upper()] for name in ("postgres_url", "kafka_bootstrap", "topic", "lake")
-    }
-    settings = Settings(home=context.folder / "own", **values)  # type: ignore[arg-type]
+    settings = settings_of(own)
     last = first + (hours - 1) * HOUR
     command = (
         "-m",

@@ -1,0 +1,68 @@
+"""After a week's outage: a week of closed hours that nobody published, and Dagster's daemon with its sensor."""
+
+import time
+
+from antenna_assets.database import connect
+from antenna_assets.hours import HOUR
+from antenna_assets.ledger import hours_to_publish
+from antenna_assets.settings import PREFIX
+from antenna_assets_tests.faults.dagster_daemon import dagster
+from benchmarks.context import Context
+from benchmarks.measure import ContenderFailed
+from benchmarks.outcome import Claim, Measured, Outcome, Table
+from benchmarks.world import fresh, land_hours, last_full_hour, settings_of
+
+TITLE = "After a week's outage"
+EVENTS, USERS = 100_000, 20_000
+HOURS = 168
+LONGEST = 1800.0
+
+
+def measure(context: Context) -> Outcome:
+    """Once, from the daemon's start until every hour is published; and until the newest one is."""
+    hours = 4 if context.short else HOURS
+    own = fresh(context.environment(), context.folder / "own")
+    newest = last_full_hour()
+    context.say(f"landing {hours} hours")
+    land_hours(
+        own,
+        first=newest - (hours - 1) * HOUR,
+        hours=hours,
+        events=context.events(EVENTS),
+        users=context.events(USERS),
+    )
+    url = own[f"{PREFIX}POSTGRES_URL"]
+    settings = settings_of(own)
+    with dagster(settings, settings.home / "dagster", show_log=False) as on, connect(url) as connection:
+        began = time.perf_counter()
+        on.start()
+        newest_after = None
+        while todo := hours_to_publish(connection, limit=hours):
+            seconds = time.perf_counter() - began
+            if newest_after is None and todo[-1].hour != newest:
+                newest_after = seconds
+                context.say(f"the newest hour was published after {seconds:.0f} s")
+            if seconds > LONGEST:
+                raise ContenderFailed(f"{len(todo)} hours are not published after {seconds:.0f} s")
+            time.sleep(0.5)
+        all_after = time.perf_counter() - began
+    return Outcome(
+        [
+            Table(
+                f"{hours} hours of {EVENTS:,} events",
+                "s",
+                [
+                    Measured("every hour is published", [all_after]),
+                    Measured("the newest one is", [newest_after or all_after]),
+                ],
+            )
+        ],
+        [
+            Claim(
+                "a week's outage: caught up within 10 minutes",
+                f"{all_after / 60:.1f} minutes",
+                all_after <= 600,
+            )
+        ],
+        notes=["The sensor ticks every 30 s and asks for 24 hours at most; two runs go on at a time."],
+    )

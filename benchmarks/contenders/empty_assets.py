@@ -1,0 +1,12 @@
+"""Six assets with empty bodies and no checks: what the checks of `empty_bodies` cost by themselves, bodies aside."""
+
+import dagster as dg
+
+from antenna_assets.partitions import HOURS
+from benchmarks.contenders.empty_bodies import assets
+
+definitions = dg.Definitions(
+    assets=assets,
+    jobs=[dg.define_asset_job("hourly_usage", selection=assets, partitions_def=HOURS)],
+    executor=dg.in_process_executor,
+)
