@@ -66,14 +66,7 @@ def raw_parquet_checks(
     engine: EngineResource,
 ) -> Iterator[dg.AssetCheckResult]:
     """What was landed is in the lake, once, and is about as much as usual."""
-    tables, run = lake.open(), engine.start()
-    with postgres.connection() as connection:
-
-        def verdicts(hour: datetime) -> Verdicts:
-            claims = lake_claims(connection, tables, run, "raw_parquet", hour)
-            return _of("raw_parquet", {**claims, "volume_is_usual": volume_is_usual(connection, hour)})
-
-        yield from _results(context, verdicts)
+    yield from _lake_results(context, postgres, lake, engine, "raw_parquet")
 
 
 @dg.multi_asset_check(specs=_specs("enriched_usage"), can_subset=True, pool=POOL)
@@ -84,13 +77,7 @@ def enriched_usage_checks(
     engine: EngineResource,
 ) -> Iterator[dg.AssetCheckResult]:
     """The join with the users lost no event and doubled none."""
-    tables, run = lake.open(), engine.start()
-    with postgres.connection() as connection:
-
-        def verdicts(hour: datetime) -> Verdicts:
-            return _of("enriched_usage", lake_claims(connection, tables, run, "enriched_usage", hour))
-
-        yield from _results(context, verdicts)
+    yield from _lake_results(context, postgres, lake, engine, "enriched_usage")
 
 
 @dg.multi_asset_check(specs=_specs(*HOURLY_TABLES), can_subset=True, pool=POOL)
@@ -115,6 +102,25 @@ def hours_are_fresh_check(postgres: PostgresResource) -> dg.AssetCheckResult:
     """Of no hour, but of how far all of them are; it runs without a partition, too."""
     with postgres.connection() as connection:
         return _result(FRESHNESS, hours_are_fresh(connection, datetime.now(UTC)))
+
+
+def _lake_results(
+    context: dg.AssetCheckExecutionContext,
+    postgres: PostgresResource,
+    lake: LakeResource,
+    engine: EngineResource,
+    table: str,
+) -> Iterator[dg.AssetCheckResult]:
+    tables, run = lake.open(), engine.start()
+    with postgres.connection() as connection:
+
+        def verdicts(hour: datetime) -> Verdicts:
+            found = lake_claims(connection, tables, run, table, hour)
+            if "volume_is_usual" in CLAIMS[table]:
+                found["volume_is_usual"] = volume_is_usual(connection, hour)
+            return _of(table, found)
+
+        yield from _results(context, verdicts)
 
 
 def _table_verdicts(connection: psycopg.Connection, hour: datetime, now: datetime) -> Verdicts:
