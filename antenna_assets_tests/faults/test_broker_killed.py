@@ -92,9 +92,9 @@ def test_row_7_the_broker_is_killed_under_load_and_every_acknowledged_event_is_t
             assert sending.wait(180) == 0, sending.said
             assert f"sent {events:,} messages, all acknowledged" in sending.said
         wait_until(lambda: committed(own) == 500 + events)
-    # A short absence need not be seen at all.
+    # A short absence need not be seen at all. It is told twice if a commit that was under way ends in between.
     waiting = [line for line in said if line.startswith("waiting")]
-    assert len(waiting) <= kills, said
+    assert len(waiting) <= 2 * kills, said
     # No event twice, and none but those that were sent.
     assert held(own) == 500 + events
     assert_exact(own, answers)
