@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from antenna_assets.schema import REASONS
 from antenna_assets.streaming.parse import SESSION_CONF, judged, parsed, reasons
+from antenna_assets.streaming.spelling import spelling_of
 from antenna_assets_tests.parse_oracle import Accepted, Rejected, verdict
 
 pytestmark = pytest.mark.services
@@ -57,19 +58,22 @@ def rows_of(spark: SparkSession, messages: list[bytes | None]) -> list[dict]:
     )
     frame = spark.createDataFrame(table)
     rows = _in_order(parsed(frame, clock=CLOCK, oldest=OLDEST))
-    # As the stream does it: who is rejected in one pass, and why in another.
-    verdicts = judged(frame, clock=CLOCK, oldest=OLDEST)
-    assert _in_order(verdicts.where("hour IS NOT NULL")) == [
-        {
-            name: None if name == "value" else of
-            for name, of in row.items()
-            if name not in ("reason", "detail")
-        }
-        for row in rows
-        if row["reason"] is None
-    ]
-    rejected = verdicts.where("hour IS NULL")
-    assert _in_order(reasons(rejected, clock=CLOCK, oldest=OLDEST)) == [row for row in rows if row["reason"]]
+    # As the stream does it: who is rejected in one pass, and why in another. That messages have a usual spelling changes
+    # nothing.
+    for usual in (None, *USUAL):
+        verdicts = judged(frame, clock=CLOCK, oldest=OLDEST, usual=usual)
+        assert _in_order(verdicts.where("hour IS NOT NULL")) == [
+            {
+                name: None if name == "value" else of
+                for name, of in row.items()
+                if name not in ("reason", "detail")
+            }
+            for row in rows
+            if row["reason"] is None
+        ]
+        rejected = verdicts.where("hour IS NULL")
+        refused = [row for row in rows if row["reason"]]
+        assert _in_order(reasons(rejected, clock=CLOCK, oldest=OLDEST)) == refused
     return rows
 
 
@@ -103,6 +107,7 @@ def accepted(
 
 
 VALID = message()
+USUAL = (spelling_of(VALID), spelling_of(VALID.replace(b" ", b"")))
 MISSING = {
     name: json.dumps({k: v for k, v in json.loads(VALID).items() if k != name}).encode()
     for name in json.loads(VALID)

@@ -12,6 +12,7 @@ from antenna_assets.schema import LANDED, REJECTED
 from antenna_assets.streaming.attempt import lake_watched
 from antenna_assets.streaming.landed import REJECTED_FOLDER, Written
 from antenna_assets.streaming.parse import judged, reasons
+from antenna_assets.streaming.spelling import Spelling
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -20,12 +21,21 @@ if TYPE_CHECKING:
 MANY_REJECTED = 10_000
 
 
-def write(messages: "DataFrame", *, lake: str, folder: str, clock: datetime, oldest: datetime) -> Written:
+def write(
+    messages: "DataFrame",
+    *,
+    lake: str,
+    folder: str,
+    clock: datetime,
+    oldest: datetime,
+    usual: Spelling | None = None,
+) -> Written:
     """Parse a micro-batch of Kafka messages and write it below `folder`.
 
     Args:
         clock: the wall clock of the verdicts.
         oldest: events before this instant are too old.
+        usual: how most of the messages are spelled.
 
     Raises:
         LakeUnwritable: the lake's disk is full, or fails.
@@ -38,7 +48,7 @@ def write(messages: "DataFrame", *, lake: str, folder: str, clock: datetime, old
     # Counted while the messages are parsed, before anything is written: an action of its own costs more than a small batch.
     counted = Observation()
     # Both writes below need the verdicts: parse once, and keep the raw bytes of those alone that are rejected.
-    verdicts = judged(messages, clock=clock, oldest=oldest)
+    verdicts = judged(messages, clock=clock, oldest=oldest, usual=usual)
     verdicts = verdicts.observe(
         counted, F.count("*").alias("messages"), F.count("hour").alias("accepted")
     ).persist()

@@ -30,6 +30,7 @@ from antenna_assets.streaming.land import write
 from antenna_assets.streaming.landed import Written
 from antenna_assets.streaming.plan import OffsetRange, planned_ranges
 from antenna_assets.streaming.read_back import read_back
+from antenna_assets.streaming.spelling import UsualSpelling
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -85,6 +86,7 @@ class MicroBatches:
         self._committing: Future[None] | None = None
         self._batch = 0
         self._oldest = settings.start
+        self._usual = UsualSpelling()
         self.failure: BaseException | None = None
         self.last_commit = self._last_beat = time.monotonic()
         self._unreported = [0, 0]
@@ -180,6 +182,7 @@ class MicroBatches:
                 folder=attempt.folder,
                 clock=clock,
                 oldest=max(self._oldest, clock - settings.horizon),
+                usual=self._usual.of(messages),
             )
             self._wait_for_commit()
         return _ToCommit(attempt, written, ranges, clock, began, first=spark_batch == 0)
