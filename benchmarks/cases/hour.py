@@ -35,9 +35,10 @@ class Size:
 SIZES = (
     Size(1_000_000, 20_000),
     Size(5_000_000, 200_000),
-    Size(20_000_000, 1_000_000),
-    # A round of all takes more than ten minutes.
-    Size(50_000_000, 1_000_000, rounds=1),
+    # A round of all takes six minutes.
+    Size(20_000_000, 1_000_000, rounds=2),
+    # Spark's two take six minutes each.
+    Size(50_000_000, 1_000_000, rounds=1, contenders=(OURS, "plain DuckDB", "Polars")),
     # Larger than the memory that it may use.
     Size(100_000_000, 1_000_000, rounds=1, contenders=(OURS,)),
 )
@@ -88,7 +89,7 @@ def _hour(context: Context, events: int, users: int, size: Size) -> dict[str, Me
         {name: contender(*CONTENDERS[name]) for name in size.contenders},
         rounds=size.rounds or context.rounds,
         say=context.say,
-        # One round shows how it grows, and a second one, not counted, would take as long.
+        # One that does not count would take as long.
         warm_up=not context.short and size.rounds is None,
     )
     answers = {name: done[-1].figures for name, done in runs.items()}
