@@ -1,0 +1,178 @@
+"""proofs.md, row 23: each role tries each verb on each table and view, and may do what `docs/roles.md` says, no more and
+no less; and with these rights alone the stream and Dagster's runs do their work.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from antenna_assets.database import connect
+from antenna_assets.project_files import docker_folder
+from antenna_assets.settings import Settings
+from antenna_assets.streaming.job import Stream
+from antenna_assets.sweep import sweep
+from antenna_assets_tests.end_to_end.runs import instance, publish_what_the_sensor_asks_for
+from antenna_assets_tests.end_to_end.test_pipeline import scenario, send, wrong
+
+pytestmark = pytest.mark.services
+
+ROLES = ("antenna_stream", "antenna_publisher", "antenna_dashboards", "antenna_administrator")
+SCHEMAS = ["public", "ledger"]
+
+
+def documented() -> dict[str, dict[str, str]]:
+    """Of each table and view of `docs/roles.md`, what each role may do."""
+    text = (docker_folder().parent / "docs" / "roles.md").read_text(encoding="utf-8")
+    cells = r"([SIUuDT ]*)\|" * len(ROLES)
+    rows = re.findall(rf"^\| `([a-z_.0-9]+)` \|{cells}$", text, re.MULTILINE)
+    return {name: dict(zip(ROLES, map(str.strip, cells), strict=True)) for name, *cells in rows}
+
+
+def may(connection: psycopg.Connection, statement: sql.Composable) -> bool:
+    """Try a statement and take it back. Whatever fails only after the rights were looked at was allowed."""
+    try:
+        with connection.transaction(force_rollback=True):
+            connection.execute(statement)
+    except (
+        psycopg.errors.InsufficientPrivilege,
+        # A view that cannot be written at all, and the trigger that keeps certificates.
+        psycopg.errors.ObjectNotInPrerequisiteState,
+        psycopg.errors.WrongObjectType,
+        psycopg.errors.RaiseException,
+    ):
+        return False
+    except psycopg.errors.IntegrityError:
+        return True
+    return True
+
+
+def tried(connection: psycopg.Connection, name: str, columns: list[str]) -> str:
+    """S, I, U, D and T for what succeeds; u where only some columns may be changed."""
+    table = sql.Identifier(*name.split("."))
+    changes = [
+        may(
+            connection,
+            sql.SQL("UPDATE {} SET {} = DEFAULT WHERE false").format(table, sql.Identifier(column)),
+        )
+        for column in columns
+    ]
+    found = {
+        "S": may(connection, sql.SQL("SELECT * FROM {} LIMIT 0").format(table)),
+        "I": may(connection, sql.SQL("INSERT INTO {} DEFAULT VALUES").format(table)),
+        "U": all(changes),
+        "u": any(changes) and not all(changes),
+        "D": may(connection, sql.SQL("DELETE FROM {} WHERE false").format(table)),
+        "T": may(connection, sql.SQL("TRUNCATE {} CASCADE").format(table)),
+    }
+    return "".join(verb for verb, allowed in found.items() if allowed)
+
+
+def relations(connection: psycopg.Connection) -> dict[str, list[str]]:
+    """All tables and views, with their columns."""
+    rows = connection.execute(
+        "SELECT CASE table_schema WHEN 'public' THEN '' ELSE table_schema || '.' END || table_name,"
+        " array_agg(column_name::text ORDER BY ordinal_position) FROM information_schema.columns"
+        " WHERE table_schema = ANY(%s) GROUP BY 1 ORDER BY 1",
+        [SCHEMAS],
+    ).fetchall()
+    return dict(rows)
+
+
+def test_row_23_each_role_may_do_what_the_docs_say_by_attempt(connection: psycopg.Connection) -> None:
+    found: dict[str, dict[str, str]] = {}
+    for name, columns in relations(connection).items():
+        for role in ROLES:
+            connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+            found.setdefault(name, {})[role] = tried(connection, name, columns)
+            connection.execute("RESET ROLE")
+    assert found == documented()
+
+
+def test_a_role_makes_no_tables_of_its_own_but_dagsters(connection: psycopg.Connection) -> None:
+    for role in ROLES:
+        connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+        makes = [
+            schema
+            for schema in (*SCHEMAS, "dagster")
+            if may(
+                connection,
+                sql.SQL("CREATE TABLE {} ()").format(sql.Identifier(schema, "of_a_stranger")),
+            )
+        ]
+        connection.execute("RESET ROLE")
+        assert makes == (["dagster"] if role == "antenna_publisher" else [])
+
+
+def test_roles_cannot_log_in_and_are_no_superusers(connection: psycopg.Connection) -> None:
+    rows = connection.execute(
+        "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s) AND NOT rolcanlogin AND NOT rolsuper AND NOT rolcreaterole"
+        " AND NOT rolcreatedb AND NOT rolreplication AND NOT rolbypassrls",
+        [list(ROLES)],
+    ).fetchall()
+    assert {name for (name,) in rows} == set(ROLES)
+
+
+@pytest.fixture
+def login(postgres_url: str) -> Iterator[Callable[[str], AbstractContextManager[str]]]:
+    """Makes the address of the test's database for a new login that is a member of a role alone."""
+    made: list[str] = []
+
+    @contextmanager
+    def of(role: str) -> Iterator[str]:
+        name = f"{role}_{uuid4().hex[:8]}"
+        with connect(postgres_url) as connection:
+            connection.execute(
+                sql.SQL("CREATE ROLE {} LOGIN PASSWORD {} IN ROLE {}").format(
+                    sql.Identifier(name), sql.Literal("only-of-this-test"), sql.Identifier(role)
+                )
+            )
+        made.append(name)
+        parts = urlsplit(postgres_url)
+        place = parts.netloc.rpartition("@")[2]
+        yield urlunsplit(parts._replace(netloc=f"{name}:only-of-this-test@{place}"))
+
+    yield of
+    with connect(postgres_url) as connection:
+        for name in made:
+            connection.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(name)))
+            connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
+
+
+def test_the_stream_and_the_runs_work_with_their_roles_and_dashboards_see_no_e_mail(
+    settings: Settings,
+    new_stream: Callable[..., Stream],
+    login: Callable[[str], AbstractContextManager[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    answers = tmp_path / "answers.json"
+    send(settings, scenario(7), answers)
+    with login("antenna_stream") as url:
+        new_stream(settings.model_copy(update={"postgres_url": url})).read_available()
+    with login("antenna_publisher") as url, instance(tmp_path / "dagster") as dagster:
+        monkeypatch.setenv("ANTENNA_POSTGRES_URL", url)
+        assert publish_what_the_sensor_asks_for(dagster) >= 1
+    assert wrong(settings, answers) == []
+    with login("antenna_dashboards") as url, connect(url) as dashboards:
+        shown = {name: cells["antenna_dashboards"] for name, cells in documented().items()}
+        for name in (name for name, cell in shown.items() if cell):
+            rows = dashboards.execute(sql.SQL("SELECT * FROM {}").format(sql.Identifier(name))).fetchall()
+            assert rows or name == "quarantine_by_hour"
+            assert "@" not in str(rows)
+    with login("antenna_administrator") as url:
+        with connect(url) as administrator:
+            administrator.execute("UPDATE user_metadata SET quota = quota + 1")
+        long_after = datetime.now(UTC) + timedelta(days=60)
+        amounts = sweep(
+            url, settings.lake_uri, dagster_home=tmp_path, horizon=settings.horizon, now=long_after
+        )
+        assert amounts["landed files past the horizon, to go after a grace"].count > 0
+        assert amounts["rows of bytes_agg_user past their retention"].count > 0
