@@ -426,6 +426,28 @@ def backfill(
 
 
 @app.command()
+def report(
+    hour: Annotated[str | None, typer.Option(help="An hour, as 2026-11-22-10:00.")] = None,
+    day: Annotated[
+        str | None,
+        typer.Option(help="A day in UTC, as 2026-11-22. Default: that of the newest published hour."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The page to write. Default: antenna-<hour or day>.html.")
+    ] = None,
+) -> None:
+    """Write one page on an hour or a day: usage, quotas and how far to trust it. It needs nothing beside it."""
+    from antenna_assets.database import connect
+    from antenna_assets.report.command import write_report
+    from antenna_assets.settings import load_settings
+    from antenna_assets.stack.services import postgres_url
+
+    with connect(postgres_url(load_settings()), application="antenna report") as connection:
+        path = write_report(connection, hour=hour, day=day, output=output)
+    out.print(f"written: {path}", soft_wrap=True)
+
+
+@app.command()
 def demo(
     serve: Annotated[
         bool,
