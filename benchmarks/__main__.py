@@ -32,6 +32,7 @@ CASES = (
     "outage",
     "sensor",
     "history",
+    "dashboards",
 )
 PAGE = PROJECT / "docs" / "benchmarks.md"
 RESULTS = PAGE.with_suffix("")

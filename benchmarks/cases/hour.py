@@ -36,7 +36,7 @@ SIZES = (
     Size(1_000_000, 20_000),
     Size(5_000_000, 200_000),
     # A round of all takes six minutes.
-    Size(20_000_000, 1_000_000, rounds=2),
+    Size(20_000_000, 1_000_000, rounds=1),
     # Spark's two take six minutes each.
     Size(50_000_000, 1_000_000, rounds=1, contenders=(OURS, "plain DuckDB", "Polars")),
     # Larger than the memory that it may use.
