@@ -426,6 +426,35 @@ def backfill(
 
 
 @app.command()
+def metrics(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port to listen on.")] = 9464,
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to listen on. What is told names no user, but anyone who can reach it may ask."
+        ),
+    ] = "127.0.0.1",
+) -> None:
+    """Serve lag, hours, rejected messages and more for Prometheus, until stopped."""
+    from antenna_assets.metrics import serve
+    from antenna_assets.settings import load_settings
+    from antenna_assets.stack.services import kafka_bootstrap, postgres_url
+    from antenna_assets.streaming.broker import Broker
+
+    settings = load_settings()
+    with stop_on_signals() as stop:
+        end = serve(
+            postgres_url(settings),
+            lambda: Broker(kafka_bootstrap(settings), settings.topic),
+            host=host,
+            port=port,
+        )
+        say(f"metrics on http://{host}:{port}/metrics")
+        stop.wait()
+        end()
+
+
+@app.command()
 def report(
     hour: Annotated[str | None, typer.Option(help="An hour, as 2026-11-22-10:00.")] = None,
     day: Annotated[
