@@ -141,11 +141,14 @@ ASSETS = (*LAKE_TABLES, *HOURLY_TABLES)
 DATE = _column("date", TIMESTAMP, "first instant of the window, UTC")
 """The first column of every serving table."""
 
+SUMS = tuple(dict.fromkeys(table.sum_column for table in (*LIVE_TABLES.values(), *HOURLY_TABLES.values())))
+"""The columns that are sums of `bytes`."""
+
 UNITS = {
     **dict.fromkeys(("timestamp", "kafka_timestamp", "date"), "UTC"),
     "bytes": "bytes",
     "quota": "bytes an hour",
-    **{table.sum_column: "bytes" for table in (*LIVE_TABLES.values(), *HOURLY_TABLES.values())},
+    **dict.fromkeys(SUMS, "bytes"),
 }
 """By column, wherever it occurs. Beside the schemas and not in them: Delta tables keep what their fields carry."""
 

@@ -7,9 +7,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from antenna_assets.assets.declared import hourly_asset
+from antenna_assets.assets.lake_hour import USERS_VERSION
 from antenna_assets.assets.preview import table_views
 from antenna_assets.assets.report import Report, Stages, materialize_hours
-from antenna_assets.assets.usage import USERS_VERSION, enriched_usage
+from antenna_assets.assets.usage import enriched_usage
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.ledger import LedgerError, Publication, read_generation
 from antenna_assets.resources import EngineResource, LakeResource, PostgresResource

@@ -6,12 +6,9 @@ A column has the name of the one that it comes from, but for sums and windows.
 import dagster as dg
 import pyarrow as pa
 
-from antenna_assets.schema import HOURLY_TABLES, LAKE_TABLES, LANDED, LIVE_TABLES, USERS
+from antenna_assets.schema import HOURLY_TABLES, LAKE_TABLES, LANDED, LIVE_TABLES, SUMS, USERS
 
-_ORIGIN = {
-    "date": "timestamp",
-    **{table.sum_column: "bytes" for table in (*LIVE_TABLES.values(), *HOURLY_TABLES.values())},
-}
+_ORIGIN = {"date": "timestamp", **dict.fromkeys(SUMS, "bytes")}
 
 # Of each asset the assets that it reads, with their columns; the first one that has a column is where it comes from.
 _READ: dict[str, dict[str, pa.Schema]] = {

@@ -5,15 +5,13 @@ from datetime import datetime
 import dagster as dg
 
 from antenna_assets.assets.declared import hourly_asset
-from antenna_assets.assets.preview import lake_views
+from antenna_assets.assets.lake_hour import publish_files, require_rows
 from antenna_assets.assets.report import Report, Stages, materialize_hours
 from antenna_assets.assets.sources import landing
-from antenna_assets.certificate import record_and_certify
-from antenna_assets.contents import files_content
 from antenna_assets.crash import commit_point
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.landed import landed_content
-from antenna_assets.ledger import LedgerError, Publication, landed_files, require_closed, seal
+from antenna_assets.ledger import landed_files, require_closed, seal
 from antenna_assets.partitions import hours_of
 from antenna_assets.resources import EngineResource, LakeResource, PostgresResource
 from antenna_assets.schema import LANDED, RAW_PARQUET
@@ -45,36 +43,21 @@ def raw_parquet(
             folder = tables.new_folder("raw_parquet", hour, generation.generation)
             with stage("transform"):
                 files = run.write(transform("raw_parquet"), inputs, RAW_PARQUET, folder)
-            rows = sum(file.rows for file in files)
-            if rows != generation.rows:
-                raise LedgerError(
-                    f"expected {generation.rows} rows as the ledger says, found {rows} in the landed files"
-                )
-            with stage("publish"):
-                version = tables.replace_hour("raw_parquet", hour, generation.generation, files)
-                publication = Publication(
-                    asset="raw_parquet",
-                    hour=hour,
-                    generation=generation.generation,
-                    rows=rows,
-                    bytes=generation.bytes,
-                    users_version=None,
-                    run_id=context.run.run_id,
-                    lake_version=version,
-                    content={"files": files_content(tables.location("raw_parquet"), files)},
-                )
-                record_and_certify(connection, publication)
-            with stage("preview"):
-                views = lake_views(run, Dataset([file.path for file in files], RAW_PARQUET))
+            require_rows(generation, files, "in the landed files")
+            report = publish_files(
+                connection,
+                tables,
+                run,
+                "raw_parquet",
+                generation,
+                files,
+                stage=stage,
+                run_id=context.run.run_id,
+            )
             return {
-                "rows": rows,
-                "bytes": generation.bytes,
-                "generation": generation.generation,
-                "files": len(files),
-                "file_bytes": sum(file.size for file in files),
+                **report,
                 "late_rows": landed["landed"]["late_rows"],
                 "quarantined_in_its_batches": landed["batches"]["quarantined"],
-                **views,
             }
 
         return materialize_hours(context, connection, materialize)

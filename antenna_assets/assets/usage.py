@@ -5,21 +5,17 @@ from datetime import datetime
 import dagster as dg
 
 from antenna_assets.assets.declared import hourly_asset
-from antenna_assets.assets.preview import lake_views
+from antenna_assets.assets.lake_hour import publish_files, require_rows
 from antenna_assets.assets.raw import raw_parquet
 from antenna_assets.assets.report import Report, Stages, materialize_hours
 from antenna_assets.assets.sources import user_metadata
-from antenna_assets.certificate import record_and_certify
-from antenna_assets.contents import UNKNOWN_ROWS, UNKNOWN_ROWS_COLUMNS, files_content
+from antenna_assets.contents import UNKNOWN_ROWS, UNKNOWN_ROWS_COLUMNS
 from antenna_assets.engines.contract import Dataset
-from antenna_assets.ledger import LedgerError, Publication, read_generation
+from antenna_assets.ledger import read_generation
 from antenna_assets.resources import EngineResource, LakeResource, PostgresResource
 from antenna_assets.schema import ENRICHED_USAGE, RAW_PARQUET, USERS
 from antenna_assets.serving import write_users
 from antenna_assets.transforms import transform
-
-USERS_VERSION = "users_version"
-"""Name under which the lake keeps, with an hour's files, the version of the users that they were joined with."""
 
 
 @hourly_asset(group="lake", kinds={"delta"}, deps=[raw_parquet, user_metadata])
@@ -46,45 +42,23 @@ def enriched_usage(
             }
             with stage("transform"):
                 files = run.write(transform("enriched_usage"), inputs, ENRICHED_USAGE, folder)
-            rows = sum(file.rows for file in files)
-            if rows != generation.rows:
-                raise LedgerError(
-                    f"expected {generation.rows} rows as in raw_parquet, found {rows} after the join"
-                )
+            require_rows(generation, files, "after the join")
             usage = Dataset([file.path for file in files], ENRICHED_USAGE)
             with stage("unknown_users"):
                 counted = run.read(UNKNOWN_ROWS, {"enriched_usage": usage}, UNKNOWN_ROWS_COLUMNS)
                 unknown_rows = counted["unknown_rows"][0].as_py()
-            with stage("publish"):
-                version = tables.replace_hour(
-                    "enriched_usage", hour, raw.generation, files, tags={USERS_VERSION: users_version}
-                )
-                publication = Publication(
-                    asset="enriched_usage",
-                    hour=hour,
-                    generation=raw.generation,
-                    rows=rows,
-                    bytes=generation.bytes,
-                    users_version=users_version,
-                    run_id=context.run.run_id,
-                    lake_version=version,
-                    content={
-                        "files": files_content(tables.location("enriched_usage"), files),
-                        "unknown_rows": unknown_rows,
-                    },
-                )
-                record_and_certify(connection, publication)
-            with stage("preview"):
-                views = lake_views(run, usage)
-            return {
-                "rows": rows,
-                "bytes": generation.bytes,
-                "generation": raw.generation,
-                "users_version": users_version,
-                "files": len(files),
-                "file_bytes": sum(file.size for file in files),
-                "unknown_user_rows": unknown_rows,
-                **views,
-            }
+            report = publish_files(
+                connection,
+                tables,
+                run,
+                "enriched_usage",
+                generation,
+                files,
+                stage=stage,
+                run_id=context.run.run_id,
+                users_version=users_version,
+                content={"unknown_rows": unknown_rows},
+            )
+            return {**report, "unknown_user_rows": unknown_rows}
 
         return materialize_hours(context, connection, materialize)

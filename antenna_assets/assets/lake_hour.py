@@ -1,0 +1,83 @@
+"""How the two assets of the lake end: an hour's files become the table's hour, recorded, certified and shown.
+
+What is in the files is the assets' matter.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psycopg
+
+from antenna_assets.assets.preview import lake_views
+from antenna_assets.assets.report import Report, Stages
+from antenna_assets.certificate import record_and_certify
+from antenna_assets.contents import files_content
+from antenna_assets.engines.contract import Dataset, Engine, WrittenFile
+from antenna_assets.lake import Lake
+from antenna_assets.ledger import Generation, LedgerError, Publication
+from antenna_assets.schema import LAKE_TABLES
+
+USERS_VERSION = "users_version"
+"""Name under which the lake keeps, with an hour's files, the version of the users that they were joined with."""
+
+
+def require_rows(generation: Generation, files: Sequence[WrittenFile], where: str) -> None:
+    """Stop before anything is published if the files have not the rows of the hour's generation.
+
+    Raises:
+        LedgerError: more or fewer.
+    """
+    found = sum(file.rows for file in files)
+    if found != generation.rows:
+        raise LedgerError(f"expected {generation.rows} rows as the ledger says, found {found} {where}")
+
+
+def publish_files(
+    connection: psycopg.Connection,
+    tables: Lake,
+    engine: Engine,
+    asset: str,
+    generation: Generation,
+    files: Sequence[WrittenFile],
+    *,
+    stage: Stages,
+    run_id: str,
+    users_version: int | None = None,
+    content: Mapping[str, Any] | None = None,
+) -> Report:
+    """Make the files the hour of the asset's table, and report them.
+
+    Args:
+        users_version: of the users that they were joined with, if they were.
+        content: what the publication has to say besides its files.
+
+    Raises:
+        Superseded: the hour holds a newer generation; nothing was changed.
+        LakeError: the table cannot be written.
+    """
+    tags = {} if users_version is None else {USERS_VERSION: users_version}
+    with stage("publish"):
+        version = tables.replace_hour(asset, generation.hour, generation.generation, files, tags=tags)
+        publication = Publication(
+            asset=asset,
+            hour=generation.hour,
+            generation=generation.generation,
+            rows=generation.rows,
+            bytes=generation.bytes,
+            users_version=users_version,
+            run_id=run_id,
+            lake_version=version,
+            content={"files": files_content(tables.location(asset), files), **(content or {})},
+        )
+        record_and_certify(connection, publication)
+    with stage("preview"):
+        views = lake_views(engine, Dataset([file.path for file in files], LAKE_TABLES[asset]))
+    return {
+        "rows": generation.rows,
+        "bytes": generation.bytes,
+        "generation": generation.generation,
+        "files": len(files),
+        "file_bytes": sum(file.size for file in files),
+        **tags,
+        **views,
+    }
