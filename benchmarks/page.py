@@ -9,7 +9,7 @@ HEAD = """# Benchmarks
 Written by `make bench`; `make bench CASES=stream,hour` measures some cases again and keeps the others. Every contender is a
 process of its own that does the same work on the same data. They run in turns, round by round, after a round that does
 not count. Values are medians, with the least and the most beside them; memory is the largest sum over a process and
-its children (PSS, looked at ten times a second).
+its children (PSS, at most 3 % too low).
 
 What the design asks for:
 
