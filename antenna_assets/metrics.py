@@ -16,10 +16,11 @@ from prometheus_client.registry import Collector
 from antenna_assets.database import DatabaseError, connect, require_migrated, snapshot
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import HOUR
-from antenna_assets.ledger import committed_offsets, hours_to_publish
+from antenna_assets.ledger import hours_to_publish
 from antenna_assets.retries import read_failing_hours
 from antenna_assets.streaming.broker import Broker
 from antenna_assets.streaming.lock import stream_runs
+from antenna_assets.streaming.progress import next_to_read
 
 HOURS_COUNTED = 1_000
 """Hours to publish are counted up to here."""
@@ -133,7 +134,7 @@ class LedgerCollector(Collector):
         try:
             self._broker = self._broker or self._make_broker()
             topic = self._broker.describe()
-            done = self._broker.earliest(topic) | committed_offsets(connection, topic.id, topic.partitions)
+            done = next_to_read(connection, self._broker, topic)
             ends = self._broker.next_offsets(topic)
         except AntennaError:
             # The next one looks up the address again, which may have changed.

@@ -14,12 +14,12 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from antenna_assets.hours import hour_key
-from antenna_assets.ledger import committed_offsets
 from antenna_assets.requests import FailingHour
 from antenna_assets.retries import read_failing_hours
 from antenna_assets.schema import ASSETS
 from antenna_assets.streaming.broker import Broker, BrokerError
 from antenna_assets.streaming.lock import stream_runs
+from antenna_assets.streaming.progress import next_to_read
 
 HOURS_SHOWN = 24
 
@@ -61,7 +61,7 @@ def _lag(connection: psycopg.Connection, name: str, broker: Broker | None, no_br
     try:
         if broker is not None:
             topic = broker.describe()
-            done = broker.earliest(topic) | committed_offsets(connection, topic.id, topic.partitions)
+            done = next_to_read(connection, broker, topic)
             for partition, end in sorted(broker.next_offsets(topic).items()):
                 table.add_row(
                     str(partition), f"{done[partition]:,}", f"{end:,}", f"{end - done[partition]:,}"

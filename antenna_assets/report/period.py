@@ -58,8 +58,10 @@ def newest_day(connection: psycopg.Connection) -> Period:
     Raises:
         ReportError: none is.
     """
-    row = connection.execute("SELECT max(hour) FROM hour_trust WHERE generation IS NOT NULL").fetchone()
-    if row is None or row[0] is None:
+    row = connection.execute(
+        "SELECT hour FROM hour_trust WHERE generation IS NOT NULL ORDER BY hour DESC LIMIT 1"
+    ).fetchone()
+    if row is None:
         raise ReportError(
             "no hour is published yet; Dagster's sensor publishes closed hours, and `antenna status` shows how far it is"
         )

@@ -19,7 +19,7 @@ import psycopg
 
 from antenna_assets.engines.contract import Engine
 from antenna_assets.hours import closed_before, hour_key
-from antenna_assets.ledger import committed_offsets, expired_before
+from antenna_assets.ledger import expired_before
 from antenna_assets.settings import Settings
 from antenna_assets.streaming.attempt import Attempt
 from antenna_assets.streaming.broker import Broker, Topic
@@ -29,6 +29,7 @@ from antenna_assets.streaming.head import claim_topic, read_head
 from antenna_assets.streaming.land import write
 from antenna_assets.streaming.landed import Written
 from antenna_assets.streaming.plan import OffsetRange, planned_ranges
+from antenna_assets.streaming.progress import next_to_read
 from antenna_assets.streaming.read_back import read_back
 from antenna_assets.streaming.spelling import UsualSpelling
 
@@ -139,8 +140,8 @@ class MicroBatches:
                 self._committed()
 
     def done(self, connection: psycopg.Connection, topic: Topic) -> dict[int, int]:
-        """The offset to read next, of every partition: one that was never read begins at Kafka's first message."""
-        return self._broker.earliest(topic) | committed_offsets(connection, topic.id, topic.partitions)
+        """See `next_to_read`."""
+        return next_to_read(connection, self._broker, topic)
 
     def wait_until_idle(self) -> None:
         """Wait until the micro-batches under way, if there are some, are committed or have failed."""
