@@ -100,7 +100,10 @@ class DuckDBEngine:
     def read(self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema) -> pa.Table:
         """See `Engine.read`."""
         with self._connection(inputs) as connection:
-            return checked_table(connection.sql(sql).to_arrow_table(), schema)
+            result = connection.sql(sql)
+            # Before a row is computed, or a value that does not fit a wrong type would be told first.
+            check_types(result.limit(0).to_arrow_table().schema, schema)
+            return checked_table(result.to_arrow_table(), schema)
 
     def close(self) -> None:
         """See `Engine.close`."""
