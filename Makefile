@@ -29,12 +29,18 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --upgrade --target .venv-connect -r $<
 	@touch $@
 
+# Superset pins packages that are older than ours: its own environment.
+.venv-superset/ready: docker/superset/requirements.lock
+	$(PYTHON) -m venv .venv-superset
+	.venv-superset/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
 # What the tests in a browser need; 50 MB that nothing else does.
 .venv-ui/ready: antenna_assets_tests/ui.lock .venv/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --upgrade --target .venv-ui -r $<
 	@touch $@
 
-.PHONY: help setup demo test test-ui chromium unit prove bench lint format up down lock
+.PHONY: help setup demo dashboards test test-ui chromium unit prove bench lint format up down lock
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -46,7 +52,10 @@ demo: .venv/ready ## from nothing to a checked result
 test: .venv/class-archive .venv-bench/ready .venv-connect/ready ## all tests but the browser's
 	$(BIN)/python -m pytest
 
-test-ui: .venv/class-archive .venv-ui/ready chromium ## Dagster's UI in a real browser; PICTURES=docs/pictures keeps screenshots
+dashboards: .venv/ready .venv-superset/ready ## Superset with the dashboards on 127.0.0.1, over the embedded PostgreSQL
+	$(BIN)/antenna dashboards
+
+test-ui: .venv/class-archive .venv-ui/ready .venv-superset/ready chromium ## Dagster's and Superset's UI in a real browser; PICTURES=docs/pictures keeps screenshots
 	PYTHONPATH=.venv-ui $(BIN)/python -m pytest --ui $(if $(PICTURES),--pictures $(PICTURES)) antenna_assets_tests/ui
 
 # Without help: `make test-ui` asks for it.
@@ -83,6 +92,8 @@ lock: .venv/ready ## resolve the dependencies again into the lock files
 		--no-annotate --custom-compile-command 'make lock' pyproject.toml --output-file requirements.lock
 	for peers in bench flink; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-annotate --custom-compile-command 'make lock' benchmarks/peers/$$peers.in --output-file benchmarks/peers/$$peers.lock; done
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-annotate --custom-compile-command 'make lock' docker/superset/requirements.in --output-file docker/superset/requirements.lock
 	for packages in connect ui; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --constraint requirements.lock \
 		--no-annotate --custom-compile-command 'make lock' antenna_assets_tests/$$packages.in --output-file antenna_assets_tests/$$packages.lock; done
 	$(BIN)/python -m antenna_assets.stack.jars --lock

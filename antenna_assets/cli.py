@@ -494,5 +494,31 @@ def demo(
             serve_demo(settings, out=out, say=say, stop=stop)
 
 
+@app.command()
+def dashboards(
+    write: Annotated[
+        Path | None,
+        typer.Option(help="Do not start it: write the dashboards as they are in Superset now into this folder."),
+    ] = None,
+) -> None:
+    """Start Superset on 127.0.0.1 with the dashboards of docker/superset, and stop it with Ctrl-C.
+
+    `make dashboards` installs Superset first. The address and a password are printed.
+    """
+    from antenna_assets.stack.superset import superset, write_dashboards
+    from antenna_assets.start import start
+
+    settings = load_settings()
+    if write is not None:
+        write_dashboards(settings, write)
+        return
+    found = start(settings, say)
+    with stop_on_signals() as stop, superset(settings, found.postgres_url, say=say) as on:
+        out.print(f"usage and quota        {on.url}/superset/dashboard/usage-and-quota/")
+        out.print(f"trust in the pipeline  {on.url}/superset/dashboard/trust/")
+        out.print(f"user {on.user}, password {on.password} (Ctrl-C stops it)")
+        stop.wait()
+
+
 if __name__ == "__main__":
     main()

@@ -1,0 +1,147 @@
+"""Superset with the project's dashboards, as `make dashboards` starts it, in a real browser. With `--pictures` it leaves screenshots."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import psycopg
+import pytest
+import yaml
+from playwright.sync_api import Browser, Page, Response, expect
+
+from antenna_assets.hours import HOUR
+from antenna_assets.project_files import docker_folder
+from antenna_assets.settings import load_settings
+from antenna_assets.stack import services
+from antenna_assets.stack.superset import ENVIRONMENT, Superset, _variables, superset, write_dashboards
+from antenna_assets.start import environment, environment_of, start
+from antenna_assets_tests.faults.plain_stream import read_everything
+from antenna_assets_tests.faults.runs import send
+
+pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
+
+ASSETS = docker_folder() / "superset" / "assets"
+DASHBOARDS = ("usage-and-quota", "trust")
+HOURS = 30
+CHART_ERRORS = ".ant-alert-error, .ant-alert-warning"
+
+
+@pytest.fixture(scope="module")
+def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Superset]:
+    """Superset over an embedded PostgreSQL with hours that are published, came late, wait and are open."""
+    home = tmp_path_factory.mktemp("superset")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ANTENNA_HOME", str(home))
+        settings = load_settings()
+        try:
+            found = start(settings, print)
+            for name, value in environment(settings).items():
+                patch.setenv(name, value)
+            settings = load_settings()
+            first = send(settings, home / "answers.json", events=60_000, hours=HOURS)
+            read_everything(settings)
+            _publish_what_the_sensor_asks_for(settings)
+            send(settings, home / "answers.json", events=2_000, hours=4, start=first + (HOURS - 4) * HOUR, seed=2)
+            read_everything(settings)
+            with superset(settings, found.postgres_url, say=print) as started:
+                yield started
+        finally:
+            services.down(settings, print)
+
+
+def _publish_what_the_sensor_asks_for(settings) -> None:
+    import dagster as dg
+
+    from antenna_assets.local_runs import publish
+
+    with environment_of(settings), dg.DagsterInstance.get() as instance:
+        assert all(run.success for _, run in publish(instance))
+
+
+@pytest.fixture
+def visitor(browser: Browser, on: Superset) -> Iterator[Page]:
+    """Someone who has logged in, with a screen on which a whole dashboard fits: Superset loads only what is seen."""
+    context = browser.new_context(viewport={"width": 1500, "height": 2400}, timezone_id="UTC", locale="en-GB")
+    page = context.new_page()
+    page.set_default_timeout(60_000)
+    page.goto(f"{on.url}/login/")
+    page.locator("#username").fill(on.user)
+    page.locator("#password").fill(on.password)
+    page.locator("button[type=submit]").click()
+    page.wait_for_url("**/welcome/")
+    yield page
+    context.close()
+
+
+def charts_of(slug: str) -> set[str]:
+    file = ASSETS / "dashboards" / f"{slug.replace('-', '_')}.yaml"
+    position = yaml.safe_load(file.read_text("utf-8"))["position"]
+    return {
+        part["meta"]["sliceName"]
+        for part in position.values()
+        if isinstance(part, dict) and part["type"] == "CHART"
+    }
+
+
+@pytest.mark.parametrize("slug", DASHBOARDS)
+def test_each_chart_of_a_dashboard_shows_rows_and_no_error(
+    visitor: Page, on: Superset, slug: str, request: pytest.FixtureRequest
+) -> None:
+    answers: dict[int, dict] = {}
+
+    def keep(response: Response) -> None:
+        address = urlsplit(response.url)
+        if address.path == "/api/v1/chart/data":
+            chart = json.loads(parse_qs(address.query)["form_data"][0])["slice_id"]
+            answers[chart] = {"status": response.status, "body": response.json()}
+
+    visitor.on("response", keep)
+    visitor.goto(f"{on.url}/superset/dashboard/{slug}/")
+    charts = charts_of(slug)
+    for name in charts:
+        expect(visitor.get_by_text(name, exact=True).first).to_be_visible()
+    expect(visitor.locator('[data-test="loading-indicator"]')).to_have_count(0)
+    visitor.wait_for_timeout(3_000)
+    assert len(answers) == len(charts)
+    for chart, answer in answers.items():
+        assert answer["status"] == 200, (chart, answer)
+        assert all(query["rowcount"] > 0 for query in answer["body"]["result"]), (chart, answer)
+    assert visitor.locator(CHART_ERRORS).all_inner_texts() == []
+    expect(visitor.get_by_text("No results were returned")).to_have_count(0)
+    if folder := request.config.getoption("--pictures"):
+        visitor.screenshot(path=str(Path(folder) / f"{slug}.png"))
+
+
+def test_what_superset_may_read_has_no_e_mail(on: Superset) -> None:
+    with psycopg.connect(_secret("usage_url"), autocommit=True) as connection:
+        assert connection.execute("SELECT count(*) FROM usage_by_user").fetchone() != (0,)
+        for query in ("SELECT email FROM user_metadata", "SELECT * FROM user_quota_limit", "SELECT * FROM bytes_agg_user_1h"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(query)
+
+
+def test_what_was_loaded_is_written_back_as_the_files_of_the_project(on: Superset, tmp_path: Path) -> None:
+    write_dashboards(load_settings(), tmp_path)
+    assert contents(tmp_path) == contents(ASSETS)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text("utf-8") for path in folder.rglob("*.yaml")}
+
+
+@pytest.mark.parametrize("key", ["CHANGE_ME_TO_A_COMPLEX_RANDOM_SECRET", "thisISaSECRET_1234"])
+def test_a_well_known_or_short_key_is_refused(tmp_path: Path, key: str) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "secret_key").write_text(key)
+    (secrets / "metadata_url").write_text("sqlite://")
+    done = subprocess.run(
+        (ENVIRONMENT / "bin" / "python", "-c", "import superset.config"),
+        env=_variables(tmp_path),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert "secret_key: expected 32 or more random characters" in done.stderr

@@ -1,0 +1,67 @@
+"""Superset's settings. Every secret is a file of the folder SUPERSET_SECRETS; none has a default and none is kept elsewhere.
+
+`secret_key` signs sessions, `metadata_url` is Superset's own database, `usage_url` the antennas' PostgreSQL with a login of
+the role `antenna_dashboards`, `admin_password` that of the first administrator. A container has them in /run/secrets.
+"""
+
+import os
+from copy import deepcopy
+from datetime import timedelta
+from pathlib import Path
+
+from sqlalchemy.engine.url import URL, make_url
+from superset.config import TALISMAN_CONFIG as _TALISMAN
+from superset.constants import CHANGE_ME_SECRET_KEY
+
+_LEAST_CHARACTERS = 32
+
+
+def secret(name: str) -> str:
+    """The text of a secret's file."""
+    path = Path(os.environ.get("SUPERSET_SECRETS", "/run/secrets")) / name
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SystemExit(f"expected the secret {name} in {path}: {error}") from error
+
+
+def _key() -> str:
+    key = secret("secret_key")
+    if len(key) < _LEAST_CHARACTERS or key == CHANGE_ME_SECRET_KEY:
+        raise SystemExit(
+            f"secret_key: expected {_LEAST_CHARACTERS} or more random characters, found a short or well-known text;"
+            ' python3 -c "import secrets; print(secrets.token_urlsafe(48))" makes one'
+        )
+    return key
+
+
+SECRET_KEY = _key()
+SQLALCHEMY_DATABASE_URI = secret("metadata_url")
+
+# The database of assets/databases/antenna.yaml has this host, which no network knows. Its address and password are put
+# in when a connection is opened, so they are neither in the files nor in Superset's own database.
+_USAGE_HOST = "usage.invalid"
+_SESSION = f"-c TimeZone=UTC -c default_transaction_read_only=on -c statement_timeout={int(timedelta(minutes=1).total_seconds())}s"
+
+
+def DB_CONNECTION_MUTATOR(  # noqa: N802 - Superset's name
+    uri: URL, params: dict, _username: str, _security_manager: object, _source: object
+) -> tuple[URL, dict]:
+    """The antennas' PostgreSQL, as a session in UTC that reads and does not take forever."""
+    if uri.host != _USAGE_HOST:
+        return uri, params
+    found = make_url(secret("usage_url")).set(drivername="postgresql+psycopg2")
+    return found, {**params, "connect_args": {**params.get("connect_args", {}), "options": _SESSION}}
+
+
+# Nothing is fetched from or told to other hosts.
+TALISMAN_CONFIG = deepcopy(_TALISMAN)
+for _directive, _sources in TALISMAN_CONFIG["content_security_policy"].items():
+    if isinstance(_sources, list):
+        TALISMAN_CONFIG["content_security_policy"][_directive] = [
+            source for source in _sources if not source.startswith("https:")
+        ]
+
+APP_NAME = "Antenna usage"
+ROW_LIMIT = 10_000
+RATELIMIT_STORAGE_URI = "memory://"
