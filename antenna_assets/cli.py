@@ -425,6 +425,38 @@ def backfill(
     run(out, progress_bar, first=first, last=last, dry_run=dry_run, wait=wait)
 
 
+@app.command("forget-user")
+def forget_user(
+    user: Annotated[str, typer.Argument(help="The user's id.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; show where the id is.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do not ask: nothing leads back from the pseudonym.")
+    ] = False,
+) -> None:
+    """Put a random pseudonym in the place of a user, in every table and file; sums stay. See docs/forgetting.md."""
+    from antenna_assets.database import connect, require_migrated
+    from antenna_assets.forget.identity import is_unfinished
+    from antenna_assets.forget.run import forget, places, places_table
+    from antenna_assets.lake import Lake
+    from antenna_assets.settings import load_settings
+    from antenna_assets.stack.services import postgres_url
+
+    settings = load_settings()
+    lake = Lake(settings.lake_uri)
+    with connect(postgres_url(settings), application="antenna forget-user") as connection:
+        require_migrated(connection)
+        found = places(connection, lake, user)
+        out.print(places_table(found) if found else "the id is nowhere")
+        if dry_run or not (found or is_unfinished(connection, user)):
+            return
+        if not yes:
+            typer.confirm("Forget this user? It cannot be undone.", abort=True)
+        identity = forget(connection, lake, user, say=say)
+    out.print(
+        f"[green]forgotten[/green]: {identity.pseudonym} is in its place, and the id is nowhere any more"
+    )
+
+
 @app.command()
 def metrics(
     port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port to listen on.")] = 9464,
@@ -498,13 +530,16 @@ def demo(
 def dashboards(
     write: Annotated[
         Path | None,
-        typer.Option(help="Do not start it: write the dashboards as they are in Superset now into this folder."),
+        typer.Option(
+            help="Do not start it: write the dashboards as they are in Superset now into this folder."
+        ),
     ] = None,
 ) -> None:
     """Start Superset on 127.0.0.1 with the dashboards of docker/superset, and stop it with Ctrl-C.
 
     `make dashboards` installs Superset first. The address and a password are printed.
     """
+    from antenna_assets.settings import load_settings
     from antenna_assets.stack.superset import superset, write_dashboards
     from antenna_assets.start import start
 

@@ -171,6 +171,11 @@ class HourlyTable:
         # Delta percent-encodes the paths of files; `file_uris` would encode the table's own as well.
         return {posixpath.join(self.location, unquote(path)): n for path, n in zip(paths, rows, strict=True)}
 
+    def paths(self, table: "DeltaTable") -> set[str]:
+        """The table's files, relative to it."""
+        actions = pa.table(table.get_add_actions(flatten=True))
+        return {unquote(path) for path in actions["path"].to_pylist()} if actions.num_rows else set()
+
     def sweep(self, *, now: datetime, keep: timedelta, dry_run: bool) -> dict[str, int]:
         """Delete what no version of the last `keep` names; returns paths in the table and their sizes in bytes.
 
@@ -189,7 +194,7 @@ class HourlyTable:
             found = list(everything_under(folder))
 
             def litter(newest: "DeltaTable") -> list[Found]:
-                referenced = self._paths(newest) | recent_files(folder, now - keep)
+                referenced = self.paths(newest) | recent_files(folder, now - keep)
                 return unreferenced(folder, found, referenced, before=now - SAFE_AGE)
 
             goes = litter(table)
@@ -202,11 +207,6 @@ class HourlyTable:
                 goes = litter(newest)
                 remove(goes)
             return {one.path.relative_to(folder).as_posix(): one.size for one in goes}
-
-    def _paths(self, table: "DeltaTable") -> set[str]:
-        """The table's files, relative to it."""
-        actions = pa.table(table.get_add_actions(flatten=True))
-        return {unquote(path) for path in actions["path"].to_pylist()} if actions.num_rows else set()
 
     def _commit_nothing(self, table: "DeltaTable") -> None:
         from deltalake.transaction import CommitProperties

@@ -172,6 +172,20 @@ class Lake:
             )
         return PublishedHour(found.generation, found.files, found.tags)
 
+    def paths(self, table: str) -> set[str]:
+        """The files of a table's newest version, by their path within the table.
+
+        Raises:
+            LakeError: the table cannot be read.
+        """
+        delta = self._tables[table]
+        with delta.lock:
+            newest = delta.newest()
+            if newest is None:
+                return set()
+            with delta.errors("read"):
+                return delta.paths(newest)
+
     def replace_hour(
         self,
         table: str,

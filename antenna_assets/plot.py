@@ -49,7 +49,7 @@ def stacked_bars(labels: Sequence[str], parts: Mapping[str, Sequence[int]]) -> s
     for number, (colour, (name, values)) in enumerate(zip(COLOURS, parts.items(), strict=False)):
         y = _TOP + BAR_HEIGHT + (number + 2.5) * LINE
         shapes.append(f'<rect fill="{colour}" x="{_LEFT}" y="{y - 9:.0f}" width="9" height="9"/>')
-        texts.append(_text(_LEFT + 15, y, f"{_short(name)}: {bytes_text(sum(values))}"))
+        texts.append(_text(_LEFT + 15, y, f"{label(name)}: {bytes_text(sum(values))}"))
     return _svg(_TOP + BAR_HEIGHT + (len(parts) + 2.5) * LINE, [*shapes, *texts])
 
 
@@ -61,11 +61,17 @@ def bars(values: Mapping[str, int]) -> str:
         y = _TOP + number * LINE * 1.4
         width = (WIDTH - 260) * value / longest
         shapes.append(f"M170 {y:.0f}h{width:.1f}v13h{-width:.1f}z")
-        texts.append(_text(164, y + 10, _short(name), "end"))
+        texts.append(_text(164, y + 10, label(name), "end"))
         texts.append(_text(176 + width, y + 10, bytes_text(value)))
     return _svg(
         _TOP * 2 + len(values) * LINE * 1.4, [f'<path fill="{COLOURS[0]}" d="{"".join(shapes)}"/>', *texts]
     )
+
+
+def label(name: str) -> str:
+    """A name that fits: without its middle, since those of a kind often begin alike."""
+    shown = safe_text(name)
+    return shown if len(shown) <= _LONGEST else f"{shown[:8]}\u2026{shown[9 - _LONGEST :]}"
 
 
 def bytes_text(value: int) -> str:
@@ -75,12 +81,6 @@ def bytes_text(value: int) -> str:
     while amount >= 999.5 and unit < len(_UNITS) - 1:
         amount, unit = amount / 1000, unit + 1
     return f"{amount:.3g} {_UNITS[unit]}"
-
-
-def _short(name: str) -> str:
-    """A name that fits: without its middle, since those of a kind often begin alike."""
-    shown = safe_text(name)
-    return shown if len(shown) <= _LONGEST else f"{shown[:8]}\u2026{shown[9 - _LONGEST :]}"
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start") -> str:

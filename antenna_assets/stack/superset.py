@@ -67,7 +67,12 @@ def superset(
     url = f"http://{ports.HOST}:{port}"
     with _log(home).open("ab") as log:
         server = subprocess.Popen(
-            _server(environment, port), env=_variables(home), cwd=home, stdout=log, stderr=log, start_new_session=True
+            _server(environment, port),
+            env=variables(home),
+            cwd=home,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     try:
         _wait(server, url, _log(home))
@@ -137,7 +142,7 @@ def _log(home: Path) -> Path:
     return home / "superset.log"
 
 
-def _variables(home: Path) -> dict[str, str]:
+def variables(home: Path) -> dict[str, str]:
     """What Superset's programs read from their environment: where things are, and no secret."""
     return {
         **os.environ,
@@ -150,8 +155,12 @@ def _variables(home: Path) -> dict[str, str]:
 
 def _assets(environment: Path, home: Path, *arguments: str) -> None:
     """Run `docker/superset/assets.py` in Superset's environment."""
-    command = (str(environment / "bin" / "python"), str(docker_folder() / "superset" / "assets.py"), *arguments)
-    done = subprocess.run(command, env=_variables(home), cwd=home, capture_output=True, text=True, check=False)
+    command = (
+        str(environment / "bin" / "python"),
+        str(docker_folder() / "superset" / "assets.py"),
+        *arguments,
+    )
+    done = subprocess.run(command, env=variables(home), cwd=home, capture_output=True, text=True, check=False)
     with _log(home).open("a", encoding="utf-8") as log:
         log.write(done.stdout + done.stderr)
     if done.returncode:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -13,9 +14,9 @@ from playwright.sync_api import Browser, Page, Response, expect
 
 from antenna_assets.hours import HOUR
 from antenna_assets.project_files import docker_folder
-from antenna_assets.settings import load_settings
+from antenna_assets.settings import Settings, load_settings
 from antenna_assets.stack import services
-from antenna_assets.stack.superset import ENVIRONMENT, Superset, _variables, superset, write_dashboards
+from antenna_assets.stack.superset import ENVIRONMENT, Superset, superset, variables, write_dashboards
 from antenna_assets.start import environment, environment_of, start
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.runs import send
@@ -28,8 +29,20 @@ HOURS = 30
 CHART_ERRORS = ".ant-alert-error, .ant-alert-warning"
 
 
+@dataclass(frozen=True)
+class World:
+    """Superset over an embedded PostgreSQL, and the settings of both."""
+
+    superset: Superset
+    settings: Settings
+
+    @property
+    def url(self) -> str:
+        return self.superset.url
+
+
 @pytest.fixture(scope="module")
-def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Superset]:
+def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Superset over an embedded PostgreSQL with hours that are published, came late, wait and are open."""
     home = tmp_path_factory.mktemp("superset")
     with pytest.MonkeyPatch.context() as patch:
@@ -43,15 +56,22 @@ def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Superset]:
             first = send(settings, home / "answers.json", events=60_000, hours=HOURS)
             read_everything(settings)
             _publish_what_the_sensor_asks_for(settings)
-            send(settings, home / "answers.json", events=2_000, hours=4, start=first + (HOURS - 4) * HOUR, seed=2)
+            send(
+                settings,
+                home / "answers.json",
+                events=2_000,
+                hours=4,
+                start=first + (HOURS - 4) * HOUR,
+                seed=2,
+            )
             read_everything(settings)
             with superset(settings, found.postgres_url, say=print) as started:
-                yield started
+                yield World(started, settings)
         finally:
             services.down(settings, print)
 
 
-def _publish_what_the_sensor_asks_for(settings) -> None:
+def _publish_what_the_sensor_asks_for(settings: Settings) -> None:
     import dagster as dg
 
     from antenna_assets.local_runs import publish
@@ -61,14 +81,14 @@ def _publish_what_the_sensor_asks_for(settings) -> None:
 
 
 @pytest.fixture
-def visitor(browser: Browser, on: Superset) -> Iterator[Page]:
+def visitor(browser: Browser, on: World) -> Iterator[Page]:
     """Someone who has logged in, with a screen on which a whole dashboard fits: Superset loads only what is seen."""
     context = browser.new_context(viewport={"width": 1500, "height": 2400}, timezone_id="UTC", locale="en-GB")
     page = context.new_page()
     page.set_default_timeout(60_000)
     page.goto(f"{on.url}/login/")
-    page.locator("#username").fill(on.user)
-    page.locator("#password").fill(on.password)
+    page.locator("#username").fill(on.superset.user)
+    page.locator("#password").fill(on.superset.password)
     page.locator("button[type=submit]").click()
     page.wait_for_url("**/welcome/")
     yield page
@@ -87,7 +107,7 @@ def charts_of(slug: str) -> set[str]:
 
 @pytest.mark.parametrize("slug", DASHBOARDS)
 def test_each_chart_of_a_dashboard_shows_rows_and_no_error(
-    visitor: Page, on: Superset, slug: str, request: pytest.FixtureRequest
+    visitor: Page, on: World, slug: str, request: pytest.FixtureRequest
 ) -> None:
     answers: dict[int, dict] = {}
 
@@ -114,16 +134,21 @@ def test_each_chart_of_a_dashboard_shows_rows_and_no_error(
         visitor.screenshot(path=str(Path(folder) / f"{slug}.png"))
 
 
-def test_what_superset_may_read_has_no_e_mail(on: Superset) -> None:
-    with psycopg.connect(_secret("usage_url"), autocommit=True) as connection:
+def test_what_superset_may_read_has_no_e_mail(on: World) -> None:
+    url = (on.settings.home / "superset" / "secrets" / "usage_url").read_text()
+    with psycopg.connect(url, autocommit=True) as connection:
         assert connection.execute("SELECT count(*) FROM usage_by_user").fetchone() != (0,)
-        for query in ("SELECT email FROM user_metadata", "SELECT * FROM user_quota_limit", "SELECT * FROM bytes_agg_user_1h"):
+        for query in (
+            "SELECT email FROM user_metadata",
+            "SELECT * FROM user_quota_limit",
+            "SELECT * FROM bytes_agg_user_1h",
+        ):
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 connection.execute(query)
 
 
-def test_what_was_loaded_is_written_back_as_the_files_of_the_project(on: Superset, tmp_path: Path) -> None:
-    write_dashboards(load_settings(), tmp_path)
+def test_what_was_loaded_is_written_back_as_the_files_of_the_project(on: World, tmp_path: Path) -> None:
+    write_dashboards(on.settings, tmp_path)
     assert contents(tmp_path) == contents(ASSETS)
 
 
@@ -139,7 +164,7 @@ def test_a_well_known_or_short_key_is_refused(tmp_path: Path, key: str) -> None:
     (secrets / "metadata_url").write_text("sqlite://")
     done = subprocess.run(
         (ENVIRONMENT / "bin" / "python", "-c", "import superset.config"),
-        env=_variables(tmp_path),
+        env=variables(tmp_path),
         capture_output=True,
         text=True,
     )

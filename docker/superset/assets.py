@@ -17,7 +17,12 @@ import yaml
 ADMINISTRATOR = "admin"
 _OF_ONE_SUPERSET = {
     "charts": ("datasource", "dashboards", "slice_id", "extra_form_data", "annotation_layers"),
-    "dashboards": ("chart_configuration", "global_chart_configuration", "map_label_colors", "default_filters"),
+    "dashboards": (
+        "chart_configuration",
+        "global_chart_configuration",
+        "map_label_colors",
+        "default_filters",
+    ),
 }
 
 
@@ -54,7 +59,9 @@ def _prepare() -> None:
     known = security_manager.find_user(ADMINISTRATOR)
     if known is None:
         role = security_manager.find_role(current_app.config["AUTH_ROLE_ADMIN"])
-        security_manager.add_user(ADMINISTRATOR, "Antenna", "Administrator", "admin@localhost", role, password)
+        security_manager.add_user(
+            ADMINISTRATOR, "Antenna", "Administrator", "admin@localhost", role, password
+        )
     else:
         security_manager.reset_password(known.id, password)
     db.session.commit()
@@ -66,7 +73,9 @@ def _load(folder: Path) -> None:
     from superset.commands.importers.v1.assets import ImportAssetsCommand
     from superset.utils.core import override_user
 
-    contents = {str(path.relative_to(folder)): path.read_text("utf-8") for path in sorted(folder.rglob("*.yaml"))}
+    contents = {
+        str(path.relative_to(folder)): path.read_text("utf-8") for path in sorted(folder.rglob("*.yaml"))
+    }
     if not contents:
         raise SystemExit(f"expected YAML files in {folder}, found none")
     with override_user(security_manager.find_user(ADMINISTRATOR)):

@@ -44,7 +44,7 @@ _USAGE_HOST = "usage.invalid"
 _SESSION = f"-c TimeZone=UTC -c default_transaction_read_only=on -c statement_timeout={int(timedelta(minutes=1).total_seconds())}s"
 
 
-def DB_CONNECTION_MUTATOR(  # noqa: N802 - Superset's name
+def DB_CONNECTION_MUTATOR(
     uri: URL, params: dict, _username: str, _security_manager: object, _source: object
 ) -> tuple[URL, dict]:
     """The antennas' PostgreSQL, as a session in UTC that reads and does not take forever."""

@@ -1,0 +1,257 @@
+"""A user is forgotten: nothing has the id any more, all sums stay, and every hour is certified as it is then."""
+
+import base64
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import psycopg
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from psycopg import sql
+from typer.testing import CliRunner
+
+from antenna_assets.cli import app
+from antenna_assets.database import connect, dagster_url
+from antenna_assets.forget.identity import EMAIL, NAME, is_unfinished
+from antenna_assets.forget.run import NotForgotten, forget, places
+from antenna_assets.forget.spelled import redrawn, replaced
+from antenna_assets.lake import Lake
+from antenna_assets.local_runs import publish
+from antenna_assets.plot import bars
+from antenna_assets.project_files import docker_folder
+from antenna_assets.settings import Settings
+from antenna_assets.verify.run import verify
+from antenna_assets_tests.certified import FIRST, KNOWN, World
+from antenna_assets_tests.end_to_end.runs import place
+from antenna_assets_tests.faults.plain_stream import read_everything
+from antenna_assets_tests.faults.runs import run, send
+
+ID = "00000000-0000-0000-0000-000000000003"
+SHORT = "00000000\u202600-000000000003"
+"""How a plot shows the id."""
+
+NEW = "forgotten-1"
+
+SPELLED = {
+    "a string": (b'{"id": "%s", "bytes": -1}', b'{"id": "forgotten-1", "bytes": -1}'),
+    "twice": (b'{"id":"%s","id":"%s"}', b'{"id":"forgotten-1","id":"forgotten-1"}'),
+    "no end": (b'{"id": "%s', b'{"id": "forgotten-1'),
+    "no quotes": (b"id=%s;bytes=3", b"id=forgotten-1;bytes=3"),
+    "not UTF-8": (b'\xff{"id":"%s"}\xfe', b'\xff{"id":"forgotten-1"}\xfe'),
+    "a longer one": (b'{"id": "%s-and-more"}', b'{"id": "%s-and-more"}'),
+    "another one": (b'{"id": "00000000-0000-0000-0000-000000000004"}',) * 2,
+}
+
+
+@pytest.mark.parametrize("case", SPELLED)
+def test_an_id_is_replaced_in_a_message_and_all_else_stays(case: str) -> None:
+    before, after = (text.replace(b"%s", ID.encode()) for text in SPELLED[case])
+    assert replaced(before, ID, NEW) == after
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        '"caf\\u00e9 \\"1\\""',
+        '"caf\\u00E9 \\u00221\\u0022"',
+        '"caf\u00e9 \\"1\\""',
+        '"\\u0063af\u00e9 \\"1\\""',
+    ],
+)
+def test_an_id_is_found_however_json_spells_it(spelled: str) -> None:
+    text = f'{{"id":{spelled},"bytes":"1"}}'
+    assert replaced(text.encode(), 'caf\u00e9 "1"', NEW) == b'{"id":"forgotten-1","bytes":"1"}'
+
+
+def test_a_short_id_is_replaced_only_where_it_is_a_whole_string() -> None:
+    assert (
+        replaced(b'{"id":"7","bytes":7,"app":"7up"', "7", NEW) == b'{"id":"forgotten-1","bytes":7,"app":"7up"'
+    )
+
+
+@given(st.binary(), st.text(min_size=1, max_size=64))
+def test_a_message_without_the_id_stays_byte_for_byte(message: bytes, user: str) -> None:
+    if replaced(message, user, NEW) != message:
+        assert user.encode("utf-8", "surrogatepass") in message or b"\\" in message
+
+
+def test_a_label_in_an_embedded_picture_is_drawn_anew() -> None:
+    def told(*names: str) -> str:
+        picture = base64.b64encode(bars(dict.fromkeys(names, 1000)).encode()).decode()
+        return f'{{"md_str": "![most bytes](data:image/svg+xml;base64,{picture})"}}'
+
+    assert redrawn(told(ID, "<b>"), ID, NEW) == told(NEW, "<b>")
+
+
+SUMS = {
+    "bytes_agg_antenna": "date, antenna_id, sum_antenna_bytes",
+    "bytes_agg_app": "date, app, sum_app_bytes",
+    "bytes_agg_user": "date, sum_user_bytes",
+    "bytes_agg_antenna_1h": "date, antenna_id, sum_antenna_bytes",
+    "bytes_agg_app_1h": "date, app, sum_app_bytes",
+    "bytes_agg_user_1h": "date, sum_user_bytes, email IS NULL",
+    "users_over_quota_1h": "date, quota, sum_user_bytes",
+    "user_metadata": "quota",
+    "ledger.hour": "hour, rows, bytes, generation",
+    "ledger.file": "kind, hour, rows, bytes, batch",
+}
+"""What must stay as it is."""
+
+
+def sums(connection: psycopg.Connection) -> dict[str, list[tuple]]:
+    return {
+        table: connection.execute(f"SELECT {columns} FROM {table} ORDER BY {columns}".encode()).fetchall()  # noqa: S608
+        for table, columns in SUMS.items()
+    }
+
+
+def everything_kept(connection: psycopg.Connection, lake: Path) -> Iterator[tuple[str, str]]:
+    """All rows of all tables and all values of all files as text, by where they are: with nothing of the project's own."""
+    for schema, table in connection.execute(
+        "SELECT table_schema, table_name FROM information_schema.tables WHERE table_type = 'BASE TABLE'"
+        " AND table_schema NOT IN ('pg_catalog', 'information_schema')"
+    ).fetchall():
+        rows = connection.execute(
+            sql.SQL("SELECT t::text FROM {} AS t").format(sql.Identifier(schema, table))
+        )
+        for (row,) in rows:
+            yield f"{schema}.{table}", row
+            for picture in re.findall(r"svg\+xml;base64,([A-Za-z0-9+/=]+)", row):
+                yield f"{schema}.{table}, picture", base64.b64decode(picture).decode()
+    for path in lake.rglob("*"):
+        if path.suffix == ".parquet":
+            for row in pq.ParquetFile(path).read().to_pylist():
+                yield (
+                    str(path),
+                    " ".join(
+                        value.decode("latin-1") if isinstance(value, bytes) else str(value)
+                        for value in row.values()
+                    ),
+                )
+        elif path.is_file():
+            yield str(path), path.read_text(encoding="latin-1")
+
+
+def kept_with(connection: psycopg.Connection, lake: Path, *texts: str) -> set[str]:
+    return {where for where, kept in everything_kept(connection, lake) if any(text in kept for text in texts)}
+
+
+def differences(connection: psycopg.Connection, lake: Path) -> list:
+    found = verify(connection, Lake(str(lake)), kept_since=FIRST)
+    assert found.pending == {}
+    return found.differences
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("user", [KNOWN[2], "a stranger", "no\u00ebl '\\ \u0001"])
+def test_a_user_of_certified_hours_is_forgotten_and_every_sum_stays(
+    certified_world: World, tmp_path: Path, user: str
+) -> None:
+    with certified_world.copy(tmp_path) as world, connect(world.url) as connection:
+        before = sums(connection)
+        ((certificates,),) = connection.execute("SELECT count(*) FROM ledger.certificate").fetchall()
+        hours = connection.execute(
+            "SELECT count(DISTINCT date) FROM bytes_agg_user_1h WHERE id = %s", [user]
+        ).fetchall()[0][0]
+        assert hours == 2
+        assert differences(connection, world.lake) == []
+        identity = forget(connection, Lake(str(world.lake)), user, say=print)
+        assert not places(connection, Lake(str(world.lake)), user)
+        assert sums(connection) == before
+        assert differences(connection, world.lake) == []
+        known = user in KNOWN
+        assert connection.execute(
+            "SELECT name, email FROM user_metadata WHERE id = %s", [identity.pseudonym]
+        ).fetchall() == ([(NAME, EMAIL)] if known else [])
+        ((issued,),) = connection.execute(
+            "SELECT count(DISTINCT hour) FROM ledger.certificate WHERE number > %s", [certificates]
+        ).fetchall()
+        assert issued == hours
+        assert connection.execute("SELECT id, hours FROM ledger.forgotten").fetchall() == [(None, hours)]
+
+
+@pytest.mark.services
+def test_a_user_who_is_nowhere_is_told_and_nothing_is_written(
+    certified_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with certified_world.copy(tmp_path) as world:
+        monkeypatch.setenv("ANTENNA_POSTGRES_URL", world.url)
+        monkeypatch.setenv("ANTENNA_LAKE", str(world.lake))
+        told = CliRunner().invoke(app, ["forget-user", "nobody"])
+        assert (told.exit_code, told.output.strip()) == (0, "the id is nowhere")
+        refused = CliRunner().invoke(app, ["forget-user", KNOWN[0]], input="n\n")
+        assert refused.exit_code == 1
+        with connect(world.url) as connection:
+            assert connection.execute("SELECT count(*) FROM ledger.forgotten").fetchall() == [(0,)]
+
+
+@pytest.mark.services
+def test_a_file_of_a_run_under_way_is_left_and_named(certified_world: World, tmp_path: Path) -> None:
+    with certified_world.copy(tmp_path) as world, connect(world.url) as connection:
+        lake = Lake(str(world.lake))
+        source = next(world.lake.glob("landing/*/hour=*/*.parquet"))
+        attempt = Path(lake.new_folder("raw_parquet", FIRST, 9))
+        attempt.mkdir(parents=True)
+        shutil.copy(source, attempt / "part-0.parquet")
+        user = pq.read_table(source)["id"][0].as_py()
+        with pytest.raises(NotForgotten, match=re.escape(attempt.name)):
+            forget(connection, lake, user, say=print)
+        assert is_unfinished(connection, user)
+        shutil.rmtree(attempt)
+        forget(connection, lake, user, say=print)
+        assert not places(connection, lake, user)
+        assert differences(connection, world.lake) == []
+
+
+@pytest.fixture
+def published(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Two hours with rejected messages of the user, published by Dagster on PostgreSQL, with previews and pictures."""
+    send(settings, tmp_path / "answers.json", events=2_000, hours=2)
+    place(settings, [(0, b'{"id":"%s","bytes":-5}' % ID.encode()), (1, b"broken " + ID.encode())])
+    read_everything(settings)
+    home = tmp_path / "dagster"
+    home.mkdir()
+    shutil.copyfile(docker_folder() / "dagster.yaml", home / "dagster.yaml")
+    monkeypatch.setenv("DAGSTER_HOME", str(home))
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", dagster_url(settings.postgres_url or ""))
+    with dg.DagsterInstance.get() as instance:
+        assert all(result.success for _, result in publish(instance))
+    return settings
+
+
+@pytest.mark.services
+@pytest.mark.parametrize(
+    "point",
+    [
+        "forget.swapped",
+        "publish.lake.committed",
+        "forget.hour_in_lake:2",
+        "publish.certified",
+        "forget.replaced",
+        None,
+    ],
+)
+def test_a_run_that_is_killed_anywhere_is_finished_by_the_next_one(
+    published: Settings, point: str | None
+) -> None:
+    lake, command = Path(published.lake_uri), ("antenna_assets.cli", "forget-user", ID, "--yes")
+    with connect(published.postgres_url or "") as connection:
+        ((email,),) = connection.execute("SELECT email FROM user_metadata WHERE id = %s", [ID]).fetchall()
+        assert {"public.bytes_agg_user_1h", "dagster.event_logs", "dagster.event_logs, picture"} <= kept_with(
+            connection, lake, ID, SHORT
+        )
+        before = sums(connection)
+        if point is not None:
+            assert run(published, command, crash_at=point)[0] == -9
+            assert sums(connection) == before
+        code, said = run(published, command)
+        assert code == 0, said
+        assert kept_with(connection, lake, ID, email, SHORT) == set()
+        assert sums(connection) == before
+        assert differences(connection, lake) == []
+        assert connection.execute("SELECT count(*), count(id) FROM ledger.forgotten").fetchall() == [(1, 0)]
