@@ -32,9 +32,6 @@ from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.runs import run, send
 
 ID = "00000000-0000-0000-0000-000000000003"
-SHORT = "00000000\u202600-000000000003"
-"""How a plot shows the id."""
-
 NEW = "forgotten-1"
 
 SPELLED = {
@@ -210,9 +207,10 @@ def test_a_file_of_a_run_under_way_is_left_and_named(certified_world: World, tmp
 
 @pytest.fixture
 def published(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Two hours with rejected messages of the user, published by Dagster on PostgreSQL, with previews and pictures."""
+    """Two hours with rejected messages of each user, published by Dagster on PostgreSQL, with previews and pictures."""
     send(settings, tmp_path / "answers.json", events=2_000, hours=2)
-    place(settings, [(0, b'{"id":"%s","bytes":-5}' % ID.encode()), (1, b"broken " + ID.encode())])
+    for user in (f"00000000-0000-0000-0000-{number:012}" for number in range(1, 21)):
+        place(settings, [(0, b'{"id":"%s","bytes":-5}' % user.encode()), (1, b"broken " + user.encode())])
     read_everything(settings)
     home = tmp_path / "dagster"
     home.mkdir()
@@ -239,11 +237,16 @@ def published(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_run_that_is_killed_anywhere_is_finished_by_the_next_one(
     published: Settings, point: str | None
 ) -> None:
-    lake, command = Path(published.lake_uri), ("antenna_assets.cli", "forget-user", ID, "--yes")
+    lake = Path(published.lake_uri)
     with connect(published.postgres_url or "") as connection:
-        ((email,),) = connection.execute("SELECT email FROM user_metadata WHERE id = %s", [ID]).fetchall()
+        # One whom previews and plots show.
+        user, email = connection.execute(
+            "SELECT id, email FROM bytes_agg_user_1h WHERE email IS NOT NULL ORDER BY sum_user_bytes DESC LIMIT 1"
+        ).fetchall()[0]
+        short = f"{user[:8]}\u2026{user[-15:]}"
+        command = ("antenna_assets.cli", "forget-user", user, "--yes")
         assert {"public.bytes_agg_user_1h", "dagster.event_logs", "dagster.event_logs, picture"} <= kept_with(
-            connection, lake, ID, SHORT
+            connection, lake, user, short
         )
         before = sums(connection)
         if point is not None:
@@ -251,7 +254,7 @@ def test_a_run_that_is_killed_anywhere_is_finished_by_the_next_one(
             assert sums(connection) == before
         code, said = run(published, command)
         assert code == 0, said
-        assert kept_with(connection, lake, ID, email, SHORT) == set()
+        assert kept_with(connection, lake, user, email, short) == set()
         assert sums(connection) == before
         assert differences(connection, lake) == []
         assert connection.execute("SELECT count(*), count(id) FROM ledger.forgotten").fetchall() == [(1, 0)]
