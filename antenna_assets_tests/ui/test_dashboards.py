@@ -2,8 +2,10 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -12,12 +14,12 @@ import pytest
 import yaml
 from playwright.sync_api import Browser, Page, Response, expect
 
-from antenna_assets.hours import HOUR
+from antenna_assets.hours import HOUR, hour_key
 from antenna_assets.project_files import docker_folder
 from antenna_assets.settings import Settings, load_settings
 from antenna_assets.stack import services
 from antenna_assets.stack.superset import ENVIRONMENT, Superset, superset, variables, write_dashboards
-from antenna_assets.start import environment, environment_of, start
+from antenna_assets.start import environment, start
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.runs import send
 
@@ -55,7 +57,7 @@ def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             settings = load_settings()
             first = send(settings, home / "answers.json", events=60_000, hours=HOURS)
             read_everything(settings)
-            _publish_what_the_sensor_asks_for(settings)
+            _publish(first, first + (HOURS - 1) * HOUR)
             send(
                 settings,
                 home / "answers.json",
@@ -71,13 +73,25 @@ def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             services.down(settings, print)
 
 
-def _publish_what_the_sensor_asks_for(settings: Settings) -> None:
-    import dagster as dg
-
-    from antenna_assets.local_runs import publish
-
-    with environment_of(settings), dg.DagsterInstance.get() as instance:
-        assert all(run.success for _, run in publish(instance))
+def _publish(first: datetime, last: datetime) -> None:
+    """As a user does it, in a process of its own: the browser's loop runs in this one."""
+    tags = {
+        "dagster/asset_partition_range_start": hour_key(first),
+        "dagster/asset_partition_range_end": hour_key(last),
+    }
+    command = (
+        sys.executable,
+        "-m",
+        "dagster",
+        "job",
+        "execute",
+        "-m",
+        "antenna_assets.definitions",
+        "-j",
+        "hourly_usage",
+    )
+    done = subprocess.run((*command, "--tags", json.dumps(tags)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2_000:]
 
 
 @pytest.fixture

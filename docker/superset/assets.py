@@ -9,6 +9,7 @@ import argparse
 import logging
 import re
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def _prepare() -> None:
 
 def _load(folder: Path) -> None:
     from superset import security_manager
-    from superset.commands.exceptions import CommandInvalidError
+    from superset.commands.exceptions import CommandException, CommandInvalidError
     from superset.commands.importers.v1.assets import ImportAssetsCommand
     from superset.utils.core import override_user
 
@@ -83,6 +84,8 @@ def _load(folder: Path) -> None:
             ImportAssetsCommand(contents).run()
         except CommandInvalidError as error:
             raise SystemExit(f"{folder}: {error.normalized_messages()}") from error
+        except CommandException as error:
+            raise SystemExit(f"{folder}: {error} {error.__cause__!r}") from error
 
 
 def _write(folder: Path) -> None:
@@ -104,11 +107,13 @@ def _write(folder: Path) -> None:
 
 def _place(name: str, data: dict[str, Any]) -> str:
     """The file's name, without the numbers that Superset puts into it."""
-    kind = name.split("/")[0]
-    if kind not in ("charts", "dashboards"):
+    *folders, _ = name.split("/")
+    title = next(
+        (data[key] for key in ("slug", "slice_name", "table_name", "database_name") if data.get(key)), None
+    )
+    if title is None:
         return name
-    title = data.get("slug") or data.get("slice_name") or data["dashboard_title"]
-    return f"{kind}/{re.sub(r'[^a-z0-9]+', '_', title.lower()).strip('_')}.yaml"
+    return "/".join([*folders, f"{re.sub(r'[^a-z0-9]+', '_', title.lower()).strip('_')}.yaml"])
 
 
 def _normalized(kind: str, data: dict[str, Any]) -> dict[str, Any]:
@@ -116,6 +121,8 @@ def _normalized(kind: str, data: dict[str, Any]) -> dict[str, Any]:
     inner = data.get("params" if kind == "charts" else "metadata")
     for key in _OF_ONE_SUPERSET.get(kind, ()):
         (inner or {}).pop(key, None)
+    for of in ("column", "metric") if kind == "datasets" else ():
+        data[f"{of}s"].sort(key=lambda one: one[f"{of}_name"])
     if kind == "dashboards":
         data["position"] = _layout(data["position"])
         for native in data["metadata"].get("native_filter_configuration", []):
@@ -134,12 +141,15 @@ def _layout(position: dict[str, Any]) -> dict[str, Any]:
             number(child, f"{path}-{index}" if path or not node.endswith("_ID") else f"-{index}")
 
     number("ROOT_ID", "")
+    numbers = count(1)
     layout: dict[str, Any] = {}
-    for node, content in position.items():
+    for node, content in sorted(position.items(), key=lambda item: names.get(item[0], item[0])):
         if not isinstance(content, dict):
             layout[node] = content
             continue
-        (content.get("meta") or {}).pop("chartId", None)
+        if content["type"] == "CHART":
+            # Superset asks for a number, and puts its own in its place.
+            content["meta"]["chartId"] = next(numbers)
         kept = {
             **content,
             "id": names.get(node, node),
