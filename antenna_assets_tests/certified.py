@@ -72,6 +72,14 @@ class Land:
         self.offset = 0
         claim_topic(connection, "devices", "id")
 
+    @classmethod
+    def on(cls, connection: psycopg.Connection, lake: Path) -> "Land":
+        """One that goes on where the ledger ends."""
+        land = cls(connection, lake, seed=5)
+        (land.batch,) = connection.execute("SELECT batch FROM ledger.head").fetchall()[0]
+        (land.offset,) = connection.execute("SELECT max(until_offset) FROM ledger.batch_offset").fetchall()[0]
+        return land
+
     def __call__(
         self,
         rows: Mapping[datetime, int],
@@ -82,7 +90,7 @@ class Land:
         """Commit a batch of so many random events in each hour and of messages rejected for these reasons."""
         self.batch += 1
         begin = self.offset
-        folder = f"landing/{self.batch}-hand"
+        folder = f"landing/{self.batch}-{uuid4().hex[:12]}"
         files = [self._landed(f"{folder}/hour={hour:%Y%m%d%H}", hour, count) for hour, count in rows.items()]
         if rejected:
             files.append(self._rejected(f"{folder}/rejected", rejected))

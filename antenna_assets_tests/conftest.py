@@ -153,6 +153,13 @@ def postgres_url(postgres_server: str, migrated_template: str) -> Iterator[str]:
 
 
 @pytest.fixture
+def empty_database(postgres_server: str) -> Iterator[str]:
+    """Address of a new database without any of our tables."""
+    with _new_database(postgres_server, "template0") as url:
+        yield url
+
+
+@pytest.fixture
 def connection(postgres_url: str) -> Iterator[psycopg.Connection]:
     """A connection to a new, migrated database."""
     with connect(postgres_url) as opened:

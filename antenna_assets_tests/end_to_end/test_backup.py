@@ -1,0 +1,267 @@
+"""docs/backup.md, its commands as they stand there: backed up while events land, destroyed, restored into a new home."""
+
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+import pytest
+import yaml
+
+from antenna_assets.database import connect, dagster_url
+from antenna_assets.lake import Lake
+from antenna_assets.ledger import LedgerError, committed_offsets
+from antenna_assets.project_files import docker_folder
+from antenna_assets.settings import Settings, load_settings
+from antenna_assets.simulator.run import simulate
+from antenna_assets.simulator.scenario import Scenario
+from antenna_assets.stack import postgres
+from antenna_assets.streaming.broker import Broker
+from antenna_assets.streaming.job import Stream
+from antenna_assets_tests import guide
+from antenna_assets_tests.certified import FIRST, Land, World, publish
+from antenna_assets_tests.end_to_end.runs import publish_what_the_sensor_asks_for
+from antenna_assets_tests.end_to_end.test_pipeline import wrong
+from antenna_assets_tests.exactness import assert_exact
+from antenna_assets_tests.faults.live import committed, running, wait_until
+from antenna_assets_tests.faults.runs import send
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+pytestmark = pytest.mark.services
+
+PROGRAMS = "## Back up"
+DUMP, COPY = "### 1. PostgreSQL", "### 2. The lake"
+SERVICES, POSTGRES, LAKE = "### 3. Services and roles", "### 4. PostgreSQL", "### 5. The lake"
+CUT, VERIFY = "### 6. Cut the lake's tables to the ledger", "### 7. Look, and go on"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the commands run: the settings, and the folder of the backup."""
+
+    environment: dict[str, str]
+
+    def run(self, *headings: str) -> str:
+        """Run the page's commands, each of which must succeed; returns what they said."""
+        code, said = self.attempt(*headings)
+        assert code == 0, said
+        return said
+
+    def attempt(self, *headings: str) -> tuple[int, str]:
+        """Run them; exit code and what they said."""
+        script = guide.commands("backup.md", PROGRAMS, *headings)
+        if headings[0] not in (DUMP, SERVICES):
+            # As in the shell in which the steps before were taken.
+            script = f'eval "$(antenna env)"\n{script}'
+        return guide.run(script, self.environment)
+
+
+@contextmanager
+def new_home(settings: Settings, home: Path, backup: Path) -> Iterator[Place]:
+    """A home without anything in it, on the same Kafka; its PostgreSQL is stopped at the end."""
+    try:
+        yield Place(
+            {
+                "BACKUP": str(backup),
+                "ANTENNA_HOME": str(home),
+                "ANTENNA_KAFKA_BOOTSTRAP": settings.kafka_bootstrap or "",
+                "ANTENNA_TOPIC": settings.topic,
+            }
+        )
+    finally:
+        postgres.stop(home)
+
+
+def restored_settings(home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The new home's settings, which the environment has from now on."""
+    monkeypatch.setenv("ANTENNA_HOME", str(home))
+    monkeypatch.setenv("ANTENNA_POSTGRES_URL", postgres.running(home) or "")
+    return load_settings()
+
+
+@contextmanager
+def instance(
+    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dg.DagsterInstance]:
+    """Dagster as `docker/dagster.yaml` has it: in the schema `dagster` of the same database."""
+    monkeypatch.setenv("DAGSTER_POSTGRES_URL", dagster_url(settings.postgres_url or ""))
+    storage = yaml.safe_load((docker_folder() / "dagster.yaml").read_text(encoding="utf-8"))["storage"]
+    folder.mkdir()
+    with dg.instance_for_test(temp_dir=str(folder), overrides={"storage": storage}) as opened:
+        yield opened
+
+
+def wait_until_read(settings: Settings) -> None:
+    """Whatever Kafka holds at this moment is committed."""
+    broker = Broker(settings.kafka_bootstrap or "", settings.topic)
+    topic = broker.describe()
+    target = broker.next_offsets(topic)
+    with connect(settings.postgres_url or "") as connection:
+
+        def read() -> bool:
+            known = committed_offsets(connection, topic.id, topic.partitions)
+            return all(known.get(partition, 0) >= end for partition, end in target.items())
+
+        wait_until(read)
+
+
+def two_hours_are_closed(settings: Settings) -> bool:
+    with connect(settings.postgres_url or "") as connection:
+        return connection.execute(
+            "SELECT count(*) FROM ledger.hour WHERE rows > 0 AND closed_at IS NOT NULL"
+        ).fetchall() == [(2,)]
+
+
+def generations(settings: Settings) -> dict[datetime, int]:
+    """The ledger's generation of each hour with rows."""
+    with connect(settings.postgres_url or "") as connection:
+        return dict(connection.execute("SELECT hour, generation FROM ledger.hour WHERE rows > 0").fetchall())
+
+
+def in_the_lake(settings: Settings, table: str, hours: Iterable[datetime]) -> dict[datetime, int | None]:
+    """The generation of each hour that a table of the lake holds."""
+    lake = Lake(settings.lake_uri)
+    return {hour: lake.hour(table, hour).generation for hour in hours}
+
+
+def test_what_was_backed_up_while_events_landed_is_whole_and_the_rest_is_read_from_kafka(
+    settings: Settings,
+    spark: "SparkSession",
+    new_stream: Callable[..., Stream],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers, backup, home = tmp_path / "answers.json", tmp_path / "backup", tmp_path / "new"
+    old = Place({**settings.exports(), "BACKUP": str(backup)})
+
+    with running(settings, spark), instance(settings, tmp_path / "dagster", monkeypatch) as dagster:
+        start = send(settings, answers, events=2_000)
+        wait_until_read(settings)
+        wait_until(lambda: two_hours_are_closed(settings))
+        assert publish_what_the_sensor_asks_for(dagster) >= 1
+        # Two senders cannot add to one file of answers at the same time: this one's are written where it is alone.
+        meanwhile = Scenario(events=4_000, seed=2, start=start, hours=2, late=0.02, malformed=0.02)
+        sent = threading.Event()
+
+        def keep_sending() -> None:
+            simulate(
+                settings,
+                meanwhile,
+                bootstrap=settings.kafka_bootstrap or "",
+                answers=answers,
+                append=True,
+                rate=400,
+                progress=lambda _count: None,
+            )
+            sent.set()
+
+        landing = threading.Thread(target=keep_sending)
+        landing.start()
+        old.run(DUMP)
+        landing.join()
+        assert sent.is_set()
+        # Two generations of each hour that the dump does not know.
+        for seed in (3, 4):
+            send(settings, answers, seed=seed, events=1_000, start=start)
+            wait_until_read(settings)
+            assert publish_what_the_sensor_asks_for(dagster) >= 1
+        last = threading.Thread(
+            target=send,
+            args=(settings, answers),
+            kwargs={"seed": 5, "events": 1_000, "start": start, "rate": 400},
+        )
+        last.start()
+        old.run(COPY)
+        last.join()
+
+    shutil.rmtree(settings.lake_uri)
+    with connect(settings.postgres_url or "") as connection:
+        connection.execute("DROP SCHEMA public, ledger, dagster CASCADE")
+
+    with new_home(settings, home, backup) as new:
+        new.run(SERVICES, POSTGRES, LAKE)
+        restored = restored_settings(home, monkeypatch)
+        assert Path(restored.lake_uri).parent == home
+        assert 2_000 <= committed(restored) <= 6_000, "expected a dump from the middle of 9,000 messages"
+        known = generations(restored)
+        copied = in_the_lake(restored, "raw_parquet", known)
+        assert all((copied[hour] or 0) >= known[hour] + 2 for hour in known), "expected a copy ahead"
+
+        new.run(CUT)
+        for table in ("raw_parquet", "enriched_usage"):
+            assert in_the_lake(restored, table, known) == known
+        assert "everything is as certified" in new.run(VERIFY)
+
+        new_stream(restored).read_available()
+        with instance(restored, tmp_path / "new-dagster", monkeypatch) as dagster:
+            assert publish_what_the_sensor_asks_for(dagster) >= 1
+        assert_exact(restored)
+        assert wrong(restored, answers) == []
+        said = new.run(VERIFY)
+        assert "everything is as certified" in said
+        assert "not finished" not in said
+
+
+@pytest.fixture
+def old_world(certified_world: World, tmp_path: Path) -> Iterator[World]:
+    with certified_world.copy(tmp_path / "old") as world:
+        yield world
+
+
+def place_of(world: World, settings: Settings, backup: Path) -> Place:
+    return Place(
+        {
+            **settings.exports(),
+            "ANTENNA_POSTGRES_URL": world.url,
+            "ANTENNA_LAKE": str(world.lake),
+            "BACKUP": str(backup),
+        }
+    )
+
+
+def late_rows_come(world: World, dagster_home: Path) -> None:
+    """A batch of the first hour lands and is published."""
+    with connect(world.url) as connection:
+        Land.on(connection, world.lake)({FIRST: 5})
+    publish(world, [FIRST], dagster_home)
+
+
+def test_an_hour_of_a_lake_that_is_ahead_is_published_only_after_the_cut(
+    settings: Settings, old_world: World, tmp_path: Path
+) -> None:
+    old, home = place_of(old_world, settings, tmp_path / "backup"), tmp_path / "new"
+    old.run(DUMP)
+    for number in range(2):
+        late_rows_come(old_world, tmp_path / f"dagster-{number}")
+    old.run(COPY)
+    with new_home(settings, home, tmp_path / "backup") as new:
+        new.run(SERVICES, POSTGRES, LAKE)
+        world = World(postgres.running(home) or "", home / "lake")
+        with world.copy(tmp_path / "uncut") as uncut, pytest.raises(LedgerError, match="does not hold it"):
+            late_rows_come(uncut, tmp_path / "dagster-uncut")
+        new.run(CUT)
+        late_rows_come(world, tmp_path / "dagster-new")
+        assert "verified 3 hours and 4 certificates\neverything is as certified" in new.run(VERIFY)
+
+
+def test_a_lake_that_was_copied_before_the_dump_lacks_what_the_dump_names(
+    settings: Settings, old_world: World, tmp_path: Path
+) -> None:
+    backup = tmp_path / "backup"
+    backup.mkdir()
+    old = place_of(old_world, settings, backup)
+    old.run(COPY)
+    late_rows_come(old_world, tmp_path / "dagster")
+    old.run(DUMP)
+    with new_home(settings, tmp_path / "new", backup) as new:
+        new.run(SERVICES, POSTGRES, LAKE, CUT)
+        code, said = new.attempt(VERIFY)
+    assert code == 1
+    assert "no file" in said

@@ -1,0 +1,141 @@
+"""docs/upgrade.md: a database of any older level is brought up with every hour as it was, and what a program does on another level.
+
+The rows are those of a published lakehouse, without the columns that the older level has not.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from antenna_assets import database
+from antenna_assets.database import DatabaseError, connect, migrate, require_migrated
+from antenna_assets.lake import Lake
+from antenna_assets.project_files import sql_folder
+from antenna_assets.verify.run import verify
+from antenna_assets_tests.certified import FIRST, HOURS, World, publish
+
+pytestmark = pytest.mark.services
+
+MIGRATIONS = sorted(path.name for path in (sql_folder() / "migrations").glob("*.sql"))
+# The serving tables come with the second one, certificates with the fourth.
+LEVELS = range(2, len(MIGRATIONS))
+CERTIFICATES = 4
+
+Table = tuple[str, str]
+Columns = dict[Table, list[str]]
+
+
+@contextmanager
+def program_of_level(level: int, folder: Path) -> Iterator[None]:
+    """As a program knows it that has the first migrations only."""
+    shutil.copytree(sql_folder(), folder)
+    for name in MIGRATIONS[level:]:
+        (folder / "migrations" / name).unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(database, "sql_folder", lambda: folder)
+        yield
+
+
+def columns(connection: psycopg.Connection) -> Columns:
+    """The columns of each table of ours, but for the list of migrations."""
+    found: Columns = {}
+    for schema, table, column in connection.execute(
+        "SELECT table_schema, table_name, column_name FROM information_schema.columns"
+        " JOIN information_schema.tables USING (table_schema, table_name)"
+        " WHERE table_schema IN ('public', 'ledger') AND table_type = 'BASE TABLE' AND table_name <> 'schema_migration'"
+        " ORDER BY table_schema, table_name, ordinal_position"
+    ).fetchall():
+        found.setdefault((schema, table), []).append(column)
+    return found
+
+
+def statement(text: str, table: Table, names: list[str]) -> sql.Composed:
+    listed = sql.SQL(", ").join(map(sql.Identifier, names))
+    return sql.SQL(text).format(table=sql.Identifier(*table), columns=listed)
+
+
+def rows(connection: psycopg.Connection, of: Columns) -> dict[Table, list[tuple]]:
+    return {
+        table: connection.execute(
+            statement("SELECT {columns} FROM {table} ORDER BY {columns}", table, names)
+        ).fetchall()
+        for table, names in of.items()
+    }
+
+
+def copy_rows(source: psycopg.Connection, target: psycopg.Connection) -> None:
+    """Bring the rows of one database into another, as far as it has the tables and columns."""
+    known = columns(source)
+    # Triggers and foreign keys are for writers, not for a copy.
+    target.execute("SET session_replication_role = replica")
+    for table, names in columns(target).items():
+        shared = [name for name in names if name in known[table]]
+        target.execute(statement("DELETE FROM {table}", table, shared))
+        with (
+            source.cursor().copy(statement("COPY {table} ({columns}) TO STDOUT", table, shared)) as read,
+            target.cursor().copy(statement("COPY {table} ({columns}) FROM STDIN", table, shared)) as write,
+        ):
+            for data in read:
+                write.write(data)
+    target.execute("RESET session_replication_role")
+    target.execute(
+        "SELECT setval(pg_get_serial_sequence('ledger.publication', 'number'), max(number)) FROM ledger.publication"
+    )
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_database_of_an_older_level_is_brought_up_with_every_hour_as_it_was(
+    certified_world: World, empty_database: str, tmp_path: Path, level: int
+) -> None:
+    shutil.copytree(certified_world.lake, tmp_path / "lake")
+    world = World(empty_database, tmp_path / "lake")
+    with connect(world.url) as connection:
+        with program_of_level(level, tmp_path / "sql"):
+            migrate(connection)
+        with connect(certified_world.url) as source:
+            copy_rows(source, connection)
+        older = columns(connection)
+        before = rows(connection, older)
+        assert before["public", "bytes_agg_user_1h"], "expected hours to be there"
+
+        assert migrate(connection) == [f"migrations/{name}" for name in MIGRATIONS[level:]]
+
+        assert rows(connection, older) == before
+        require_migrated(connection)
+    if level < CERTIFICATES:
+        # Hours from before there were certificates get theirs when they are published again.
+        with connect(world.url) as connection:
+            assert verify(connection, Lake(str(world.lake)), kept_since=FIRST).certificates == 0
+        publish(world, HOURS, tmp_path / "dagster")
+    with connect(world.url) as connection:
+        found = verify(connection, Lake(str(world.lake)), kept_since=FIRST)
+        assert (found.hours, found.differences, found.pending) == (3, [], {})
+        hourly = {table: names for table, names in older.items() if table[1].endswith("_1h")}
+        assert rows(connection, hourly) == {table: before[table] for table in hourly}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_an_older_program_runs_on_a_newer_schema_and_changes_nothing_of_it(
+    connection: psycopg.Connection, tmp_path: Path, level: int
+) -> None:
+    with program_of_level(level, tmp_path / "sql"):
+        require_migrated(connection)
+        assert migrate(connection) == []
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_newer_program_refuses_an_older_schema_and_names_what_is_missing(
+    empty_database: str, tmp_path: Path, level: int
+) -> None:
+    with connect(empty_database) as connection:
+        with program_of_level(level, tmp_path / "sql"):
+            migrate(connection)
+        with pytest.raises(
+            DatabaseError, match=f"lacks migration {MIGRATIONS[level]}; `antenna up` applies it"
+        ):
+            require_migrated(connection)
