@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -186,7 +186,8 @@ def hours_with(lake: Lake, users: Sequence[str]) -> set[datetime]:
         paths = [f"{table}/{path}" for path in sorted(lake.paths(table))]
         for path in rows_with(lake, paths, users):
             values = dict(part.split("=") for part in path.split("/") if "=" in part)
-            found.add(EPOCH.replace(**{name: int(values[name]) for name in HOUR_PARTITION}))
+            year, month, day, hour = (int(values[name]) for name in HOUR_PARTITION)
+            found.add(datetime(year, month, day, hour, tzinfo=UTC))
     return found
 
 
