@@ -40,7 +40,7 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --upgrade --target .venv-ui -r $<
 	@touch $@
 
-.PHONY: help setup demo dashboards test test-ui chromium unit prove bench lint format up down lock
+.PHONY: help setup demo dashboards test test-ui chromium unit prove bench lint format secrets up down lock
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -81,6 +81,9 @@ format: .venv/ready ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+secrets: ## secrets and certificates of the containers, into docker/secrets; PROFILE=demo or secure
+	$(PYTHON) docker/make_secrets.py $(PROFILE)
+
 up: .venv/class-archive ## start the embedded PostgreSQL and Kafka
 	$(BIN)/antenna up
 
@@ -94,6 +97,8 @@ lock: .venv/ready ## resolve the dependencies again into the lock files
 		--no-annotate --custom-compile-command 'make lock' benchmarks/peers/$$peers.in --output-file benchmarks/peers/$$peers.lock; done
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-annotate --custom-compile-command 'make lock' docker/superset/requirements.in --output-file docker/superset/requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --constraint requirements.lock \
+		--no-annotate --custom-compile-command 'make lock' pyproject.toml docker/antenna/requirements.in --output-file docker/antenna/requirements.lock
 	for packages in connect ui; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --constraint requirements.lock \
 		--no-annotate --custom-compile-command 'make lock' antenna_assets_tests/$$packages.in --output-file antenna_assets_tests/$$packages.lock; done
 	$(BIN)/python -m antenna_assets.stack.jars --lock

@@ -146,7 +146,7 @@ def simulate(
     from antenna_assets.settings import load_settings
     from antenna_assets.simulator.run import simulate as run
     from antenna_assets.simulator.scenario import Scenario
-    from antenna_assets.stack.services import kafka_bootstrap
+    from antenna_assets.stack.services import kafka_bootstrap, kafka_config
 
     if append and answers is None:
         raise typer.BadParameter("--append needs --answers, the file to add to")
@@ -168,6 +168,7 @@ def simulate(
             settings,
             scenario,
             bootstrap=kafka_bootstrap(settings),
+            config=kafka_config(settings),
             answers=answers,
             append=append,
             rate=rate,
@@ -199,6 +200,7 @@ def stream(
             settings,
             postgres_url=found.postgres_url,
             kafka_bootstrap=found.kafka_bootstrap,
+            kafka_config=found.kafka_config,
             say=say,
             stop=stop,
         )
@@ -228,7 +230,7 @@ def accept_loss(
 
     settings = load_settings()
     found = services(settings)
-    broker = Broker(found.kafka_bootstrap, settings.topic)
+    broker = Broker(found.kafka_bootstrap, settings.topic, found.kafka_config)
     with connect(found.postgres_url, application="antenna accept-loss") as connection:
         require_migrated(connection)
         lost = accept(connection, broker, reason) if yes else losses(connection, broker)
@@ -249,7 +251,7 @@ def status() -> None:
     """Show lag, whether the stream runs or what it waits for, open and closed hours, dirty hours, generations, and quarantine by reason."""
     from antenna_assets.database import connect, require_migrated
     from antenna_assets.settings import load_settings
-    from antenna_assets.stack.services import ServicesError, kafka_bootstrap, postgres_url
+    from antenna_assets.stack.services import ServicesError, kafka_bootstrap, kafka_config, postgres_url
     from antenna_assets.status import tables
     from antenna_assets.streaming.broker import Broker
 
@@ -258,7 +260,7 @@ def status() -> None:
     with connect(postgres_url(settings)) as connection:
         require_migrated(connection)
         try:
-            broker = Broker(kafka_bootstrap(settings), settings.topic)
+            broker = Broker(kafka_bootstrap(settings), settings.topic, kafka_config(settings))
         except ServicesError as error:
             no_broker = str(error)
         for table in tables(connection, settings.topic, broker, no_broker):
@@ -470,14 +472,14 @@ def metrics(
     """Serve lag, hours, rejected messages and more for Prometheus, until stopped."""
     from antenna_assets.metrics import serve
     from antenna_assets.settings import load_settings
-    from antenna_assets.stack.services import kafka_bootstrap, postgres_url
+    from antenna_assets.stack.services import kafka_bootstrap, kafka_config, postgres_url
     from antenna_assets.streaming.broker import Broker
 
     settings = load_settings()
     with stop_on_signals() as stop:
         end = serve(
             postgres_url(settings),
-            lambda: Broker(kafka_bootstrap(settings), settings.topic),
+            lambda: Broker(kafka_bootstrap(settings), settings.topic, kafka_config(settings)),
             host=host,
             port=port,
         )

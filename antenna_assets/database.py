@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -73,10 +73,9 @@ def _place(url: str) -> str:
 
 
 def dagster_url(url: str) -> str:
-    """The same database with Dagster's own schema as the search path."""
-    return f"{url}{'&' if '?' in url else '?'}{urlencode({'options': '-c search_path=dagster'})}".replace(
-        "+", "%20"
-    )
+    """The same database, entered in the same way, with Dagster's own schema as the search path."""
+    schema = urlencode({"options": "-c search_path=dagster"}, quote_via=quote)
+    return f"{url}{'&' if '?' in url else '?'}{schema}"
 
 
 def migrate(connection: psycopg.Connection) -> list[str]:

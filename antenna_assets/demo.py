@@ -67,13 +67,19 @@ def run_demo(settings: Settings, *, out: Console, say: Say) -> None:
         spark = pool.submit(start_spark)
         say(f"sending {EVENTS:,} events of {hour_key(first)} and the hour after it to Kafka")
         simulate(
-            settings, scenario, bootstrap=found.kafka_bootstrap, answers=answers, progress=lambda _count: None
+            settings,
+            scenario,
+            bootstrap=found.kafka_bootstrap,
+            config=found.kafka_config,
+            answers=answers,
+            progress=lambda _count: None,
         )
         say("reading them with Spark")
         Stream(
             settings,
             postgres_url=found.postgres_url,
             kafka_bootstrap=found.kafka_bootstrap,
+            kafka_config=found.kafka_config,
             say=say,
             stop=threading.Event(),
             spark=spark.result(),
@@ -110,7 +116,14 @@ def serve_demo(settings: Settings, *, out: Console, say: Say, stop: threading.Ev
     logs.mkdir(parents=True, exist_ok=True)
     processes: dict[str, subprocess.Popen[bytes]] = {}
     with ThreadPoolExecutor(1) as pool:
-        sender = pool.submit(send_live, settings, bootstrap=found.kafka_bootstrap, rate=LIVE_RATE, stop=stop)
+        sender = pool.submit(
+            send_live,
+            settings,
+            bootstrap=found.kafka_bootstrap,
+            config=found.kafka_config,
+            rate=LIVE_RATE,
+            stop=stop,
+        )
         try:
             for name, command in commands.items():
                 with (logs / f"{name}.log").open("ab") as log:

@@ -60,6 +60,10 @@ class Settings(BaseSettings):
     )
     postgres_url: str | None = Field(None, description="external PostgreSQL; unset: the embedded one")
     kafka_bootstrap: str | None = Field(None, description="external Kafka brokers; unset: the embedded one")
+    kafka_config: Path | None = Field(
+        None,
+        description="properties file of Kafka's Java client, for external brokers that want TLS or a login",
+    )
     topic: str = Field("devices", description="Kafka topic of the events")
     lake: str | None = Field(
         None, description="path or URI of the lake; unset: `lake` in the state directory"
@@ -84,6 +88,11 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute_home(cls, home: Path) -> Path:
         return home.expanduser().absolute()
+
+    @field_validator("kafka_config")
+    @classmethod
+    def _absolute_kafka_config(cls, path: Path | None) -> Path | None:
+        return path and path.expanduser().absolute()
 
     @field_validator("start")
     @classmethod

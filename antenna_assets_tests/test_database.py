@@ -113,3 +113,17 @@ def test_the_views_of_the_other_layout_show_every_table(connection: psycopg.Conn
     assert connection.execute("SELECT email, usage, quota FROM user_quota_limit").fetchall() == [
         ("u@x", 7, 5)
     ]
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql://u:a+b@h/d", "postgresql://u:a+b@h/d?options=-c%20search_path%3Ddagster"),
+        (
+            "postgresql://u:p@h/d?sslmode=verify-full&sslrootcert=/ca",
+            "postgresql://u:p@h/d?sslmode=verify-full&sslrootcert=/ca&options=-c%20search_path%3Ddagster",
+        ),
+    ],
+)
+def test_dagster_enters_as_the_address_says(url: str, expected: str) -> None:
+    assert database.dagster_url(url) == expected

@@ -32,6 +32,7 @@ def test_what_is_exported_reads_back_as_the_same_settings(
     monkeypatch.setenv("ANTENNA_HOME", str(tmp_path / "with space"))
     monkeypatch.setenv("ANTENNA_HORIZON", "36 hours")
     monkeypatch.setenv("ANTENNA_LAKE", "s3://bucket/prefix")
+    monkeypatch.setenv("ANTENNA_KAFKA_CONFIG", "client.properties")
     settings = load_settings()
     for name, value in settings.exports().items():
         monkeypatch.setenv(name, value)

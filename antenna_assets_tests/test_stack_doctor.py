@@ -122,7 +122,7 @@ def test_the_topic_must_exist_and_not_be_compacted(
     admin = SimpleNamespace(
         list_topics=lambda **_: SimpleNamespace(topics=topics, brokers={1: None}), describe_configs=describe
     )
-    monkeypatch.setattr(kafka, "admin_client", lambda _: admin)
+    monkeypatch.setattr(kafka, "admin_client", lambda *_: admin)
     monkeypatch.setattr(doctor.ports, "is_open", lambda *_: True)
     found = look(Settings(home=tmp_path, kafka_bootstrap="somewhere:9092"))["topic"]
     assert found.ok is ok

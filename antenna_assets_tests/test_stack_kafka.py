@@ -138,7 +138,7 @@ def test_a_topic_on_no_broker_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) 
     with socket.create_server(("127.0.0.1", 0)) as server:
         nobody = f"127.0.0.1:{server.getsockname()[1]}"
     client = kafka.admin_client(nobody)
-    monkeypatch.setattr(kafka, "admin_client", lambda _: Impatient(client))
+    monkeypatch.setattr(kafka, "admin_client", lambda *_: Impatient(client))
     with pytest.raises(kafka.KafkaError, match=f"cannot make topic 'devices' on {nobody}"):
         kafka.ensure_topic(nobody, "devices")
 
@@ -151,3 +151,6 @@ class Impatient:
 
     def list_topics(self, *, timeout: float) -> object:
         return self.client.list_topics(timeout=min(timeout, 0.5))
+
+    def poll(self, timeout: float) -> int:
+        return self.client.poll(timeout)

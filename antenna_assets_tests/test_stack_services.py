@@ -8,6 +8,7 @@ import psutil
 import psycopg
 import pytest
 
+from antenna_assets.kafka_client import PLAIN
 from antenna_assets.settings import Settings
 from antenna_assets.stack import kafka, postgres, services
 
@@ -109,13 +110,13 @@ def test_what_ran_before_up_keeps_running_when_the_other_one_fails(
 def test_external_settings_win_and_nothing_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    topics: list[tuple[str, str]] = []
-    monkeypatch.setattr(kafka, "ensure_topic", lambda *where: topics.append(where))
+    topics: list[tuple[object, ...]] = []
+    monkeypatch.setattr(kafka, "ensure_topic", lambda *where, config: topics.append((*where, config)))
     settings = Settings(home=tmp_path, **EXTERNAL)
     expected = services.Services(**EXTERNAL)
     assert services.services(settings) == expected
     assert services.up(settings, pytest.fail) == expected
-    assert topics == [("example.org:9092", "devices")]
+    assert topics == [("example.org:9092", "devices", PLAIN)]
     services.down(settings, pytest.fail)
     assert not (tmp_path / "kafka").exists()
     assert not (tmp_path / "postgres").exists()

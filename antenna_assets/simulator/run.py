@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from antenna_assets.kafka_client import PLAIN, KafkaConfig
 from antenna_assets.lifetimes import LIVE_RETENTION
 from antenna_assets.project_files import sql_folder
 from antenna_assets.settings import Settings
@@ -25,6 +26,7 @@ def simulate(
     scenario: Scenario,
     *,
     bootstrap: str,
+    config: KafkaConfig = PLAIN,
     answers: Path | None,
     append: bool = False,
     rate: float | None = None,
@@ -33,6 +35,7 @@ def simulate(
     """Send a scenario's messages and write the tables that must come of them.
 
     Args:
+        config: how Kafka is entered.
         answers: where to write the expected tables; None to write none.
         append: the file exists already, and these messages come on top of those it knows.
         rate: messages a second; None is as fast as possible.
@@ -46,7 +49,12 @@ def simulate(
     scenario.must_lie_in(max(settings.start, now - settings.horizon), now)
     if answers is None:
         return send(
-            messages(scenario), bootstrap=bootstrap, topic=settings.topic, rate=rate, progress=progress
+            messages(scenario),
+            bootstrap=bootstrap,
+            topic=settings.topic,
+            config=config,
+            rate=rate,
+            progress=progress,
         )
     if append:
         expected = Answers.read(answers)
@@ -54,17 +62,21 @@ def simulate(
         users = known_users(sql_folder() / "seed" / "users.csv")
         expected = Answers(users, window=settings.window, scenario=scenario)
     counted = expected.counted(messages(scenario))
-    sent = send(counted, bootstrap=bootstrap, topic=settings.topic, rate=rate, progress=progress)
+    sent = send(
+        counted, bootstrap=bootstrap, topic=settings.topic, config=config, rate=rate, progress=progress
+    )
     expected.record(sent.topic, sent.topic_id, sent.offsets)
     expected.write(answers)
     return sent
 
 
-def send_live(settings: Settings, *, bootstrap: str, rate: float, stop: threading.Event) -> Sent:
+def send_live(
+    settings: Settings, *, bootstrap: str, config: KafkaConfig = PLAIN, rate: float, stop: threading.Event
+) -> Sent:
     """Send events of this very moment until `stop` is set."""
     from antenna_assets.simulator.live import live
 
-    return send(live(rate, stop), bootstrap=bootstrap, topic=settings.topic, rate=rate)
+    return send(live(rate, stop), bootstrap=bootstrap, topic=settings.topic, config=config, rate=rate)
 
 
 def check(settings: Settings, path: Path, *, postgres_url: str) -> "Table | None":

@@ -11,6 +11,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 from antenna_assets.errors import AntennaError
+from antenna_assets.kafka_client import PLAIN, KafkaConfig
 from antenna_assets.simulator.events import Message
 from antenna_assets.streaming.broker import Broker, BrokerError
 
@@ -93,6 +94,7 @@ def send(
     *,
     bootstrap: str,
     topic: str,
+    config: KafkaConfig = PLAIN,
     rate: float | None = None,
     clock: Callable[[], float] = monotonic,
     progress: Callable[[int], None] = _nothing,
@@ -103,6 +105,7 @@ def send(
     and partitions are as uneven as users are. The partitioner is the Java client's.
 
     Args:
+        config: how Kafka is entered.
         rate: messages per second; None is as fast as possible.
         clock: seconds that go by, for the pace.
         progress: is told, about every thousand messages, how many were handed to the producer so far.
@@ -117,12 +120,12 @@ def send(
         raise SendError(f"rate: expected more than 0 messages per second, found {rate:g}")
     try:
         # Asked first, since a producer would wait for an unknown topic until the messages' time is over.
-        broker = Broker(bootstrap, topic)
+        broker = Broker(bootstrap, topic, config)
         description = broker.describe()
     except BrokerError as error:
         raise SendError(str(error)) from error
     receipts = Receipts()
-    producer = _producer(bootstrap, receipts)
+    producer = _producer(bootstrap, config, receipts)
     count = 0
     try:
         for batch in _batches(messages, rate, clock):
@@ -153,11 +156,12 @@ def send(
     )
 
 
-def _producer(bootstrap: str, receipts: Receipts) -> "Producer":
+def _producer(bootstrap: str, config: KafkaConfig, receipts: Receipts) -> "Producer":
     from confluent_kafka import Producer
 
     return Producer(
         {
+            **config.for_librdkafka(),
             "bootstrap.servers": bootstrap,
             "enable.idempotence": True,
             "acks": "all",

@@ -10,9 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from antenna_assets.kafka_client import KafkaConfigError, Refusal
 from antenna_assets.settings import Settings
 from antenna_assets.stack import jars, java, kafka, ports, services
+
+if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
 
 OLDEST_PYTHON = (3, 11)
 FREE_GB = 5
@@ -169,7 +174,7 @@ def _without_password(text: str, url: str) -> str:
 
 def _kafka(settings: Settings) -> str:
     bootstrap = _reachable_kafka(settings)
-    metadata = kafka.admin_client(bootstrap).list_topics(timeout=_CONNECT_SECONDS)
+    metadata = _entered(settings, bootstrap).list_topics(timeout=_CONNECT_SECONDS)
     where = "external" if services.external_kafka(settings) else "embedded"
     return f"{where} Kafka on {bootstrap}, {len(metadata.brokers)} brokers"
 
@@ -185,10 +190,29 @@ def _reachable_kafka(settings: Settings) -> str:
     raise _Problem(f"no Kafka accepts connections on {bootstrap}", fix)
 
 
+def _entered(settings: Settings, bootstrap: str) -> "AdminClient":
+    """A client whom the brokers have let in."""
+    from confluent_kafka import KafkaException
+
+    refusal = Refusal()
+    try:
+        admin = kafka.admin_client(bootstrap, services.kafka_config(settings), refusal)
+        admin.list_topics(timeout=_CONNECT_SECONDS)
+    except KafkaConfigError as error:
+        raise _Problem(str(error), "correct that file, or unset ANTENNA_KAFKA_CONFIG") from error
+    except KafkaException as error:
+        admin.poll(0)
+        raise _Problem(
+            f"Kafka on {bootstrap} does not let us in: {refusal.reason or error.args[0].str()}",
+            "check ANTENNA_KAFKA_CONFIG, the file with protocol, login and certificate authority",
+        ) from error
+    return admin
+
+
 def _topic(settings: Settings) -> str:
     from confluent_kafka.admin import ConfigResource, ResourceType
 
-    admin = kafka.admin_client(_reachable_kafka(settings))
+    admin = _entered(settings, _reachable_kafka(settings))
     topic = admin.list_topics(timeout=_CONNECT_SECONDS).topics.get(settings.topic)
     if topic is None:
         raise _Problem(

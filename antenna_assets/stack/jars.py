@@ -7,6 +7,7 @@ Nothing here runs Java. Which Java runs them is `java`, how the broker is starte
 
 import hashlib
 import json
+import platform
 import re
 import sys
 import tempfile
@@ -34,6 +35,9 @@ _FLINK_ROOTS = (
     "org.apache.flink:flink-sql-parquet:2.3.0",
     "commons-logging:commons-logging:1.3.5",
 )
+# PostgreSQL with TLS, which the embedded one lacks: for tests, each the archive of one kind of machine.
+_POSTGRES = "io.zonky.test.postgres:embedded-postgres-binaries-{}:18.6.0"
+_POSTGRES_MACHINES = ("linux-amd64", "linux-arm64v8", "darwin-amd64", "darwin-arm64v8")
 _ATTEMPTS = 3
 _PARALLEL = 8
 _SAY_EVERY = 10
@@ -64,7 +68,7 @@ def jars_home() -> Path:
 
 
 def locked(name: str) -> list[Jar]:
-    """The jars of one set (`spark`, `kafka` or `flink`) in the lock file, in its order."""
+    """The jars of one set (`spark`, `kafka`, `flink`, `postgres-<machine>`) in the lock file, in its order."""
     with LOCK.open("rb") as file:
         return [Jar(**row) for row in tomllib.load(file)[name]]
 
@@ -95,6 +99,19 @@ def flink_classpath() -> list[Path]:
         JarsError: a jar could not be had.
     """
     return ensure("flink") + sorted(_pyspark_folder().glob("hadoop-client-*.jar"))
+
+
+def postgres_archive() -> Path:
+    """PostgreSQL's programs with TLS for this machine: a jar with a compressed tar archive in it.
+
+    Raises:
+        JarsError: it could not be had, or there is none for this machine.
+    """
+    processor = {"x86_64": "amd64", "aarch64": "arm64v8", "arm64": "arm64v8"}.get(platform.machine())
+    machine = f"{sys.platform}-{processor}"
+    if machine not in _POSTGRES_MACHINES:
+        raise JarsError(f"expected one of the machines {', '.join(_POSTGRES_MACHINES)}, found {machine}")
+    return ensure(f"postgres-{machine}")[0]
 
 
 def connector_version() -> str:
@@ -140,7 +157,7 @@ def missing(name: str) -> list[Jar]:
 
 
 def ensure(name: str, say: Callable[[str], None] = lambda _: None) -> list[Path]:
-    """The jars of one set (`spark`, `kafka` or `flink`), fetched first where they are missing or were changed.
+    """The jars of one set (as `locked` names them), fetched first where they are missing or were changed.
 
     Raises:
         JarsError: a jar could not be fetched, or is not the one that was locked.
@@ -251,6 +268,10 @@ def lock(repository: Path) -> None:
         "spark": [jar for jar in connector if jar.coordinate.split(":")[1] not in shipped],
         "kafka": _resolve(_KAFKA_ROOTS, repository),
         "flink": _resolve(_FLINK_ROOTS, repository),
+        **{
+            f"postgres-{machine}": _resolve((_POSTGRES.format(machine),), repository)
+            for machine in _POSTGRES_MACHINES
+        },
     }
     rows = {name: [vars(jar) for jar in jars] for name, jars in sets.items()}
     replace_file(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from antenna_assets.kafka_client import PLAIN, KafkaConfig, Refusal
 from antenna_assets.stack import ports
 from antenna_assets.stack.kafka_storage import (
     LOG_LINES,
@@ -81,7 +82,9 @@ def stop(home: Path) -> None:
         (folder / "pid").unlink(missing_ok=True)
 
 
-def ensure_topic(bootstrap: str, topic: str, partitions: int = PARTITIONS) -> None:
+def ensure_topic(
+    bootstrap: str, topic: str, partitions: int = PARTITIONS, *, config: KafkaConfig = PLAIN
+) -> None:
     """Create the topic if it is missing, and wait until all its partitions have leaders.
 
     An existing topic is left as it is, with the partitions that it has.
@@ -93,7 +96,8 @@ def ensure_topic(bootstrap: str, topic: str, partitions: int = PARTITIONS) -> No
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import NewTopic
 
-    admin = admin_client(bootstrap)
+    refusal = Refusal()
+    admin = admin_client(bootstrap, config, refusal)
     new = NewTopic(
         topic, num_partitions=partitions, replication_factor=-1, config={"cleanup.policy": "delete"}
     )
@@ -102,7 +106,9 @@ def ensure_topic(bootstrap: str, topic: str, partitions: int = PARTITIONS) -> No
             admin.create_topics([new], operation_timeout=10)[topic].result(20)
     except KafkaException as error:
         if error.args[0].code() != Code.TOPIC_ALREADY_EXISTS:
-            raise KafkaError(f"cannot make topic {topic!r} on {bootstrap}: {error.args[0].str()}") from error
+            admin.poll(0)
+            said = refusal.reason or error.args[0].str()
+            raise KafkaError(f"cannot make topic {topic!r} on {bootstrap}: {said}") from error
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         with contextlib.suppress(KafkaException):
@@ -119,11 +125,24 @@ def ensure_topic(bootstrap: str, topic: str, partitions: int = PARTITIONS) -> No
     )
 
 
-def admin_client(bootstrap: str) -> "AdminClient":
-    """An admin client that is silent: librdkafka prints a line for each refused connection otherwise."""
+def admin_client(
+    bootstrap: str, config: KafkaConfig = PLAIN, refusal: Refusal | None = None
+) -> "AdminClient":
+    """An admin client that is silent: librdkafka prints a line for each refused connection otherwise.
+
+    Args:
+        refusal: is told, in the client's `poll`, why it is not let in.
+    """
     from confluent_kafka.admin import AdminClient
 
-    return AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "error_cb": lambda _: None})
+    return AdminClient(
+        {
+            **config.for_librdkafka(),
+            "bootstrap.servers": bootstrap,
+            "log_level": 0,
+            "error_cb": refusal or Refusal(),
+        }
+    )
 
 
 # -- The process -------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from antenna_assets.crash import commit_point
 from antenna_assets.errors import AntennaError
+from antenna_assets.kafka_client import PLAIN, KafkaConfig, read_kafka_config
 from antenna_assets.settings import Settings
 from antenna_assets.stack import jars, java, kafka, ports, postgres
 from antenna_assets.stack.files import locked
@@ -30,10 +31,11 @@ class ServicesError(AntennaError):
 
 @dataclass(frozen=True)
 class Services:
-    """PostgreSQL's URL, with the password in it, and Kafka's bootstrap address."""
+    """PostgreSQL's URL, with the password in it, and Kafka's bootstrap address and how it is entered."""
 
     postgres_url: str
     kafka_bootstrap: str
+    kafka_config: KafkaConfig = PLAIN
 
 
 def services(settings: Settings) -> Services:
@@ -41,8 +43,9 @@ def services(settings: Settings) -> Services:
 
     Raises:
         ServicesError: one is neither external nor running.
+        KafkaConfigError: the file of ANTENNA_KAFKA_CONFIG cannot be used.
     """
-    return Services(postgres_url(settings), kafka_bootstrap(settings))
+    return Services(postgres_url(settings), kafka_bootstrap(settings), kafka_config(settings))
 
 
 def postgres_url(settings: Settings) -> str:
@@ -69,6 +72,23 @@ def kafka_bootstrap(settings: Settings) -> str:
     return bootstrap
 
 
+def kafka_config(settings: Settings) -> KafkaConfig:
+    """How Kafka is entered; the embedded one is open to this machine.
+
+    Raises:
+        ServicesError: there is a file for it, but Kafka is the embedded one.
+        KafkaConfigError: the file cannot be used.
+    """
+    if settings.kafka_config is None:
+        return PLAIN
+    if external_kafka(settings) is None:
+        raise ServicesError(
+            "ANTENNA_KAFKA_CONFIG is for an external Kafka, and the embedded one takes plain connections only; "
+            "set ANTENNA_KAFKA_BOOTSTRAP, too, or unset it"
+        )
+    return read_kafka_config(settings.kafka_config)
+
+
 def external_postgres(settings: Settings) -> str | None:
     """The external PostgreSQL's URL; None for the embedded one, also where `antenna env` has exported its address."""
     return None if _is_embedded(settings.postgres_url, settings.home / "postgres") else settings.postgres_url
@@ -91,8 +111,10 @@ def up(settings: Settings, say: Say) -> Services:
 
     Raises:
         ServicesError: one cannot be started; what this call has started is stopped again.
+        KafkaConfigError: the file of ANTENNA_KAFKA_CONFIG cannot be used.
     """
     home = settings.home
+    config = kafka_config(settings)
     started: list[Callable[[], None]] = []
 
     def postgres_up() -> str:
@@ -123,8 +145,8 @@ def up(settings: Settings, say: Say) -> Services:
         try:
             with ThreadPoolExecutor(2) as pool:
                 url, bootstrap = pool.submit(postgres_up), pool.submit(kafka_up)
-            kafka.ensure_topic(bootstrap.result(), settings.topic)
-            return Services(url.result(), bootstrap.result())
+            kafka.ensure_topic(bootstrap.result(), settings.topic, config=config)
+            return Services(url.result(), bootstrap.result(), config)
         except BaseException as error:
             for stop in started:
                 with suppress(*_PROBLEMS):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from antenna_assets.errors import AntennaError
+from antenna_assets.kafka_client import PLAIN, KafkaConfig, Refusal
 
 # Long enough for a broker that is starting, short enough for a person who mistyped its address.
 TIMEOUT_SECONDS = 10
@@ -16,6 +17,10 @@ TIMEOUT_SECONDS = 10
 
 class BrokerError(AntennaError):
     """Kafka or the topic cannot be used; the message says what was found and what to do."""
+
+
+class BrokerRefuses(BrokerError):
+    """Kafka runs and does not let us in: another certificate authority, user or password."""
 
 
 @dataclass(frozen=True)
@@ -30,19 +35,29 @@ class Topic:
 class Broker:
     """A connection to one Kafka cluster for questions about one topic."""
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
+    def __init__(self, bootstrap: str, topic: str, config: KafkaConfig = PLAIN) -> None:
         from confluent_kafka.admin import AdminClient
 
         self.bootstrap = bootstrap
         self.topic = topic
+        self.config = config
+        self._refusal = Refusal()
         # librdkafka writes a line per refused connection to stderr: our error says it once.
-        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "logger": _SILENT})
+        self._admin = AdminClient(
+            {
+                **config.for_librdkafka(),
+                "bootstrap.servers": bootstrap,
+                "log_level": 0,
+                "logger": _SILENT,
+                "error_cb": self._refusal,
+            }
+        )
 
     def describe(self) -> Topic:
         """Look the topic up.
 
         Raises:
-            BrokerError: Kafka does not answer, the topic does not exist, or it is compacted.
+            BrokerError: Kafka does not answer or let us in, the topic does not exist, or it is compacted.
         """
         from confluent_kafka import TopicCollection
         from confluent_kafka.admin import ConfigResource, ResourceType
@@ -91,6 +106,8 @@ class Broker:
         from confluent_kafka import KafkaError, KafkaException
 
         end = time.monotonic() + TIMEOUT_SECONDS
+        self._admin.poll(0)  # takes what was said meanwhile
+        self._refusal.reason = ""
         while True:
             try:
                 return {key: future.result(timeout=TIMEOUT_SECONDS + 5) for key, future in request().items()}
@@ -107,10 +124,16 @@ class Broker:
                     KafkaError.NOT_LEADER_FOR_PARTITION,
                     KafkaError.LEADER_NOT_AVAILABLE,
                 )
+                self._admin.poll(0)
+                if self._refusal.reason:
+                    raise BrokerRefuses(
+                        f"Kafka at {self.bootstrap} does not let us in: {self._refusal.reason}; correct the file of "
+                        "ANTENNA_KAFKA_CONFIG (protocol, login, certificate authority)"
+                    ) from error
                 if not (found.retriable() or without_leader) or time.monotonic() > end:
                     raise BrokerError(
                         f"Kafka at {self.bootstrap} cannot be used: {found.str()}; start it with `antenna up`, "
-                        "or correct ANTENNA_KAFKA_BOOTSTRAP"
+                        "or correct ANTENNA_KAFKA_BOOTSTRAP; if it wants TLS or a login, set ANTENNA_KAFKA_CONFIG"
                     ) from error
                 time.sleep(0.1)
 

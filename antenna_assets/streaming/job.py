@@ -19,12 +19,13 @@ from antenna_assets.crash import commit_point
 from antenna_assets.database import DatabaseError, connect, require_migrated
 from antenna_assets.disk import WHAT_TO_DO, free, is_full
 from antenna_assets.engines.contract import EngineError
+from antenna_assets.kafka_client import PLAIN, KafkaConfig
 from antenna_assets.ledger import HourExpired, committed_offsets
 from antenna_assets.lifetimes import AttemptTooOld
 from antenna_assets.settings import Settings
 from antenna_assets.spark_session import java_has_ended
 from antenna_assets.streaming.attempt import LakeUnwritable, require_writable
-from antenna_assets.streaming.broker import Broker, BrokerError, Topic
+from antenna_assets.streaming.broker import Broker, BrokerError, BrokerRefuses, Topic
 from antenna_assets.streaming.errors import QueryFailed, StateUnwritable, StreamError
 from antenna_assets.streaming.head import claim_topic
 from antenna_assets.streaming.java import java_watched, stop_spark
@@ -55,8 +56,8 @@ _PASSING = (
     LakeUnwritable,
     StateUnwritable,
 )
-# A person who starts a stream on such a disk is told at once; only a stream that ran before waits.
-_AN_ERROR_AT_THE_START = (LakeUnwritable, StateUnwritable)
+# A person who starts a stream like that is told at once; only a stream that ran before waits.
+_AN_ERROR_AT_THE_START = (LakeUnwritable, StateUnwritable, BrokerRefuses)
 
 
 class Stream:
@@ -74,13 +75,14 @@ class Stream:
         *,
         postgres_url: str,
         kafka_bootstrap: str,
+        kafka_config: KafkaConfig = PLAIN,
         say: Callable[[str], None],
         stop: threading.Event,
         spark: "SparkSession | None" = None,
     ) -> None:
         self._settings = settings
         self._postgres_url = postgres_url
-        self._broker = Broker(kafka_bootstrap, settings.topic)
+        self._broker = Broker(kafka_bootstrap, settings.topic, kafka_config)
         self._say = say
         self._stop = stop
         self._spark = spark
@@ -190,7 +192,7 @@ class Stream:
             self._spark = start_spark(self._settings.spark_master)
         committed = committed_offsets(connection, topic.id, topic.partitions)
         checkpoint = new_checkpoint(self._settings.home)
-        messages = messages_from(self._spark, self._broker.bootstrap, topic, committed)
+        messages = messages_from(self._spark, self._broker, topic, committed)
         writer = messages.writeStream.option("checkpointLocation", checkpoint.as_uri())
         if available_now:
             writer = writer.trigger(availableNow=True)
@@ -249,6 +251,7 @@ def _name_of(error: Exception) -> str:
     """What is away, by the error that says so."""
     names: dict[type[Exception], str] = {
         BrokerError: "Kafka",
+        BrokerRefuses: "Kafka",
         QueryFailed: "Spark",
         StreamRunning: "another stream",
         AttemptTooOld: "the next attempt",

@@ -14,7 +14,7 @@ from uuid import uuid4
 from antenna_assets.disk import unwritable
 from antenna_assets.engines.contract import Engine
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.broker import Topic
+from antenna_assets.streaming.broker import Broker, Topic
 from antenna_assets.streaming.errors import StateUnwritable
 
 if TYPE_CHECKING:
@@ -85,12 +85,13 @@ def new_checkpoint(home: Path) -> Path:
 
 
 def messages_from(
-    spark: "SparkSession", bootstrap: str, topic: Topic, offsets: Mapping[int, int]
+    spark: "SparkSession", broker: Broker, topic: Topic, offsets: Mapping[int, int]
 ) -> "DataFrame":
     """The topic's messages as a stream: each partition from its offset on, one without an offset from its first."""
     return (
         spark.readStream.format("kafka")
-        .option("kafka.bootstrap.servers", bootstrap)
+        .options(**broker.config.for_spark())
+        .option("kafka.bootstrap.servers", broker.bootstrap)
         .option("subscribe", topic.name)
         # -2 is Kafka's "earliest".
         .option(

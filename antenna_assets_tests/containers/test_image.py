@@ -1,0 +1,185 @@
+"""The containers of the profile `secure` as processes of this machine: the image's files in a fresh folder, compose.yaml's
+commands, health checks, environment and secrets, and their order."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from antenna_assets.database import connect
+from antenna_assets_tests.containers.image import composed, lay_out
+from antenna_assets_tests.containers.secured import Secured, free_ports
+
+pytestmark = pytest.mark.services
+
+HEALTHY_SECONDS = 120
+
+
+class Container:
+    """A service of compose.yaml as a process."""
+
+    def __init__(
+        self,
+        service: dict[str, Any],
+        *,
+        places: dict[str, str],
+        secrets: Path,
+        log: Path,
+        environment: dict[str, str],
+    ) -> None:
+        self._service, self._places, self.log = service, {**places, "/run/secrets": str(secrets)}, log
+        given = {name: self._here(text) for name, text in service.get("environment", {}).items()}
+        self._environment = {**environment, **given, "SECRETS": str(secrets)}
+        self._entrypoint = self._here("/opt/antenna/container/entrypoint")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def _here(self, text: str) -> str:
+        # In one pass: a port may stand in another one.
+        return re.sub("|".join(map(re.escape, self._places)), lambda found: self._places[found[0]], text)
+
+    def start(self) -> "Container":
+        command = [self._entrypoint, *map(self._here, self._service["command"])]
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                command,
+                env=self._environment,
+                cwd=self._environment["ANTENNA_HOME"],
+                stdout=output,
+                stderr=output,
+            )
+        return self
+
+    def stop(self) -> int:
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(90)
+
+    def run(self) -> int:
+        process = self.start().process
+        assert process is not None
+        return process.wait(180)
+
+    def wait_until_healthy(self) -> None:
+        check = [self._here(word) for word in self._service["healthcheck"]["test"][1:]]
+        deadline = time.monotonic() + HEALTHY_SECONDS
+        while True:
+            run = subprocess.run(check, env=self._environment, capture_output=True, text=True, check=False)
+            if run.returncode == 0:
+                return
+            assert self.process is not None
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, run.stdout + run.stderr + self.log.read_text()
+            time.sleep(1)
+
+
+class Containers:
+    """Makes the container of a service, once each; what still runs at the end is stopped."""
+
+    def __init__(self, secured: Secured, folder: Path) -> None:
+        self._secured, self._folder = secured, folder
+        self._services = composed("secure")["services"] | {
+            "simulator": composed("demo")["services"]["simulator"]
+        }
+        self._running = ExitStack()
+        image, home = lay_out(folder / "image"), folder / "state"
+        home.mkdir()
+        code, webserver = (str(port) for port in free_ports(2))
+        self.webserver = f"http://127.0.0.1:{webserver}"
+        self._places = {
+            "/opt/antenna/container": str(image / "container"),
+            "kafka:9092": secured.kafka,
+            # The health check of the simulator.
+            "('kafka', 9092)": str(tuple(secured.kafka.split(":"))),
+            "0.0.0.0": "127.0.0.1",
+            "4000": code,
+            "3000": webserver,
+        }
+        workspace = image / "container" / "workspace.yaml"
+        workspace.write_text(
+            workspace.read_text().replace("host: code", "host: 127.0.0.1").replace("4000", code)
+        )
+        path = os.pathsep.join((str(Path(sys.executable).parent), "/usr/bin", "/bin"))
+        self._environment = {
+            "PATH": path,
+            "PYTHONPATH": str(image / "site"),
+            "ANTENNA_HOME": str(home),
+            "HOME": str(home),
+        }
+
+    def __call__(self, name: str) -> Container:
+        service, secrets = self._services[name], self._folder / "secrets" / name
+        secrets.mkdir(parents=True)
+        for secret in service["secrets"]:
+            target = Path(secret.get("target") or secret["source"]).name
+            (secrets / target).symlink_to(self._secured.folder / secret["source"])
+        log = self._folder / f"{name}.log"
+        made = Container(
+            service, places=self._places, secrets=secrets, log=log, environment=self._environment
+        )
+        self._running.callback(
+            lambda: made.process is not None and made.process.poll() is None and made.stop()
+        )
+        return made
+
+    def stop(self) -> None:
+        self._running.close()
+
+
+@pytest.fixture
+def container(secured: Secured, tmp_path: Path) -> Iterator[Containers]:
+    made = Containers(secured, tmp_path)
+    yield made
+    made.stop()
+
+
+def asked(address: str, query: str) -> dict[str, Any]:
+    """The answer of Dagster's webserver."""
+    request = urllib.request.Request(
+        f"{address}/graphql", json.dumps({"query": query}).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)["data"]
+
+
+def test_the_containers_start_in_their_order_work_and_end_when_asked(
+    secured: Secured, container: Containers
+) -> None:
+    prepare = container("prepare")
+    assert (prepare.run(), prepare.run()) == (0, 0), prepare.log.read_text()
+
+    stream, simulator = container("stream").start(), container("simulator").start()
+    stream.wait_until_healthy()
+    simulator.wait_until_healthy()
+    with connect(secured.secret("postgres_antenna")) as connection:
+        deadline = time.monotonic() + HEALTHY_SECONDS
+        while connection.execute("SELECT coalesce(sum(rows), 0) FROM ledger.batch").fetchall()[0][0] == 0:
+            assert time.monotonic() < deadline, stream.log.read_text() + simulator.log.read_text()
+            time.sleep(0.5)
+    assert simulator.stop() == 0, simulator.log.read_text()
+    assert stream.stop() == 0, stream.log.read_text()
+
+    code = container("code").start()
+    code.wait_until_healthy()
+    webserver = container("webserver").start()
+    webserver.wait_until_healthy()
+    daemon = container("daemon").start()
+    daemon.wait_until_healthy()
+    found = asked(
+        container.webserver,
+        "{ workspaceOrError { ... on Workspace { locationEntries { name locationOrLoadError { __typename } } } }"
+        " instance { daemonHealth { allDaemonStatuses { daemonType healthy required } } } }",
+    )
+    assert found["workspaceOrError"]["locationEntries"] == [
+        {"name": "antenna_assets", "locationOrLoadError": {"__typename": "RepositoryLocation"}}
+    ]
+    statuses = found["instance"]["daemonHealth"]["allDaemonStatuses"]
+    assert [status["daemonType"] for status in statuses if status["required"] and not status["healthy"]] == []
