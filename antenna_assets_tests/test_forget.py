@@ -222,18 +222,11 @@ def published(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return settings
 
 
+POINTS = ("forget.swapped", "forget.hour_in_lake", "forget.replaced")
+
+
 @pytest.mark.services
-@pytest.mark.parametrize(
-    "point",
-    [
-        "forget.swapped",
-        "publish.lake.committed",
-        "forget.hour_in_lake:2",
-        "publish.certified",
-        "forget.replaced",
-        None,
-    ],
-)
+@pytest.mark.parametrize("point", [*POINTS, "publish.lake.committed", "publish.certified", None])
 def test_a_run_that_is_killed_anywhere_is_finished_by_the_next_one(
     published: Settings, point: str | None
 ) -> None:
