@@ -551,9 +551,9 @@ def dashboards(
         return
     found = start(settings, say)
     with stop_on_signals() as stop, superset(settings, found.postgres_url, say=say) as on:
-        out.print(f"usage and quota        {on.url}/superset/dashboard/usage-and-quota/")
-        out.print(f"trust in the pipeline  {on.url}/superset/dashboard/trust/")
-        out.print(f"user {on.user}, password {on.password} (Ctrl-C stops it)")
+        out.print(f"usage and quota        {on.url}/superset/dashboard/usage-and-quota/", soft_wrap=True)
+        out.print(f"trust in the pipeline  {on.url}/superset/dashboard/trust/", soft_wrap=True)
+        out.print(f"user {on.user}, password {on.password} (Ctrl-C stops it)", soft_wrap=True)
         stop.wait()
 
 
