@@ -193,13 +193,13 @@ def hours_with(lake: Lake, users: Sequence[str]) -> set[datetime]:
 
 def remove_replaced(
     connection: psycopg.Connection, lake: Lake, paths: Sequence[str], identity: Identity
-) -> list[str]:
-    """Remove those of the files that were replaced, or are past their time; returns the others.
+) -> None:
+    """Remove those of the files that were replaced, or are past their time.
 
     An older version of a table cannot be read any more for the hours that are changed. A file that nothing has named
     yet may be of a run under way, and stays.
     """
-    root, left = Path(lake.root), []
+    root = Path(lake.root)
     named = {table: recent_files(root / table, EPOCH) - lake.paths(table) for table in LAKE_TABLES}
     rows = connection.execute(
         "SELECT path FROM ledger.file WHERE path = ANY(%(new)s)"
@@ -218,6 +218,3 @@ def remove_replaced(
             goes = path in gone or (folder == LANDING and place_without(path, identity) in gone)
         if goes:
             (root / path).unlink(missing_ok=True)
-        else:
-            left.append(path)
-    return left

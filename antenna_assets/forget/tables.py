@@ -4,6 +4,7 @@ Hours are replaced under the fence that every publication passes.
 """
 
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import datetime
 
 import psycopg
@@ -86,7 +87,7 @@ def _replace_rows(
     with connection.cursor(name="rows") as rows:
         for stored in rows.execute(select, [publication.hour]):
             digest.add(stored)
-    insert_publication(connection, Publication(**{**vars(publication), "content": {"sha256": digest.sha256}}))
+    insert_publication(connection, replace(publication, content={"sha256": digest.sha256}))
 
 
 def rewrite_what_dagster_was_told(
