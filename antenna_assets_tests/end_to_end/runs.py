@@ -1,5 +1,6 @@
 """How the end-to-end tests run Dagster, the real sensor and job on an instance of the test's own, and send messages."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,12 @@ import dagster as dg
 
 from antenna_assets.local_runs import publish
 from antenna_assets.settings import Settings
+
+EXECUTE = (
+    *(sys.executable, "-m", "dagster", "job", "execute"),
+    *("-m", "antenna_assets.definitions", "-j", "hourly_usage", "--tags"),
+)
+"""`dagster job execute` as a user runs it; the run's tags follow, as JSON."""
 
 
 @contextmanager

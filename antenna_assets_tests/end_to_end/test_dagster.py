@@ -5,7 +5,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,7 +23,7 @@ from antenna_assets.settings import Settings
 from antenna_assets.simulator.run import simulate
 from antenna_assets.simulator.scenario import Scenario
 from antenna_assets.streaming.job import Stream
-from antenna_assets_tests.end_to_end.runs import instance
+from antenna_assets_tests.end_to_end.runs import EXECUTE, instance
 
 pytestmark = pytest.mark.services
 
@@ -255,18 +254,8 @@ def test_missing_landed_rows_stop_the_hour_before_anything_is_published(
 
 def test_dagster_job_execute_runs_an_hour_and_its_exit_code_tells(landed: Settings) -> None:
     def execute(key: str) -> subprocess.CompletedProcess[str]:
-        command = [
-            "-m",
-            "dagster",
-            "job",
-            "execute",
-            "-m",
-            "antenna_assets.definitions",
-            "-j",
-            "hourly_usage",
-        ]
         return subprocess.run(
-            [sys.executable, *command, "--tags", json.dumps({"dagster/partition": key})],
+            (*EXECUTE, json.dumps({"dagster/partition": key})),
             env={**os.environ, **landed.exports()},
             capture_output=True,
             text=True,

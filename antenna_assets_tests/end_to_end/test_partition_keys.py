@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -23,6 +22,7 @@ from antenna_assets.definitions import build_definitions
 from antenna_assets.errors import AntennaError
 from antenna_assets.schema import ASSETS, HOURLY_TABLES
 from antenna_assets.settings import Settings
+from antenna_assets_tests.end_to_end.runs import EXECUTE
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.runs import send
 
@@ -211,9 +211,8 @@ def test_row_20_the_command_line_of_dagster_refuses_them_too(lakehouse: Lakehous
 
 def execute(lakehouse: Lakehouse, tags: dict[str, str]) -> int:
     """The exit code of `dagster job execute`."""
-    command = ["-m", "dagster", "job", "execute", "-m", "antenna_assets.definitions", "-j", "hourly_usage"]
     done = subprocess.run(
-        [sys.executable, *command, "--tags", json.dumps(tags)],
+        (*EXECUTE, json.dumps(tags)),
         env={**os.environ, **lakehouse.settings.exports()},
         capture_output=True,
         check=False,

@@ -15,6 +15,7 @@ from antenna_assets.hours import hour_key
 from antenna_assets.ledger import hours_to_publish
 from antenna_assets.schema import ASSETS
 from antenna_assets.settings import Settings
+from antenna_assets_tests.end_to_end.runs import EXECUTE
 from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults.dagster_daemon import Dagster, dagster, wait_for
 from antenna_assets_tests.faults.plain_stream import read_everything
@@ -163,8 +164,7 @@ def execute(settings: Settings) -> list[str]:
     with connect(settings.postgres_url or "") as connection:
         hour = hours_to_publish(connection, limit=1)[0].hour
     tags = f'{{"dagster/partition": "{hour_key(hour)}"}}'
-    what = ("-m", "antenna_assets.definitions", "-j", "hourly_usage", "--tags", tags)
-    return [sys.executable, "-m", "dagster", "job", "execute", *what]
+    return [*EXECUTE, tags]
 
 
 def stopped(pid: int) -> bool:

@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +19,7 @@ from antenna_assets.settings import Settings, load_settings
 from antenna_assets.stack import services
 from antenna_assets.stack.superset import ENVIRONMENT, Superset, superset, variables, write_dashboards
 from antenna_assets.start import environment, start
+from antenna_assets_tests.end_to_end.runs import EXECUTE
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.runs import send
 
@@ -79,18 +79,7 @@ def _publish(first: datetime, last: datetime) -> None:
         "dagster/asset_partition_range_start": hour_key(first),
         "dagster/asset_partition_range_end": hour_key(last),
     }
-    command = (
-        sys.executable,
-        "-m",
-        "dagster",
-        "job",
-        "execute",
-        "-m",
-        "antenna_assets.definitions",
-        "-j",
-        "hourly_usage",
-    )
-    done = subprocess.run((*command, "--tags", json.dumps(tags)), capture_output=True, text=True)
+    done = subprocess.run((*EXECUTE, json.dumps(tags)), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2_000:]
 
 
