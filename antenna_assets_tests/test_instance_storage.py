@@ -40,7 +40,10 @@ def test_the_same_connections_serve_one_call_after_the_other(
     for _ in range(5):
         assert storage.run_storage.get_runs() == []
         assert storage.event_log_storage.all_asset_keys() == []
-    assert sessions(connection) == before
+    kept = sessions(connection)
+    assert kept
+    # Not equal: PostgreSQL may still have been ending those that Dagster opened first.
+    assert kept <= before
 
 
 def test_a_connection_that_postgresql_closed_is_replaced(
