@@ -5,13 +5,12 @@ Nothing here is compared or stored; certificates are issued in `certificate.py` 
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import pyarrow as pa
 from pydantic_core import to_json
 
 from antenna_assets.engines.contract import WrittenFile
-from antenna_assets.engines.output import is_local
+from antenna_assets.lake_files import lake_path
 
 UNKNOWN_ROWS = "SELECT count(*) AS unknown_rows FROM enriched_usage WHERE quota IS NULL"
 """Rows of users that `user_metadata` does not hold; both engines run it."""
@@ -41,16 +40,8 @@ def file_sha256(path: str) -> str:
     Raises:
         OSError: the file cannot be read.
     """
-    if is_local(path):
-        with Path(path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    import fsspec  # type: ignore[import-untyped]
-
-    digest = hashlib.sha256()
-    with fsspec.open(path, "rb") as remote:
-        while block := remote.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+    with lake_path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def files_content(location: str, files: Sequence[WrittenFile]) -> list[dict[str, str | int]]:

@@ -18,13 +18,14 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from antenna_assets.crash import commit_point
-from antenna_assets.delta_litter import recent_files, unreferenced
+from antenna_assets.delta_litter import LOG, recent_files, unreferenced
 from antenna_assets.disk import WHAT_TO_DO, is_full
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import lake_partition
+from antenna_assets.lake_files import file_errors, lake_path, name_within
 from antenna_assets.lifetimes import SAFE_AGE, require_young
-from antenna_assets.litter import Found, everything_under, remove
+from antenna_assets.litter import Found, everything_under, remove, remove_files, remove_if_empty
 from antenna_assets.schema import HOUR_PARTITION
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class HourlyTable:
         self.location = location
         self.lock = Lock()
         self._columns = columns
-        self._local = "://" not in location
+        self._folder = lake_path(location)
         self._handle: DeltaTable | None = None
 
     def newest(self) -> "DeltaTable | None":
@@ -76,8 +77,8 @@ class HourlyTable:
 
         partition = [pa.field(name, pa.int32(), nullable=False) for name in HOUR_PARTITION]
         with self.errors("created"):
-            if self._local:
-                Path(self.location).mkdir(parents=True, exist_ok=True)
+            if isinstance(self._folder, Path):
+                self._folder.mkdir(parents=True, exist_ok=True)
             with suppress(CommitFailedError):  # Another writer made it.
                 DeltaTable.create(
                     self.location,
@@ -136,8 +137,8 @@ class HourlyTable:
                 raise Conflict(str(error)) from error
             commit_point("publish.lake.committed")
             version = table.version() + 1
-            if self._local:
-                self._sync_commit(version)
+            if isinstance(self._folder, Path):
+                _sync_commit(self._folder, version)
             return version
 
     def discard(self, files: Sequence[WrittenFile], *, beyond: int) -> None:
@@ -145,18 +146,17 @@ class HourlyTable:
 
         A commit can be stored and still be reported as failed. What cannot be removed goes with a later sweep.
         """
-        if not (self._local and files):
+        if not files:
             return
-        folder = Path(files[0].path).parent
-        with suppress(OSError):
+        with suppress(*file_errors()):
+            folder = lake_path(files[0].path).parent
             version = beyond + 1
-            while (log := Path(self.location, "_delta_log", f"{version:020}.json")).exists():
+            while (log := self._folder / LOG / f"{version:020}.json").exists():
                 if folder.name in log.read_text(encoding="utf-8"):
                     return
                 version += 1
-            for file in files:
-                Path(file.path).unlink()
-            folder.rmdir()
+            remove_files(lake_path(file.path) for file in files)
+            remove_if_empty(folder)
 
     def files(self, table: "DeltaTable", hour: datetime) -> dict[str, int]:
         """The hour's files, absolute, and their rows."""
@@ -177,20 +177,12 @@ class HourlyTable:
         return {unquote(path) for path in actions["path"].to_pylist()} if actions.num_rows else set()
 
     def sweep(self, *, now: datetime, keep: timedelta, dry_run: bool) -> dict[str, int]:
-        """Delete what no version of the last `keep` names; returns paths in the table and their sizes in bytes.
-
-        On an object store, where nothing is known of the files' ages but by Delta's own vacuum, `keep` is for files
-        that were never committed, too, and sizes are 0.
-        """
+        """Delete what no version of the last `keep` names; returns paths in the table and their sizes in bytes."""
         table = self.newest()
         if table is None:
             return {}
         with self.errors("swept"):
-            if not self._local:
-                hours = keep // timedelta(hours=1)
-                swept = table.vacuum(hours, dry_run=dry_run, enforce_retention_duration=False, full=True)
-                return dict.fromkeys(swept, 0)
-            folder = Path(self.location)
+            folder = self._folder
             found = list(everything_under(folder))
 
             def litter(newest: "DeltaTable") -> list[Found]:
@@ -206,7 +198,7 @@ class HourlyTable:
                     raise LakeError(f"the table {self.location} is gone in the middle of a sweep")
                 goes = litter(newest)
                 remove(goes)
-            return {one.path.relative_to(folder).as_posix(): one.size for one in goes}
+            return {name_within(folder, one.path): one.size for one in goes}
 
     def _commit_nothing(self, table: "DeltaTable") -> None:
         from deltalake.transaction import CommitProperties
@@ -226,7 +218,7 @@ class HourlyTable:
 
         try:
             yield
-        except (DeltaError, OSError) as error:
+        except file_errors(DeltaError) as error:
             self._handle = None
             advice = "check ANTENNA_LAKE, its permissions or credentials, and the free space"
             if is_full(error):
@@ -241,9 +233,8 @@ class HourlyTable:
             raise ValueError(
                 f"expected a file in {folder}, found {file.path}; write into a folder from new_folder()"
             )
-        if self._local:
-            written = datetime.fromtimestamp(Path(file.path).stat().st_mtime, UTC)
-            require_young(file.path, begun=written, now=datetime.now(UTC))
+        written = datetime.fromtimestamp(lake_path(file.path).stat().st_mtime, UTC)
+        require_young(file.path, begun=written, now=datetime.now(UTC))
         return AddAction(
             path=file.path.removeprefix(folder),  # deltalake percent-encodes it
             size=file.size,
@@ -253,12 +244,13 @@ class HourlyTable:
             stats=json.dumps({"numRecords": file.rows}),
         )
 
-    def _sync_commit(self, version: int) -> None:
-        """deltalake does not sync, and what follows a publication is recorded elsewhere for good."""
-        log = Path(self.location, "_delta_log")
-        for path in (log / f"{version:020}.json", log):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+
+def _sync_commit(table: Path, version: int) -> None:
+    """deltalake does not sync, and what follows a publication is recorded elsewhere for good."""
+    log = table / LOG
+    for path in (log / f"{version:020}.json", log):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

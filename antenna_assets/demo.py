@@ -64,7 +64,7 @@ def run_demo(settings: Settings, *, out: Console, say: Say) -> None:
     answers = settings.home / "demo-answers.json"
     # Spark takes five seconds to start: meanwhile the events are sent.
     with environment_of(settings), ThreadPoolExecutor(1) as pool:
-        spark = pool.submit(start_spark)
+        spark = pool.submit(start_spark, lake=settings.lake_uri)
         say(f"sending {EVENTS:,} events of {hour_key(first)} and the hour after it to Kafka")
         simulate(
             settings,

@@ -7,6 +7,8 @@ import errno
 import shutil
 from pathlib import Path
 
+from antenna_assets.lake_files import is_local, reason_of
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _TEXTS = ("No space left on device", "Disk quota exceeded")
 
@@ -27,6 +29,8 @@ def is_full(error: BaseException) -> bool:
 
 def free(path: str | Path) -> str:
     """The free space at a path, or at the nearest folder above it that exists."""
+    if not is_local(str(path)):
+        return "an object store"
     place = Path(path)
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -36,9 +40,9 @@ def free(path: str | Path) -> str:
         return "free space unknown"
 
 
-def unwritable(what: str, path: str | Path, error: OSError) -> str:
+def unwritable(what: str, path: str | Path, error: Exception) -> str:
     """The sentence for a folder or file that could not be written."""
-    reason = error.strerror or str(error)
+    reason = reason_of(error)
     if is_full(error):
         return f"{what} {path} cannot be written: {reason} ({free(path)}); {WHAT_TO_DO}"
     return f"{what} {path} cannot be written: {reason}"

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 from uuid import uuid4
 
-from pyarrow import fs
-
 from antenna_assets.crash import commit_point
 from antenna_assets.delta import Conflict, HourlyTable, LakeError
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.errors import Superseded
 from antenna_assets.hours import hour_key, lake_partition
+from antenna_assets.lake_files import lake_path
 from antenna_assets.lifetimes import VERSION_RETENTION
+from antenna_assets.litter import remove_tree
 from antenna_assets.schema import LAKE_TABLES
 
 if TYPE_CHECKING:
@@ -132,14 +132,13 @@ class Lake:
         What a killed run leaves there goes with a sweep.
         """
         folder = posixpath.join(self.root, SCRATCH, uuid4().hex)
-        filesystem, path = fs.LocalFileSystem(), folder
-        if "://" in folder:
-            filesystem, path = fs.FileSystem.from_uri(folder)
-        filesystem.create_dir(path)
+        path = lake_path(folder)
+        if isinstance(path, Path):
+            path.mkdir(parents=True)
         try:
             yield folder
         finally:
-            filesystem.delete_dir(path)
+            remove_tree(path, within=lake_path(self.root))
 
     def hour(self, table: str, hour: datetime) -> HourSnapshot:
         """What the newest version of a table holds of an hour.

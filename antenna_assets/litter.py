@@ -1,38 +1,60 @@
-"""Files on a local disk that may be removed: what lies under a folder, what of it would go, and removing it.
+"""Files of a lake that may be removed: what lies under a folder, what of it would go, and removing it.
 
 Whether anything refers to a file is for the caller to say. A symbolic link is not followed: it is a file of its own.
 """
 
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from errno import EEXIST, ENOTEMPTY
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+    from antenna_assets.lake_files import LakePath
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_AT_ONCE = 16
+"""Questions to an object store at a time: each waits for the network."""
+
+# Of S3, Google Cloud Storage, and fsspec's memory.
+_CHANGED = ("LastModified", "mtime", "created")
 
 
 @dataclass(frozen=True)
 class Found:
-    """A file or folder: its path, its size in bytes (0 for a folder) and when it was changed last."""
+    """A file or folder: its path, its size in bytes (0 for a folder) and when it was changed last.
 
-    path: Path
+    A store has no folders, but Spark leaves empty objects named like one with a slash at the end.
+    """
+
+    path: "LakePath"
     size: int
     changed: datetime
     is_folder: bool
 
 
-def everything_under(folder: Path) -> Iterator[Found]:
+def everything_under(folder: "LakePath") -> Iterator[Found]:
     """All files and folders below a folder, each folder after what it holds. What vanishes meanwhile is left out."""
+    if not isinstance(folder, Path):
+        yield from _objects_under(folder)
+        return
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):
         return
     for entry in entries:
-        yield from with_everything(Path(entry.path))
+        yield from _with_everything(Path(entry.path))
 
 
-def with_everything(path: Path) -> Iterator[Found]:
-    """A file, or all that a folder holds and then the folder; nothing if it is gone."""
+def _with_everything(path: Path) -> Iterator[Found]:
     try:
         state = path.lstat()
     except FileNotFoundError:
@@ -44,13 +66,24 @@ def with_everything(path: Path) -> Iterator[Found]:
     yield Found(path, 0 if is_folder else state.st_size, changed, is_folder)
 
 
+def _objects_under(folder: "UPath") -> Iterator[Found]:
+    prefix = folder.path.rstrip("/") + "/"
+    # With the names in descending order a folder comes after what it holds.
+    for key, entry in sorted(folder.fs.find(folder.path, detail=True).items(), reverse=True):
+        path = folder / key.removeprefix(prefix)
+        # No path can say `a//b` or `a/./b`, which are names in a store: what we did not write is left alone.
+        if key.startswith(prefix) and path.path == key.rstrip("/") != folder.path:
+            changed = next(entry[name] for name in _CHANGED if name in entry)
+            yield Found(path, entry["size"], changed, key.endswith("/"))
+
+
 def going(found: Iterable[Found], removable: Callable[[Found], bool]) -> list[Found]:
     """What goes if everything that is removable does: a folder only if all that it holds goes, too.
 
     Args:
         found: each folder after what it holds.
     """
-    kept: set[Path] = set()
+    kept: set[LakePath] = set()
     goes = []
     for one in found:
         if one.path not in kept and removable(one):
@@ -63,15 +96,27 @@ def going(found: Iterable[Found], removable: Callable[[Found], bool]) -> list[Fo
 def remove(found: Iterable[Found]) -> None:
     """Remove files and folders, in this order. One that is gone already is no error, and a folder that was filled
     meanwhile stays."""
+    stored = []
     for one in found:
-        if one.is_folder:
+        if not isinstance(one.path, Path):
+            # By its very name: other calls of fsspec take `*` for a pattern.
+            stored.append((one.path.fs, one.path.path + ("/" if one.is_folder else "")))
+        elif one.is_folder:
             remove_if_empty(one.path)
         else:
             one.path.unlink(missing_ok=True)
+    in_parallel(lambda place: place[0].rm_file(place[1]), stored)
 
 
-def remove_if_empty(folder: Path) -> None:
-    """Remove a folder unless it holds something or is gone."""
+def remove_files(paths: "Iterable[LakePath]") -> None:
+    """Remove files; one that is gone already is no error."""
+    remove(Found(path, 0, datetime.now(UTC), is_folder=False) for path in paths)
+
+
+def remove_if_empty(folder: "LakePath") -> None:
+    """Remove a folder unless it holds something or is gone. A store has none."""
+    if not isinstance(folder, Path):
+        return
     try:
         folder.rmdir()
     except FileNotFoundError:
@@ -79,3 +124,28 @@ def remove_if_empty(folder: Path) -> None:
     except OSError as error:
         if error.errno not in (ENOTEMPTY, EEXIST):
             raise
+
+
+def remove_tree(folder: "LakePath", *, within: "LakePath") -> None:
+    """Remove a folder and all that it holds; one that is gone is no error.
+
+    Raises:
+        ValueError: it is not strictly within that other folder. Nothing was removed.
+    """
+    parts = folder.parts[len(within.parts) :]
+    if not parts or ".." in folder.parts or folder.parts[: len(within.parts)] != within.parts:
+        raise ValueError(f"expected a folder within {within}, found {folder}: nothing was removed")
+    if not isinstance(folder, Path):
+        remove(everything_under(folder))
+    elif folder.exists():
+        shutil.rmtree(folder)
+
+
+def in_parallel(function: Callable[[T], R], values: Iterable[T]) -> list[R]:
+    """The function's results, in order; many at a time, for calls that wait for a store.
+
+    Raises:
+        What the first that failed raised.
+    """
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        return list(pool.map(function, values))

@@ -6,21 +6,27 @@ An attempt's folder is judged as a whole: while anything in it is young, all of 
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from itertools import chain
-from pathlib import Path
+from itertools import chain, groupby
+from typing import TYPE_CHECKING
 
 import psycopg
 
 from antenna_assets.lake import SCRATCH
+from antenna_assets.lake_files import name_within
 from antenna_assets.lifetimes import SAFE_AGE
-from antenna_assets.litter import Found, going, with_everything
+from antenna_assets.litter import Found, everything_under, going
+
+if TYPE_CHECKING:
+    from antenna_assets.lake_files import LakePath
 
 LANDING = "landing"
 # Paths in one question to the ledger.
 _AT_ONCE = 5_000
 
 
-def landing_orphans(connection: psycopg.Connection, lake: Path, *, now: datetime) -> Iterator[list[Found]]:
+def landing_orphans(
+    connection: psycopg.Connection, lake: "LakePath", *, now: datetime
+) -> Iterator[list[Found]]:
     """What goes of the attempts of which nothing was changed for `SAFE_AGE`, some attempts at a time.
 
     Take the heads' lock after `now` and before this: an attempt that old then commits nothing any more.
@@ -35,19 +41,16 @@ def landing_orphans(connection: psycopg.Connection, lake: Path, *, now: datetime
     yield _unnamed(connection, lake, found)
 
 
-def _old_attempts(folder: Path, before: datetime) -> Iterator[list[Found]]:
-    try:
-        attempts = sorted(folder.iterdir())
-    except FileNotFoundError:
-        return
-    for attempt in attempts:
-        found = list(with_everything(attempt))
-        if found and max(one.changed for one in found) < before:
+def _old_attempts(folder: "LakePath", before: datetime) -> Iterator[list[Found]]:
+    depth = len(folder.parts)
+    for _, attempt in groupby(everything_under(folder), key=lambda one: one.path.parts[depth]):
+        found = list(attempt)
+        if max(one.changed for one in found) < before:
             yield found
 
 
-def _unnamed(connection: psycopg.Connection, lake: Path, found: Iterable[Found]) -> list[Found]:
-    paths = {one.path: one.path.relative_to(lake).as_posix() for one in found}
+def _unnamed(connection: psycopg.Connection, lake: "LakePath", found: Iterable[Found]) -> list[Found]:
+    paths = {one.path: name_within(lake, one.path) for one in found}
     rows = connection.execute(
         "SELECT path FROM ledger.file WHERE path = ANY(%(paths)s)"
         # Forgotten, but within the grace.

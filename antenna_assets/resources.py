@@ -122,12 +122,14 @@ def default_resources(settings: Settings) -> dict[str, object]:
 def default_engine(settings: Settings) -> EngineResource:
     """The engine that the settings describe."""
     from antenna_assets.engines.duckdb import EMBEDDED_MEMORY
-    from antenna_assets.spark_session import configuration
+    from antenna_assets.spark_session import configuration, store_configuration
 
     if settings.spark_remote:
         spark_config = {"spark.remote": settings.spark_remote}
     else:
         spark_config = {"spark.master": settings.spark_master, **configuration(settings.spark_master)}
+        if settings.engine == "spark":
+            spark_config |= store_configuration(settings.lake_uri)
     return EngineResource(
         name=settings.engine,
         memory_limit=EMBEDDED_MEMORY,

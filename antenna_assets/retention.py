@@ -3,9 +3,10 @@
 An hour's facts in the ledger stay for ever. Files that nothing ever referred to are the matter of `orphans.py`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 from psycopg import sql
@@ -13,8 +14,11 @@ from psycopg import sql
 from antenna_assets.hours import hour_of
 from antenna_assets.ledger import lock_heads
 from antenna_assets.lifetimes import GRACE, LIVE_RETENTION, LONGEST_RUN
-from antenna_assets.litter import remove_if_empty
+from antenna_assets.litter import remove_files, remove_if_empty
 from antenna_assets.schema import LIVE_TABLES, ServingTable
+
+if TYPE_CHECKING:
+    from antenna_assets.lake_files import LakePath
 
 # Bounds a transaction and how long its rows are locked: measured, 400,000 rows of a live table went in 0.74 s in all.
 ROWS_AT_ONCE = 20_000
@@ -53,7 +57,7 @@ def expire_files(
 
 
 def remove_expired_files(
-    connection: psycopg.Connection, lake: Path, *, now: datetime, dry_run: bool = False
+    connection: psycopg.Connection, lake: "LakePath", *, now: datetime, dry_run: bool = False
 ) -> Amount:
     """Remove the files that the ledger forgot longer than `GRACE` ago.
 
@@ -74,8 +78,7 @@ def remove_expired_files(
         after = paths[-1]
         count, size = count + len(rows), size + sum(size for _, size in rows)
         if not dry_run:
-            for path in paths:
-                _remove_landed(lake, path)
+            _remove_landed(lake, paths)
             connection.execute(
                 "UPDATE ledger.expired_file SET removed_at = %s WHERE path = ANY(%s)", [now, paths]
             )
@@ -147,9 +150,10 @@ _MOVE = f"""
 """  # noqa: S608
 
 
-def _remove_landed(lake: Path, path: str) -> None:
-    """Remove a file of an attempt, and the attempt's folders that it was the last in: none of them is used again."""
-    file = lake / path
-    file.unlink(missing_ok=True)
-    for folder in list(file.relative_to(lake).parents)[:-2]:
-        remove_if_empty(lake / folder)
+def _remove_landed(lake: "LakePath", paths: Sequence[str]) -> None:
+    """Remove files of attempts, and the attempts' folders that they were the last in: none of them is used again."""
+    remove_files(lake / path for path in paths)
+    # `landing/attempt/hour/file`: the inner folders first.
+    for depth in (3, 2):
+        for folder in sorted({"/".join(path.split("/")[:depth]) for path in paths}):
+            remove_if_empty(lake / folder)

@@ -15,6 +15,7 @@ from antenna_assets.crash import commit_point
 from antenna_assets.database import snapshot
 from antenna_assets.disk import unwritable
 from antenna_assets.errors import AntennaError
+from antenna_assets.lake_files import file_errors, lake_path
 from antenna_assets.ledger import Publication, insert_publication, move_head
 from antenna_assets.schema import USERS, ServingTable
 
@@ -42,7 +43,7 @@ def write_users(connection: psycopg.Connection, target: str) -> int:
         version = users_version(connection)
         try:
             write_users_of_snapshot(connection, target)
-        except OSError as error:
+        except file_errors() as error:
             raise UsersUnwritable(unwritable("the file of users", target, error)) from error
     return version
 
@@ -69,7 +70,10 @@ def write_users_of_snapshot(connection: psycopg.Connection, target: str) -> None
             parse_options=csv.ParseOptions(newlines_in_values=True),
             convert_options=csv.ConvertOptions(column_types=USERS),
         )
-        with pq.ParquetWriter(target, USERS, compression="zstd") as writer:
+        with (
+            lake_path(target).open("wb") as file,
+            pq.ParquetWriter(file, USERS, compression="zstd") as writer,
+        ):
             for block in blocks:
                 writer.write_batch(block.cast(USERS))
 

@@ -154,6 +154,11 @@ def crash_at() -> str | None:
     return os.environ.get(f"{PREFIX}CRASH_AT") or None
 
 
+def s3_endpoint() -> str | None:
+    """The address of an S3 that is not Amazon's, by the variable that Amazon's own programs read."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+
+
 def load_settings() -> Settings:
     """Read the environment.
 

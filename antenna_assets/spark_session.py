@@ -6,13 +6,16 @@ What runs in a session is the stream's or the engine's matter.
 import logging
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from antenna_assets.settings import s3_endpoint
 from antenna_assets.stack.class_archive import archive
+from antenna_assets.stack.jars import store_jars
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -61,6 +64,35 @@ def configuration(master: str, archive_at_exit: str | None = None) -> dict[str, 
         "spark.driver.extraJavaOptions": " ".join(_java_options(archive_at_exit)),
         "spark.executor.extraJavaOptions": COMPILE_ALL,
     }
+
+
+def store_configuration(lake: str) -> dict[str, str]:
+    """What a session needs beside `configuration` for a lake in an object store; nothing for one on a disk.
+
+    A session of Spark Connect is its server's to configure.
+
+    Raises:
+        JarsError: the store's connector could not be had.
+    """
+    jars = store_jars(lake)
+    if not jars:
+        return {}
+    options = {
+        "spark.jars": ",".join(map(str, jars)),
+        # Under the scheme that everything else knows, too.
+        "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
+        # As Amazon's own programs look for them: environment, profile, container, machine.
+        "spark.hadoop.fs.s3a.aws.credentials.provider": "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider",
+        # A block is put aside here before it is sent, through Hadoop's own class for local files.
+        "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.LocalFileSystem",
+        "spark.hadoop.fs.s3a.buffer.dir": tempfile.gettempdir(),
+    }
+    endpoint = s3_endpoint()
+    if endpoint is not None:
+        options["spark.hadoop.fs.s3a.endpoint"] = endpoint
+        # A server of one's own has no address for each bucket.
+        options["spark.hadoop.fs.s3a.path.style.access"] = "true"
+    return options
 
 
 def _java_options(archive_at_exit: str | None) -> list[str]:

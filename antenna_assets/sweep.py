@@ -15,6 +15,7 @@ import psycopg
 from antenna_assets.database import connect, require_migrated
 from antenna_assets.errors import AntennaError
 from antenna_assets.lake import Lake
+from antenna_assets.lake_files import file_errors, lake_path, reason_of
 from antenna_assets.ledger import lock_heads
 from antenna_assets.lifetimes import RUN_LOG_RETENTION, VERSION_RETENTION
 from antenna_assets.litter import Found, remove
@@ -31,6 +32,8 @@ from antenna_assets.schema import LAKE_TABLES
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from antenna_assets.lake_files import LakePath
 
 _SWEEP_LOCK = 0x7377656570
 # Commits take less than a second.
@@ -57,7 +60,7 @@ def sweep(
     """Remove what is unneeded; returns how much of it went, or with `dry_run` would go, by what it is.
 
     Args:
-        lake: the lake's root. Of one in an object store only the tables are swept, as nothing lands there.
+        lake: the lake's root.
         dagster_home: folder of Dagster's instance; it need not exist.
         now: the wall clock.
 
@@ -66,26 +69,25 @@ def sweep(
         SweepError: a file or folder cannot be read or removed, or a writer has held the ledger for a minute.
         LakeError: a table cannot be swept.
     """
-    root = None if "://" in lake else Path(lake).absolute()
+    root = lake_path(lake)
     amounts: dict[str, Amount] = {}
-    with connect(postgres_url, application="antenna sweep") as connection, _errors():
+    with connect(postgres_url, application="antenna sweep") as connection, _errors(lake):
         require_migrated(connection)
         if not dry_run:
             _claim(connection)
             # From here on, no attempt commits that was older than the longest run before.
             with connection.transaction():
                 lock_heads(connection)
-        if root is not None:
-            # Before the rows of others expire: theirs are for another sweep, after the grace.
-            amounts["expired files, after their grace"] = remove_expired_files(
-                connection, root, now=now, dry_run=dry_run
-            )
-            expired = expire_files(connection, horizon=horizon, now=now, dry_run=dry_run)
-            amounts["landed files past the horizon, to go after a grace"] = expired["landed"]
-            amounts["rejected files past the horizon, to go after a grace"] = expired["rejected"]
-            amounts["files and folders in landing and scratch that the ledger does not name"] = (
-                _sweep_landing(connection, root, now=now, dry_run=dry_run)
-            )
+        # Before the rows of others expire: theirs are for another sweep, after the grace.
+        amounts["expired files, after their grace"] = remove_expired_files(
+            connection, root, now=now, dry_run=dry_run
+        )
+        expired = expire_files(connection, horizon=horizon, now=now, dry_run=dry_run)
+        amounts["landed files past the horizon, to go after a grace"] = expired["landed"]
+        amounts["rejected files past the horizon, to go after a grace"] = expired["rejected"]
+        amounts["files and folders in landing and scratch that the ledger does not name"] = _sweep_landing(
+            connection, root, now=now, dry_run=dry_run
+        )
         tables, days = Lake(lake), VERSION_RETENTION.days
         for table in LAKE_TABLES:
             swept = tables.sweep(table, now=now, dry_run=dry_run)
@@ -118,7 +120,9 @@ def report(amounts: dict[str, Amount], *, dry_run: bool) -> "Table":
     return table
 
 
-def _sweep_landing(connection: psycopg.Connection, root: Path, *, now: datetime, dry_run: bool) -> Amount:
+def _sweep_landing(
+    connection: psycopg.Connection, root: "LakePath", *, now: datetime, dry_run: bool
+) -> Amount:
     count = size = 0
     for found in landing_orphans(connection, root, now=now):
         if not dry_run:
@@ -141,7 +145,7 @@ def _claim(connection: psycopg.Connection) -> None:
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
+def _errors(lake: str) -> Iterator[None]:
     try:
         yield
     except psycopg.errors.LockNotAvailable as error:
@@ -152,7 +156,8 @@ def _errors() -> Iterator[None]:
         raise SweepError(
             f"PostgreSQL went away in the middle of a sweep: {str(error).strip().splitlines()[0]}; sweep again"
         ) from error
-    except OSError as error:
+    except file_errors() as error:
+        place = getattr(error, "filename", None) or lake
         raise SweepError(
-            f"{error.filename} cannot be swept: {error.strerror}; make it readable and writable, and sweep again"
+            f"{place} cannot be swept: {reason_of(error)}; make it readable and writable, and sweep again"
         ) from error

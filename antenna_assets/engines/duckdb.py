@@ -24,8 +24,10 @@ from antenna_assets.engines.contract import (
     check_types,
     checked_table,
 )
-from antenna_assets.engines.output import is_local, new_folder
+from antenna_assets.engines.output import new_folder
+from antenna_assets.lake_files import file_errors, lake_path, let_duckdb_in, without_traceback
 from antenna_assets.lifetimes import SAFE_AGE
+from antenna_assets.litter import remove_files
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -93,8 +95,8 @@ class DuckDBEngine:
                 check_nulls(nulls, schema)
                 if rows:
                     files.append(WrittenFile(path, rows, size))
-                elif is_local(path):
-                    Path(path).unlink()
+                else:
+                    remove_files([lake_path(path)])
             return files
 
     def read(self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema) -> pa.Table:
@@ -127,7 +129,7 @@ class DuckDBEngine:
                 for name, dataset in inputs.items():
                     _define(connection, name, dataset)
                 yield connection
-        except (duckdb.Error, OSError) as error:
+        except file_errors(duckdb.Error) as error:
             raise EngineError(f"DuckDB: {self._told(error)}") from error
 
     def _told(self, error: Exception) -> str:
@@ -138,7 +140,7 @@ class DuckDBEngine:
             # The lines after the first are on how to tune a database.
             first, folder = str(error).splitlines()[0], self._spill.name
             return f"{first} Beyond its memory it spills to {folder} ({free(folder)}): free space there"
-        return f"{error}; {WHAT_TO_DO}" if is_full(error) else str(error)
+        return f"{error}; {WHAT_TO_DO}" if is_full(error) else without_traceback(str(error).strip())
 
     def _cursor(self, places: list[str]) -> "DuckDBPyConnection":
         import duckdb
@@ -156,9 +158,7 @@ class DuckDBEngine:
                 )
                 if self._memory_limit is not None:
                     _lower_memory_limit(self._database, self._memory_limit)
-            for scheme in {place.split("://")[0] for place in places if not is_local(place)}:
-                if not self._database.filesystem_is_registered(scheme):
-                    self._database.register_filesystem(_filesystem(scheme))
+            let_duckdb_in(self._database, places)
             return self._database.cursor()
 
 
@@ -190,16 +190,6 @@ def _define(connection: "DuckDBPyConnection", name: str, dataset: Dataset) -> No
     connection.execute(
         f"CREATE TEMP VIEW {_identifier(name)} AS SELECT {columns} FROM read_parquet([{files}], hive_partitioning = false)"  # noqa: S608
     )
-
-
-def _filesystem(scheme: str) -> Any:
-    """An object store through fsspec, which needs none of DuckDB's extensions."""
-    import fsspec  # type: ignore[import-untyped]
-
-    try:
-        return fsspec.filesystem(scheme)
-    except (ImportError, ValueError) as error:
-        raise EngineError(f"DuckDB reads {scheme}:// through fsspec: {error}") from error
 
 
 def _identifier(name: str) -> str:

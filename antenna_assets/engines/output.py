@@ -1,21 +1,22 @@
 """The folder that an engine writes a result into: made once, filled, tidied, synced.
 
-Only local paths are handled here; an object store has no folders and stores a file whole or not at all.
+An object store has no folders and keeps a file whole or not at all: there it is names that begin alike.
 """
 
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from antenna_assets.disk import unwritable
 from antenna_assets.engines.contract import EngineError
+from antenna_assets.lake_files import file_errors, lake_path
+from antenna_assets.litter import everything_under, remove
 
-
-def is_local(path: str) -> bool:
-    """Whether this is a path and not a URI."""
-    return "://" not in path
+if TYPE_CHECKING:
+    from upath import UPath
 
 
 @contextmanager
@@ -25,10 +26,11 @@ def new_folder(target: str) -> Iterator[None]:
     Raises:
         EngineError: the folder exists already, or it cannot be made or written.
     """
-    if not is_local(target):
-        yield
+    folder = lake_path(target)
+    if not isinstance(folder, Path):
+        with _new_prefix(folder):
+            yield
         return
-    folder = Path(target)
     made = _missing(folder)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -55,6 +57,26 @@ def new_folder(target: str) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError):
             raise EngineError(unwritable("the folder", target, error)) from error
+        raise
+
+
+@contextmanager
+def _new_prefix(folder: "UPath") -> Iterator[None]:
+    try:
+        if any(True for _ in everything_under(folder)):
+            raise EngineError(f"expected a folder that does not exist yet, found {folder}; use a new one")
+    except file_errors() as error:
+        raise EngineError(unwritable("the folder", str(folder), error)) from error
+    try:
+        yield
+        # What Spark leaves for folders.
+        remove(one for one in everything_under(folder) if one.is_folder)
+    except BaseException as error:
+        # What cannot be removed now is named by nothing, and goes with a later sweep.
+        with suppress(*file_errors()):
+            remove(everything_under(folder))
+        if isinstance(error, file_errors()):
+            raise EngineError(unwritable("the folder", str(folder), error)) from error
         raise
 
 

@@ -22,7 +22,9 @@ from antenna_assets.engines.contract import (
     check_types,
     checked_table,
 )
-from antenna_assets.engines.output import is_local, new_folder
+from antenna_assets.engines.output import new_folder
+from antenna_assets.lake_files import lake_path
+from antenna_assets.litter import Found, everything_under, in_parallel, remove_files
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -129,22 +131,24 @@ def _literal(path: str) -> str:
 
 def _written(target: str, schema: pa.Schema) -> list[WrittenFile]:
     """The result's files with rows, by their footers; those without are deleted."""
-    from pyarrow import fs
-    from pyarrow.parquet import read_metadata
+    from pyarrow.parquet import FileMetaData, read_metadata
 
-    filesystem, folder = fs.LocalFileSystem(), target
-    if not is_local(target):
-        filesystem, folder = fs.FileSystem.from_uri(target)
+    def footer_of(file: Found) -> FileMetaData:
+        with file.path.open("rb") as opened:
+            return read_metadata(opened)
+
+    files = [one for one in everything_under(lake_path(target)) if _is_result(one)]
     written = []
-    for file in filesystem.get_file_info(fs.FileSelector(folder)):
-        if not file.path.endswith(".parquet") or file.base_name.startswith("."):
-            continue
-        footer = read_metadata(file.path, filesystem=filesystem)
+    for file, footer in zip(files, in_parallel(footer_of, files), strict=True):
         groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
         columns = [group.column(number) for group in groups for number in range(group.num_columns)]
         check_nulls(((column.path_in_schema, column.statistics.null_count) for column in columns), schema)
         if footer.num_rows:
-            written.append(WrittenFile(f"{target}/{file.base_name}", footer.num_rows, file.size))
+            written.append(WrittenFile(f"{target}/{file.path.name}", footer.num_rows, file.size))
         else:
-            filesystem.delete_file(file.path)
+            remove_files([file.path])
     return written
+
+
+def _is_result(found: Found) -> bool:
+    return found.path.name.endswith(".parquet") and not found.path.name.startswith(".")

@@ -1,14 +1,13 @@
 """A user's id in the lake: which files have it, and writing these anew without it.
 
-Files that the ledger or a table names are replaced by others, never changed. Only a lake on a disk is handled.
+Files that the ledger or a table names are replaced by others, never changed.
 """
 
-import shutil
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 import pyarrow as pa
@@ -24,11 +23,16 @@ from antenna_assets.forget.identity import IDENTITY, Identity
 from antenna_assets.forget.spelled import replaced
 from antenna_assets.hours import EPOCH
 from antenna_assets.lake import SCRATCH, Lake
+from antenna_assets.lake_files import lake_path, name_within, reason_of
 from antenna_assets.ledger import Publication, record_publication
+from antenna_assets.litter import everything_under, remove_files, remove_tree
 from antenna_assets.orphans import LANDING
 from antenna_assets.schema import HOUR_PARTITION, LAKE_TABLES, LANDED
 from antenna_assets.streaming.landed import REJECTED_FOLDER
 from antenna_assets.verify.parquet import Parquet
+
+if TYPE_CHECKING:
+    from antenna_assets.lake_files import LakePath
 
 RUN = "forget-user"
 """In place of a run's id, in publications that forgetting a user made."""
@@ -49,14 +53,20 @@ def files_with(lake: Lake, users: Sequence[str]) -> dict[str, int]:
     Raises:
         AntennaError: a file cannot be read, so that nobody knows.
     """
-    root = Path(lake.root)
+    root = lake_path(lake.root)
     found: dict[str, int] = {}
     for folder in (LANDING, SCRATCH, *LAKE_TABLES):
-        paths = [path for path in sorted((root / folder).rglob("*.parquet")) if LOG not in path.parts]
+        files = [one.path for one in everything_under(root / folder) if one.path.suffix == ".parquet"]
+        paths = sorted(name_within(root, path) for path in files if LOG not in path.parts)
         if folder == SCRATCH:  # What a run hands to its engine: users, and things that are none.
-            paths = [path for path in paths if "id" in pq.read_schema(path).names]
-        found |= rows_with(lake, [path.relative_to(root).as_posix() for path in paths], users)
+            paths = [path for path in paths if "id" in _columns(root / path)]
+        found |= rows_with(lake, paths, users)
     return found
+
+
+def _columns(path: "LakePath") -> list[str]:
+    with path.open("rb") as file:
+        return pq.read_schema(file).names
 
 
 def rows_with(lake: Lake, paths: Sequence[str], users: Sequence[str]) -> dict[str, int]:
@@ -65,10 +75,10 @@ def rows_with(lake: Lake, paths: Sequence[str], users: Sequence[str]) -> dict[st
     Raises:
         AntennaError: a file cannot be read, so that nobody knows.
     """
-    root = Path(lake.root)
+    root = lake_path(lake.root)
     rejected = [path for path in paths if _is_rejected(path)]
     events = [str(root / path) for path in paths if not _is_rejected(path)]
-    with closing(Parquet()) as parquet:
+    with closing(Parquet(lake.root)) as parquet:
         try:
             rows = parquet.rows(
                 "SELECT filename, count(*) FROM read_parquet($1, filename = true, hive_partitioning = false)"
@@ -76,10 +86,10 @@ def rows_with(lake: Lake, paths: Sequence[str], users: Sequence[str]) -> dict[st
                 events,
                 list(users),
             )
-            found = {Path(path).relative_to(root).as_posix(): count for path, count in rows}
+            found = {path.removeprefix(f"{lake.root}/"): count for path, count in rows}
             found |= {path: count for path in rejected if (count := _rejected_rows(root / path, users))}
         except parquet.errors as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = reason_of(error)
             raise AntennaError(
                 f"the lake cannot be searched: {reason}; if a run or a sweep has just removed the file, try again"
             ) from error
@@ -90,8 +100,9 @@ def _is_rejected(path: str) -> bool:
     return path.startswith(f"{LANDING}/") and path.split("/")[2] == REJECTED_FOLDER
 
 
-def _rejected_rows(path: Path, users: Sequence[str]) -> int:
-    values = pq.read_table(path, columns=["value"])["value"].to_pylist()
+def _rejected_rows(path: "LakePath", users: Sequence[str]) -> int:
+    with path.open("rb") as file:
+        values = pq.read_table(file, columns=["value"])["value"].to_pylist()
     return sum(_without(value, user, "") != value for value in values for user in users)
 
 
@@ -101,21 +112,23 @@ def _without(value: bytes | None, old: str, new: str) -> bytes | None:
 
 def write_without(lake: Lake, engine: Engine, path: str, identity: Identity, identity_file: str) -> Swap:
     """Write a landed or rejected file anew, with the pseudonym. What an earlier try left there goes."""
-    source, target = Path(lake.root, path), Path(lake.root, place_without(path, identity))
-    shutil.rmtree(target.parent, ignore_errors=True)
+    root = lake_path(lake.root)
+    source, target = root / path, root / place_without(path, identity)
+    remove_tree(target.parent, within=root / LANDING)
     if _is_rejected(path):
-        table = pq.read_table(source)
+        with source.open("rb") as file:
+            table = pq.read_table(file)
         values = [_without(value, identity.id, identity.pseudonym) for value in table["value"].to_pylist()]
         index = table.schema.get_field_index("value")
         changed = table.set_column(index, table.schema.field(index), pa.array(values, pa.binary()))
-        with new_folder(str(target.parent)):
-            pq.write_table(changed, target, compression="zstd")
+        with new_folder(str(target.parent)), target.open("wb") as file:
+            pq.write_table(changed, file, compression="zstd")
     else:
         inputs = {"usage": Dataset([str(source)], LANDED), "identity": Dataset([identity_file], IDENTITY)}
         (written,) = engine.write(_select(LANDED), inputs, LANDED, str(target.parent))
         if written.path != str(target):
             raise AntennaError(f"expected the engine to write {target}, found {written.path}")
-    return Swap(path, target.relative_to(lake.root).as_posix(), target.stat().st_size)
+    return Swap(path, name_within(root, target), target.stat().st_size)
 
 
 def place_without(path: str, identity: Identity) -> str:
@@ -199,7 +212,7 @@ def remove_replaced(
     An older version of a table cannot be read any more for the hours that are changed. A file that nothing has named
     yet may be of a run under way, and stays.
     """
-    root = Path(lake.root)
+    root = lake_path(lake.root)
     named = {table: recent_files(root / table, EPOCH) - lake.paths(table) for table in LAKE_TABLES}
     rows = connection.execute(
         "SELECT path FROM ledger.file WHERE path = ANY(%(new)s)"
@@ -210,6 +223,7 @@ def remove_replaced(
         },
     ).fetchall()
     gone = {path for (path,) in rows}
+    going = []
     for path in paths:
         folder, _, within = path.partition("/")
         if folder in LAKE_TABLES:
@@ -217,4 +231,5 @@ def remove_replaced(
         else:
             goes = path in gone or (folder == LANDING and place_without(path, identity) in gone)
         if goes:
-            (root / path).unlink(missing_ok=True)
+            going.append(root / path)
+    remove_files(going)

@@ -2,7 +2,6 @@
 second run finishes.
 """
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,9 @@ from antenna_assets.forget import lake as files
 from antenna_assets.forget import tables
 from antenna_assets.forget.identity import Identity, let_go, remember
 from antenna_assets.lake import SCRATCH, Lake
+from antenna_assets.lake_files import lake_path
 from antenna_assets.ledger import lock_heads
+from antenna_assets.litter import remove_tree
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,12 +52,8 @@ def places(connection: psycopg.Connection, lake: Lake, user: str) -> Places:
     """Everywhere that the id is kept.
 
     Raises:
-        AntennaError: a file cannot be read, or the lake is in an object store.
+        AntennaError: a file cannot be read.
     """
-    if "://" in lake.root:
-        raise AntennaError(
-            f"expected a lake on a disk, found {lake.root}: files in object stores are not rewritten yet"
-        )
     return Places(tables.rows_with(connection, user), files.files_with(lake, [user]))
 
 
@@ -93,13 +90,17 @@ def forget(connection: psycopg.Connection, lake: Lake, user: str, *, say: Say) -
 @contextmanager
 def _identity_file(lake: Lake, identity: Identity) -> Iterator[str]:
     """The identity as a file to join with; gone after the block, and if that was killed, after the next one."""
-    folder = Path(lake.root, SCRATCH, identity.pseudonym)
-    folder.mkdir(parents=True, exist_ok=True)
+    root = lake_path(lake.root)
+    folder = root / SCRATCH / identity.pseudonym
+    if isinstance(folder, Path):
+        folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "identity.parquet"
     try:
-        pq.write_table(identity.row, folder / "identity.parquet")
-        yield str(folder / "identity.parquet")
+        with file.open("wb") as opened:
+            pq.write_table(identity.row, opened)
+        yield str(file)
     finally:
-        shutil.rmtree(folder)
+        remove_tree(folder, within=root)
 
 
 def _replace(

@@ -230,7 +230,7 @@ def replay(
         raise typer.BadParameter("expected a selection such as --reason wrong_type, or --all")
     mend = load_transform(transform) if transform else None
     with _ledger() as (settings, connection):
-        spark = start_spark()
+        spark = start_spark(settings.lake_uri)
         try:
             planned = plan(connection, settings, spark, selection, clock=datetime.now(UTC), transform=mend)
             _print_plan(planned)

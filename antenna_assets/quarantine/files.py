@@ -5,12 +5,13 @@ Which files and rows are meant is `messages.py`'s matter. Folders are never list
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from antenna_assets.errors import AntennaError
+from antenna_assets.lake_files import file_errors, lake_path, let_duckdb_in, reason_of
+from antenna_assets.litter import in_parallel
 from antenna_assets.schema import REJECTED
 
 if TYPE_CHECKING:
@@ -31,16 +32,19 @@ def open_files(
     """A database whose view `message` has the rows of the files that were not replayed."""
     import duckdb
 
-    root = Path(lake)
-    paths = [str(root / path) for path, _, _ in files]
-    missing = [path for path in paths if not Path(path).is_file()]
-    if missing:
+    paths = [f"{lake}/{path}" for path, _, _ in files]
+    try:
+        there = in_parallel(lambda path: lake_path(path).is_file(), paths)
+    except file_errors() as error:
+        raise QuarantineError(f"the lake {lake} cannot be read: {reason_of(error)}") from error
+    if not all(there):
         raise QuarantineError(
-            f"the ledger names {missing[0]}, which does not exist: the lake is not whole; restore the file, or point "
+            f"the ledger names {paths[there.index(False)]}, which does not exist: the lake is not whole; restore the file, or point "
             "ANTENNA_LAKE to the lake that belongs to this database"
         )
     with duckdb.connect() as database:
         database.execute("SET TimeZone = 'UTC'")
+        let_duckdb_in(database, [lake])
         place = pa.table(
             {
                 "filename": pa.array(paths, pa.string()),

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 
-def start_spark() -> "SparkSession":
+def start_spark(lake: str) -> "SparkSession":
     """A local Spark session for a replay: as the stream's, without Kafka."""
-    from antenna_assets.spark_session import session
+    from antenna_assets.spark_session import session, store_configuration
     from antenna_assets.streaming.parse import SESSION_CONF
 
-    return session("antenna replay", master="local[*]", extra=SESSION_CONF)
+    return session("antenna replay", master="local[*]", extra={**SESSION_CONF, **store_configuration(lake)})
 
 
 def verdicts_on(settings: Settings, spark: "SparkSession", messages: pa.Table, clock: datetime) -> pa.Table:

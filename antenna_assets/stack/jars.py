@@ -1,4 +1,5 @@
-"""The jars of Spark's Kafka connector, of the Kafka broker and of Flink, which the benchmarks compare with.
+"""The jars of Spark's Kafka connector and of its object stores, of the Kafka broker, and of Flink, which the benchmarks
+compare with.
 
 Locked by SHA-256, fetched once, checked at each use.
 
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from antenna_assets.errors import AntennaError
+from antenna_assets.lake_files import STORES
 from antenna_assets.stack.files import replace_file
 
 LOCK = Path(__file__).with_name("jars.lock.toml")
@@ -29,6 +31,15 @@ CONNECTOR = "spark-sql-kafka-0-10_2.13"
 
 # The broker's slf4j-api is 1.7, whose binding is log4j-slf4j-impl; its version is that of the broker's log4j-core.
 _KAFKA_ROOTS = ("org.apache.kafka:kafka_2.13:4.3.1", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4")
+# Hadoop's version is that of the hadoop-client in pyspark, the SDK's that of hadoop-aws. Hadoop itself asks for the SDK's
+# bundle of all services, which is 700 MB; what S3A uses of it is in these modules.
+_S3_ROOTS = ("software.amazon.awssdk:s3:2.35.4", "software.amazon.awssdk:sts:2.35.4")
+# Without what their poms ask for: the bundle, a version that is no number, and a client in native code.
+_S3_ALONE = (
+    "org.apache.hadoop:hadoop-aws:3.5.0",
+    "software.amazon.awssdk:s3-transfer-manager:2.35.4",
+    "software.amazon.s3.analyticsaccelerator:analyticsaccelerator-s3:1.3.1",
+)
 # Of the version of apache-flink in benchmarks/peers; the connector's name ends with the oldest Flink that it fits.
 _FLINK_ROOTS = (
     "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2",
@@ -68,7 +79,7 @@ def jars_home() -> Path:
 
 
 def locked(name: str) -> list[Jar]:
-    """The jars of one set (`spark`, `kafka`, `flink`, `postgres-<machine>`) in the lock file, in its order."""
+    """The jars of one set (`spark`, `s3`, `kafka`, `flink`, `postgres-<machine>`) in the lock file, in its order."""
     with LOCK.open("rb") as file:
         return [Jar(**row) for row in tomllib.load(file)[name]]
 
@@ -81,6 +92,16 @@ def spark_jars() -> list[Path]:
     """
     check_connector_version()
     return ensure("spark")
+
+
+def store_jars(lake: str) -> list[Path]:
+    """The jars that Spark needs for the files of a lake: none for one on a disk.
+
+    Raises:
+        JarsError: a jar could not be had.
+    """
+    scheme, separator, _ = lake.partition("://")
+    return ensure(scheme) if separator and scheme in STORES else []
 
 
 def kafka_classpath() -> list[Path]:
@@ -266,6 +287,11 @@ def lock(repository: Path) -> None:
     connector = _resolve((f"org.apache.spark:{CONNECTOR}:{version('pyspark')}",), repository)
     sets = {
         "spark": [jar for jar in connector if jar.coordinate.split(":")[1] not in shipped],
+        "s3": [
+            jar
+            for jar in _resolve(_S3_ROOTS, repository, alone=_S3_ALONE)
+            if jar.coordinate.split(":")[1] not in shipped
+        ],
         "kafka": _resolve(_KAFKA_ROOTS, repository),
         "flink": _resolve(_FLINK_ROOTS, repository),
         **{
@@ -279,7 +305,8 @@ def lock(repository: Path) -> None:
     )
 
 
-def _resolve(roots: tuple[str, ...], repository: Path) -> list[Jar]:
+def _resolve(roots: tuple[str, ...], repository: Path, alone: tuple[str, ...] = ()) -> list[Jar]:
+    """The jars of the roots with all that they need, and those that are taken alone."""
     maven = _maven(repository)
     jars: dict[tuple[str, str], Jar] = {}
     # One by one, the first root's versions win: jgo takes all roots of one call for BOMs, and log4j's pom then
@@ -294,6 +321,10 @@ def _resolve(roots: tuple[str, ...], repository: Path) -> list[Jar]:
             if path.suffix != ".jar" or dependency.classifier:
                 raise JarsError(f"expected a plain jar, found {dependency}; the lock has no field for it yet")
             jars[key] = Jar(":".join((*key, dependency.version)), _sha256(path), path.stat().st_size)
+    for coordinate in alone:
+        group, artifact, _ = coordinate.split(":")
+        path = _download(coordinate, repository)
+        jars[(group, artifact)] = Jar(coordinate, _sha256(path), path.stat().st_size)
     return sorted(jars.values(), key=lambda jar: jar.coordinate)
 
 
@@ -312,7 +343,7 @@ def main(arguments: list[str]) -> int:
             say(f"wrote {LOCK}")
         elif arguments:
             raise JarsError(f"expected nothing or --lock, found {' '.join(arguments)}")
-        for name in ("spark", "kafka"):
+        for name in ("spark", "kafka", *STORES):
             ensure(name, say)
         check_connector_version()
     except JarsError as error:

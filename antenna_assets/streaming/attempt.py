@@ -4,10 +4,9 @@ What is written into the folder is `land.py`'s matter. Its files count for nothi
 ledger.
 """
 
-import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
@@ -15,6 +14,8 @@ from uuid import uuid4
 from antenna_assets.disk import WHAT_TO_DO, free, is_full, unwritable
 from antenna_assets.engines.contract import EngineError
 from antenna_assets.errors import AntennaError
+from antenna_assets.lake_files import file_errors, lake_path
+from antenna_assets.litter import remove_files, remove_tree
 
 
 class LandingError(AntennaError):
@@ -45,7 +46,7 @@ class Attempt:
 
     def __init__(self, lake: str, batch: int) -> None:
         self.folder = attempt_folder(batch)
-        self._path = Path(lake) / self.folder
+        self._lake = lake_path(lake)
         self._kept = False
 
     def keep(self) -> None:
@@ -60,29 +61,27 @@ class Attempt:
     ) -> None:
         if kind is not None and not self._kept:
             # What cannot be removed now counts for nothing, and goes with the next sweep.
-            shutil.rmtree(self._path, ignore_errors=True)
+            with suppress(*file_errors()):
+                remove_tree(self._lake / self.folder, within=self._lake)
 
 
 def require_writable(lake: str) -> None:
     """Stop early if nothing can be written under the lake's root.
 
     Raises:
-        LandingError: the lake is no folder.
-        LakeUnwritable: the folder cannot be made or written.
+        LakeUnwritable: the folder cannot be made or written, or the bucket cannot be written.
+        StoreError: there is no such store.
     """
-    if "://" in lake:
-        raise LandingError(
-            f"expected a folder in ANTENNA_LAKE, found {lake}: object stores are not supported yet"
-        )
-    probe = Path(lake) / "landing" / f".probe-{uuid4().hex}"
+    probe = lake_path(lake) / "landing" / f".probe-{uuid4().hex}"
     try:
-        probe.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(probe, Path):
+            probe.parent.mkdir(parents=True, exist_ok=True)
         try:
             # On a full disk a file can still be made, but holds nothing.
             probe.write_bytes(bytes(_PROBE_BYTES))
         finally:
-            probe.unlink(missing_ok=True)
-    except OSError as error:
+            remove_files([probe])
+    except file_errors() as error:
         advice = "" if is_full(error) else "; make it writable"
         raise LakeUnwritable(
             f"{unwritable('the lake', lake, error)}{advice}, or point ANTENNA_LAKE elsewhere"
@@ -100,10 +99,10 @@ def lake_watched(lake: str) -> Iterator[None]:
 
     try:
         yield
-    except OSError as error:
+    except file_errors() as error:
         raise LakeUnwritable(unwritable("the lake", lake, error)) from error
     except Exception as error:
-        if isinstance(error, EngineError) and isinstance(error.__cause__, (OSError, duckdb.IOException)):
+        if isinstance(error, EngineError) and isinstance(error.__cause__, file_errors(duckdb.IOException)):
             raise LakeUnwritable(f"the lake {lake} cannot be read back: {error}") from error
         if not is_full(error):
             raise

@@ -189,7 +189,7 @@ class Stream:
     ) -> Iterator["StreamingQuery"]:
         if self._spark is None:
             self._say("starting Spark")
-            self._spark = start_spark(self._settings.spark_master)
+            self._spark = start_spark(self._settings.spark_master, self._settings.lake_uri)
         committed = committed_offsets(connection, topic.id, topic.partitions)
         checkpoint = new_checkpoint(self._settings.home)
         messages = messages_from(self._spark, self._broker, topic, committed)

@@ -4,7 +4,6 @@ The folder they go to is an attempt's (`attempt.py`); what was written is read b
 """
 
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from antenna_assets.crash import commit_point, task_point
@@ -44,7 +43,7 @@ def write(
     from pyspark.sql import functions as F
 
     begun = datetime.now(UTC)
-    target = Path(lake) / folder
+    target = f"{lake}/{folder}"
     # Counted while the messages are parsed, before anything is written: an action of its own costs more than a small batch.
     counted = Observation()
     # Both writes below need the verdicts: parse once, and keep the raw bytes of those alone that are rejected.
@@ -57,14 +56,14 @@ def write(
             accepted = verdicts.where("hour IS NOT NULL").select(*LANDED.names, "hour")
             commit_point("stream.land.before_write")
             with task_point("stream.jvm.task", messages.sparkSession.sparkContext):
-                accepted.write.partitionBy("hour").parquet(str(target))
+                accepted.write.partitionBy("hour").parquet(target)
             counts = counted.get
             if refused := counts["messages"] - counts["accepted"]:
                 rejected = reasons(verdicts.where("hour IS NULL"), clock=clock, oldest=oldest)
                 # One file, of few messages by one task; the search for many reasons is worth a shuffle.
                 rejected = rejected.select(*REJECTED.names)
                 rejected = rejected.coalesce(1) if refused < MANY_REJECTED else rejected.repartition(1)
-                rejected.write.parquet(str(target / REJECTED_FOLDER))
+                rejected.write.parquet(f"{target}/{REJECTED_FOLDER}")
         finally:
             verdicts.unpersist()
     return Written(folder, begun, counts["messages"])

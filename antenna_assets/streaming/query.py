@@ -30,17 +30,20 @@ MEMORY_OF_SUMS = "1GiB"
 """What DuckDB may use beside Spark: many times what the sums of a micro-batch need."""
 
 
-def start_spark(master: str = "local[*]") -> "SparkSession":
-    """The Spark session of a stream, with the Kafka connector. Spark Connect cannot run one.
+def start_spark(master: str = "local[*]", lake: str = "") -> "SparkSession":
+    """The Spark session of a stream into a lake, with the connectors of Kafka and of the lake's store. Spark Connect cannot run one.
 
     On a cluster's master its workers must see the lake under the same path.
     """
-    from antenna_assets.spark_session import session
+    from antenna_assets.spark_session import session, store_configuration
     from antenna_assets.stack.jars import spark_jars
     from antenna_assets.streaming.parse import SESSION_CONF
 
+    store = store_configuration(lake)
+    jars = [*map(str, spark_jars()), *filter(None, [store.get("spark.jars")])]
     conf = {
-        "spark.jars": ",".join(str(jar) for jar in spark_jars()),
+        **store,
+        "spark.jars": ",".join(jars),
         # A micro-batch is kept for a second: packing it costs more than its memory.
         "spark.sql.inMemoryColumnarStorage.compressed": "false",
         **SESSION_CONF,

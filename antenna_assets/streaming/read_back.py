@@ -4,6 +4,7 @@ The sums are an engine's: with Spark on a cluster no row comes to this process b
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -16,9 +17,15 @@ import pyarrow.compute as pc
 from antenna_assets.crash import commit_point
 from antenna_assets.engines.contract import Dataset, Engine
 from antenna_assets.hours import EPOCH, MICROSECOND, landing_hour
+from antenna_assets.lake_files import lake_path, name_within
+from antenna_assets.litter import everything_under
 from antenna_assets.schema import LANDED, LIVE_TABLES, REJECTED, TIMESTAMP, ServingTable
 from antenna_assets.streaming.attempt import LandingError, lake_watched
 from antenna_assets.streaming.landed import REJECTED_FOLDER, Landed, LandedFile, Written
+
+# Within the attempt's folder; a task that failed may have left files deeper down.
+_ACCEPTED = re.compile(r"hour=[^/]+/[^/]+\.parquet")
+_REFUSED = re.compile(rf"{REJECTED_FOLDER}/[^/]+\.parquet")
 
 _LANDED_FILES = """SELECT file, kafka_partition, count(*) AS rows, CAST(sum(bytes) AS BIGINT) AS bytes,
     min(timestamp) AS earliest, max(timestamp) AS latest
@@ -59,7 +66,7 @@ def read_back(written: Written, engine: Engine, *, lake: str, window: timedelta)
         LakeUnwritable: the lake's disk is full, or fails.
     """
     with lake_watched(lake):
-        landed = _landed(written, engine, Path(lake), window)
+        landed = _landed(written, engine, lake, window)
     found = landed.rows + sum(landed.rejections.values())
     if found != written.messages:
         raise LandingError(
@@ -68,13 +75,16 @@ def read_back(written: Written, engine: Engine, *, lake: str, window: timedelta)
     return landed
 
 
-def _landed(written: Written, engine: Engine, root: Path, window: timedelta) -> Landed:
-    folder = root / written.folder
+def _landed(written: Written, engine: Engine, lake: str, window: timedelta) -> Landed:
+    folder = lake_path(lake) / written.folder
     commit_point("stream.land.before_sync")
-    _sync(folder)
+    found = list(everything_under(folder))
+    if isinstance(folder, Path):
+        _sync([folder.parent, folder, *(Path(str(one.path)) for one in found)])
     commit_point("stream.land.after_sync")
-    accepted = sorted(map(str, folder.glob("hour=*/*.parquet")))
-    refused = sorted(map(str, (folder / REJECTED_FOLDER).glob("*.parquet")))
+    sizes = {name_within(folder, one.path): one.size for one in found}
+    accepted = [f"{folder}/{file}" for file in sorted(sizes) if _ACCEPTED.fullmatch(file)]
+    refused = [f"{folder}/{file}" for file in sorted(sizes) if _REFUSED.fullmatch(file)]
     landed = {"landed": Dataset(accepted, LANDED, file_column="file")}
     rejected = {"rejected": Dataset(refused, REJECTED, file_column="file")}
     # An attempt without good messages, or without bad ones, has no files of that kind.
@@ -88,7 +98,7 @@ def _landed(written: Written, engine: Engine, root: Path, window: timedelta) -> 
     for row in bad:
         rejections[row["reason"]] += row["rows"]
     return Landed(
-        files=[*_files(root, written.folder, good), *_files(root, written.folder, bad)],
+        files=[*_files(written.folder, good, sizes), *_files(written.folder, bad, sizes)],
         rejections=rejections,
         event_times=event_times,
         first_event_time=min((row["earliest"] for row in good), default=None),
@@ -100,7 +110,7 @@ def _landed(written: Written, engine: Engine, root: Path, window: timedelta) -> 
     )
 
 
-def _files(root: Path, folder: str, parts: Iterable[dict[str, Any]]) -> Iterator[LandedFile]:
+def _files(folder: str, parts: Iterable[dict[str, Any]], sizes: Mapping[str, int]) -> Iterator[LandedFile]:
     """Each file once, in the order of the names, from the sums of its parts."""
     sums: dict[str, tuple[int, int]] = {}
     for part in parts:
@@ -110,7 +120,7 @@ def _files(root: Path, folder: str, parts: Iterable[dict[str, Any]]) -> Iterator
         path = f"{folder}/{file}"
         kind = file.split("/")[0]
         hour = None if kind == REJECTED_FOLDER else landing_hour(kind.removeprefix("hour="))
-        yield LandedFile(path, hour, rows, bytes_, (root / path).stat().st_size)
+        yield LandedFile(path, hour, rows, bytes_, sizes[file])
 
 
 def _live_rows(
@@ -129,9 +139,8 @@ def _live_rows(
     return list(zip(dates, found[table.key].to_pylist(), found["bytes"].to_pylist(), strict=True))
 
 
-def _sync(folder: Path) -> None:
-    """Bring an attempt's files and their names to the disk, up to the folder that holds the attempts."""
-    paths = [folder.parent, folder, *folder.rglob("*")]
+def _sync(paths: Iterable[Path]) -> None:
+    """Bring files, and the names that lead to them, to the disk."""
     for path in paths:
         handle = os.open(path, os.O_RDONLY)
         try:

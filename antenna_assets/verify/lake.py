@@ -7,7 +7,6 @@ import posixpath
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import psycopg
 
@@ -127,4 +126,4 @@ def _wrongly_enriched(
 
 
 def _short(lake: Lake, path: str) -> str:
-    return path if "://" in path else Path(path).relative_to(lake.root).as_posix()
+    return path.removeprefix(f"{lake.root}/")

@@ -6,14 +6,15 @@ Whether the lake's tables hold the same rows is for `lake.py` of this folder.
 import posixpath
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import psycopg
 import pyarrow as pa
 
 from antenna_assets.certificate import Certificate
 from antenna_assets.hours import HOUR, hour_key
+from antenna_assets.lake_files import lake_path, reason_of
 from antenna_assets.landed import LedgerFile, files_of_batch, files_of_hour
+from antenna_assets.litter import in_parallel
 from antenna_assets.verify.difference import Difference, compared
 from antenna_assets.verify.parquet import Parquet
 
@@ -59,13 +60,14 @@ class Landing:
                 [self._path(file) for file in readable],
             )
         }
-        for file in readable:
+        sizes = in_parallel(lambda file: lake_path(self._path(file)).stat().st_size, readable)
+        for file, size in zip(readable, sizes, strict=True):
             rows, bytes_ = measured.get(self._path(file), (0, 0))
             yield from compared(
                 hour,
                 f"file {file.path}",
                 {"rows": file.rows, "bytes": file.bytes, "size": file.size},
-                {"rows": rows, "bytes": bytes_, "size": Path(self._path(file)).stat().st_size},
+                {"rows": rows, "bytes": bytes_, "size": size},
             )
 
     def _events(self, certificate: Certificate, files: Sequence[LedgerFile]) -> Iterator[Difference]:
@@ -134,10 +136,10 @@ class Landing:
                             )
                         )
                     except self._parquet.errors as error:
-                        reason = str(error).strip().splitlines()[0]
+                        reason = reason_of(error)
                         yield Difference(key, f"file {file.path}", f"{file.rows:,} rows", reason)
                     else:
-                        size = Path(self._path(file)).stat().st_size
+                        size = lake_path(self._path(file)).stat().st_size
                         yield from compared(key, f"file {file.path}, size", file.size, size)
                 self._rejected[batch] = counts
             total.update(self._rejected[batch])

@@ -6,23 +6,28 @@ same run, never stored.
 
 from collections.abc import Iterable, Sequence
 from glob import escape
-from pathlib import Path
 from typing import Any
 
+from antenna_assets.lake_files import file_errors, lake_path, let_duckdb_in, reason_of
 from antenna_assets.schema import LANDED
 
 EVENT_COLUMNS = ", ".join(LANDED.names)
 
 
 class Parquet:
-    """One DuckDB for a whole verification. Paths are taken literally; an empty list of files is an empty result."""
+    """One DuckDB for a whole verification. Paths are taken literally; an empty list of files is an empty result.
 
-    def __init__(self) -> None:
+    Args:
+        lake: the root of the lake whose files are read.
+    """
+
+    def __init__(self, lake: str) -> None:
         import duckdb
 
-        self.errors: tuple[type[Exception], ...] = (duckdb.Error, OSError)
         self.connection = duckdb.connect()
         self.connection.execute("SET TimeZone = 'UTC'")
+        let_duckdb_in(self.connection, [lake])
+        self.errors = file_errors(duckdb.Error)
 
     def close(self) -> None:
         """Give back what DuckDB holds."""
@@ -47,12 +52,12 @@ class Parquet:
         return {}
 
     def _reason(self, query: str, path: str) -> str | None:
-        if "://" not in path and not Path(path).exists():
+        if not lake_path(path).exists():
             return "no file"
         try:
             self.rows(query, [path])
         except self.errors as error:
-            return str(error).strip().splitlines()[0]
+            return reason_of(error)
         return None
 
     def events(self, paths: Sequence[str]) -> tuple[int, int, int]:
