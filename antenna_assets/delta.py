@@ -6,6 +6,7 @@ Which commit is allowed is decided in `lake.py`, the only user of this module.
 import json
 import os
 import posixpath
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -23,7 +24,7 @@ from antenna_assets.disk import WHAT_TO_DO, is_full
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import lake_partition
-from antenna_assets.lake_files import file_errors, lake_path, name_within
+from antenna_assets.lake_files import file_errors, lake_path, name_within, reason_of
 from antenna_assets.lifetimes import SAFE_AGE, require_young
 from antenna_assets.litter import Found, everything_under, remove, remove_files, remove_if_empty
 from antenna_assets.schema import HOUR_PARTITION
@@ -223,7 +224,9 @@ class HourlyTable:
             advice = "check ANTENNA_LAKE, its permissions or credentials, and the free space"
             if is_full(error):
                 advice = WHAT_TO_DO
-            raise LakeError(f"the table {self.location} cannot be {done}: {error}; {advice}") from error
+            raise LakeError(
+                f"the table {self.location} cannot be {done}: {_told(error)}; {advice}"
+            ) from error
 
     def _addition(self, file: WrittenFile, partition: Mapping[str, str]) -> "object":
         from deltalake.transaction import AddAction
@@ -243,6 +246,12 @@ class HourlyTable:
             data_change=True,
             stats=json.dumps({"numRecords": file.rows}),
         )
+
+
+def _told(error: BaseException) -> str:
+    """What deltalake says in coloured lines, in one; the words of a store's answer alone, if it gave one."""
+    text = " ".join(re.sub(r"\x1b\[\d+m\u21b3?", "", str(error)).split())
+    return reason_of(error) if "<Message>" in text else text
 
 
 def _sync_commit(table: Path, version: int) -> None:

@@ -10,11 +10,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from antenna_assets.lake_files import name_within
-from antenna_assets.litter import Found, everything_under, going, in_parallel
+from antenna_assets.lake_files import in_parallel, name_within
+from antenna_assets.litter import Found, everything_under, going
 
 if TYPE_CHECKING:
-    from antenna_assets.lake_files import LakePath
+    from antenna_assets.lake_files import LakePath, in_parallel
 
 LOG = "_delta_log"
 # What a commit that was killed leaves in the log: deltalake's own temporary name, and the one of its file system.

@@ -6,23 +6,18 @@ Whether anything refers to a file is for the caller to say. A symbolic link is n
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from errno import EEXIST, ENOTEMPTY
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
+
+from antenna_assets.lake_files import in_parallel
 
 if TYPE_CHECKING:
     from upath import UPath
 
     from antenna_assets.lake_files import LakePath
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-_AT_ONCE = 16
-"""Questions to an object store at a time: each waits for the network."""
 
 # Of S3, Google Cloud Storage, and fsspec's memory.
 _CHANGED = ("LastModified", "mtime", "created")
@@ -70,11 +65,9 @@ def _objects_under(folder: "UPath") -> Iterator[Found]:
     prefix = folder.path.rstrip("/") + "/"
     # With the names in descending order a folder comes after what it holds.
     for key, entry in sorted(folder.fs.find(folder.path, detail=True).items(), reverse=True):
-        path = folder / key.removeprefix(prefix)
-        # No path can say `a//b` or `a/./b`, which are names in a store: what we did not write is left alone.
-        if key.startswith(prefix) and path.path == key.rstrip("/") != folder.path:
+        if key.startswith(prefix) and key != prefix:
             changed = next(entry[name] for name in _CHANGED if name in entry)
-            yield Found(path, entry["size"], changed, key.endswith("/"))
+            yield Found(folder / key.removeprefix(prefix), entry["size"], changed, key.endswith("/"))
 
 
 def going(found: Iterable[Found], removable: Callable[[Found], bool]) -> list[Found]:
@@ -139,13 +132,3 @@ def remove_tree(folder: "LakePath", *, within: "LakePath") -> None:
         remove(everything_under(folder))
     elif folder.exists():
         shutil.rmtree(folder)
-
-
-def in_parallel(function: Callable[[T], R], values: Iterable[T]) -> list[R]:
-    """The function's results, in order; many at a time, for calls that wait for a store.
-
-    Raises:
-        What the first that failed raised.
-    """
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        return list(pool.map(function, values))

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from antenna_assets.errors import AntennaError
+from antenna_assets.lake_files import STORES, is_local
 
 PREFIX = "ANTENNA_"
 HOUR = timedelta(hours=1)
@@ -66,7 +67,8 @@ class Settings(BaseSettings):
     )
     topic: str = Field("devices", description="Kafka topic of the events")
     lake: str | None = Field(
-        None, description="path or URI of the lake; unset: `lake` in the state directory"
+        None,
+        description="path of the lake, or s3://bucket/prefix; unset: `lake` in the state directory",
     )
     engine: Literal["duckdb", "spark"] = Field("duckdb", description="what runs the hourly transformations")
     spark_master: str = Field("local[*]", description="Spark master of the stream, and of the Spark engine")
@@ -88,6 +90,15 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute_home(cls, home: Path) -> Path:
         return home.expanduser().absolute()
+
+    @field_validator("lake")
+    @classmethod
+    def _lake_is_on_a_disk_or_in_a_store(cls, lake: str | None) -> str | None:
+        scheme, separator, place = (lake or "").partition("://")
+        if separator and (scheme not in STORES or not place.strip("/")):
+            stores = " or ".join(f"{store}://bucket/prefix" for store in STORES)
+            raise ValueError(f"expected a path, or {stores}; found {lake}")
+        return lake
 
     @field_validator("kafka_config")
     @classmethod
@@ -127,10 +138,12 @@ class Settings(BaseSettings):
 
     @property
     def lake_uri(self) -> str:
-        """The lake's root: an absolute path, or a URI as it was given."""
+        """The lake's root: an absolute path, or a URI without a slash at its end."""
         if self.lake is None:
             return str(self.home / "lake")
-        return self.lake if "://" in self.lake else str(Path(self.lake).expanduser().absolute())
+        if is_local(self.lake):
+            return str(Path(self.lake).expanduser().absolute())
+        return self.lake.rstrip("/")
 
     def exports(self) -> dict[str, str]:
         """The settings that are set, as environment variables with their text. A fault to inject is not passed on."""

@@ -87,6 +87,12 @@ def store_configuration(lake: str) -> dict[str, str]:
         "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.LocalFileSystem",
         "spark.hadoop.fs.s3a.buffer.dir": tempfile.gettempdir(),
     }
+    # The stream itself waits for a store that is away, and says so; by Hadoop's defaults it would take many minutes to see it.
+    options |= {
+        "spark.hadoop.fs.s3a.attempts.maximum": "2",
+        "spark.hadoop.fs.s3a.retry.limit": "3",
+        "spark.hadoop.fs.s3a.connection.establish.timeout": "5s",
+    }
     endpoint = s3_endpoint()
     if endpoint is not None:
         options["spark.hadoop.fs.s3a.endpoint"] = endpoint

@@ -5,6 +5,7 @@ Both sides are read anew and share no code with the pipeline.
 
 from pathlib import Path
 
+import fsspec
 import psycopg
 import pyarrow.parquet as pq
 
@@ -48,9 +49,8 @@ def named_by_the_ledger(settings: Settings) -> Coordinates:
         files = connection.execute("SELECT path, rows FROM ledger.file").fetchall()
     found: Coordinates = []
     for path, rows in files:
-        table = pq.read_table(
-            Path(settings.lake_uri) / path, columns=["kafka_partition", "kafka_offset"], partitioning=None
-        )
+        with fsspec.open(f"{settings.lake_uri}/{path}") as file:
+            table = pq.read_table(file, columns=["kafka_partition", "kafka_offset"])
         assert table.num_rows == rows, path
         found += zip(table["kafka_partition"].to_pylist(), table["kafka_offset"].to_pylist(), strict=True)
     return sorted(found)

@@ -175,7 +175,7 @@ def test_an_object_store_is_reached_through_fsspec(engine):
 
 
 def test_a_store_that_fsspec_does_not_know_is_named(engine):
-    with pytest.raises(EngineError, match="reads nostore:// through fsspec"):
+    with pytest.raises(EngineError, match="nostore:// is reached through fsspec"):
         engine.read(
             "SELECT count(*) AS n FROM landed", {"landed": Dataset(["nostore://x.parquet"], LANDED)}, COUNT
         )

@@ -25,7 +25,7 @@ from antenna_assets.engines.contract import (
     checked_table,
 )
 from antenna_assets.engines.output import new_folder
-from antenna_assets.lake_files import file_errors, lake_path, let_duckdb_in, without_traceback
+from antenna_assets.lake_files import file_errors, is_of_a_store, lake_path, let_duckdb_in, reason_of
 from antenna_assets.lifetimes import SAFE_AGE
 from antenna_assets.litter import remove_files
 
@@ -140,7 +140,9 @@ class DuckDBEngine:
             # The lines after the first are on how to tune a database.
             first, folder = str(error).splitlines()[0], self._spill.name
             return f"{first} Beyond its memory it spills to {folder} ({free(folder)}): free space there"
-        return f"{error}; {WHAT_TO_DO}" if is_full(error) else without_traceback(str(error).strip())
+        if is_of_a_store(error):
+            return reason_of(error)
+        return f"{error}; {WHAT_TO_DO}" if is_full(error) else str(error)
 
     def _cursor(self, places: list[str]) -> "DuckDBPyConnection":
         import duckdb

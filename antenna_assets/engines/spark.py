@@ -23,8 +23,8 @@ from antenna_assets.engines.contract import (
     checked_table,
 )
 from antenna_assets.engines.output import new_folder
-from antenna_assets.lake_files import lake_path
-from antenna_assets.litter import Found, everything_under, in_parallel, remove_files
+from antenna_assets.lake_files import in_parallel, lake_path
+from antenna_assets.litter import Found, everything_under, remove_files
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from antenna_assets.errors import AntennaError
-from antenna_assets.lake_files import file_errors, lake_path, let_duckdb_in, reason_of
-from antenna_assets.litter import in_parallel
+from antenna_assets.lake_files import file_errors, in_parallel, lake_path, let_duckdb_in, reason_of
 from antenna_assets.schema import REJECTED
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def open_files(
 
     paths = [f"{lake}/{path}" for path, _, _ in files]
     try:
-        there = in_parallel(lambda path: lake_path(path).is_file(), paths)
+        there = in_parallel(lambda path: lake_path(path).exists(), paths)
     except file_errors() as error:
         raise QuarantineError(f"the lake {lake} cannot be read: {reason_of(error)}") from error
     if not all(there):
@@ -44,7 +43,7 @@ def open_files(
         )
     with duckdb.connect() as database:
         database.execute("SET TimeZone = 'UTC'")
-        let_duckdb_in(database, [lake])
+        let_duckdb_in(database, paths)
         place = pa.table(
             {
                 "filename": pa.array(paths, pa.string()),

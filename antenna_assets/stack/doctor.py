@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from antenna_assets.kafka_client import KafkaConfigError, Refusal
+from antenna_assets.lake_files import StoreError, is_local, require_store
 from antenna_assets.settings import Settings
 from antenna_assets.stack import jars, java, kafka, ports, services
 
@@ -136,8 +137,15 @@ def _disk(home: Path) -> str:
 
 def _lake(settings: Settings) -> str:
     uri = settings.lake_uri
-    if "://" in uri:
-        return f"{uri} is not on this machine and was not looked at"
+    if not is_local(uri):
+        try:
+            require_store(uri)
+        except StoreError as error:
+            raise _Problem(
+                str(error),
+                "check ANTENNA_LAKE, the cloud's credentials and, if it has one of its own, its address",
+            ) from error
+        return f"{uri} can be listed"
     return _writable(Path(uri), "ANTENNA_LAKE")
 
 

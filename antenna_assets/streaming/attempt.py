@@ -14,7 +14,7 @@ from uuid import uuid4
 from antenna_assets.disk import WHAT_TO_DO, free, is_full, unwritable
 from antenna_assets.engines.contract import EngineError
 from antenna_assets.errors import AntennaError
-from antenna_assets.lake_files import file_errors, lake_path
+from antenna_assets.lake_files import file_errors, is_of_a_store, lake_path
 from antenna_assets.litter import remove_files, remove_tree
 
 
@@ -95,14 +95,13 @@ def lake_watched(lake: str) -> Iterator[None]:
     Raises:
         LakeUnwritable: the block failed for that reason.
     """
-    import duckdb
-
     try:
         yield
     except file_errors() as error:
         raise LakeUnwritable(unwritable("the lake", lake, error)) from error
     except Exception as error:
-        if isinstance(error, EngineError) and isinstance(error.__cause__, file_errors(duckdb.IOException)):
+        cause = error.__cause__
+        if isinstance(error, EngineError) and cause is not None and _is_of_files(cause):
             raise LakeUnwritable(f"the lake {lake} cannot be read back: {error}") from error
         if not is_full(error):
             raise
@@ -112,3 +111,9 @@ def lake_watched(lake: str) -> Iterator[None]:
             f"no space left on the disk of the lake {lake} ({free(lake)}) or of Spark's temporary files in {scratch} "
             f"({free(scratch)}); {WHAT_TO_DO}"
         ) from error
+
+
+def _is_of_files(error: BaseException) -> bool:
+    import duckdb
+
+    return isinstance(error, file_errors(duckdb.IOException)) or is_of_a_store(error)

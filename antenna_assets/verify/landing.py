@@ -12,9 +12,8 @@ import pyarrow as pa
 
 from antenna_assets.certificate import Certificate
 from antenna_assets.hours import HOUR, hour_key
-from antenna_assets.lake_files import lake_path, reason_of
+from antenna_assets.lake_files import in_parallel, lake_path, reason_of
 from antenna_assets.landed import LedgerFile, files_of_batch, files_of_hour
-from antenna_assets.litter import in_parallel
 from antenna_assets.verify.difference import Difference, compared
 from antenna_assets.verify.parquet import Parquet
 

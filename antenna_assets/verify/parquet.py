@@ -4,7 +4,7 @@ What the results are compared with is not here. The hash is DuckDB's own and is 
 same run, never stored.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from glob import escape
 from typing import Any
 
@@ -27,18 +27,20 @@ class Parquet:
         self.connection = duckdb.connect()
         self.connection.execute("SET TimeZone = 'UTC'")
         let_duckdb_in(self.connection, [lake])
+        # With the store's, which it knows now.
         self.errors = file_errors(duckdb.Error)
 
     def close(self) -> None:
         """Give back what DuckDB holds."""
         self.connection.close()
 
-    def rows(self, query: str, paths: Iterable[str], *values: Any) -> list[tuple]:
+    def rows(self, query: str, paths: Sequence[str], *values: Any) -> list[tuple]:
         """The result of a query whose first parameter is the list of files.
 
         Raises:
             duckdb.Error: a file is not there or cannot be read; `self.errors` is what to catch.
         """
+        let_duckdb_in(self.connection, paths)
         files = [escape(path) for path in paths]
         return self.connection.execute(query, [files, *values]).fetchall() if files else []
 

@@ -14,6 +14,7 @@ from antenna_assets.certificate import complete, newest_certificate, publication
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import hour_key
 from antenna_assets.lake import Lake
+from antenna_assets.lake_files import is_local, require_store
 from antenna_assets.schema import HOURLY_TABLES
 from antenna_assets.verify.chain import chain_differences
 from antenna_assets.verify.difference import ABSENT, Difference
@@ -60,7 +61,13 @@ def verify(
         connection: in autocommit mode.
         kept_since: hours before it may have lost their landed files to the retention.
         progress: is told how many hours of how many are done.
+
+    Raises:
+        StoreError: the lake's object store cannot be reached.
     """
+    if not is_local(lake.root):
+        # Of a store that does not answer, nothing can be said.
+        require_store(lake.root)
     verified = Verified()
     differences, unbelievable = chain_differences(connection)
     verified.differences += differences

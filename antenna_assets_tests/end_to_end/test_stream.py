@@ -17,7 +17,6 @@ from antenna_assets.ledger import LedgerError
 from antenna_assets.schema import LANDED, REJECTED
 from antenna_assets.settings import Settings
 from antenna_assets.streaming import micro_batch, query
-from antenna_assets.streaming.attempt import require_writable
 from antenna_assets.streaming.broker import BrokerError
 from antenna_assets.streaming.commit import commit_batch
 from antenna_assets.streaming.job import Stream
@@ -230,11 +229,6 @@ def test_a_lake_that_cannot_be_written_is_named_before_anything_is_read(
     with pytest.raises(AntennaError, match="cannot be written: .*ANTENNA_LAKE"):
         new_stream().read_available()
     assert ledger.execute("SELECT count(*) FROM ledger.batch").fetchone() == (0,)
-
-
-def test_an_object_store_is_refused_until_it_is_supported() -> None:
-    with pytest.raises(AntennaError, match="object stores are not supported yet"):
-        require_writable("s3://bucket/lake")
 
 
 def test_rows_that_are_lost_on_their_way_to_the_disk_are_not_committed(

@@ -6,9 +6,9 @@ a module it does this on the settings of its environment, and dies where they sa
 
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
+import fsspec
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -74,7 +74,7 @@ def _commit(
     head = read_head(connection, topic.name)
     begun = clock = datetime.now(UTC)
     folder = attempt_folder(head.batch + 1)
-    _write(Path(settings.lake_uri), folder, messages, clock, max(settings.start, clock - settings.horizon))
+    _write(f"{settings.lake_uri}/{folder}", messages, clock, max(settings.start, clock - settings.horizon))
     landed = summed_up(settings, Written(folder, begun, len(messages)))
     spans: dict[int, list[int]] = {}
     for message in messages:
@@ -102,7 +102,7 @@ def summed_up(settings: Settings, written: Written) -> Landed:
         return read_back(written, engine, lake=settings.lake_uri, window=settings.window)
 
 
-def _write(root: Path, folder: str, messages: list[Any], clock: datetime, oldest: datetime) -> None:
+def _write(folder: str, messages: list[Any], clock: datetime, oldest: datetime) -> None:
     files: defaultdict[str, list[tuple]] = defaultdict(list)
     for message in messages:
         place = (message.partition(), message.offset())
@@ -119,9 +119,8 @@ def _write(root: Path, folder: str, messages: list[Any], clock: datetime, oldest
         schema = REJECTED if name == "rejected" else LANDED
         columns = zip(*rows, strict=True)
         arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
-        path = root / folder / name
-        path.mkdir(parents=True)
-        pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path / "part-0.parquet")
+        with fsspec.open(f"{folder}/{name}/part-0.parquet", "wb") as file:
+            pq.write_table(pa.Table.from_arrays(arrays, schema=schema), file)
 
 
 if __name__ == "__main__":

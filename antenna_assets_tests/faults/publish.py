@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -79,7 +80,8 @@ def published_in_the_lake(environment: dict[str, str]) -> dict[tuple[str, str], 
 
 
 def _coordinates(file: str) -> list[Row]:
-    table = pq.read_table(file, columns=["kafka_partition", "kafka_offset"], partitioning=None)
+    with fsspec.open(file) as opened:
+        table = pq.read_table(opened, columns=["kafka_partition", "kafka_offset"])
     return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 

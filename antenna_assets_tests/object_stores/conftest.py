@@ -1,0 +1,48 @@
+"""A bucket for each test that asks, on one S3 server a run."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from uuid import uuid4
+
+import pytest
+
+from antenna_assets.settings import Settings, load_settings
+from antenna_assets_tests.object_stores.s3_server import client, environment, objects, s3_server
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket that was empty at first, and the address of its server."""
+
+    address: str
+    name: str
+
+    def objects(self) -> dict[str, int]:
+        return objects(self.address, self.name)
+
+    def put(self, key: str, body: bytes = b"litter") -> None:
+        client(self.address).put_object(Bucket=self.name, Key=key, Body=body)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    with s3_server() as address:
+        yield address
+
+
+@pytest.fixture
+def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """A new bucket, which the environment's credentials are for."""
+    for name, value in environment(server).items():
+        monkeypatch.setenv(name, value)
+    made = Bucket(server, f"bucket-{uuid4().hex[:12]}")
+    client(server).create_bucket(Bucket=made.name)
+    return made
+
+
+@pytest.fixture
+def on_s3(settings: Settings, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The test's settings, with a lake in the bucket."""
+    monkeypatch.setenv("ANTENNA_LAKE", f"s3://{bucket.name}/a/lake")
+    assert settings.kafka_bootstrap
+    return load_settings()
