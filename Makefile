@@ -91,13 +91,13 @@ down: .venv/ready ## stop them
 	$(BIN)/antenna down
 
 lock: .venv/ready ## resolve the dependencies again into the lock files
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra s3 --generate-hashes --no-strip-extras --no-emit-index-url \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra s3 --extra gs --generate-hashes --no-strip-extras --no-emit-index-url \
 		--no-annotate --custom-compile-command 'make lock' pyproject.toml --output-file requirements.lock
 	for peers in bench flink; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-annotate --custom-compile-command 'make lock' benchmarks/peers/$$peers.in --output-file benchmarks/peers/$$peers.lock; done
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-annotate --custom-compile-command 'make lock' docker/superset/requirements.in --output-file docker/superset/requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra s3 --constraint requirements.lock \
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra s3 --extra gs --constraint requirements.lock \
 		--no-annotate --custom-compile-command 'make lock' pyproject.toml docker/antenna/requirements.in --output-file docker/antenna/requirements.lock
 	for packages in connect ui; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --constraint requirements.lock \
 		--no-annotate --custom-compile-command 'make lock' antenna_assets_tests/$$packages.in --output-file antenna_assets_tests/$$packages.lock; done

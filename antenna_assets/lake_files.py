@@ -4,6 +4,7 @@ On a disk a path is pathlib's, in a store it is universal_pathlib's over fsspec.
 listed, removed and synced is in `litter.py` and `engines/output.py`.
 """
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -22,13 +23,20 @@ if TYPE_CHECKING:
 
     LakePath: TypeAlias = Path | UPath
 
-STORES = ("s3",)
+STORES = ("s3", "gs")
 """The object stores that are supported, by the scheme of their URIs."""
 
 # What others write must be seen at once.
-_OPTIONS: dict[str, dict[str, Any]] = {"s3": {"use_listings_cache": False}}
+_OPTIONS: dict[str, dict[str, Any]] = {scheme: {"use_listings_cache": False} for scheme in STORES}
 # DuckDB's: the newest listings are kept, and refreshed before they are used.
-_LISTING: dict[str, dict[str, Any]] = {"s3": {"use_listings_cache": True, "max_paths": 10_000}}
+_LISTING: dict[str, dict[str, Any]] = {
+    scheme: {"use_listings_cache": True, "max_paths": 10_000} for scheme in STORES
+}
+
+_ONCE: dict[str, dict[str, Any]] = {
+    "s3": {"config_kwargs": {"connect_timeout": 3, "read_timeout": 3, "retries": {"total_max_attempts": 1}}},
+    "gs": {"requests_timeout": 3},
+}
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -36,6 +44,12 @@ R = TypeVar("R")
 _AT_ONCE = 16
 """Questions to an object store at a time: each waits for the network."""
 
+_ERRORS = (
+    ("botocore.exceptions", "BotoCoreError"),
+    ("aiohttp", "ClientError"),
+    ("gcsfs.retry", "HttpError"),
+    ("google.auth.exceptions", "GoogleAuthError"),
+)
 _TRACEBACK = "Traceback (most recent call last):"
 _TOLD_BY_S3 = re.compile(r"<Message>(.*?)</Message>")
 
@@ -89,6 +103,8 @@ def filesystem(scheme: str, **options: Any) -> Any:
     from fsspec.asyn import get_loop  # type: ignore[import-untyped]
 
     get_loop().set_exception_handler(_say_nothing_twice)
+    # Or gcsfs asks over another protocol what kind of bucket it is, for a minute where nobody answers.
+    os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     try:
         return fsspec.filesystem(scheme, **{**_OPTIONS.get(scheme, {}), **options})
     except (ImportError, ValueError) as error:
@@ -136,15 +152,13 @@ def require_store(place: str) -> None:
         StoreError: it does not answer, or lets us not in; or as `filesystem`.
     """
     scheme = _scheme(place)
-    filesystem(scheme)
-    from s3fs import S3FileSystem  # type: ignore[import-untyped]
-
+    store = filesystem(scheme, skip_instance_cache=True, **_ONCE[scheme])
     bucket, _, prefix = place.removeprefix(f"{scheme}://").partition("/")
-    once = {"connect_timeout": 3, "read_timeout": 3, "retries": {"total_max_attempts": 1}}
-    store = S3FileSystem(config_kwargs=once, skip_instance_cache=True)
-    store.retries = 1
     try:
-        store.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
+        if scheme == "s3":
+            store.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, MaxKeys=1)
+        else:
+            store.call("GET", f"b/{bucket}/o", prefix=prefix, maxResults=1)
     except file_errors() as error:
         raise StoreError(f"{place} cannot be listed: {reason_of(error)}") from error
 
@@ -152,8 +166,7 @@ def require_store(place: str) -> None:
 def file_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
     """What an operation on a file raises when the disk or the store fails, and the others; to be asked for in `except`."""
     # Looked up and not imported: whoever has no store has no such error either.
-    botocore = sys.modules.get("botocore.exceptions")
-    stores = () if botocore is None else (botocore.BotoCoreError,)
+    stores = [getattr(sys.modules[module], name) for module, name in _ERRORS if module in sys.modules]
     return (OSError, StoreError, *stores, *others)
 
 

@@ -6,11 +6,12 @@ Whether anything refers to a file is for the caller to say. A symbolic link is n
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from errno import EEXIST, ENOTEMPTY
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from antenna_assets.lake_files import in_parallel
 
@@ -98,7 +99,14 @@ def remove(found: Iterable[Found]) -> None:
             remove_if_empty(one.path)
         else:
             one.path.unlink(missing_ok=True)
-    in_parallel(lambda place: place[0].rm_file(place[1]), stored)
+    in_parallel(_remove_object, stored)
+
+
+def _remove_object(place: tuple[Any, str]) -> None:
+    filesystem, key = place
+    # Amazon takes no offence at a name that is not there, Google does.
+    with suppress(FileNotFoundError):
+        filesystem.rm_file(key)
 
 
 def remove_files(paths: "Iterable[LakePath]") -> None:

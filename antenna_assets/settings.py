@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     topic: str = Field("devices", description="Kafka topic of the events")
     lake: str | None = Field(
         None,
-        description="path of the lake, or s3://bucket/prefix; unset: `lake` in the state directory",
+        description="path of the lake, or s3://bucket/prefix or gs://bucket/prefix; unset: `lake` in the state directory",
     )
     engine: Literal["duckdb", "spark"] = Field("duckdb", description="what runs the hourly transformations")
     spark_master: str = Field("local[*]", description="Spark master of the stream, and of the Spark engine")

@@ -79,16 +79,23 @@ def store_configuration(lake: str) -> dict[str, str]:
         return {}
     options = {
         "spark.jars": ",".join(map(str, jars)),
+        # A block is put aside here before it is sent, through Hadoop's own class for local files.
+        "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.LocalFileSystem",
+    }
+    if lake.startswith("gs://"):
+        return {
+            **options,
+            # As Google's own programs look for them: file of the environment, login of gcloud, machine or pod.
+            "spark.hadoop.fs.gs.auth.type": "APPLICATION_DEFAULT",
+        }
+    options |= {
         # Under the scheme that everything else knows, too.
         "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
         # As Amazon's own programs look for them: environment, profile, container, machine.
         "spark.hadoop.fs.s3a.aws.credentials.provider": "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider",
-        # A block is put aside here before it is sent, through Hadoop's own class for local files.
-        "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.LocalFileSystem",
+        # Hadoop's own default makes a folder that stays.
         "spark.hadoop.fs.s3a.buffer.dir": tempfile.gettempdir(),
-    }
-    # The stream itself waits for a store that is away, and says so; by Hadoop's defaults it would take many minutes to see it.
-    options |= {
+        # The stream itself waits for a store that is away, and says so; by Hadoop's defaults it would not see it for minutes.
         "spark.hadoop.fs.s3a.attempts.maximum": "2",
         "spark.hadoop.fs.s3a.retry.limit": "3",
         "spark.hadoop.fs.s3a.connection.establish.timeout": "5s",

@@ -5,21 +5,21 @@ The expected counts are in `answers`.
 
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
+
+from antenna_assets.lake_files import lake_path
 
 
 def counts_by_reason(postgres_url: str, lake: str) -> Callable[[dict[str, Any]], dict[str, int]]:
     """Counts by reason the rejected messages whose Kafka coordinates lie in a `sent`, from the files in the ledger.
 
     Args:
-        lake: the lake's root, a path or a URI that pyarrow knows; the ledger's relative paths start there.
+        lake: the lake's root, a path or a URI; the ledger's relative paths start there.
     """
 
     def rejected_in(sent: dict[str, Any]) -> dict[str, int]:
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
-        from pyarrow import fs
 
         from antenna_assets.database import connect
 
@@ -37,15 +37,8 @@ def counts_by_reason(postgres_url: str, lake: str) -> Callable[[dict[str, Any]],
             ).fetchall()
         counts: Counter[str] = Counter()
         for (path,) in paths:
-            place = path if "://" in path or Path(path).is_absolute() else f"{lake.rstrip('/')}/{path}"
-            system, name = (
-                fs.FileSystem.from_uri(place)
-                if "://" in place
-                else (fs.LocalFileSystem(), str(Path(place).absolute()))
-            )
-            rows = pq.read_table(
-                name, filesystem=system, columns=["reason", "kafka_partition", "kafka_offset"]
-            )
+            with lake_path(f"{lake.rstrip('/')}/{path}").open("rb") as file:
+                rows = pq.read_table(file, columns=["reason", "kafka_partition", "kafka_offset"])
             for partition, (first, end) in sent["offsets"].items():
                 offset = rows["kafka_offset"]
                 inside = pc.and_(pc.greater_equal(offset, first), pc.less(offset, end))

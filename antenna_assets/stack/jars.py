@@ -40,6 +40,8 @@ _S3_ALONE = (
     "software.amazon.awssdk:s3-transfer-manager:2.35.4",
     "software.amazon.s3.analyticsaccelerator:analyticsaccelerator-s3:1.3.1",
 )
+# Of the same Hadoop; all that it needs is in it.
+_GS_ALONE = ("org.apache.hadoop:hadoop-gcp:3.5.0",)
 # Of the version of apache-flink in benchmarks/peers; the connector's name ends with the oldest Flink that it fits.
 _FLINK_ROOTS = (
     "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2",
@@ -79,7 +81,7 @@ def jars_home() -> Path:
 
 
 def locked(name: str) -> list[Jar]:
-    """The jars of one set (`spark`, `s3`, `kafka`, `flink`, `postgres-<machine>`) in the lock file, in its order."""
+    """The jars of one set (`spark`, `s3`, `gs`, `kafka`, `flink`, `postgres-<machine>`) in the lock file, in its order."""
     with LOCK.open("rb") as file:
         return [Jar(**row) for row in tomllib.load(file)[name]]
 
@@ -292,6 +294,7 @@ def lock(repository: Path) -> None:
             for jar in _resolve(_S3_ROOTS, repository, alone=_S3_ALONE)
             if jar.coordinate.split(":")[1] not in shipped
         ],
+        "gs": _resolve((), repository, alone=_GS_ALONE),
         "kafka": _resolve(_KAFKA_ROOTS, repository),
         "flink": _resolve(_FLINK_ROOTS, repository),
         **{
@@ -343,7 +346,7 @@ def main(arguments: list[str]) -> int:
             say(f"wrote {LOCK}")
         elif arguments:
             raise JarsError(f"expected nothing or --lock, found {' '.join(arguments)}")
-        for name in ("spark", "kafka", *STORES):
+        for name in ("spark", "kafka"):
             ensure(name, say)
         check_connector_version()
     except JarsError as error:

@@ -6,7 +6,9 @@ from uuid import uuid4
 
 import pytest
 
+from antenna_assets.lake_files import filesystem
 from antenna_assets.settings import Settings, load_settings
+from antenna_assets_tests.object_stores.gs_server import gs_server
 from antenna_assets_tests.object_stores.s3_server import client, environment, objects, s3_server
 
 
@@ -46,3 +48,19 @@ def on_s3(settings: Settings, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("ANTENNA_LAKE", f"s3://{bucket.name}/a/lake")
     assert settings.kafka_bootstrap
     return load_settings()
+
+
+@pytest.fixture(scope="session")
+def gs_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with gs_server(tmp_path_factory.mktemp("gs")) as found:
+        yield found
+
+
+@pytest.fixture
+def gs_place(gs_environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """A place in a new bucket of Google's."""
+    for name, value in gs_environment.items():
+        monkeypatch.setenv(name, value)
+    bucket = f"bucket-{uuid4().hex[:12]}"
+    filesystem("gs").mkdir(bucket)
+    return f"gs://{bucket}/a/lake"

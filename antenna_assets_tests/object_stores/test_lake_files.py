@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.services
 
 
-@pytest.fixture(params=["disk", "S3"])
+@pytest.fixture(params=["disk", "S3", "Google"])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> "LakePath":
     """An empty place for a lake."""
     if request.param == "disk":
         return tmp_path / "lake"
+    if request.param == "Google":
+        return lake_path(request.getfixturevalue("gs_place"))
     bucket = request.getfixturevalue("bucket")
     return lake_path(f"s3://{bucket.name}/lake")
 
