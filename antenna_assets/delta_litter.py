@@ -14,7 +14,7 @@ from antenna_assets.lake_files import in_parallel, name_within
 from antenna_assets.litter import Found, everything_under, going
 
 if TYPE_CHECKING:
-    from antenna_assets.lake_files import LakePath, in_parallel
+    from antenna_assets.lake_files import LakePath
 
 LOG = "_delta_log"
 # What a commit that was killed leaves in the log: deltalake's own temporary name, and the one of its file system.

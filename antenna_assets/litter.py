@@ -4,7 +4,6 @@ Whether anything refers to a file is for the caller to say. A symbolic link is n
 """
 
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -136,7 +135,5 @@ def remove_tree(folder: "LakePath", *, within: "LakePath") -> None:
     parts = folder.parts[len(within.parts) :]
     if not parts or ".." in folder.parts or folder.parts[: len(within.parts)] != within.parts:
         raise ValueError(f"expected a folder within {within}, found {folder}: nothing was removed")
-    if not isinstance(folder, Path):
-        remove(everything_under(folder))
-    elif folder.exists():
-        shutil.rmtree(folder)
+    remove(everything_under(folder))
+    remove_if_empty(folder)
