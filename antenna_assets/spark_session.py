@@ -93,8 +93,8 @@ def store_configuration(lake: str) -> dict[str, str]:
         "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
         # As Amazon's own programs look for them: environment, profile, container, machine.
         "spark.hadoop.fs.s3a.aws.credentials.provider": "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider",
-        # Hadoop's own default makes a folder that stays.
-        "spark.hadoop.fs.s3a.buffer.dir": tempfile.gettempdir(),
+        # Where Spark puts its own files aside; Hadoop's default makes a folder that stays. Hadoop reads the variable.
+        "spark.hadoop.fs.s3a.buffer.dir": f"${{env.SPARK_LOCAL_DIRS:-{tempfile.gettempdir()}}}",
         # The stream itself waits for a store that is away, and says so; by Hadoop's defaults it would not see it for minutes.
         "spark.hadoop.fs.s3a.attempts.maximum": "2",
         "spark.hadoop.fs.s3a.retry.limit": "3",

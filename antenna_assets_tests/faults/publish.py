@@ -117,7 +117,8 @@ def generation_and_rows(root: str, hour: datetime) -> tuple[int | None, int]:
 
 def die(settings: Settings, crash_at: str, what: Callable[[str], None], argument: str | Path) -> None:
     """Call the function in a process of its own, which must die at the point."""
-    environment = {**settings.exports(), "ANTENNA_CRASH_AT": crash_at}
+    # The server that it is forked from has the environment of the test that was the first to need it.
+    environment = {**os.environ, **settings.exports(), "ANTENNA_CRASH_AT": crash_at}
     process = _PROCESSES.Process(target=_call, args=(environment, what, str(argument)))
     process.start()
     process.join(60)
