@@ -44,6 +44,16 @@ def test_what_is_exported_reads_back_as_the_same_settings(
     ("name", "value", "message"),
     [
         (
+            "ANTENNA_LAKE",
+            "hdfs://host/lake",
+            "ANTENNA_LAKE: expected a path, or s3://bucket/prefix or gs://bucket/prefix; found hdfs://host/lake",
+        ),
+        (
+            "ANTENNA_LAKE",
+            "s3:///",
+            "ANTENNA_LAKE: expected a path, or s3://bucket/prefix or gs://bucket/prefix; found s3:///",
+        ),
+        (
             "ANTENNA_WINDOW",
             "7 minutes",
             "ANTENNA_WINDOW: expected a length that divides an hour, found 7 minutes",

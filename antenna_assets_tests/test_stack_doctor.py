@@ -98,8 +98,16 @@ def test_a_place_that_cannot_be_written_is_found_with_its_fix(tmp_path: Path) ->
     assert "ANTENNA_LAKE" in found["lake"].fix
 
 
-def test_a_lake_elsewhere_is_not_looked_at(tmp_path: Path) -> None:
-    assert look(Settings(home=tmp_path, lake="s3://bucket/lake"))["lake"].ok
+def test_a_store_that_does_not_answer_is_found_with_its_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "REGION"):
+        monkeypatch.setenv(f"AWS_{name}", "any")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    found = look(Settings(home=tmp_path, lake="s3://bucket/lake"))["lake"]
+    assert not found.ok
+    assert found.found.startswith("s3://bucket/lake cannot be listed: Could not connect to the endpoint URL")
+    assert "ANTENNA_LAKE" in found.fix
 
 
 @pytest.mark.parametrize(
