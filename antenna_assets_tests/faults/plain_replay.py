@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -67,8 +66,7 @@ def _land_messages(
 ) -> Landed:
     begun = datetime.now(UTC)
     _write(
-        Path(settings.lake_uri),
-        folder,
+        f"{settings.lake_uri}/{folder}",
         [_Message(row) for row in messages.to_pylist()],
         clock,
         settings.start,
