@@ -3,6 +3,7 @@
 import multiprocessing
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
 import pytest
 
 from antenna_assets.engines.contract import Dataset, EngineError
@@ -94,19 +95,21 @@ def test_writers_at_once_lose_nothing_of_each_other(lake: Lake, bucket: Bucket) 
 
 
 def test_a_result_that_fails_leaves_nothing_and_one_that_is_there_is_kept(lake: Lake, bucket: Bucket) -> None:
+    numbers = pa.schema([pa.field("n", pa.int64(), nullable=False)])
+    sql = "SELECT i AS n FROM range(1000) AS numbers(i)"
     engine = DuckDBEngine(threads=1)
     target = lake.new_folder("raw_parquet", TEN, 1)
-    sql = EVENTS.format(hour=TEN.isoformat(), generation=1, rows=50_000)
-    failing = "CASE WHEN i = 49000 THEN error('broken on purpose') ELSE i END AS kafka_offset"
-    broken = sql.replace("i AS kafka_offset", failing)
     try:
         with pytest.raises(EngineError, match="broken on purpose"):
-            engine.write(broken, {}, RAW_PARQUET, target)
+            engine.write("SELECT error('broken on purpose')::BIGINT AS n", {}, numbers, target)
+        # Found when all is written.
+        with pytest.raises(EngineError, match="expected no null"):
+            engine.write(f"{sql} UNION ALL SELECT NULL", {}, numbers, target)
         assert bucket.objects() == {}
-        engine.write(sql, {}, RAW_PARQUET, target)
+        engine.write(sql, {}, numbers, target)
         before = bucket.objects()
         with pytest.raises(EngineError, match="expected a folder that does not exist yet"):
-            engine.write(sql, {}, RAW_PARQUET, target)
+            engine.write(sql, {}, numbers, target)
         assert bucket.objects() == before
     finally:
         engine.close()

@@ -82,12 +82,14 @@ def test_both_engines_make_the_same_exact_hours_of_what_spark_landed(
 ) -> None:
     answers = tmp_path / "answers.json"
     first = send(on_s3, answers, events=3_000, hours=2)
+    # Java dies in the middle of a write, and leaves objects that nothing names.
+    run(on_s3, STREAM, crash_at="stream.jvm.task")
+    assert assert_whole(on_s3) == 0
     finish(on_s3, STREAM)
     execute(on_s3, first, "duckdb")
     execute(on_s3, first + HOUR, "spark")
     assert_exact(on_s3, answers, published=True)
     assert differences(on_s3) == []
-    assert unnamed(on_s3, bucket) == set()
     antenna(on_s3, "doctor")
 
     # What was rejected is parsed and landed again.
@@ -163,16 +165,6 @@ def test_a_stream_that_is_killed_anywhere_is_exact(on_s3: Settings, bucket: Buck
     assert unnamed(on_s3, bucket)
     swept(on_s3, datetime.now(UTC) + SAFE_AGE + HOUR)
     assert unnamed(on_s3, bucket) == set()
-    assert_exact(on_s3, answers)
-
-
-@pytest.mark.timeout(900)
-def test_java_killed_in_the_middle_of_a_write_leaves_an_exact_lake(on_s3: Settings, tmp_path: Path) -> None:
-    answers = tmp_path / "answers.json"
-    send(on_s3, answers, events=500)
-    run(on_s3, STREAM, crash_at="stream.jvm.task")
-    assert_whole(on_s3)
-    finish(on_s3, STREAM)
     assert_exact(on_s3, answers)
 
 
