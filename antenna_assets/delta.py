@@ -4,7 +4,6 @@ Which commit is allowed is decided in `lake.py`, the only user of this module.
 """
 
 import json
-import os
 import posixpath
 import re
 import time
@@ -24,7 +23,7 @@ from antenna_assets.disk import WHAT_TO_DO, is_full
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import lake_partition
-from antenna_assets.lake_files import file_errors, lake_path, name_within, reason_of
+from antenna_assets.lake_files import file_errors, lake_path, name_within, reason_of, sync
 from antenna_assets.lifetimes import SAFE_AGE, require_young
 from antenna_assets.litter import Found, everything_under, remove, remove_files, remove_if_empty
 from antenna_assets.schema import HOUR_PARTITION
@@ -138,8 +137,9 @@ class HourlyTable:
                 raise Conflict(str(error)) from error
             commit_point("publish.lake.committed")
             version = table.version() + 1
-            if isinstance(self._folder, Path):
-                _sync_commit(self._folder, version)
+            log = self._folder / LOG
+            # deltalake does not, and what follows a publication is recorded elsewhere for good.
+            sync([log / f"{version:020}.json", log])
             return version
 
     def discard(self, files: Sequence[WrittenFile], *, beyond: int) -> None:
@@ -252,14 +252,3 @@ def _told(error: BaseException) -> str:
     """What deltalake says in coloured lines, in one; the words of a store's answer alone, if it gave one."""
     text = " ".join(re.sub(r"\x1b\[\d+m\u21b3?", "", str(error)).split())
     return reason_of(error) if "<Message>" in text else text
-
-
-def _sync_commit(table: Path, version: int) -> None:
-    """deltalake does not sync, and what follows a publication is recorded elsewhere for good."""
-    log = table / LOG
-    for path in (log / f"{version:020}.json", log):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -1,7 +1,7 @@
 """Paths of a lake on a disk or in an object store, with the same methods, and how DuckDB is let into a store.
 
 On a disk a path is pathlib's, in a store it is universal_pathlib's over fsspec. What the two do differently when files are
-listed, removed and synced is in `litter.py` and `engines/output.py`.
+listed and removed is in `litter.py` and `engines/output.py`.
 """
 
 import os
@@ -91,6 +91,17 @@ def lake_path(place: str) -> "LakePath":
 def name_within(folder: "LakePath", path: "LakePath") -> str:
     """A path relative to a folder that it lies in, with slashes."""
     return str(path).removeprefix(f"{folder}/")
+
+
+def sync(paths: "Iterable[LakePath]") -> None:
+    """Bring files, and the names that lead to them, to the disk. In a store they are there as soon as it has answered."""
+    for path in paths:
+        if isinstance(path, Path):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def filesystem(scheme: str, **options: Any) -> Any:

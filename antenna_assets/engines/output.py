@@ -3,7 +3,6 @@
 An object store has no folders and keeps a file whole or not at all: there it is names that begin alike.
 """
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from antenna_assets.disk import unwritable
 from antenna_assets.engines.contract import EngineError
-from antenna_assets.lake_files import file_errors, lake_path
+from antenna_assets.lake_files import file_errors, lake_path, sync
 from antenna_assets.litter import everything_under, remove
 
 if TYPE_CHECKING:
@@ -51,8 +50,7 @@ def new_folder(target: str) -> Iterator[None]:
             folder.rmdir()
             return
         # A commit names these files, so they and the names that lead to them must outlive a power cut.
-        for path in (*folder.iterdir(), folder, *(parent.parent for parent in made)):
-            _sync(path)
+        sync([*folder.iterdir(), folder, *(parent.parent for parent in made)])
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError):
@@ -69,8 +67,6 @@ def _new_prefix(folder: "UPath") -> Iterator[None]:
         raise EngineError(unwritable("the folder", str(folder), error)) from error
     try:
         yield
-        # What Spark leaves for folders.
-        remove(one for one in everything_under(folder) if one.is_folder)
     except BaseException as error:
         # What cannot be removed now is named by nothing, and goes with a later sweep.
         with suppress(*file_errors()):
@@ -88,11 +84,3 @@ def _missing(folder: Path) -> list[Path]:
             break
         missing.append(parent)
     return missing
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -78,7 +78,7 @@ def rows_with(lake: Lake, paths: Sequence[str], users: Sequence[str]) -> dict[st
     root = lake_path(lake.root)
     rejected = [path for path in paths if _is_rejected(path)]
     events = [str(root / path) for path in paths if not _is_rejected(path)]
-    with closing(Parquet(lake.root)) as parquet:
+    with closing(Parquet()) as parquet:
         try:
             rows = parquet.rows(
                 "SELECT filename, count(*) FROM read_parquet($1, filename = true, hive_partitioning = false)"

@@ -285,15 +285,10 @@ def lock(repository: Path) -> None:
     """Resolve all sets again, in a Maven repository of our own, and rewrite the lock file."""
     import tomli_w
 
-    shipped = {re.sub(r"-\d.*", "", path.name) for path in _pyspark_folder().glob("*.jar")}
-    connector = _resolve((f"org.apache.spark:{CONNECTOR}:{version('pyspark')}",), repository)
+    connector = (f"org.apache.spark:{CONNECTOR}:{version('pyspark')}",)
     sets = {
-        "spark": [jar for jar in connector if jar.coordinate.split(":")[1] not in shipped],
-        "s3": [
-            jar
-            for jar in _resolve(_S3_ROOTS, repository, alone=_S3_ALONE)
-            if jar.coordinate.split(":")[1] not in shipped
-        ],
+        "spark": _beyond_pyspark(_resolve(connector, repository)),
+        "s3": _beyond_pyspark(_resolve(_S3_ROOTS, repository, alone=_S3_ALONE)),
         "gs": _resolve((), repository, alone=_GS_ALONE),
         "kafka": _resolve(_KAFKA_ROOTS, repository),
         "flink": _resolve(_FLINK_ROOTS, repository),
@@ -306,6 +301,12 @@ def lock(repository: Path) -> None:
     replace_file(
         LOCK, "# Written by `make lock`: the jars by coordinate and SHA-256.\n" + tomli_w.dumps(rows)
     )
+
+
+def _beyond_pyspark(jars: list[Jar]) -> list[Jar]:
+    """Those that pyspark does not bring itself, of whatever version."""
+    shipped = {re.sub(r"-\d.*", "", path.name) for path in _pyspark_folder().glob("*.jar")}
+    return [jar for jar in jars if jar.coordinate.split(":")[1] not in shipped]
 
 
 def _resolve(roots: tuple[str, ...], repository: Path, alone: tuple[str, ...] = ()) -> list[Jar]:

@@ -3,12 +3,10 @@
 The sums are an engine's: with Spark on a cluster no row comes to this process but those that PostgreSQL gets.
 """
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +15,7 @@ import pyarrow.compute as pc
 from antenna_assets.crash import commit_point
 from antenna_assets.engines.contract import Dataset, Engine
 from antenna_assets.hours import EPOCH, MICROSECOND, landing_hour
-from antenna_assets.lake_files import lake_path, name_within
+from antenna_assets.lake_files import lake_path, name_within, sync
 from antenna_assets.litter import everything_under
 from antenna_assets.schema import LANDED, LIVE_TABLES, REJECTED, TIMESTAMP, ServingTable
 from antenna_assets.streaming.attempt import LandingError, lake_watched
@@ -79,8 +77,7 @@ def _landed(written: Written, engine: Engine, lake: str, window: timedelta) -> L
     folder = lake_path(lake) / written.folder
     commit_point("stream.land.before_sync")
     found = list(everything_under(folder))
-    if isinstance(folder, Path):
-        _sync([folder.parent, folder, *(Path(str(one.path)) for one in found)])
+    sync([folder.parent, folder, *(one.path for one in found)])
     commit_point("stream.land.after_sync")
     sizes = {name_within(folder, one.path): one.size for one in found}
     accepted = [f"{folder}/{file}" for file in sorted(sizes) if _ACCEPTED.fullmatch(file)]
@@ -137,13 +134,3 @@ def _live_rows(
     instants = {micros: EPOCH + micros * MICROSECOND for micros in pc.unique(starts).to_pylist()}
     dates = map(instants.__getitem__, starts.to_pylist())
     return list(zip(dates, found[table.key].to_pylist(), found["bytes"].to_pylist(), strict=True))
-
-
-def _sync(paths: Iterable[Path]) -> None:
-    """Bring files, and the names that lead to them, to the disk."""
-    for path in paths:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -15,20 +15,20 @@ EVENT_COLUMNS = ", ".join(LANDED.names)
 
 
 class Parquet:
-    """One DuckDB for a whole verification. Paths are taken literally; an empty list of files is an empty result.
+    """One DuckDB for a whole verification. Paths are taken literally; an empty list of files is an empty result."""
 
-    Args:
-        lake: the root of the lake whose files are read.
-    """
-
-    def __init__(self, lake: str) -> None:
+    def __init__(self) -> None:
         import duckdb
 
         self.connection = duckdb.connect()
         self.connection.execute("SET TimeZone = 'UTC'")
-        let_duckdb_in(self.connection, [lake])
-        # With the store's, which it knows now.
-        self.errors = file_errors(duckdb.Error)
+
+    @property
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What a query raises, with the errors of the stores that were asked by now."""
+        import duckdb
+
+        return file_errors(duckdb.Error)
 
     def close(self) -> None:
         """Give back what DuckDB holds."""
@@ -75,6 +75,7 @@ class Parquet:
         """The coordinates of a row that `paths` hold more often than `others` do; None if there is none."""
         if not paths:
             return None
+        let_duckdb_in(self.connection, [*paths, *others])
         select = f"SELECT {EVENT_COLUMNS} FROM read_parquet(?, hive_partitioning = false)"  # noqa: S608
         query = f"({select} EXCEPT ALL {select})" if others else f"({select})"
         parameters = [[escape(path) for path in paths]] + (

@@ -75,7 +75,7 @@ def verify(
         verified.differences += unpublished_rows(connection, first, end)
         hours = _hours(connection, first, end)
         verified.certificates = connection.execute("SELECT count(*) FROM ledger.certificate").fetchall()[0][0]
-    with closing(Parquet(lake.root)) as parquet:
+    with closing(Parquet()) as parquet:
         landing = Landing(connection, lake.root, parquet)
         for done, hour in enumerate(hours, start=1):
             with _snapshot(connection):

@@ -4,11 +4,7 @@ It has no XML interface, which deltalake lists with, and not all that Hadoop's c
 """
 
 import json
-import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -17,36 +13,19 @@ from pathlib import Path
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from antenna_assets.stack.ports import is_open
+from antenna_assets_tests.object_stores.server_process import listening
 
 
 @contextmanager
 def gs_server(folder: Path) -> Iterator[dict[str, str]]:
     """A new server, without buckets, for the block; the environment that Google's programs find it by."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = (
-        f"from gcp_storage_emulator.server import create_server as c; c('127.0.0.1', {port}, True).run()"
+    program = (
+        "from gcp_storage_emulator.server import create_server; create_server('127.0.0.1', {}, True).run()"
     )
-    server = subprocess.Popen(
-        [sys.executable, "-c", command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        end = time.monotonic() + 60
-        while not is_open("127.0.0.1", port, 1):
-            assert server.poll() is None, "the server ended before it listened"
-            assert time.monotonic() < end, "the server does not listen"
-            time.sleep(0.1)
-        with _tokens() as token_uri:
-            key = folder / "account.json"
-            key.write_text(json.dumps(_account(token_uri)))
-            yield {
-                "STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{port}",
-                "GOOGLE_APPLICATION_CREDENTIALS": str(key),
-            }
-    finally:
-        server.kill()
-        server.wait()
+    with listening(lambda port: ["-c", program.format(port)]) as address, _tokens() as token_uri:
+        key = folder / "account.json"
+        key.write_text(json.dumps(_account(token_uri)))
+        yield {"STORAGE_EMULATOR_HOST": address, "GOOGLE_APPLICATION_CREDENTIALS": str(key)}
 
 
 def _account(token_uri: str) -> dict[str, str]:

@@ -1,36 +1,14 @@
 """A server that speaks S3 on 127.0.0.1, in a process of its own: moto's, whose buckets are gone when it ends."""
 
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
-from antenna_assets.stack.ports import is_open
+from antenna_assets_tests.object_stores.server_process import listening
 
 
-@contextmanager
-def s3_server() -> Iterator[str]:
+def s3_server() -> AbstractContextManager[str]:
     """The address of a new server, without buckets, for the block."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        end = time.monotonic() + 60
-        while not is_open("127.0.0.1", port, 1):
-            assert server.poll() is None, "the server ended before it listened"
-            assert time.monotonic() < end, "the server does not listen"
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.kill()
-        server.wait()
+    return listening(lambda port: ["-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)])
 
 
 def environment(address: str) -> dict[str, str]:

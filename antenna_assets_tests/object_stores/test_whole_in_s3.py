@@ -86,10 +86,12 @@ def test_both_engines_make_the_same_exact_hours_of_what_spark_landed(
     run(on_s3, STREAM, crash_at="stream.jvm.task")
     assert assert_whole(on_s3) == 0
     finish(on_s3, STREAM)
+    left = unnamed(on_s3, bucket)
     execute(on_s3, first, "duckdb")
     execute(on_s3, first + HOUR, "spark")
     assert_exact(on_s3, answers, published=True)
     assert differences(on_s3) == []
+    assert unnamed(on_s3, bucket) == left
     antenna(on_s3, "doctor")
 
     # What was rejected is parsed and landed again.
