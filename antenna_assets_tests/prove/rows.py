@@ -31,6 +31,25 @@ ROWS = {
     22: "Hostile strings in every text field are stored as they are, and no statement is built from them.",
     23: "Each role may do what docs/roles.md says and nothing else, by attempt; the dashboards' role reads no e-mail.",
     24: "Containers publish ports on 127.0.0.1 only, and a short or well-known secret is refused.",
+    25: "Liveness: every message that Kafka can hand out is committed, or named as held, within 60 s of a healthy stack.",
+    26: "Liveness: every ended hour closes within `ANTENNA_QUIET` and a minute, once while the stream catches up; no hour in the "
+    "future of PostgreSQL's clock closes.",
+    27: "Liveness: every closed dirty hour is asked for within two ticks of its wait, whatever becomes of other hours.",
+    28: "Liveness: every hour that was asked for is published, superseded or named as failing, and the newest certificate names "
+    "the newest publications, all of one users' version.",
+    29: "Publications of two users' versions meet in every order: the older one never overwrites the newer.",
+    30: "Certificates stay true past the horizon, after a lake table was lost and built anew, and after a topic was made again.",
+    31: "Sums beyond 64 bits and beyond 2^53 stop no stream, report or dashboard, and are shown as they are; no quota is no limit.",
+    32: "Kafka's timestamps, keys and headers are fuzzed and messages are as large as Kafka takes them: the stream goes on within "
+    "its memory, and each verdict takes time linear in the message.",
+    33: "Messages that were gone before the first read, read messages that Kafka lost, a mirrored topic: each is named, with a recorded way on.",
+    34: "Forgetting meets publications, replays, sweeps, verification and another forgetting: the id is nowhere, and no file is lost.",
+    35: "A sweep with another ledger, another clock, or beside a stream and runs removes nothing that is or will be committed.",
+    36: "A torn log of a lake table is named, and the table is built anew.",
+    37: "Settings of a role, database or environment change no result; what cannot work is refused by `antenna up` in one sentence.",
+    38: "Nothing that Dagster stores or shows holds a secret, and what lies on disk is its owner's alone.",
+    39: "Frozen runs block the stream for a bounded time, and what the ledger and Dagster keep is bounded.",
+    40: "Kubernetes' service variables, another Spark, Hadoop or Java configuration, another locale or user id: everything starts.",
 }
 """What must hold, by row. The numbers are those that the tests' names carry."""
 
@@ -38,8 +57,11 @@ PARTS: dict[str, tuple[int, ...]] = {
     "data": (3, 12, 13, 21, 22, 23, 24),
     "outages": (4, 5, 6, 7, 8, 9, 10),
     "publishing": (15, 16, 17, 18),
+    "liveness": (25, 26, 27, 28),
+    "between": (29, 30, 31, 33, 34, 35, 36),
+    "surroundings": (37, 38, 39, 40),
     "machine": (19, 20),
-    "fuzzing": (11,),
+    "fuzzing": (11, 32),
     "soak": (2,),
     "kills": (1,),
     "batches": (14,),
