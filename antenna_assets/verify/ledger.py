@@ -19,7 +19,7 @@ from antenna_assets.certificate import (
     without_numbers,
 )
 from antenna_assets.hours import hour_key
-from antenna_assets.landed import landed_content
+from antenna_assets.landed import Landing, LandingUnknown, landed_content, landing_of
 from antenna_assets.ledger import LedgerError, read_generation
 from antenna_assets.verify.difference import ABSENT, Difference, compared
 
@@ -52,10 +52,12 @@ def ledger_findings(
     key = hour_key(hour)
     found = LedgerFindings()
     landed = landed_content(connection, hour, content["up_to_batch"])
+    certified = {name: content[name] for name in landed}
     found.landing_is_kept = hour >= kept_since or landed["landed"]["files"] > 0
     if found.landing_is_kept:
-        found.differences += compared(key, "ledger", {name: content[name] for name in landed}, landed)
+        found.differences += compared(key, "ledger", certified, landed)
         found.differences += _sums(connection, hour, content["up_to_batch"])
+    found.differences += _landing(connection, certificate, certified)
     changed = [*_generation(connection, certificate), *_publications(connection, certificate)]
     found.differences += changed
     _heads(connection, certificate, found)
@@ -81,6 +83,28 @@ def ledger_findings(
     if found.pending is None:
         found.pending = _dirty(connection, certificate)
     return found
+
+
+def _landing(
+    connection: psycopg.Connection, certificate: Certificate, certified: Landing
+) -> Iterator[Difference]:
+    """What landed for the generation when it was sealed, against what is certified: also when no file of it is left.
+
+    A certificate that was issued past the horizon by an earlier version says that nothing landed. It stays in the chain, and
+    is named here until the hour's next one, which the sensor asks for, takes its place.
+    """
+    key = hour_key(certificate.hour)
+    try:
+        sealed = read_generation(connection, certificate.hour, certificate.generation)
+        landed = landing_of(connection, sealed)
+    except LandingUnknown as unknown:
+        yield Difference(
+            key, "ledger, what landed for the generation", str(certified["landed"]), str(unknown)
+        )
+    except LedgerError:
+        return  # `_generation` names it.
+    else:
+        yield from compared(key, "ledger, as sealed", certified, landed)
 
 
 def _sums(connection: psycopg.Connection, hour: datetime, up_to_batch: int) -> Iterator[Difference]:

@@ -96,5 +96,6 @@ WHERE used.asset = 'bytes_agg_user_1h' AND over.asset = 'users_over_quota_1h'
     AND used.users_version IS NOT DISTINCT FROM over.users_version;
 
 GRANT SELECT ON ledger.hour_state, ledger.generation_landing TO antenna_stream, antenna_publisher, antenna_administrator;
-GRANT INSERT ON ledger.generation_landing TO antenna_publisher;
+-- A sweep keeps it for generations that were sealed before this, as their files go.
+GRANT INSERT ON ledger.generation_landing TO antenna_publisher, antenna_administrator;
 GRANT USAGE ON SEQUENCE ledger.publication_attempt TO antenna_publisher;
