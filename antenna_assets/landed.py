@@ -43,6 +43,37 @@ _FILES = """
     WHERE %(expired)s AND kind = 'landed' AND hour = %(hour)s AND batch <= %(batch)s
 """
 
+_LANDED = f"""
+    SELECT count(*) AS files, coalesce(sum(file.rows), 0)::bigint AS rows, coalesce(sum(file.bytes), 0)::bigint AS bytes,
+        coalesce(sum(file.rows) FILTER (WHERE batch.committed_at > hour.closed_at), 0)::bigint AS late_rows
+    FROM ({_FILES}) AS file JOIN ledger.batch USING (batch) JOIN ledger.hour USING (hour)
+"""  # noqa: S608
+
+_BATCHES = f"""
+    SELECT count(*) AS batches, coalesce(sum(rows), 0)::bigint AS rows, coalesce(sum(bytes), 0)::bigint AS bytes,
+        coalesce(sum(quarantined), 0)::bigint AS quarantined, coalesce(sum(late_rows), 0)::bigint AS late_rows
+    FROM ledger.batch WHERE batch IN (SELECT batch FROM ({_FILES}) AS file)
+"""  # noqa: S608
+
+_REJECTED = f"""
+    SELECT reason, sum(rows)::bigint AS rows FROM ledger.rejection
+    WHERE batch IN (SELECT batch FROM ({_FILES}) AS file) GROUP BY reason
+"""  # noqa: S608
+
+# Ranges of one partition that touch are one range.
+_OFFSETS = f"""
+    WITH marked AS (
+        SELECT *, lag(until_offset) OVER of_partition IS DISTINCT FROM from_offset AS begins
+        FROM ledger.batch_offset WHERE batch IN (SELECT batch FROM ({_FILES}) AS file)
+        WINDOW of_partition AS (PARTITION BY topic_id, partition ORDER BY from_offset)
+    ), numbered AS (
+        SELECT *, count(*) FILTER (WHERE begins) OVER (PARTITION BY topic_id, partition ORDER BY from_offset) AS range
+        FROM marked
+    )
+    SELECT topic, topic_id, partition, min(from_offset) AS from, max(until_offset) AS until
+    FROM numbered GROUP BY topic, topic_id, partition, range ORDER BY topic_id, partition, min(from_offset)
+"""  # noqa: S608
+
 
 def remember_landing(connection: psycopg.Connection, sealed: "Generation") -> Landing:
     """What landed for a generation, kept for good by the first call: later the files are gone, and the fact is not."""
@@ -98,36 +129,10 @@ def landed_content(
     """
     values = {"hour": hour, "batch": up_to_batch, "expired": expired}
     with connection.cursor(row_factory=dict_row) as cursor:
-        landed = cursor.execute(
-            "SELECT count(*) AS files, coalesce(sum(file.rows), 0)::bigint AS rows,"
-            " coalesce(sum(file.bytes), 0)::bigint AS bytes,"
-            " coalesce(sum(file.rows) FILTER (WHERE batch.committed_at > hour.closed_at), 0)::bigint AS late_rows"
-            f" FROM ({_FILES}) AS file JOIN ledger.batch USING (batch) JOIN ledger.hour USING (hour)",  # noqa: S608
-            values,
-        ).fetchone()
-        batches = cursor.execute(
-            "SELECT count(*) AS batches, coalesce(sum(rows), 0)::bigint AS rows,"
-            " coalesce(sum(bytes), 0)::bigint AS bytes, coalesce(sum(quarantined), 0)::bigint AS quarantined,"
-            " coalesce(sum(late_rows), 0)::bigint AS late_rows FROM ledger.batch WHERE batch IN"
-            f" (SELECT batch FROM ({_FILES}) AS file)",  # noqa: S608
-            values,
-        ).fetchone()
-        rejected = cursor.execute(
-            "SELECT reason, sum(rows)::bigint AS rows FROM ledger.rejection WHERE batch IN"
-            f" (SELECT batch FROM ({_FILES}) AS file) GROUP BY reason",  # noqa: S608
-            values,
-        ).fetchall()
-        # Ranges of one partition that touch are one range.
-        offsets = cursor.execute(
-            "WITH marked AS (SELECT *, lag(until_offset) OVER of_partition IS DISTINCT FROM from_offset AS begins"
-            f"  FROM ledger.batch_offset WHERE batch IN (SELECT batch FROM ({_FILES}) AS file)"
-            "  WINDOW of_partition AS (PARTITION BY topic_id, partition ORDER BY from_offset)"
-            "), numbered AS (SELECT *, count(*) FILTER (WHERE begins) OVER"
-            "  (PARTITION BY topic_id, partition ORDER BY from_offset) AS range FROM marked)"
-            " SELECT topic, topic_id, partition, min(from_offset) AS from, max(until_offset) AS until"
-            " FROM numbered GROUP BY topic, topic_id, partition, range ORDER BY topic_id, partition, min(from_offset)",  # noqa: S608
-            values,
-        ).fetchall()
+        landed = cursor.execute(_LANDED, values).fetchone()
+        batches = cursor.execute(_BATCHES, values).fetchone()
+        rejected = cursor.execute(_REJECTED, values).fetchall()
+        offsets = cursor.execute(_OFFSETS, values).fetchall()
     return {
         "landed": landed,
         "batches": batches,
