@@ -319,7 +319,7 @@ def test_row_30_a_row_that_is_there_twice_is_found_in_a_topic_that_was_made_agai
     folder = Path(lake.new_folder("raw_parquet", FIRST, held.generation))
     folder.mkdir(parents=True)
     # One of the coordinates that both lives have, and one that only the first has.
-    both, one = (rows.filter(pa.compute.equal(rows["kafka_offset"], offset))[:1] for offset in (5, 120))
+    both, one = (rows.filter(pa.compute.equal(rows["kafka_offset"], offset))[:1] for offset in (5, 100))
     file = folder / "part-0.parquet"
     pq.write_table(pa.concat_tables([rows, both, one]), file)
     lake.replace_hour(
