@@ -81,7 +81,7 @@ def ledger_findings(
                 if row["number"] != content["published"][asset]["publication"]
             }
     if found.pending is None:
-        found.pending = _dirty(connection, certificate)
+        found.pending = _dirty(connection, certificate) or _unsettled(connection, certificate)
     return found
 
 
@@ -156,7 +156,7 @@ def _publications(connection: psycopg.Connection, certificate: Certificate) -> I
     certified = certificate.content["published"]
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
-            "SELECT number, asset, hour, generation, rows, bytes, users_version, lake_version"
+            "SELECT number, asset, hour, generation, rows, bytes, users_version, lake_version, lake_table"
             " FROM ledger.publication WHERE number = ANY(%s)",
             [[of["publication"] for of in certified.values()]],
         ).fetchall()
@@ -169,6 +169,7 @@ def _publications(connection: psycopg.Connection, certificate: Certificate) -> I
             **_rows_and_bytes(of),
             "users_version": None if asset == "raw_parquet" else certificate.content["users_version"],
             "lake_version": of.get("delta_version"),
+            "lake_table": of.get("delta_table"),
         }
         yield from compared(
             hour_key(certificate.hour),
@@ -184,7 +185,8 @@ def _heads(connection: psycopg.Connection, certificate: Certificate, found: Ledg
         asset: (generation, recorded)
         for asset, generation, recorded in connection.execute(
             "SELECT asset, generation, EXISTS (SELECT FROM ledger.publication AS p WHERE p.asset = head.asset"
-            "  AND p.hour = head.hour AND p.generation = head.generation)"
+            "  AND p.hour = head.hour AND p.generation = head.generation"
+            "  AND p.users_version IS NOT DISTINCT FROM head.users_version)"
             " FROM ledger.publication_head AS head WHERE hour = %s",
             [certificate.hour],
         )
@@ -194,8 +196,8 @@ def _heads(connection: psycopg.Connection, certificate: Certificate, found: Ledg
         if generation > certificate.generation and recorded:
             found.republished.add(asset)
             found.pending = f"generation {generation} is not wholly published"
-        elif generation != certificate.generation:
-            expected = f"generation {certificate.generation}"
+        elif generation != certificate.generation or not recorded:
+            expected = f"generation {certificate.generation} as a publication has it"
             what = f"publication_head of {asset}"
             found.differences.append(
                 Difference(key, what, expected, f"generation {generation}" if generation else ABSENT)
@@ -215,6 +217,20 @@ def _dirty(connection: psycopg.Connection, certificate: Certificate) -> str | No
     if row[1] != row[2]:
         return f"dirty: generation {row[0]} is without {row[1] - (row[2] or 0):,} late rows"
     return None
+
+
+def _unsettled(connection: psycopg.Connection, certificate: Certificate) -> str | None:
+    """What the sensor asks for the hour for, although its certificate is of the newest generation."""
+    rows = connection.execute(
+        "SELECT asset FROM ledger.unsettled_publication WHERE hour = %s ORDER BY asset",
+        [certificate.hour],
+    ).fetchall()
+    assets = ", ".join(asset for (asset,) in rows)
+    return (
+        f"{assets} was begun again, or with newer users, and not finished: run the hour again"
+        if rows
+        else None
+    )
 
 
 def _rows_and_bytes(of: dict[str, Any]) -> dict[str, int]:
