@@ -326,6 +326,12 @@ def hours_to_publish(connection: psycopg.Connection, *, limit: int) -> list[Hour
         return cursor.execute(_TO_PUBLISH, [limit]).fetchall()
 
 
+def wholly_published(connection: psycopg.Connection, hour: datetime) -> bool:
+    """Whether nothing is left to do for an hour."""
+    row = connection.execute("SELECT published FROM ledger.hour_state WHERE hour = %s", [hour]).fetchone()
+    return row is not None and row[0]
+
+
 def newest_closed_hour(connection: psycopg.Connection) -> datetime | None:
     """The newest hour that is closed; None if none is."""
     row = connection.execute("SELECT max(hour) FROM ledger.hour WHERE closed_at IS NOT NULL").fetchone()

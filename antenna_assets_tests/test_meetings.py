@@ -187,17 +187,35 @@ def test_row_30_a_user_is_forgotten_past_the_horizon_and_the_new_certificate_kno
     assert_all_as_certified(world, kept_since=FIRST + 10 * HOUR)
 
 
-@pytest.mark.parametrize("assets", [ASSETS, ASSETS[1:]], ids=["all assets", "the later ones"])
-def test_row_30_an_hour_is_published_again_past_the_horizon_and_its_certificate_knows_what_landed(
-    world: World, connection: psycopg.Connection, assets: Sequence[str]
+def test_row_30_the_later_assets_of_an_hour_past_the_horizon_are_published_with_what_landed(
+    world: World, connection: psycopg.Connection
 ) -> None:
     before = landing(connection)
     expire(connection)
     newer_users = change_quota(connection, 1)
-    run(HOURS, assets=assets)
+    run(HOURS, assets=ASSETS[1:])
     assert require_certificate(connection, FIRST).users_version == newer_users
     assert landing(connection) == before
     assert_all_as_certified(world, kept_since=FIRST + 10 * HOUR)
+    assert hours_to_publish(connection, limit=9) == []
+
+
+def test_row_28_a_publication_that_dies_past_the_horizon_is_finished_and_a_finished_hour_is_left_alone(
+    world: World, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = landing(connection)
+    expire(connection)
+    newer_users = change_quota(connection, 1)
+    with Faults(monkeypatch).dying(("publish.table.copied", 2)):
+        run(HOURS[:1], assets=ASSETS[1:], must_succeed=False)
+    assert [one.hour for one in hours_to_publish(connection, limit=9)] == [FIRST]
+    publish_what_the_sensor_asks_for(monkeypatch)
+    finished = require_certificate(connection, FIRST)
+    assert (finished.users_version, landing(connection)) == (newer_users, before)
+    assert_all_as_certified(world, kept_since=FIRST + 10 * HOUR)
+    change_quota(connection, 2)
+    run(HOURS[:1], must_succeed=False)
+    assert require_certificate(connection, FIRST) == finished
     assert hours_to_publish(connection, limit=9) == []
 
 

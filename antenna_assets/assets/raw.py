@@ -11,7 +11,14 @@ from antenna_assets.assets.sources import landing
 from antenna_assets.crash import commit_point
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.landed import landing_of
-from antenna_assets.ledger import HourExpired, begin_publication, landed_files, require_closed, seal
+from antenna_assets.ledger import (
+    HourExpired,
+    begin_publication,
+    landed_files,
+    require_closed,
+    seal,
+    wholly_published,
+)
 from antenna_assets.partitions import hours_of
 from antenna_assets.resources import EngineResource, LakeResource, PostgresResource
 from antenna_assets.schema import LANDED, RAW_PARQUET
@@ -40,8 +47,11 @@ def raw_parquet(
                 paths = [lake.landed_file(path) for path in landed_files(connection, generation)]
                 attempt = begin_publication(connection, "raw_parquet", hour, None)
             except HourExpired:
-                # The table holds what landed for this generation, row by row: the later assets need no more.
-                if tables.hour("raw_parquet", hour).generation != generation.generation:
+                # What was begun is finished: the table holds what landed for this generation, row by row.
+                if (
+                    wholly_published(connection, hour)
+                    or tables.hour("raw_parquet", hour).generation != generation.generation
+                ):
                     raise
                 attempt = begin_publication(connection, "raw_parquet", hour, None)
                 paths = tables.hour("raw_parquet", hour).files
