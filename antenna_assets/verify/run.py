@@ -20,7 +20,7 @@ from antenna_assets.verify.chain import chain_differences
 from antenna_assets.verify.difference import ABSENT, Difference
 from antenna_assets.verify.lake import lake_findings, user_differences
 from antenna_assets.verify.landing import Landing
-from antenna_assets.verify.ledger import ledger_findings
+from antenna_assets.verify.ledger import lake_table, ledger_findings
 from antenna_assets.verify.parquet import Parquet
 from antenna_assets.verify.tables import table_differences, unpublished_rows
 
@@ -127,7 +127,9 @@ def _verify_hour(
     usage: list[str] | None = None
     try:
         for table in ("raw_parquet", "enriched_usage"):
-            in_lake = lake_findings(lake, table, certificate, before, parquet)
+            in_lake = lake_findings(
+                lake, table, certificate, before, parquet, table_id=lake_table(connection, certificate, table)
+            )
             differences += in_lake.differences
             pending.append(in_lake.pending)
             usage = in_lake.paths
