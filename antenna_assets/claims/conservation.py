@@ -18,12 +18,13 @@ def bytes_are_conserved(
     """
     up_to_batch = read_generation(connection, hour, generation).up_to_batch
     landed_rows, landed_bytes = connection.execute(
-        "SELECT coalesce(sum(rows), 0)::bigint, coalesce(sum(bytes), 0)::bigint FROM ("
+        "SELECT coalesce(sum(rows), 0)::bigint, coalesce(sum(bytes), 0) FROM ("
         " SELECT rows, bytes FROM ledger.file WHERE kind = 'landed' AND hour = %(hour)s AND batch <= %(batch)s"
         " UNION ALL SELECT rows, bytes FROM ledger.expired_file"
         "  WHERE kind = 'landed' AND hour = %(hour)s AND batch <= %(batch)s) AS landed",
         {"hour": hour, "batch": up_to_batch},
     ).fetchall()[0]
+    landed_bytes = int(landed_bytes)
     figures = {"landed_bytes": landed_bytes, "bytes": bytes_, "difference_bytes": bytes_ - landed_bytes}
     told = f"{landed_bytes:,} bytes landed, {bytes_:,} are here"
     if rows is not None:
