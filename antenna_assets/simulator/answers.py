@@ -57,7 +57,7 @@ class Answers:
 
     def __init__(
         self,
-        users: Mapping[str, tuple[str, int]],
+        users: Mapping[str, tuple[str, int | None]],
         *,
         window: timedelta = timedelta(minutes=5),
         scenario: Scenario | Mapping[str, Any] | None = None,
