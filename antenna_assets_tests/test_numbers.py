@@ -10,6 +10,7 @@ import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from psycopg.types.json import Jsonb
 
 from antenna_assets.claims.tables import known_users_share, over_quota_is_exact, table_claims
 from antenna_assets.database import connect
@@ -99,6 +100,10 @@ def test_row_31_checks_judge_a_table_that_holds_more_than_64_bits(two_full_hours
         "INSERT INTO ledger.publication (asset, hour, generation, rows, bytes, users_version, run_id)"
         " VALUES ('bytes_agg_user_1h', %s, 1, 2, %s, 1, 'run')",
         [TEN, MOST],
+    )
+    two_full_hours.execute(
+        "INSERT INTO ledger.generation_landing (hour, generation, content) VALUES (%s, 1, %s)",
+        [TEN, Jsonb({"landed": {"rows": 1, "bytes": MOST}})],
     )
     claims = table_claims(two_full_hours, HOURLY_TABLES["bytes_agg_user_1h"], TEN, conserves_bytes=True)
     assert {name: verdict.holds for name, verdict in claims.items()} == {
