@@ -19,13 +19,14 @@ def bytes_are_conserved(
     """
     sealed = read_generation(connection, hour, generation)
     kept, landed_rows, landed_bytes = connection.execute(
-        "SELECT count(*), coalesce(sum(rows), 0)::bigint, coalesce(sum(bytes), 0)::bigint FROM ledger.file"
+        "SELECT count(*), coalesce(sum(rows), 0)::bigint, coalesce(sum(bytes), 0) FROM ledger.file"
         " WHERE kind = 'landed' AND hour = %s AND batch <= %s",
         [hour, sealed.up_to_batch],
     ).fetchall()[0]
     if not kept:
         landed = landing_of(connection, sealed)["landed"]
         landed_rows, landed_bytes = landed["rows"], landed["bytes"]
+    landed_bytes = int(landed_bytes)
     figures = {"landed_bytes": landed_bytes, "bytes": bytes_, "difference_bytes": bytes_ - landed_bytes}
     told = f"{landed_bytes:,} bytes landed, {bytes_:,} are here"
     if rows is not None:
