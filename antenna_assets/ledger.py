@@ -281,9 +281,3 @@ def hours_to_publish(connection: psycopg.Connection, *, limit: int) -> list[Hour
     """
     with connection.cursor(row_factory=class_row(HourToPublish)) as cursor:
         return cursor.execute(_TO_PUBLISH, [limit]).fetchall()
-
-
-def newest_closed_hour(connection: psycopg.Connection) -> datetime | None:
-    """The newest hour that is closed; None if none is."""
-    row = connection.execute("SELECT max(hour) FROM ledger.hour WHERE closed_at IS NOT NULL").fetchone()
-    return row[0] if row else None

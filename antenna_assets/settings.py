@@ -78,6 +78,10 @@ class Settings(BaseSettings):
         timedelta(days=35), description="older events are rejected; landing is kept this long"
     )
     lateness: Duration = Field(timedelta(minutes=1), description="allowed lateness before an hour closes")
+    republish_wait: Duration = Field(
+        timedelta(minutes=15),
+        description="longest that late rows wait before their hour is published again; 0: never",
+    )
     window: Duration = Field(timedelta(minutes=5), description="length of a live window; divides an hour")
     trigger: Duration = Field(timedelta(0), description="time between micro-batches; 0: as soon as possible")
     crash_at: str | None = Field(
@@ -119,6 +123,13 @@ class Settings(BaseSettings):
         if not window or HOUR % window:
             raise ValueError(f"expected a length that divides an hour, found {duration_text(window)}")
         return window
+
+    @field_validator("republish_wait")
+    @classmethod
+    def _republish_wait_is_of_minutes(cls, wait: timedelta) -> timedelta:
+        if wait > HOUR:
+            raise ValueError(f"expected at most 1 hour, found {duration_text(wait)}")
+        return wait
 
     @field_validator("crash_at")
     @classmethod

@@ -48,9 +48,15 @@ def tables(
     yield _lag(connection, topic, broker, no_broker)
     yield _stream(connection)
     yield _hours(connection)
+    late = late_hours(connection)
+    if late:
+        yield _late(connection, late)
     failing = read_failing_hours(connection)
     if failing:
         yield _failing(failing)
+    left_out = read_left_out(connection)
+    if left_out:
+        yield _left_out(left_out)
     yield _quarantine(connection)
 
 
@@ -154,6 +160,35 @@ def _failing(hours: list[FailingHour]) -> Table:
         table.caption += (
             ". A stuck hour is not tried again by itself: mend the cause, then `antenna backfill --from HOUR`"
         )
+    return table
+
+
+def _late(connection: psycopg.Connection, hours: list[Candidate]) -> Table:
+    newest = hours_known(connection)[1]
+    longest = load_settings().republish_wait
+    waiting = waiting_hours(hours, newest=newest, now=present(connection), longest=longest)
+    columns = [Column(name, justify="right") for name in ("published rows", "late rows")]
+    table = Table("hour", *columns, "since", "published again", title="Late rows that wait")
+    for one in hours[:HOURS_SHOWN]:
+        until = waiting.get(one.hour)
+        table.add_row(
+            hour_key(one.hour),
+            f"{one.published_rows:,}",
+            f"{one.late_rows:,}",
+            _time(one.late_since),
+            f"from {_time(until)}" if until else "at the sensor's next tick",
+        )
+    table.caption = f"at most {duration_text(longest)} (ANTENNA_REPUBLISH_WAIT), the longer the larger the hour"
+    if len(hours) > HOURS_SHOWN:
+        table.caption = f"the oldest {HOURS_SHOWN} of {len(hours):,} hours; {table.caption}"
+    return table
+
+
+def _left_out(hours: list[LeftOut]) -> Table:
+    table = Table("why", Column("hours", justify="right"), "the first of them", title="Hours left out")
+    for one in hours:
+        table.add_row(one.reason, f"{one.count:,}", ", ".join(one.hours))
+    table.caption = "Dagster has no partition for them, so they are not asked for; as of the sensor's last tick"
     return table
 
 
