@@ -12,50 +12,32 @@ from psycopg.rows import class_row
 
 from antenna_assets.requests import HOURS_PER_RUN, MOST_ATTEMPTS, Candidate
 
-# `again`: it was published, and rows came since.
-_TODO = """
-    SELECT state.hour, state.generation, state.rows, state.up_to_batch,
-        coalesce(failing.attempts, 0) AS attempts, state.dirty AND state.certified AND failing.hour IS NULL AS again
-    FROM ledger.hour_state AS state LEFT JOIN ledger.failing_hour AS failing USING (hour)
-    WHERE state.closed_at IS NOT NULL AND NOT state.published
-"""
-
-# Of an hour that is to be published again; nothing is looked up for the others.
-_LATE = """
-        coalesce(sealed.rows, 0) AS published_rows, coalesce(chosen.rows - sealed.rows, 0) AS late_rows,
-        CASE WHEN chosen.again THEN (SELECT committed_at FROM ledger.batch WHERE batch = (
-            SELECT min(batch) FROM ledger.file WHERE file.hour = chosen.hour AND file.batch > chosen.up_to_batch)) END AS late_since
-"""
-
-_CANDIDATES = f"""
-    WITH todo AS ({_TODO}
-            AND state.hour >= %(first)s AND state.hour < %(end)s AND state.hour <> ALL (%(running)s)
-            AND (failing.hour IS NULL
+_CANDIDATES = """
+    WITH todo AS (
+        SELECT * FROM ledger.hour_to_publish AS asked
+        WHERE hour >= %(first)s AND hour < %(end)s AND hour <> ALL (%(running)s)
+            AND (attempts = 0
                 -- A failure of the future is a clock that was set back.
-                OR ((failing.next_attempt <= %(now)s OR failing.ended > %(now)s)
-                    AND (failing.attempts < %(most)s
-                        OR EXISTS (SELECT FROM ledger.file WHERE file.hour = state.hour AND file.batch > failing.batch))))
+                OR ((next_attempt <= %(now)s OR ended > %(now)s)
+                    AND (attempts < %(most)s OR EXISTS (
+                        SELECT FROM ledger.file WHERE file.hour = asked.hour AND file.batch > asked.tried_batch))))
     ), chosen AS (
         (SELECT * FROM todo WHERE attempts = 0 AND NOT again ORDER BY hour LIMIT %(limit)s)
         UNION ALL (SELECT * FROM todo WHERE attempts > 0 ORDER BY hour LIMIT %(limit)s)
         UNION ALL SELECT * FROM todo WHERE again
         UNION ALL SELECT * FROM todo WHERE hour = %(newest)s
     )
-    SELECT DISTINCT ON (chosen.hour) chosen.hour, chosen.attempts, {_LATE},
-        coalesce((SELECT max(batch) FROM ledger.file WHERE file.hour = chosen.hour), chosen.up_to_batch, 0) AS up_to_batch
+    SELECT DISTINCT ON (chosen.hour) chosen.hour, chosen.attempts,
+        coalesce((SELECT max(batch) FROM ledger.file WHERE file.hour = chosen.hour), chosen.up_to_batch, 0) AS up_to_batch,
+        coalesce(sealed.rows, 0) AS published_rows, coalesce(chosen.rows - sealed.rows, 0) AS late_rows,
+        CASE WHEN again THEN ledger.rows_since(chosen.hour, chosen.up_to_batch) END AS late_since
     FROM chosen LEFT JOIN ledger.hour_generation AS sealed
         ON chosen.again AND sealed.hour = chosen.hour AND sealed.generation = chosen.generation
     ORDER BY chosen.hour
 """
 
-# Of the hours that Dagster knows; the others are counted by themselves.
-_LATE_HOURS = f"""
-    WITH chosen AS ({_TODO} AND state.dirty AND state.certified AND failing.hour IS NULL
-        AND NOT EXISTS (SELECT FROM ledger.left_out_hour WHERE left_out_hour.hour = state.hour))
-    SELECT chosen.hour, {_LATE}, chosen.up_to_batch
-    FROM chosen JOIN ledger.hour_generation AS sealed USING (hour, generation)
-    ORDER BY chosen.hour
-"""
+LEFT_OUT = ("before the first partition", "in the future")
+"""Why hours are left out."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +54,11 @@ def present(connection: psycopg.Connection) -> datetime:
     return connection.execute("SELECT clock_timestamp()").fetchall()[0][0]
 
 
-def newest_closed_hour(
-    connection: psycopg.Connection, *, first: datetime, end: datetime
-) -> datetime | None:
+def newest_closed_hour(connection: psycopg.Connection, *, first: datetime, end: datetime) -> datetime | None:
     """The newest hour that is closed, of those from `first` on that begin before `end`; None if none is."""
     return connection.execute(
-        "SELECT max(hour) FROM ledger.hour WHERE closed_at IS NOT NULL AND hour >= %s AND hour < %s", [first, end]
+        "SELECT max(hour) FROM ledger.hour WHERE closed_at IS NOT NULL AND hour >= %s AND hour < %s",
+        [first, end],
     ).fetchall()[0][0]
 
 
@@ -116,10 +97,33 @@ def candidates(
         ).fetchall()
 
 
+def unpublished(connection: psycopg.Connection, *, limit: int) -> tuple[int, int, float | None]:
+    """How many hours are to publish, up to a limit; how many of them again, for late rows; and since when the oldest is.
+
+    That is its end, or the time when the first of its late rows came, in seconds since 1970. Hours that are left out are
+    counted by themselves.
+    """
+    return connection.execute(
+        "SELECT count(*), count(*) FILTER (WHERE again),"
+        " extract(epoch FROM min(coalesce(since, hour + interval '1 hour')))::float8"
+        " FROM (SELECT hour, again, CASE WHEN again THEN ledger.rows_since(hour, up_to_batch) END AS since"
+        "  FROM ledger.hour_to_publish WHERE NOT EXISTS"
+        "  (SELECT FROM ledger.left_out_hour WHERE left_out_hour.hour = hour_to_publish.hour)"
+        "  ORDER BY hour LIMIT %s) AS counted",
+        [limit],
+    ).fetchall()[0]
+
+
 def late_hours(connection: psycopg.Connection) -> list[Candidate]:
-    """The published hours that rows came for since, ascending, whether they wait or are due."""
+    """The published hours that rows came for since, ascending, whether they wait or are due; but for those left out."""
     with connection.cursor(row_factory=class_row(Candidate)) as cursor:
-        return cursor.execute(_LATE_HOURS).fetchall()
+        return cursor.execute(
+            "SELECT late.hour, late.up_to_batch, sealed.rows AS published_rows, late.rows - sealed.rows AS late_rows,"
+            " ledger.rows_since(late.hour, late.up_to_batch) AS late_since"
+            " FROM ledger.hour_to_publish AS late JOIN ledger.hour_generation AS sealed USING (hour, generation)"
+            " WHERE late.again AND NOT EXISTS (SELECT FROM ledger.left_out_hour WHERE left_out_hour.hour = late.hour)"
+            " ORDER BY late.hour"
+        ).fetchall()
 
 
 def record_left_out(connection: psycopg.Connection, *, first: datetime, end: datetime) -> None:
@@ -128,14 +132,13 @@ def record_left_out(connection: psycopg.Connection, *, first: datetime, end: dat
     with connection.transaction():
         connection.execute(
             "DELETE FROM ledger.left_out_hour AS known WHERE (known.hour >= %(first)s AND known.hour < %(end)s)"
-            " OR NOT EXISTS (SELECT FROM ledger.hour_state AS state"
-            "  WHERE state.hour = known.hour AND state.closed_at IS NOT NULL AND NOT state.published)",
+            " OR NOT EXISTS (SELECT FROM ledger.hour_to_publish AS asked WHERE asked.hour = known.hour)",
             outside,
         )
         connection.execute(
             "INSERT INTO ledger.left_out_hour AS known (hour, reason)"
             " SELECT hour, CASE WHEN hour < %(first)s THEN 'before the first partition' ELSE 'in the future' END"
-            " FROM ledger.hour_state WHERE closed_at IS NOT NULL AND NOT published AND (hour < %(first)s OR hour >= %(end)s)"
+            " FROM ledger.hour_to_publish WHERE hour < %(first)s OR hour >= %(end)s"
             " ON CONFLICT (hour) DO UPDATE SET reason = excluded.reason WHERE known.reason <> excluded.reason",
             outside,
         )

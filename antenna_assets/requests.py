@@ -131,7 +131,8 @@ def plan_requests(candidates: Sequence[Candidate], *, newest: datetime | None) -
     again = failed[: max(RETRIES, left - len(fresh))]
     groups = [first, *_groups(sorted(fresh[: left - len(again)] + again), found)]
     return [
-        Request(group, max(found[hour].up_to_batch for hour in group)) for group in sorted(filter(None, groups))
+        Request(group, max(found[hour].up_to_batch for hour in group))
+        for group in sorted(filter(None, groups))
     ]
 
 

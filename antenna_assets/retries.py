@@ -3,7 +3,6 @@
 When an hour is asked for again is decided in `requests.py`; Dagster's runs are looked at in `sensors.py`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -47,9 +46,7 @@ def open_requests(connection: psycopg.Connection) -> list[OpenRequest]:
 
 def forget_request(connection: psycopg.Connection, request: OpenRequest) -> bool:
     """Whether the request was there to be forgotten: what became of it is noted once, whoever looks."""
-    return (
-        connection.execute("DELETE FROM ledger.request WHERE key = %s", [request.key]).rowcount > 0
-    )
+    return connection.execute("DELETE FROM ledger.request WHERE key = %s", [request.key]).rowcount > 0
 
 
 def record_end(
@@ -73,11 +70,9 @@ def record_end(
         if not forget_request(connection, request):
             return
         failed = connection.execute(
-            "SELECT state.hour, coalesce(failing.attempts, 0) + %s"
-            " FROM ledger.hour_state AS state LEFT JOIN ledger.failing_hour AS failing USING (hour)"
-            " WHERE state.hour BETWEEN %s AND %s AND state.closed_at IS NOT NULL AND NOT state.published"
+            "SELECT hour, attempts + %s FROM ledger.hour_to_publish AS asked WHERE hour BETWEEN %s AND %s"
             " AND NOT EXISTS (SELECT FROM ledger.certificate"
-            "  WHERE certificate.hour = state.hour AND certificate.number > %s)",
+            "  WHERE certificate.hour = asked.hour AND certificate.number > %s)",
             [runs, request.first_hour, request.last_hour, request.certificate],
         ).fetchall()
         for hour, attempts in failed:
@@ -97,8 +92,7 @@ def forget_published(connection: psycopg.Connection) -> None:
     connection.execute(
         "DELETE FROM ledger.failing_hour AS failing WHERE EXISTS (SELECT FROM ledger.certificate"
         "  WHERE certificate.hour = failing.hour AND certificate.number > failing.certificate)"
-        " OR NOT EXISTS (SELECT FROM ledger.hour_state AS state"
-        "  WHERE state.hour = failing.hour AND state.closed_at IS NOT NULL AND NOT state.published)"
+        " OR NOT EXISTS (SELECT FROM ledger.hour_to_publish AS asked WHERE asked.hour = failing.hour)"
     )
 
 

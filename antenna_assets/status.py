@@ -13,10 +13,12 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Column, Table
 
+from antenna_assets.candidates import LeftOut, late_hours, newest_closed_hour, present, read_left_out
 from antenna_assets.hours import hour_key
-from antenna_assets.requests import FailingHour
+from antenna_assets.requests import Candidate, FailingHour, waiting_hours
 from antenna_assets.retries import read_failing_hours
 from antenna_assets.schema import ASSETS
+from antenna_assets.settings import duration_text, load_settings
 from antenna_assets.streaming.broker import Broker, BrokerError
 from antenna_assets.streaming.lock import stream_runs
 from antenna_assets.streaming.progress import next_to_read
@@ -164,9 +166,10 @@ def _failing(hours: list[FailingHour]) -> Table:
 
 
 def _late(connection: psycopg.Connection, hours: list[Candidate]) -> Table:
-    newest = hours_known(connection)[1]
-    longest = load_settings().republish_wait
-    waiting = waiting_hours(hours, newest=newest, now=present(connection), longest=longest)
+    settings, now = load_settings(), present(connection)
+    longest = settings.republish_wait
+    newest = newest_closed_hour(connection, first=settings.start, end=now)
+    waiting = waiting_hours(hours, newest=newest, now=now, longest=longest)
     columns = [Column(name, justify="right") for name in ("published rows", "late rows")]
     table = Table("hour", *columns, "since", "published again", title="Late rows that wait")
     for one in hours[:HOURS_SHOWN]:
@@ -178,7 +181,9 @@ def _late(connection: psycopg.Connection, hours: list[Candidate]) -> Table:
             _time(one.late_since),
             f"from {_time(until)}" if until else "at the sensor's next tick",
         )
-    table.caption = f"at most {duration_text(longest)} (ANTENNA_REPUBLISH_WAIT), the longer the larger the hour"
+    table.caption = (
+        f"at most {duration_text(longest)} (ANTENNA_REPUBLISH_WAIT), the longer the larger the hour"
+    )
     if len(hours) > HOURS_SHOWN:
         table.caption = f"the oldest {HOURS_SHOWN} of {len(hours):,} hours; {table.caption}"
     return table
@@ -188,7 +193,9 @@ def _left_out(hours: list[LeftOut]) -> Table:
     table = Table("why", Column("hours", justify="right"), "the first of them", title="Hours left out")
     for one in hours:
         table.add_row(one.reason, f"{one.count:,}", ", ".join(one.hours))
-    table.caption = "Dagster has no partition for them, so they are not asked for; as of the sensor's last tick"
+    table.caption = (
+        "Dagster has no partition for them, so they are not asked for; as of the sensor's last tick"
+    )
     return table
 
 

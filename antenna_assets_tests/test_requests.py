@@ -71,7 +71,11 @@ def test_a_week_is_asked_for_in_less_than_ten_minutes_of_ticks() -> None:
 
 def test_an_hour_that_failed_ten_times_is_stuck() -> None:
     assert MOST_ATTEMPTS == 10
-    assert [FailingHour(TEN, 7, attempts, "run", NOW, NOW).stuck for attempts in (9, 10, 11)] == [False, True, True]
+    assert [FailingHour(TEN, 7, attempts, "run", NOW, NOW).stuck for attempts in (9, 10, 11)] == [
+        False,
+        True,
+        True,
+    ]
 
 
 def test_a_failed_hour_waits_twice_as_long_each_time_up_to_an_hour() -> None:

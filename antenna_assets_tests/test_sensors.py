@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 
 import dagster as dg
@@ -14,7 +15,7 @@ from rich.console import Console
 from antenna_assets.candidates import read_left_out
 from antenna_assets.checks import FRESHNESS
 from antenna_assets.definitions import build_definitions
-from antenna_assets.hours import HOUR, hour_key, hour_of, range_of_hours
+from antenna_assets.hours import HOUR, hour_key, hour_of
 from antenna_assets.ledger import seal
 from antenna_assets.local_runs import execute, tick
 from antenna_assets.metrics import LedgerCollector
@@ -22,10 +23,10 @@ from antenna_assets.requests import MOST_ATTEMPTS
 from antenna_assets.resources import default_resources
 from antenna_assets.retries import read_failing_hours
 from antenna_assets.schema import ASSETS
-from antenna_assets.sensors import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG, REQUEST_TAG, closed_hours
+from antenna_assets.sensors import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG, closed_hours
 from antenna_assets.settings import Settings, load_settings
 from antenna_assets.status import tables
-from antenna_assets_tests.end_to_end.runs import instance
+from antenna_assets_tests.end_to_end.runs import hours_of, instance
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.runs import send
 from antenna_assets_tests.test_ledger import land, publish
@@ -37,7 +38,9 @@ MINUTE = timedelta(minutes=1)
 
 
 @pytest.fixture
-def dagster(postgres_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[dg.DagsterInstance]:
+def dagster(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[dg.DagsterInstance]:
     """An instance whose sensor reads the test's database."""
     monkeypatch.setenv("ANTENNA_HOME", str(tmp_path))
     monkeypatch.setenv("ANTENNA_POSTGRES_URL", postgres_url)
@@ -73,14 +76,6 @@ def fail(connection: psycopg.Connection, *hours: datetime, attempts: int, since:
             " VALUES (%(hour)s, 7, %(attempts)s, 'run', now() - %(since)s, now() - %(since)s + interval '1 hour', 0)",
             {"hour": hour, "attempts": attempts, "since": since},
         )
-
-
-def hours_of(requests: list[dg.RunRequest]) -> list[datetime]:
-    found: list[datetime] = []
-    for request in requests:
-        first = request.partition_key or request.tags[RANGE_START_TAG]
-        found += range_of_hours(first, request.partition_key or request.tags[RANGE_END_TAG])
-    return sorted(found)
 
 
 def run_of(
@@ -125,7 +120,7 @@ def shown(connection: psycopg.Connection) -> dict[str, str]:
     """The tables of the status by their titles, as text."""
     found = {}
     for table in tables(connection, "devices", None):
-        console = Console(width=200, record=True, quiet=True)
+        console = Console(file=StringIO(), width=200, record=True)
         console.print(table)
         found[str(table.title)] = console.export_text()  # type: ignore[union-attr]
     return found
@@ -261,7 +256,7 @@ def test_row_27_a_run_for_hours_that_are_none_fails_no_tick(
     connection: psycopg.Connection, dagster: dg.DagsterInstance, tags: dict[str, str]
 ) -> None:
     close(connection, past(3))
-    dagster.add_run(dg.DagsterRun(job_name="hourly_usage", status=dg.DagsterRunStatus.QUEUED, tags=tags))
+    dagster.add_run(dg.DagsterRun(job_name="hourly_usage", status=dg.DagsterRunStatus.STARTED, tags=tags))
     assert hours_of(tick(dagster)) == [past(3)]
 
 
@@ -270,7 +265,7 @@ def test_row_27_a_run_for_all_hours_that_could_ever_be_fails_no_tick(
 ) -> None:
     close(connection, past(3))
     tags = {RANGE_START_TAG: "1000-01-01-00:00", RANGE_END_TAG: "9999-12-31-23:00"}
-    run = dg.DagsterRun(job_name="hourly_usage", status=dg.DagsterRunStatus.QUEUED, tags=tags)
+    run = dg.DagsterRun(job_name="hourly_usage", status=dg.DagsterRunStatus.STARTED, tags=tags)
     dagster.add_run(run)
     assert tick(dagster) == []
     dagster.report_run_failed(run)
@@ -395,7 +390,7 @@ def test_row_27_hours_that_are_stuck_failing_or_running_hide_no_other(
     dagster.add_run(
         dg.DagsterRun(
             job_name="hourly_usage",
-            status=dg.DagsterRunStatus.QUEUED,
+            status=dg.DagsterRunStatus.STARTED,
             tags={RANGE_START_TAG: hour_key(past(850)), RANGE_END_TAG: hour_key(past(750))},
         )
     )
@@ -409,7 +404,7 @@ def test_row_27_hours_that_dagster_does_not_know_are_left_out_and_named(
     connection: psycopg.Connection,
     dagster: dg.DagsterInstance,
     postgres_url: str,
-    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     before = datetime(2025, 12, 31, 22, tzinfo=UTC)
     close(connection, before, before + HOUR, past(3), past(0), past(-5))
@@ -420,19 +415,21 @@ def test_row_27_hours_that_dagster_does_not_know_are_left_out_and_named(
         )
     for _ in range(2):
         result = evaluated(dagster)
-        assert hours_of(list(result.run_requests or [])) == [past(3)]
+        assert hours_of(result.run_requests or []) == [past(3)]
     assert [(one.reason, one.count) for one in read_left_out(connection)] == [
         ("before the first partition", 3),
         ("in the future", 3),
     ]
-    assert "hours left out, before the first partition: 0044-03-15-12:00, 2025-12-31-22:00" in caplog.text
+    assert "hours left out, before the first partition: 0044-03-15-12:00, 2025-12-31-22:00" in capfd.readouterr().err
     assert "2025-12-31-22:00" in shown(connection)["Hours left out"]
     found = scraped(postgres_url)
     assert found["antenna_left_out_hours{before the first partition}"] == 3
     assert found["antenna_left_out_hours{in the future}"] == 3
     # The oldest hour to publish is one that can be published.
     assert found["antenna_oldest_hour_to_publish_end_timestamp_seconds"] == (past(2)).timestamp()
-    connection.execute("UPDATE ledger.hour SET closed_at = NULL, closed_by = NULL WHERE hour <> %s", [past(3)])
+    connection.execute(
+        "UPDATE ledger.hour SET closed_at = NULL, closed_by = NULL WHERE hour <> %s", [past(3)]
+    )
     publish_all(connection, past(3))
     assert evaluated(dagster).skip_message == "every closed hour is published"
     assert read_left_out(connection) == []

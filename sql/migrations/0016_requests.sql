@@ -25,7 +25,22 @@ CREATE TABLE ledger.left_out_hour (
     since timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
-GRANT SELECT ON ledger.request, ledger.left_out_hour TO antenna_stream, antenna_publisher, antenna_administrator;
+-- Closed hours that are not wholly published, and what is known of their failures. `again`: the hour was published, and what
+-- is missing are rows that came since.
+CREATE VIEW ledger.hour_to_publish AS
+SELECT state.hour, state.rows, state.generation, state.up_to_batch, coalesce(failing.attempts, 0) AS attempts,
+    failing.batch AS tried_batch, failing.ended, failing.next_attempt,
+    state.dirty AND state.certified AND failing.hour IS NULL AS again
+FROM ledger.hour_state AS state LEFT JOIN ledger.failing_hour AS failing USING (hour)
+WHERE state.closed_at IS NOT NULL AND NOT state.published;
+
+-- When the first rows of an hour came that are beyond a batch.
+CREATE FUNCTION ledger.rows_since(of_hour timestamptz, up_to_batch bigint) RETURNS timestamptz LANGUAGE sql STABLE AS $$
+    SELECT committed_at FROM ledger.batch
+    WHERE batch = (SELECT min(batch) FROM ledger.file WHERE hour = of_hour AND batch > up_to_batch)
+$$;
+
+GRANT SELECT ON ledger.request, ledger.left_out_hour, ledger.hour_to_publish TO antenna_stream, antenna_publisher, antenna_administrator;
 GRANT INSERT, DELETE ON ledger.request TO antenna_publisher;
 GRANT INSERT, UPDATE, DELETE ON ledger.left_out_hour TO antenna_publisher;
 GRANT UPDATE ON ledger.failing_hour TO antenna_publisher;
