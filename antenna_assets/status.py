@@ -121,7 +121,8 @@ def _hours(connection: psycopg.Connection) -> Table:
     table = Table(Column("hour", no_wrap=True), "state", "closed by", *columns, title=title)
     rows = connection.execute(
         # An asset that is behind the others' users' version, or was begun and not finished, is not published.
-        "SELECT hour, closed_by, rows, bytes, generation, closed_at IS NOT NULL AND dirty,"
+        # The hour as text, whatever year it is in.
+        "SELECT to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD-HH24:MI'), closed_by, rows, bytes, generation, closed_at IS NOT NULL AND dirty,"
         " (SELECT count(*) FROM ledger.publication_head AS head WHERE head.hour = state.hour AND begun IS NULL"
         "  AND head.generation = state.generation AND coalesce(users_version >="
         "   (SELECT max(asked_users_version) FROM ledger.publication_head AS other WHERE other.hour = state.hour), true))"
@@ -132,7 +133,7 @@ def _hours(connection: psycopg.Connection) -> Table:
         # Before the first generation an hour is just not run yet; after it, more rows make it dirty.
         state = "open" if closed_by is None else "dirty" if dirty and generation else "closed"
         table.add_row(
-            hour_key(hour),
+            hour,
             state,
             closed_by or "",
             f"{count:,}",

@@ -420,7 +420,10 @@ def test_row_27_hours_that_dagster_does_not_know_are_left_out_and_named(
         ("before the first partition", 3),
         ("in the future", 3),
     ]
-    assert "hours left out, before the first partition: 0044-03-15-12:00, 2025-12-31-22:00" in capfd.readouterr().err
+    assert (
+        "hours left out, before the first partition: 0044-03-15-12:00, 2025-12-31-22:00"
+        in capfd.readouterr().err
+    )
     assert "2025-12-31-22:00" in shown(connection)["Hours left out"]
     found = scraped(postgres_url)
     assert found["antenna_left_out_hours{before the first partition}"] == 3
