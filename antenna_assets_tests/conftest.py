@@ -25,6 +25,10 @@ from antenna_assets.settings import PREFIX, Settings, load_settings
 
 BEGAN = time.monotonic()
 
+# Not the state directory of the person who runs the tests, which says where the hourly partitions begin: these are made when
+# Dagster's definitions are imported, with the tests.
+os.environ[f"{PREFIX}HOME"] = f"{tempfile.gettempdir()}/antenna-of-nobody"
+
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 

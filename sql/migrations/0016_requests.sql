@@ -40,7 +40,15 @@ CREATE FUNCTION ledger.rows_since(of_hour timestamptz, up_to_batch bigint) RETUR
     WHERE batch = (SELECT min(batch) FROM ledger.file WHERE hour = of_hour AND batch > up_to_batch)
 $$;
 
-GRANT SELECT ON ledger.request, ledger.left_out_hour, ledger.hour_to_publish TO antenna_stream, antenna_publisher, antenna_administrator;
+-- Where the hourly partitions begin unless ANTENNA_START says otherwise, as the first `antenna up` wrote it down.
+CREATE TABLE ledger.first_partition (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    hour timestamptz NOT NULL CHECK (hour = date_trunc('hour', hour, 'UTC')),
+    recorded_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+
+GRANT SELECT ON ledger.request, ledger.left_out_hour, ledger.hour_to_publish, ledger.first_partition
+    TO antenna_stream, antenna_publisher, antenna_administrator;
 GRANT INSERT, DELETE ON ledger.request TO antenna_publisher;
 GRANT INSERT, UPDATE, DELETE ON ledger.left_out_hour TO antenna_publisher;
 GRANT UPDATE ON ledger.failing_hour TO antenna_publisher;
