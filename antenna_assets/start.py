@@ -11,6 +11,7 @@ from pathlib import Path
 
 from antenna_assets.crash import commit_point
 from antenna_assets.database import connect, dagster_url, migrate
+from antenna_assets.first_partition import record_first_partition, require_start
 from antenna_assets.project_files import docker_folder
 from antenna_assets.settings import Settings
 from antenna_assets.stack import services
@@ -23,6 +24,9 @@ def start(settings: Settings, say: Callable[[str], None]) -> Services:
     commit_point("up.services_started")
     with connect(found.postgres_url, application="antenna up") as connection:
         applied = migrate(connection)
+        recorded = record_first_partition(connection, settings)
+        # Without a setting it is the recorded one from now on.
+        require_start(connection, settings.start if "start" in settings.model_fields_set else recorded)
     if applied:
         say(f"applied {len(applied)} migrations")
     home = dagster_home(settings)

@@ -19,6 +19,7 @@ from antenna_assets.crash import commit_point
 from antenna_assets.database import DatabaseError, connect, require_migrated
 from antenna_assets.disk import WHAT_TO_DO, free, is_full
 from antenna_assets.engines.contract import EngineError
+from antenna_assets.first_partition import require_start
 from antenna_assets.kafka_client import PLAIN, KafkaConfig
 from antenna_assets.ledger import HourExpired, committed_offsets
 from antenna_assets.lifetimes import AttemptTooOld
@@ -160,6 +161,7 @@ class Stream:
         """The ledger's connection, which holds the lock of the one stream, and the topic as the ledger knows it."""
         with connect(self._postgres_url, application="antenna stream") as connection:
             require_migrated(connection)
+            require_start(connection, self._settings.start)
             require_only_stream(connection)
             require_writable(self._settings.lake_uri)
             topic = self._broker.describe()
