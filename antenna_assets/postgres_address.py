@@ -1,0 +1,39 @@
+"""The address of PostgreSQL in every form that libpq takes: a URI, `key=value` words, a service, several hosts, a socket.
+
+libpq itself reads it, here and wherever it is entered; nothing takes it apart by hand.
+"""
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+
+from antenna_assets.postgres_errors import DatabaseUnfit
+
+
+def parts(address: str) -> dict[str, str]:
+    """What the address says, by libpq's names; what it leaves open is the environment's and a service file's.
+
+    Raises:
+        DatabaseUnfit: libpq cannot read it. The message shows a form to use, and nothing of the address.
+    """
+    try:
+        return {name: str(text) for name, text in conninfo_to_dict(address).items()}
+    except ProgrammingError as error:
+        raise DatabaseUnfit(
+            "expected an address such as postgresql://user:password@host:5432/antenna, or host=... dbname=... user=..., in"
+            " ANTENNA_POSTGRES_URL, found one that PostgreSQL's client cannot read"
+        ) from error
+
+
+def place(address: str) -> str:
+    """Where the address leads, without login and password."""
+    found = parts(address)
+    if "service" in found and "host" not in found:
+        return f"service {found['service']}"
+    return f"{found.get('host', 'localhost')}:{found.get('port', 5432)}/{found.get('dbname', '')}"
+
+
+def of_several(address: str) -> dict[str, str]:
+    """What an address of several hosts needs besides: the primary is meant, and not the first that answers."""
+    found = parts(address)
+    several = "," in found.get("host", "") or "," in found.get("hostaddr", "")
+    return {"target_session_attrs": "primary"} if several and "target_session_attrs" not in found else {}
