@@ -16,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 
 from antenna_assets.crash import commit_point
 from antenna_assets.postgres_address import of_several, parts, place
-from antenna_assets.postgres_errors import DatabaseError, told
+from antenna_assets.postgres_errors import DatabaseError, passes, told
 from antenna_assets.postgres_fitness import require_fit, require_own_sessions, require_rights
 from antenna_assets.postgres_session import PERSON, Limits, pin
 from antenna_assets.project_files import sql_folder
@@ -41,11 +41,13 @@ SUPERSEDED = {
 _SEARCH_PATH = re.compile(r"(^|\s)(-c\s*|--)search[_-]path\s*=")
 
 
-def connect(url: str, *, application: str = "antenna", limits: Limits = PERSON) -> psycopg.Connection:
+def connect(
+    url: str, *, application: str = "antenna", limits: Limits = PERSON, patience: int = 5
+) -> psycopg.Connection:
     """Open a connection in autocommit mode that pins all that it depends on (`postgres_session.py`).
 
     Raises:
-        DatabaseError: PostgreSQL does not answer within 5 seconds or refuses us. The message holds no password.
+        DatabaseError: PostgreSQL does not answer within `patience` seconds or refuses us. The message holds no password.
         DatabaseUnfit: a pooler gives each transaction another session.
     """
     several = of_several(url)
@@ -53,7 +55,7 @@ def connect(url: str, *, application: str = "antenna", limits: Limits = PERSON) 
         connection = psycopg.connect(
             url,
             autocommit=True,
-            connect_timeout=5,
+            connect_timeout=patience,
             application_name=application,
             client_encoding="UTF8",
             keepalives_idle=10,
@@ -75,6 +77,21 @@ def connect(url: str, *, application: str = "antenna", limits: Limits = PERSON) 
             f"PostgreSQL at {place(url)} cannot be used: {reason}; start it with `antenna up`, or correct ANTENNA_POSTGRES_URL"
         ) from error
     return connection
+
+
+@contextmanager
+def told_plainly() -> Iterator[None]:
+    """A block in which an error of PostgreSQL that passes by itself is one sentence, and not libpq's text.
+
+    Raises:
+        DatabaseError: in the place of such an error.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        if not passes(error):
+            raise
+        raise DatabaseError(f"{told(error)}; try it again, Dagster's sensor does so by itself") from error
 
 
 @contextmanager
@@ -106,28 +123,26 @@ def migrate(connection: psycopg.Connection) -> list[str]:
         DatabaseUnfit: the server, the database or the login is not one that this system works with.
     """
     require_fit(connection)
-    applied_now = []
+    applied_now: list[str] = []
     with _alone(connection):
-        applied = _applied(connection)
-        files = [
-            *sorted((sql_folder() / "migrations").glob("*.sql")),
-            sql_folder() / "seed" / "users.csv",
-        ]
-        for path in files:
-            name = f"{path.parent.name}/{path.name}"
-            digest = sha256(path.read_bytes()).hexdigest()
-            if name not in applied:
-                if not applied_now:
-                    require_rights(connection)
-                    connection.execute(_MIGRATION_TABLE)
-                _apply(connection, path, name, digest)
-                applied_now.append(name)
-            elif applied[name] not in (digest, *SUPERSEDED.get(name, ())):
-                raise DatabaseError(
-                    f"{name} was changed after it was applied to this database; "
-                    "undo the change and write a new migration instead"
-                )
+        for name, path in _pending(connection):
+            if not applied_now:
+                require_rights(connection)
+                connection.execute(_MIGRATION_TABLE)
+            _apply(connection, path, name)
+            applied_now.append(name)
     return applied_now
+
+
+def require_usable(connection: psycopg.Connection) -> None:
+    """Stop if `antenna up` could not make of this database what it has to be.
+
+    Raises:
+        DatabaseError, DatabaseUnfit: as `migrate` does.
+    """
+    require_fit(connection)
+    if next(_pending(connection), None) is not None:
+        require_rights(connection)
 
 
 @contextmanager
@@ -150,14 +165,31 @@ def _alone(connection: psycopg.Connection) -> Iterator[None]:
             connection.execute("SELECT pg_advisory_unlock(%s)", [_MIGRATION_LOCK])
 
 
-def _applied(connection: psycopg.Connection) -> dict[str, str]:
-    """Digests of what was applied, by name."""
-    if connection.execute("SELECT to_regclass('schema_migration')").fetchone() == (None,):
-        return {}
-    return dict(connection.execute("SELECT name, sha256 FROM schema_migration").fetchall())
+def _pending(connection: psycopg.Connection) -> Iterator[tuple[str, Path]]:
+    """The files that were not applied yet, with their names, in their order.
+
+    Raises:
+        DatabaseError: one that was has changed since.
+    """
+    applied: dict[str, str] = {}
+    if connection.execute("SELECT to_regclass('schema_migration')").fetchone() != (None,):
+        applied = dict(connection.execute("SELECT name, sha256 FROM schema_migration").fetchall())
+    for path in [*sorted((sql_folder() / "migrations").glob("*.sql")), sql_folder() / "seed" / "users.csv"]:
+        name = f"{path.parent.name}/{path.name}"
+        if name not in applied:
+            yield name, path
+        elif applied[name] not in (_digest(path), *SUPERSEDED.get(name, ())):
+            raise DatabaseError(
+                f"{name} was changed after it was applied to this database; "
+                "undo the change and write a new migration instead"
+            )
 
 
-def _apply(connection: psycopg.Connection, path: Path, name: str, digest: str) -> None:
+def _digest(path: Path) -> str:
+    return sha256(path.read_bytes()).hexdigest()
+
+
+def _apply(connection: psycopg.Connection, path: Path, name: str) -> None:
     try:
         with connection.transaction():
             if path.suffix == ".csv":
@@ -165,7 +197,7 @@ def _apply(connection: psycopg.Connection, path: Path, name: str, digest: str) -
             else:
                 connection.execute(path.read_bytes())
             connection.execute(
-                "INSERT INTO schema_migration (name, sha256) VALUES (%s, %s)", [name, digest]
+                "INSERT INTO schema_migration (name, sha256) VALUES (%s, %s)", [name, _digest(path)]
             )
             commit_point("up.migration.last_statement")
     except (

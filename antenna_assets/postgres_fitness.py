@@ -62,7 +62,9 @@ def require_rights(connection: psycopg.Connection) -> None:
             f' GRANT CREATE ON DATABASE "{name}" TO "{user}"; GRANT CREATE ON SCHEMA public TO "{user}"; in it, then run'
             " `antenna up` again"
         )
-    known = connection.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", [list(ROLES)]).fetchall()
+    known = connection.execute(
+        "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", [list(ROLES)]
+    ).fetchall()
     missing = [name for name in ROLES if (name,) not in known]
     if missing and not makes_roles:
         raise DatabaseUnfit(
