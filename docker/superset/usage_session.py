@@ -4,6 +4,7 @@ It knows nothing of Superset, and stands in no other module's way.
 """
 
 import os
+import re
 from datetime import timedelta
 
 from psycopg2 import ProgrammingError
@@ -29,6 +30,10 @@ OPTIONS = " ".join(f"-c {name}={text}" for name, text in _SETTINGS.items())
 _LAST = ("PGTZ", "PGDATESTYLE", "PGGEQO")
 
 
+# SQLAlchemy's own form of a URL.
+_DRIVER = re.compile(r"^postgres(ql)?\+\w+://")
+
+
 def forget_environment() -> None:
     """Let no variable change a session's settings, in this process and those that it starts."""
     for name in _LAST:
@@ -42,15 +47,12 @@ def connect_arguments(address: str) -> dict[str, str]:
         SystemExit: libpq cannot read the address; the message shows nothing of it.
     """
     try:
-        found = parse_dsn(address)
+        found = parse_dsn(_DRIVER.sub("postgresql://", address))
     except ProgrammingError as error:
         raise SystemExit(
             "usage_url: expected an address such as postgresql://user:password@host:5432/antenna, or host=... dbname=...,"
             " found one that PostgreSQL's client cannot read"
         ) from error
-    if "," in found.get("host", "") or "," in found.get("hostaddr", ""):
-        # A standby serves readers as well.
-        found.setdefault("target_session_attrs", "any")
     return {**found, "client_encoding": "UTF8", "options": OPTIONS}
 
 
