@@ -64,10 +64,11 @@ def connect(
             **several,
         )
         try:
-            row = connection.execute(pin(connection.info.server_version, limits).encode()).fetchone()
-            # A pooler shows a number of its own making.
-            if row is not None and row[-1] != connection.info.backend_pid:
+            info = connection.info
+            own = pin(info.server_version, limits, only_of=info.backend_pid)
+            if connection.execute(own.encode()).fetchone() is None:
                 require_own_sessions(connection, url)
+                connection.execute(pin(info.server_version, limits).encode())
         except BaseException:
             connection.close()
             raise

@@ -15,11 +15,12 @@ from sqlalchemy import URL
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 
-from antenna_assets.database import dagster_url
+from antenna_assets.database import connect, dagster_url
 from antenna_assets.postgres_address import of_several, parts
 from antenna_assets.postgres_session import RUN, pin
 
 _DRIVER = "antenna"
+_OF_THE_ADDRESS = ["search_path"]
 
 
 class PinnedSessions(PGDialect_psycopg2):
@@ -40,8 +41,14 @@ class PinnedSessions(PGDialect_psycopg2):
         """A connection whose session is pinned."""
         connection = super().connect(*arguments, **options)
         try:
+            info = connection.info
             with connection.cursor() as cursor:
-                cursor.execute(pin(connection.info.server_version, RUN, keep=["search_path"]))
+                cursor.execute(pin(info.server_version, RUN, only_of=info.backend_pid, keep=_OF_THE_ADDRESS))
+                if cursor.fetchone() is None:
+                    connection.rollback()
+                    # A pooler: refused there, unless it keeps a session for each client.
+                    connect(make_conninfo(*arguments, **options)).close()
+                    cursor.execute(pin(info.server_version, RUN, keep=_OF_THE_ADDRESS))
             connection.commit()
         except BaseException:
             connection.close()

@@ -62,11 +62,13 @@ PERSON = Limits(idle_in_transaction=timedelta(minutes=5))
 """Commands. Some of them write files while they hold the ledger's head."""
 
 
-def pin(version: int, limits: Limits, *, keep: Sequence[str] = ()) -> str:
-    """A SELECT that pins the settings of its session; the last column is the number of the server's process.
+def pin(version: int, limits: Limits, *, only_of: int | None = None, keep: Sequence[str] = ()) -> str:
+    """A SELECT that pins the settings of its session, and gives a row if it did.
 
     Args:
         version: of the server, as libpq tells it (180001).
+        only_of: the number of the server's process as the client knows it. A pooler tells another one, of its own making:
+            nothing is pinned then, for the session may be somebody else's in a moment.
         keep: settings that stay what the address made them.
     """
     settings = {name: text for name, text in _PINNED.items() if name not in keep}
@@ -75,7 +77,8 @@ def pin(version: int, limits: Limits, *, keep: Sequence[str] = ()) -> str:
     if version >= 170000:
         settings["transaction_timeout"] = "0"
     calls = [f"set_config('{name}', '{text}', false)" for name, text in settings.items()]
-    return f"SELECT {', '.join([*calls, _DURABLE])}, pg_backend_pid()"
+    condition = "" if only_of is None else f" WHERE pg_backend_pid() = {only_of}"
+    return f"SELECT {', '.join([*calls, _DURABLE])}{condition}"
 
 
 def _milliseconds(time: timedelta) -> str:

@@ -70,6 +70,7 @@ class Pooler:
         with suppress(OSError):
             while True:
                 client, _ = self._listening.accept()
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._sockets.append(client)
                 self._start(self._serve, client)
 
@@ -107,9 +108,12 @@ class Pooler:
             session = self._idle.pop() if self._idle else psycopg.connect(self._url, autocommit=True)
         try:
             yield session
-        finally:
-            with self._lock:
-                self._idle.append(session)
+        except BaseException:
+            # Its client left in the middle of a transaction.
+            session.close()
+            raise
+        with self._lock:
+            self._idle.append(session)
 
 
 def _transaction(client: socket.socket, server: socket.socket, asked: tuple[bytes, bytes]) -> None:

@@ -408,13 +408,20 @@ def test_row_37_a_pooler_of_transactions_is_refused_by_every_part(postgres_url: 
             DatabaseUnfit, match="expected a session of PostgreSQL for each client, found a pooler"
         ):
             connect(pooler.url)
+        with pytest.raises(DatabaseUnfit, match="found a pooler that shares them"):
+            PooledPostgresStorage(pooler.url)
         found = {one.name: one for one in doctor.findings(Settings(home=tmp_path, postgres_url=pooler.url))}
+        # Who shares the pooler with us keeps its settings.
+        with psycopg.connect(pooler.url, autocommit=True) as neighbour:
+            assert neighbour.execute("SHOW search_path").fetchone() == ('"$user", public',)
     assert "found a pooler that shares them" in found["PostgreSQL"].found
 
 
 def test_row_37_a_pooler_of_sessions_is_taken(postgres_url: str) -> None:
     with Pooler(postgres_url, each_transaction=False) as pooler, connect(pooler.url) as connection:
         require_migrated(connection)
+        assert connection.execute("SHOW search_path").fetchone() == ("public",)
+        assert PooledPostgresStorage(pooler.url).run_storage.get_runs() == []
 
 
 @pytest.mark.parametrize(
