@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import psycopg
@@ -58,6 +59,7 @@ def connect(
             connect_timeout=patience,
             application_name=application,
             client_encoding="UTF8",
+            cursor_factory=_Cursor,
             keepalives_idle=10,
             keepalives_interval=5,
             keepalives_count=3,
@@ -78,6 +80,15 @@ def connect(
             f"PostgreSQL at {place(url)} cannot be used: {reason}; start it with `antenna up`, or correct ANTENNA_POSTGRES_URL"
         ) from error
     return connection
+
+
+class _Cursor(psycopg.Cursor[Any]):
+    """A cursor after whose every statement PostgreSQL measures how long nothing comes."""
+
+    def executemany(self, *arguments: Any, **named: Any) -> None:
+        """As psycopg's, whose pipeline ends with a message that no answer follows: there PostgreSQL stops to measure."""
+        super().executemany(*arguments, **named)
+        self.connection.execute("")
 
 
 @contextmanager

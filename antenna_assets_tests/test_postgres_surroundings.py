@@ -23,14 +23,16 @@ from antenna_assets.database import DatabaseError, connect, migrate, require_mig
 from antenna_assets.hours import HOUR, lake_partition
 from antenna_assets.instance_storage import PooledPostgresStorage
 from antenna_assets.lake import Lake
-from antenna_assets.postgres_errors import DatabaseUnfit, passes
+from antenna_assets.postgres_errors import DatabaseUnfit, passes, told
 from antenna_assets.postgres_fitness import ROLES, require_fit
 from antenna_assets.project_files import docker_folder, sql_folder
 from antenna_assets.settings import Settings
 from antenna_assets.stack import doctor, services
+from antenna_assets.streaming.head import claim_topic
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.certified import FIRST, HOURS, Land, World, publish
 from antenna_assets_tests.pooler import Pooler
+from antenna_assets_tests.standby import standby_of
 
 pytestmark = pytest.mark.services
 
@@ -584,3 +586,36 @@ def test_row_37_an_address_of_another_kind_is_refused_with_the_form_to_use_and_n
             enter()
         assert "top-secret" not in str(caught.value)
     assert "top-secret" not in str(list(doctor.findings(settings)))
+
+
+def test_row_37_a_standby_is_refused_by_up_and_of_several_hosts_the_primary_is_taken(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    primary = conninfo_to_dict(postgres_url)
+    with standby_of(postgres_url) as standby:
+        with connect(standby.url) as connection:
+            require_migrated(connection)
+            with pytest.raises(DatabaseUnfit, match="expected PostgreSQL's primary, found a standby"):
+                migrate(connection)
+            with pytest.raises(psycopg.errors.ReadOnlySqlTransaction) as refused:
+                claim_topic(connection, "devices", "id")
+        assert passes(refused.value)
+        assert told(refused.value).startswith("PostgreSQL takes no writes: it is a standby, or became one")
+        found = {one.name: one for one in doctor.findings(Settings(home=tmp_path, postgres_url=standby.url))}
+        assert (
+            found["PostgreSQL"].found
+            == "expected PostgreSQL's primary, found a standby, which takes no writes"
+        )
+        both = make_conninfo(
+            postgres_url, host="127.0.0.1,127.0.0.1", port=f"{standby.port},{primary['port']}"
+        )
+        storage = PooledPostgresStorage(both)
+        with connect(both) as connection, storage.run_storage._engine.connect() as dagster:  # type: ignore[attr-defined]
+            assert connection.execute("SELECT pg_is_in_recovery()").fetchone() == (False,)
+            assert dagster.exec_driver_sql("SELECT pg_is_in_recovery()").scalar() is False
+        for part in (storage.run_storage, storage.event_log_storage, storage.schedule_storage):
+            part._engine.dispose()  # type: ignore[attr-defined]
+        standby.promote()
+        with connect(standby.url) as connection:
+            assert migrate(connection) == []
+            claim_topic(connection, "devices", "id")
