@@ -16,7 +16,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from antenna_assets.crash import commit_point
-from antenna_assets.postgres_address import of_several, parts, place
+from antenna_assets.postgres_address import parts, place, to_primary
 from antenna_assets.postgres_errors import DatabaseError, passes, told
 from antenna_assets.postgres_fitness import require_fit, require_own_sessions, require_rights
 from antenna_assets.postgres_session import PERSON, Limits, pin
@@ -51,10 +51,9 @@ def connect(
         DatabaseError: PostgreSQL does not answer within `patience` seconds or refuses us. The message holds no password.
         DatabaseUnfit: a pooler gives each transaction another session.
     """
-    several = of_several(url)
     try:
         connection = psycopg.connect(
-            url,
+            to_primary(url),
             autocommit=True,
             connect_timeout=patience,
             application_name=application,
@@ -63,7 +62,6 @@ def connect(
             keepalives_idle=10,
             keepalives_interval=5,
             keepalives_count=3,
-            **several,
         )
         try:
             info = connection.info

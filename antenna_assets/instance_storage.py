@@ -16,7 +16,7 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 
 from antenna_assets.database import connect, dagster_url
-from antenna_assets.postgres_address import of_several, parts
+from antenna_assets.postgres_address import parts, to_primary
 from antenna_assets.postgres_session import RUN, pin
 
 _DRIVER = "antenna"
@@ -32,14 +32,14 @@ class PinnedSessions(PGDialect_psycopg2):
     driver = _DRIVER
     supports_statement_cache = True
 
-    def create_connect_args(self, url: URL) -> tuple[list[str], dict[str, Any]]:  # type: ignore[override]
+    def create_connect_args(self, url: URL) -> tuple[list[str], dict[str, Any]]:
         """The address as it is, which SQLAlchemy does not take apart."""
         password = {} if url.password is None else {"password": str(url.password)}
         return [str(url.query["address"])], {"client_encoding": "UTF8", **password}
 
     def connect(self, *arguments: Any, **options: Any) -> Any:
         """A connection whose session is pinned."""
-        connection = super().connect(*arguments, **options)
+        connection: Any = super().connect(*arguments, **options)
         try:
             info = connection.info
             with connection.cursor() as cursor:
@@ -61,7 +61,7 @@ registry.register(f"postgresql.{_DRIVER}", __name__, PinnedSessions.__name__)
 
 def sqlalchemy_url(address: str) -> str:
     """The address, of any form that libpq takes, for an engine with `PinnedSessions`. What prints a URL hides its password."""
-    found = parts(dagster_url(address)) | of_several(address)
+    found = parts(to_primary(dagster_url(address)))
     password = found.pop("password", None)
     url = URL.create(
         f"postgresql+{_DRIVER}", username="", password=password, query={"address": make_conninfo(**found)}

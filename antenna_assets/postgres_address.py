@@ -4,7 +4,7 @@ libpq itself reads it, here and wherever it is entered; nothing takes it apart b
 """
 
 from psycopg import ProgrammingError
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from antenna_assets.postgres_errors import DatabaseUnfit
 
@@ -32,8 +32,10 @@ def place(address: str) -> str:
     return f"{found.get('host', 'localhost')}:{found.get('port', 5432)}/{found.get('dbname', '')}"
 
 
-def of_several(address: str) -> dict[str, str]:
-    """What an address of several hosts needs besides: the primary is meant, and not the first that answers."""
+def to_primary(address: str) -> str:
+    """The address; of several hosts the primary is meant, and not the first that answers, unless it says otherwise."""
     found = parts(address)
     several = "," in found.get("host", "") or "," in found.get("hostaddr", "")
-    return {"target_session_attrs": "primary"} if several and "target_session_attrs" not in found else {}
+    if several and "target_session_attrs" not in found:
+        return make_conninfo(address, target_session_attrs="primary")
+    return address

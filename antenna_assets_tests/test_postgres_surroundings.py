@@ -619,3 +619,24 @@ def test_row_37_a_standby_is_refused_by_up_and_of_several_hosts_the_primary_is_t
         with connect(standby.url) as connection:
             assert migrate(connection) == []
             claim_topic(connection, "devices", "id")
+
+
+def test_row_37_the_statement_of_the_docs_moves_tables_from_where_a_search_path_had_put_them(
+    postgres_url: str,
+) -> None:
+    text = (docker_folder().parent / "docs" / "upgrade.md").read_text(encoding="utf-8")
+    (statement,) = (
+        block.split("```")[0] for block in text.split("```sql\n")[1:] if "SET SCHEMA public" in block
+    )
+    with connect(postgres_url) as connection:
+        connection.execute("CREATE SCHEMA tenant")
+        connection.execute(statement.replace("tenant.%I SET SCHEMA public", "public.%I SET SCHEMA tenant")
+                           .replace("'tenant'::regnamespace", "'public'::regnamespace").encode())  # fmt: skip
+        with pytest.raises(DatabaseUnfit, match="found them in tenant"):
+            migrate(connection)
+        connection.execute(statement.encode())
+        left = connection.execute(
+            "SELECT count(*) FROM pg_class WHERE relnamespace = 'tenant'::regnamespace AND relkind IN ('r', 'v', 'S')"
+        ).fetchone()
+        assert left == (0,)
+        assert migrate(connection) == []

@@ -26,8 +26,8 @@ from antenna_assets.postgres_errors import DatabaseUnfit, passes, told
 from antenna_assets.postgres_session import STREAM
 from antenna_assets.settings import Settings
 from antenna_assets.spark_session import java_has_ended
+from antenna_assets.streaming import blocked
 from antenna_assets.streaming.attempt import LakeUnwritable, require_writable
-from antenna_assets.streaming.blocked import blocks_told
 from antenna_assets.streaming.broker import Broker, BrokerError, BrokerRefuses, Topic
 from antenna_assets.streaming.errors import QueryFailed, StateUnwritable, StreamError
 from antenna_assets.streaming.head import claim_topic
@@ -172,7 +172,7 @@ class Stream:
             topic = self._broker.describe()
             claim_topic(connection, topic.name, topic.id)
             self._require_unread_messages_exist(connection, topic)
-            with blocks_told(self._postgres_url, self._waiting.begin):
+            with blocked.blocks_told(self._postgres_url, self._waiting.begin):
                 yield connection, topic
 
     def _require_unread_messages_exist(self, connection: psycopg.Connection, topic: Topic) -> None:
@@ -257,6 +257,10 @@ class Stream:
 
 def _name_of(error: Exception) -> str:
     """What is away, by the error that says so."""
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        return "PostgreSQL's primary"
+    if isinstance(error, psycopg.errors.LockNotAvailable):
+        return blocked.NAME
     names: dict[type[Exception], str] = {
         BrokerError: "Kafka",
         BrokerRefuses: "Kafka",
