@@ -38,6 +38,9 @@ SUPERSEDED = {
 """Digests of migrations from before they were mended. What they left is what the mended ones leave."""
 
 
+# The end of a GRANT.
+_GRANTED = re.compile(r"\bTO\s+(antenna_\w+(?:\s*,\s*antenna_\w+)*)\s*;")
+
 # An option that names Dagster's tables already, in one of PostgreSQL's two spellings.
 _SEARCH_PATH = re.compile(r"(^|\s)(-c\s*|--)search[_-]path\s*=")
 
@@ -137,7 +140,7 @@ def migrate(connection: psycopg.Connection) -> list[str]:
     with _alone(connection):
         for name, path in _pending(connection):
             if not applied_now:
-                require_rights(connection)
+                require_rights(connection, _roles())
                 connection.execute(_MIGRATION_TABLE)
             _apply(connection, path, name)
             applied_now.append(name)
@@ -152,7 +155,7 @@ def require_usable(connection: psycopg.Connection) -> None:
     """
     require_fit(connection)
     if next(_pending(connection), None) is not None:
-        require_rights(connection)
+        require_rights(connection, _roles())
 
 
 @contextmanager
@@ -193,6 +196,13 @@ def _pending(connection: psycopg.Connection) -> Iterator[tuple[str, Path]]:
                 f"{name} was changed after it was applied to this database; "
                 "undo the change and write a new migration instead"
             )
+
+
+def _roles() -> list[str]:
+    """The roles that the migrations grant something, which some of them make."""
+    texts = [path.read_text(encoding="utf-8") for path in (sql_folder() / "migrations").glob("*.sql")]
+    found = [names for text in texts for names in _GRANTED.findall(text)]
+    return sorted({name.strip() for names in found for name in names.split(",")})
 
 
 def _digest(path: Path) -> str:

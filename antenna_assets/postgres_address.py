@@ -17,11 +17,11 @@ def parts(address: str) -> dict[str, str]:
     """
     try:
         return {name: str(text) for name, text in conninfo_to_dict(address).items()}
-    except ProgrammingError as error:
+    except ProgrammingError:
         raise DatabaseUnfit(
             "expected an address such as postgresql://user:password@host:5432/antenna, or host=... dbname=... user=..., in"
             " ANTENNA_POSTGRES_URL, found one that PostgreSQL's client cannot read"
-        ) from error
+        ) from None  # Its text repeats the address, and Dagster stores the causes of an error with it.
 
 
 def place(address: str) -> str:

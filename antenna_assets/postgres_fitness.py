@@ -3,6 +3,7 @@
 `antenna up` asks before it changes anything, and `antenna doctor` asks the same.
 """
 
+from collections.abc import Sequence
 from contextlib import closing
 
 import psycopg
@@ -11,7 +12,6 @@ from antenna_assets.postgres_errors import DatabaseUnfit
 
 OLDEST_VERSION = 15
 ENCODING = "UTF8"
-ROLES = ("antenna_stream", "antenna_publisher", "antenna_dashboards", "antenna_administrator")
 
 
 def require_fit(connection: psycopg.Connection) -> None:
@@ -37,8 +37,11 @@ def require_fit(connection: psycopg.Connection) -> None:
         )
 
 
-def require_rights(connection: psycopg.Connection) -> None:
+def require_rights(connection: psycopg.Connection, roles: Sequence[str]) -> None:
     """Stop unless the login may make what migrations make, or has made it.
+
+    Args:
+        roles: whom they grant something.
 
     Raises:
         DatabaseUnfit: with the statements that an administrator has to run.
@@ -63,9 +66,9 @@ def require_rights(connection: psycopg.Connection) -> None:
             " `antenna up` again"
         )
     known = connection.execute(
-        "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", [list(ROLES)]
+        "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", [list(roles)]
     ).fetchall()
-    missing = [name for name in ROLES if (name,) not in known]
+    missing = [name for name in roles if (name,) not in known]
     if missing and not makes_roles:
         raise DatabaseUnfit(
             f"{user} may not make roles, and {', '.join(missing)} are missing; let an administrator of the server run"

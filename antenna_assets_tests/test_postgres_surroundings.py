@@ -24,7 +24,7 @@ from antenna_assets.hours import HOUR, lake_partition
 from antenna_assets.instance_storage import PooledPostgresStorage
 from antenna_assets.lake import Lake
 from antenna_assets.postgres_errors import DatabaseUnfit, passes, told
-from antenna_assets.postgres_fitness import ROLES, require_fit
+from antenna_assets.postgres_fitness import require_fit
 from antenna_assets.project_files import docker_folder, sql_folder
 from antenna_assets.settings import Settings
 from antenna_assets.stack import doctor, services
@@ -67,6 +67,9 @@ ENVIRONMENT = {
     "PGAPPNAME": "somebody",
     "PGOPTIONS": "-c search_path=tenant -c default_transaction_read_only=on -c statement_timeout=250",
 }
+
+
+ROLES = ["antenna_administrator", "antenna_dashboards", "antenna_publisher", "antenna_stream"]
 
 
 def given(connection: psycopg.Connection, kind: str, name: str) -> None:
@@ -251,7 +254,7 @@ def test_row_37_objects_of_an_extension_or_another_owner_in_public_stop_no_migra
     with connect(empty_database) as administrator:
         allowed = administrator.execute(
             "SELECT bool_or(has_table_privilege(name, 'public.of_another_owner', 'SELECT')) FROM unnest(%s::text[]) AS name",
-            [list(ROLES)],
+            [ROLES],
         ).fetchone()
     assert allowed == (False,)
 
@@ -268,7 +271,7 @@ def test_row_37_a_database_that_is_closed_to_the_public_is_opened_to_the_roles(
         rows = connection.execute(
             "SELECT name, has_schema_privilege(name, 'public', 'USAGE'),"
             " has_database_privilege(name, current_database(), 'TEMPORARY') FROM unnest(%s::text[]) AS name ORDER BY 1",
-            [list(ROLES)],
+            [ROLES],
         ).fetchall()
     assert rows == [
         ("antenna_administrator", True, True),
@@ -279,14 +282,17 @@ def test_row_37_a_database_that_is_closed_to_the_public_is_opened_to_the_roles(
 
 
 def test_row_37_missing_roles_are_named_with_the_statements_that_make_them(
-    login: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    login: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("antenna_assets.postgres_fitness.ROLES", ("antenna_nobody", "antenna_no_one"))
+    shutil.copytree(sql_folder(), tmp_path / "sql")
+    later = "GRANT SELECT ON user_metadata\n    TO antenna_nobody,\n    antenna_no_one;"
+    (tmp_path / "sql" / "migrations" / "0900_later.sql").write_text(later)
+    monkeypatch.setattr(database, "sql_folder", lambda: tmp_path / "sql")
     with connect(login()) as connection:
         with pytest.raises(
             DatabaseUnfit,
-            match="antenna_nobody, antenna_no_one are missing; let an administrator of the server run"
-            " CREATE ROLE antenna_nobody NOLOGIN; CREATE ROLE antenna_no_one NOLOGIN; then run `antenna up` again",
+            match="antenna_no_one, antenna_nobody are missing; let an administrator of the server run"
+            " CREATE ROLE antenna_no_one NOLOGIN; CREATE ROLE antenna_nobody NOLOGIN; then run `antenna up` again",
         ):
             migrate(connection)
         assert connection.execute("SELECT to_regclass('schema_migration')").fetchone() == (None,)

@@ -48,11 +48,11 @@ def connect_arguments(address: str) -> dict[str, str]:
     """
     try:
         found = parse_dsn(_DRIVER.sub("postgresql://", address))
-    except ProgrammingError as error:
+    except ProgrammingError:
         raise SystemExit(
             "usage_url: expected an address such as postgresql://user:password@host:5432/antenna, or host=... dbname=...,"
             " found one that PostgreSQL's client cannot read"
-        ) from error
+        ) from None  # Its text repeats the address.
     return {**found, "client_encoding": "UTF8", "options": OPTIONS}
 
 
