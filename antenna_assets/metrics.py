@@ -17,6 +17,7 @@ from antenna_assets.candidates import LEFT_OUT, read_left_out, unpublished
 from antenna_assets.database import DatabaseError, connect, require_migrated, snapshot
 from antenna_assets.errors import AntennaError
 from antenna_assets.retries import read_failing_hours
+from antenna_assets.streaming.blocked import blocked_by
 from antenna_assets.streaming.broker import Broker
 from antenna_assets.streaming.lock import stream_runs
 from antenna_assets.streaming.progress import next_to_read
@@ -154,7 +155,9 @@ def _stream(connection: psycopg.Connection) -> Iterator[Metric]:
     ).fetchone()
     waiting, watermark = head or (None, None)
     yield _gauge(
-        "antenna_stream_waiting", "1 if the stream waits for Kafka, PostgreSQL or a disk.", waiting or 0
+        "antenna_stream_waiting",
+        "1 if the stream waits for Kafka, PostgreSQL, another session's lock or a disk.",
+        int(bool(waiting) or blocked_by(connection) is not None),
     )
     if watermark is not None:
         yield _gauge("antenna_low_watermark_timestamp_seconds", "Events before it were read.", watermark)

@@ -19,6 +19,7 @@ from antenna_assets.requests import Candidate, FailingHour, waiting_hours
 from antenna_assets.retries import read_failing_hours
 from antenna_assets.schema import ASSETS
 from antenna_assets.settings import duration_text, load_settings
+from antenna_assets.streaming.blocked import blocked_by
 from antenna_assets.streaming.broker import Broker, BrokerError
 from antenna_assets.streaming.lock import stream_runs
 from antenna_assets.streaming.progress import next_to_read
@@ -99,7 +100,10 @@ def _stream(connection: psycopg.Connection) -> Table:
         ).fetchone()
     progress = found or _Progress()
     table.add_row("runs", "yes" if runs else "no")
-    if progress.waiting_for is not None:
+    blocked = blocked_by(connection) if runs else None
+    if blocked is not None:
+        table.add_row("waits for", escape(blocked))
+    elif progress.waiting_for is not None:
         # The next commit clears it: of a stream that has ended it tells what it waited for then.
         table.add_row("waits for" if runs else "waited for", escape(progress.waiting_for))
         table.add_row("since", _time(progress.waiting_since))

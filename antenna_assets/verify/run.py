@@ -3,14 +3,15 @@
 What is compared is in the other modules of this folder.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import psycopg
 
 from antenna_assets.certificate import complete, newest_certificate, publications
+from antenna_assets.database import snapshot
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import hour_key
 from antenna_assets.lake import Lake
@@ -71,14 +72,14 @@ def verify(
     verified = Verified()
     differences, unbelievable = chain_differences(connection)
     verified.differences += differences
-    with _snapshot(connection):
+    with snapshot(connection):
         verified.differences += unpublished_rows(connection, first, end)
         hours = _hours(connection, first, end)
         verified.certificates = connection.execute("SELECT count(*) FROM ledger.certificate").fetchall()[0][0]
     with closing(Parquet()) as parquet:
         landing = Landing(connection, lake.root, parquet)
         for done, hour in enumerate(hours, start=1):
-            with _snapshot(connection):
+            with snapshot(connection):
                 _verify_hour(connection, lake, landing, parquet, hour, kept_since, unbelievable, verified)
             progress(done, len(hours))
     return verified
@@ -166,10 +167,3 @@ def _verify_no_certificate(connection: psycopg.Connection, hour: datetime, verif
         verified.pending[key] = "published before there were certificates: run the hour again"
     else:
         verified.pending[key] = "not wholly published"
-
-
-@contextmanager
-def _snapshot(connection: psycopg.Connection) -> Iterator[None]:
-    with connection.transaction():
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        yield
