@@ -47,11 +47,11 @@ def connect(url: str, *, application: str = "antenna") -> psycopg.Connection:
             keepalives_interval=5,
             keepalives_count=3,
         )
-    except psycopg.ProgrammingError as error:
+    except psycopg.ProgrammingError:
         raise DatabaseError(
             "expected an address such as postgresql://user:password@host:5432/antenna in ANTENNA_POSTGRES_URL, "
             "found one that PostgreSQL's client cannot read"
-        ) from error
+        ) from None  # Its text repeats the address, and Dagster stores the causes of an error with it.
     except psycopg.OperationalError as error:
         raise DatabaseError(
             f"PostgreSQL at {_place(url)} cannot be used: {str(error).strip().splitlines()[-1]}; "

@@ -54,12 +54,21 @@ Duration = Annotated[timedelta, BeforeValidator(duration)]
 class Settings(BaseSettings):
     """The settings in force. Unset or empty means the default; an unknown `ANTENNA_` variable is an error."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        # Of errors all that is raised may be stored and shown, addresses with their passwords too.
+        hide_input_in_errors=True,
+    )
 
     home: Path = Field(
         Path(".antenna"), description="state directory of the embedded services and of Dagster"
     )
-    postgres_url: str | None = Field(None, description="external PostgreSQL; unset: the embedded one")
+    postgres_url: str | None = Field(
+        None, description="external PostgreSQL; unset: the embedded one", repr=False
+    )
     kafka_bootstrap: str | None = Field(None, description="external Kafka brokers; unset: the embedded one")
     kafka_config: Path | None = Field(
         None,
@@ -72,7 +81,9 @@ class Settings(BaseSettings):
     )
     engine: Literal["duckdb", "spark"] = Field("duckdb", description="what runs the hourly transformations")
     spark_master: str = Field("local[*]", description="Spark master of the stream, and of the Spark engine")
-    spark_remote: str | None = Field(None, description="Spark Connect address of the Spark engine")
+    spark_remote: str | None = Field(
+        None, description="Spark Connect address of the Spark engine", repr=False
+    )
     start: datetime = Field(datetime(2026, 1, 1, tzinfo=UTC), description="first hourly partition, UTC")
     horizon: Duration = Field(
         timedelta(days=35), description="older events are rejected; landing is kept this long"
@@ -98,6 +109,12 @@ class Settings(BaseSettings):
         if separator and (scheme not in STORES or not place.strip("/")):
             stores = " or ".join(f"{store}://bucket/prefix" for store in STORES)
             raise ValueError(f"expected a path, or {stores}; found {lake}")
+        if separator and any(mark in place for mark in "@?"):
+            # The lake's place is shown and stored wherever its files are named.
+            raise ValueError(
+                f"expected {scheme}://bucket/prefix without a login or options; a store's credentials are given as its "
+                "own programs take them, by AWS_ACCESS_KEY_ID or GOOGLE_APPLICATION_CREDENTIALS for example"
+            )
         return lake
 
     @field_validator("kafka_config")
