@@ -8,7 +8,7 @@ the settings when it is used.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
 import psycopg
@@ -19,6 +19,9 @@ from antenna_assets.engines.contract import Engine, EngineError
 from antenna_assets.lake import Lake
 from antenna_assets.run_lock import held
 from antenna_assets.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 
 class PostgresResource(dg.ConfigurableResource):
@@ -100,17 +103,22 @@ class EngineResource(dg.ConfigurableResource):
         from dagster_pyspark import LazyPySparkResource
 
         from antenna_assets.engines.spark import SparkEngine
-        from antenna_assets.spark_session import use_java
+        from antenna_assets.spark_session import start_java
 
         config = spark_config(load_settings()) if self.spark_config is None else self.spark_config
-        if "spark.remote" not in config:
-            use_java()
-        elif find_spec("grpc_status") is None or find_spec("pandas") is None:
+        remote = "spark.remote" in config
+        if remote and (find_spec("grpc_status") is None or find_spec("pandas") is None):
             raise EngineError(
                 "Spark Connect needs packages that are not there: pip install 'antenna-assets[connect]'"
             )
         spark = LazyPySparkResource(spark_config=config)
-        return SparkEngine(lambda: spark.spark_session)
+
+        def session() -> "SparkSession":
+            if not remote:
+                start_java(config)
+            return spark.spark_session
+
+        return SparkEngine(session)
 
 
 def default_resources(settings: Settings) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """Every setting of the system: its name, its default and its check.
 
-This is the only module that reads the environment. It knows nothing of running services: where the embedded
-ones listen is `stack.services`.
+This is the only module that reads the environment, but for the umask, which comes before everything (`file_modes.py`).
+It knows nothing of running services: where the embedded ones listen is `stack.services`.
 """
 
 import os
@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from antenna_assets import file_modes
 from antenna_assets.errors import AntennaError
 from antenna_assets.lake_files import STORES, is_local
 
@@ -49,6 +50,10 @@ def duration_text(value: timedelta) -> str:
 
 
 Duration = Annotated[timedelta, BeforeValidator(duration)]
+
+_OF_A_SERVICE = re.compile(r".+_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT|PORT_.+)|PORT(_.+)?|SERVICE_HOST|SERVICE_PORT(_.+)?")
+"""How names go on that Kubernetes gives every pod for each service of its namespace: `ANTENNA_ASSETS_SERVICE_HOST` for
+`antenna-assets`, and `ANTENNA_PORT` for one that is called `antenna`. No setting ends like this."""
 
 
 class Settings(BaseSettings):
@@ -91,6 +96,10 @@ class Settings(BaseSettings):
     lateness: Duration = Field(timedelta(minutes=1), description="allowed lateness before an hour closes")
     window: Duration = Field(timedelta(minutes=5), description="length of a live window; divides an hour")
     trigger: Duration = Field(timedelta(0), description="time between micro-batches; 0: as soon as possible")
+    umask: int = Field(
+        file_modes.PRIVATE,
+        description="rights that files and folders do not get; 027 lets the group read a lake that is shared on purpose",
+    )
     crash_at: str | None = Field(
         None,
         description="commit point at which the process kills itself; `point:N` at its N-th passage, with `:java`, "
@@ -137,6 +146,11 @@ class Settings(BaseSettings):
             raise ValueError(f"expected a length that divides an hour, found {duration_text(window)}")
         return window
 
+    @field_validator("umask", mode="before")
+    @classmethod
+    def _umask_in_octal(cls, text: Any) -> int:
+        return text if isinstance(text, int) else file_modes.parse(str(text))
+
     @field_validator("crash_at")
     @classmethod
     def _crash_at_is_a_point(cls, text: str | None) -> str | None:
@@ -166,6 +180,7 @@ class Settings(BaseSettings):
         """The settings that are set, as environment variables with their text. A fault to inject is not passed on."""
         values = {name: getattr(self, name) for name in type(self).model_fields if name != "crash_at"}
         values["lake"] = self.lake_uri
+        values["umask"] = f"{self.umask:03o}"
         if self.spark_remote:
             del values["spark_master"]
         return {
@@ -189,6 +204,11 @@ def s3_endpoint() -> str | None:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 
+def is_of_a_service(name: str) -> bool:
+    """Whether Kubernetes makes a variable of this name, for a service whose name begins like our settings."""
+    return _OF_A_SERVICE.fullmatch(name.removeprefix(PREFIX)) is not None
+
+
 def load_settings() -> Settings:
     """Read the environment.
 
@@ -197,7 +217,7 @@ def load_settings() -> Settings:
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in os.environ:
-        if name.startswith(PREFIX) and name not in known:
+        if name.startswith(PREFIX) and name not in known and not is_of_a_service(name):
             close = get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
             raise SettingsError(f"{name} is not a setting of this system; {hint}")

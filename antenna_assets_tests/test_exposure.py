@@ -12,7 +12,7 @@ import urllib.request
 import zlib
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -80,10 +80,8 @@ def readable(value: object) -> str:
     """A stored value as text; Dagster keeps its snapshots compressed."""
     if isinstance(value, bytes | memoryview):
         held = bytes(value)
-        try:
+        with suppress(zlib.error):
             held = zlib.decompress(held)
-        except zlib.error:
-            pass
         return held.decode("utf-8", errors="replace")
     return str(value)
 
@@ -147,14 +145,12 @@ def secret_url(postgres_url: str, connection: psycopg.Connection) -> Iterator[st
 
 
 @pytest.fixture
-def closed_hour(connection: psycopg.Connection, tmp_path: Path) -> None:
+def world(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secret_url: str, connection: psycopg.Connection
+) -> Settings:
+    """An hour to publish, and secrets wherever the settings and the clouds' own variables take one."""
     Land(connection, tmp_path / "lake", seed=8)({FIRST: 60}, newest=FIRST.replace(minute=59))
     connection.execute("UPDATE ledger.hour SET closed_at = now(), closed_by = 'clock'")
-
-
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, secret_url: str, closed_hour: None) -> Settings:
-    """An hour to publish, and secrets wherever the settings and the clouds' own variables take one."""
     kafka_config = tmp_path / "client.properties"
     kafka_config.write_text(
         "security.protocol=SASL_SSL\nsasl.mechanism=PLAIN\nsasl.jaas.config=org.apache.kafka.common.security.plain."
