@@ -22,7 +22,9 @@ def parse(text: str) -> int:
         ValueError: it is none, or it takes rights from the owner.
     """
     if _OCTAL.fullmatch(text) is None or int(text, 8) & 0o700:
-        raise ValueError(f"expected a umask in octal that leaves the owner all rights, as 077 or 027; found {text!r}")
+        raise ValueError(
+            f"expected a umask in octal that leaves the owner all rights, as 077 or 027; found {text!r}"
+        )
     return int(text, 8)
 
 
@@ -46,11 +48,12 @@ def tighten(root: Path) -> int:
     What is not ours, as the data of a PostgreSQL that root runs as another user, is that user's matter.
     """
     denied = umask()
-    if not root.is_dir() or root.is_symlink() or root.stat().st_uid != os.geteuid():
+    if not root.is_dir():
+        return take(root, denied)
+    found = root.stat()
+    if found.st_uid != os.geteuid() or not found.st_mode & denied:
         return 0
-    if not root.stat().st_mode & denied:
-        return 0
-    return sum(_take(path, denied) for path in _bottom_up(root))
+    return sum(take(path, denied) for path in _bottom_up(root))
 
 
 def _bottom_up(root: Path) -> Iterator[Path]:
@@ -59,7 +62,8 @@ def _bottom_up(root: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _take(path: Path, denied: int) -> int:
+def take(path: Path, denied: int) -> int:
+    """Take these rights from one file or folder, if it is ours; 1 if it had any of them."""
     try:
         found = path.lstat()
         if found.st_uid != os.geteuid() or not found.st_mode & denied or path.is_symlink():

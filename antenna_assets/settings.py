@@ -51,7 +51,9 @@ def duration_text(value: timedelta) -> str:
 
 Duration = Annotated[timedelta, BeforeValidator(duration)]
 
-_OF_A_SERVICE = re.compile(r".+_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT|PORT_.+)|PORT(_.+)?|SERVICE_HOST|SERVICE_PORT(_.+)?")
+_OF_A_SERVICE = re.compile(
+    r".+_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT|PORT_.+)|PORT(_.+)?|SERVICE_HOST|SERVICE_PORT(_.+)?"
+)
 """How names go on that Kubernetes gives every pod for each service of its namespace: `ANTENNA_ASSETS_SERVICE_HOST` for
 `antenna-assets`, and `ANTENNA_PORT` for one that is called `antenna`. No setting ends like this."""
 

@@ -5,7 +5,6 @@ configuration, a locale, a user id without a name.
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -46,7 +45,14 @@ def test_row_40_variables_that_kubernetes_makes_of_services_are_no_settings(
 
 @pytest.mark.parametrize(
     "name",
-    ["ANTENNA_TOPICS", "ANTENNA_HOST", "ANTENNA_SERVICE", "ANTENNA_ASSETS_SERVICE", "ANTENNA_PORTS", "ANTENNA_LAKEPORT"],
+    [
+        "ANTENNA_TOPICS",
+        "ANTENNA_HOST",
+        "ANTENNA_SERVICE",
+        "ANTENNA_ASSETS_SERVICE",
+        "ANTENNA_PORTS",
+        "ANTENNA_LAKEPORT",
+    ],
 )
 def test_row_40_a_misspelt_setting_is_still_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "x")
@@ -63,7 +69,9 @@ def test_row_40_a_full_disk_of_postgresql_is_known_in_every_language() -> None:
     assert not disk.is_full(psycopg.errors.UniqueViolation("doppelter Schlüsselwert"))
 
 
-def test_row_40_a_java_is_found_whatever_other_programs_ask_of_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_row_40_a_java_is_found_whatever_other_programs_ask_of_theirs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     home = java.java_home()
     found = java.java_version(home)
     for name in ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS"):

@@ -300,7 +300,8 @@ def lock(repository: Path) -> None:
     }
     rows = {name: [vars(jar) for jar in jars] for name, jars in sets.items()}
     replace_file(
-        LOCK, "# Written by `make lock`: the jars by coordinate and SHA-256.\n" + tomli_w.dumps(rows),
+        LOCK,
+        "# Written by `make lock`: the jars by coordinate and SHA-256.\n" + tomli_w.dumps(rows),
         READABLE,
     )
 
