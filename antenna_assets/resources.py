@@ -75,7 +75,7 @@ class EngineResource(dg.ConfigurableResource):
         None, description="where DuckDB spills to; unset: the system's folder for temporary files"
     )
     spark_config: dict[str, str] | None = Field(
-        None,
+        default=None,
         description="configuration of the Spark session, if Spark is the engine; unset: what the settings say, where an "
         "address of Spark Connect with its token stays",
     )
