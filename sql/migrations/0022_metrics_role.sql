@@ -11,7 +11,7 @@ END
 $$;
 GRANT USAGE ON SCHEMA ledger TO antenna_metrics;
 GRANT SELECT ON schema_migration, ledger.head, ledger.batch, ledger.batch_offset, ledger.file, ledger.rejection, ledger.hour,
-    ledger.hour_generation, ledger.failing_hour, ledger.certificate TO antenna_metrics;
+    ledger.hour_state, ledger.hour_generation, ledger.failing_hour, ledger.certificate TO antenna_metrics;
 
 -- Sealing locks the hour's row and no row that the stream writes, so Dagster's runs change nothing of the stream's.
 REVOKE UPDATE (heartbeat_at) ON ledger.head FROM antenna_publisher;
