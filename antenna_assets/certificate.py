@@ -211,6 +211,22 @@ def newest_certificate(connection: psycopg.Connection, hour: datetime) -> Certif
         ).fetchone()
 
 
+def newest_of_all(connection: psycopg.Connection) -> Certificate:
+    """The newest certificate of the chain, which stands for all before it.
+
+    Raises:
+        NoCertificate: there is none yet.
+    """
+    with connection.cursor(row_factory=class_row(Certificate)) as cursor:
+        found = cursor.execute(
+            "SELECT number, hour, generation, users_version, issued_at, text, previous_sha256, sha256"
+            " FROM ledger.certificate ORDER BY number DESC LIMIT 1"
+        ).fetchone()
+    if found is None:
+        raise NoCertificate("no hour has a certificate yet; `antenna status` shows how far they are")
+    return found
+
+
 def require_certificate(connection: psycopg.Connection, hour: datetime) -> Certificate:
     """The hour's newest certificate.
 

@@ -371,6 +371,32 @@ def certificate(
 
 
 @app.command()
+def anchor(
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            help="File to append the line to, best on another machine; without it, it is printed."
+        ),
+    ] = None,
+) -> None:
+    """Write down the newest certificate's hash outside the database, whose owner could write the whole chain anew."""
+    from antenna_assets.anchors import anchor_of, append_anchor
+    from antenna_assets.certificate import newest_of_all
+    from antenna_assets.database import connect, require_migrated
+    from antenna_assets.settings import load_settings
+    from antenna_assets.stack.services import postgres_url
+
+    with connect(postgres_url(load_settings()), application="antenna anchor") as connection:
+        require_migrated(connection)
+        newest = newest_of_all(connection)
+    written = anchor_of(newest) if file is None else append_anchor(file, newest)
+    if written is None:
+        out.print(f"certificate {newest.number} is anchored already")
+    else:
+        sys.stdout.write(written.line + "\n")
+
+
+@app.command()
 def verify(
     first: Annotated[
         str | None, typer.Option("--from", help="First hour, as 2026-11-22-10:00; the oldest if not given.")
@@ -378,8 +404,15 @@ def verify(
     last: Annotated[
         str | None, typer.Option("--to", help="Last hour, this one included; the newest if not given.")
     ] = None,
+    anchors: Annotated[
+        Path | None,
+        typer.Option(
+            help="Hashes kept outside the database: a file of `antenna anchor`, or a log with them."
+        ),
+    ] = None,
 ) -> None:
     """Recompute what the certificates claim from the files and tables. Exit code 1, and the differences, if there are any."""
+    from antenna_assets.anchors import read_anchors
     from antenna_assets.certificate_view import differences_table, pending_table
     from antenna_assets.database import connect, require_migrated
     from antenna_assets.hours import HOUR, parse_hour
@@ -391,6 +424,7 @@ def verify(
     settings = load_settings()
     begin = parse_hour(first) if first is not None else None
     end = parse_hour(last) + HOUR if last is not None else None
+    anchored = read_anchors(anchors) if anchors is not None else []
     with (
         connect(postgres_url(settings)) as connection,
         Progress(
@@ -409,6 +443,7 @@ def verify(
             first=begin,
             end=end,
             kept_since=datetime.now(UTC) - settings.horizon,
+            anchors=anchored,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     if found.pending:
@@ -418,7 +453,8 @@ def verify(
             f"{len(found.not_recomputed):,} hours are past the horizon and have no landed files any more: their "
             "published rows were verified"
         )
-    out.print(f"verified {found.hours:,} hours and {found.certificates:,} certificates")
+    held = f", held against {len(anchored):,} anchors" if anchored else ""
+    out.print(f"verified {found.hours:,} hours and {found.certificates:,} certificates{held}")
     if found.differences:
         out.print(differences_table(found.differences))
         raise typer.Exit(1)

@@ -1,6 +1,7 @@
 """What is wrong with this machine or these settings, each with its fix, within seconds even if nothing answers.
 
-Nothing here starts, stops or repairs anything, and no finding shows a password.
+Nothing here starts, stops or repairs anything, and no finding shows a password. In an object store a file is written to try
+how, and removed.
 """
 
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from antenna_assets.kafka_client import KafkaConfigError, Refusal
-from antenna_assets.lake_files import StoreError, is_local, require_store
+from antenna_assets.lake_files import StoreError, is_local, require_conditional_writes, require_store
 from antenna_assets.postgres_errors import DatabaseError, DatabaseUnfit
 from antenna_assets.settings import Settings
 from antenna_assets.stack import jars, java, kafka, ports, services
@@ -149,7 +150,14 @@ def _lake(settings: Settings) -> str:
                 str(error),
                 "check ANTENNA_LAKE, the cloud's credentials and, if it has one of its own, its address",
             ) from error
-        return f"{uri} can be listed"
+        try:
+            require_conditional_writes(uri)
+        except StoreError as error:
+            raise _Problem(
+                str(error),
+                "give its login the right to write, or use a store or a newer version of it that knows conditional writes",
+            ) from error
+        return f"{uri} can be listed and written, and writes no name twice"
     return _writable(Path(uri), "ANTENNA_LAKE")
 
 

@@ -3,13 +3,14 @@
 What is compared is in the other modules of this folder.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import psycopg
 
+from antenna_assets.anchors import Anchor
 from antenna_assets.certificate import complete, newest_certificate, publications
 from antenna_assets.database import snapshot
 from antenna_assets.errors import AntennaError
@@ -51,6 +52,7 @@ def verify(
     first: datetime | None = None,
     end: datetime | None = None,
     kept_since: datetime,
+    anchors: Sequence[Anchor] = (),
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Verified:
     """Recompute what the certificates claim, from the files and tables, for all closed hours from `first` on before `end`.
@@ -61,6 +63,7 @@ def verify(
     Args:
         connection: in autocommit mode.
         kept_since: hours before it may have lost their landed files to the retention.
+        anchors: hashes of certificates that were kept outside the database.
         progress: is told how many hours of how many are done.
 
     Raises:
@@ -70,7 +73,7 @@ def verify(
         # Of a store that does not answer, nothing can be said.
         require_store(lake.root)
     verified = Verified()
-    differences, unbelievable = chain_differences(connection)
+    differences, unbelievable = chain_differences(connection, anchors)
     verified.differences += differences
     with snapshot(connection):
         verified.differences += unpublished_rows(connection, first, end)
