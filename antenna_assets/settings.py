@@ -78,6 +78,9 @@ class Settings(BaseSettings):
         timedelta(days=35), description="older events are rejected; landing is kept this long"
     )
     lateness: Duration = Field(timedelta(minutes=1), description="allowed lateness before an hour closes")
+    quiet: Duration = Field(
+        timedelta(minutes=15), description="an ended hour that gets no row for so long closes"
+    )
     window: Duration = Field(timedelta(minutes=5), description="length of a live window; divides an hour")
     trigger: Duration = Field(timedelta(0), description="time between micro-batches; 0: as soon as possible")
     crash_at: str | None = Field(

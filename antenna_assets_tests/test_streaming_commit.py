@@ -37,7 +37,7 @@ def commit(
     ranges: list[tuple[int, int, int]],
     content: Landed,
     *,
-    lagging: tuple[int, ...] = (),
+    lagging: tuple[int, ...] = (0,),
     clock: datetime = NOW,
     topic_id: str = "id-1",
 ) -> datetime | None:

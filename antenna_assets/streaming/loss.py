@@ -96,7 +96,8 @@ def _record(
     if head.topic_id != topic_id:
         # The partitions of the new topic are others: the old ones' times must not hold the watermark back.
         connection.execute(
-            "UPDATE ledger.head SET topic_id = %s, event_times = '{}' WHERE topic = %s",
+            "UPDATE ledger.head SET topic_id = %s, event_times = '{}', silent_since = '{}', mark = '{}', mark_at = NULL"
+            " WHERE topic = %s",
             [topic_id, head.topic],
         )
         return
