@@ -4,13 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antenna_assets.hours import HOUR, hour_of, hours_between
 from antenna_assets.streaming.closing_rule import (
-    SILENCE,
     Left,
     Memory,
     ended_before,

@@ -55,14 +55,20 @@ def findings(settings: Settings) -> Iterator[Finding]:
         ("disk", lambda: _disk(settings.home)),
         ("lake", lambda: _lake(settings)),
         ("PostgreSQL", lambda: _postgres(settings)),
+        ("clock", lambda: _clock(settings)),
         ("Kafka", lambda: _kafka(settings)),
         ("topic", lambda: _topic(settings)),
         ("ports", lambda: _ports(settings)),
         ("DAGSTER_HOME", _dagster_home),
     ]
+    answered: set[str] = set()
     for name, check in checks:
+        # A second look at a PostgreSQL that does not answer would only wait for that once more.
+        if name == "clock" and "PostgreSQL" not in answered:
+            continue
         try:
             yield Finding(name, True, check())
+            answered.add(name)
         except _Problem as problem:
             yield Finding(name, False, problem.found, problem.fix)
         except services.ServicesError as error:
@@ -165,6 +171,22 @@ def _postgres(settings: Settings) -> str:
             return f"{where} {info.parameter_status('server_version')} on {info.host}:{info.port}, database {info.dbname}"
     except psycopg.Error as error:
         raise _Problem(f"{where} does not answer: {_without_password(str(error), url)}", fix) from error
+
+
+def _clock(settings: Settings) -> str:
+    import psycopg
+
+    from antenna_assets.clock import database_now, host_now, wrong_host
+
+    url = services.postgres_url(settings)
+    with psycopg.connect(url, connect_timeout=_CONNECT_SECONDS) as connection:
+        wrong = wrong_host(host_now() - database_now(connection))
+    if wrong is not None:
+        raise _Problem(
+            f"{wrong}, whose clock judges events and closes hours",
+            "set this machine's clock right, as by NTP",
+        )
+    return "as PostgreSQL's, give or take half a minute"
 
 
 def _without_password(text: str, url: str) -> str:

@@ -29,6 +29,15 @@ class Left:
     readable: int
     end: int
 
+    @property
+    def held(self) -> int:
+        """How many messages lie in or behind an open transaction."""
+        return self.end - max(self.readable, self.offset)
+
+
+READ_OUT = Left(0, 0, 0)
+"""As many messages as are left in a partition that is read out."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -166,9 +175,9 @@ def told(left: Mapping[int, Left]) -> str:
     """What is left to read, in words."""
     parts = []
     for partition, one in sorted(left.items())[:NAMED]:
-        readable, behind = max(0, one.readable - one.offset), one.end - max(one.readable, one.offset)
+        readable = max(0, one.readable - one.offset)
         words = [f"{readable:,} messages to read"] if readable else []
-        words += [f"{behind:,} in or behind an open transaction"] if behind else []
+        words += [f"{one.held:,} in or behind an open transaction"] if one.held else []
         parts.append(f"partition {partition}: {' and '.join(words)}")
     more = len(left) - NAMED
     return "; ".join([*parts, *([f"and {more:,} more partitions"] if more > 0 else [])])

@@ -196,8 +196,8 @@ def _close_quiet(
     if not hours:
         return memory
     close_quiet(connection, hours)
-    (start, *_) = hours_kept_open(head.first_hour, memory.low_watermark, now=now, lateness=lateness)
-    open_from = first_open_hour(connection, start, hours[-1] + HOUR)
+    kept_open = hours_kept_open(head.first_hour, memory.low_watermark, now=now, lateness=lateness)
+    open_from = first_open_hour(connection, kept_open[0], kept_open[-1] + HOUR)
     return replace(memory, low_watermark=max(open_from, memory.low_watermark or open_from))
 
 
