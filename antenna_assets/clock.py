@@ -57,6 +57,11 @@ class Clock:
         return wrong_host(self.ahead)
 
 
+def wrong_here(connection: psycopg.Connection) -> str | None:
+    """A sentence on this machine if its own clock is wrong now; None if it is right."""
+    return wrong_host(host_now() - database_now(connection))
+
+
 def wrong_host(ahead: timedelta) -> str | None:
     """A sentence on this machine if its own clock is so far `ahead` that it is wrong; None if it is right."""
     if abs(ahead) <= TOLERANCE:

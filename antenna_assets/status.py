@@ -13,7 +13,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Column, Table
 
-from antenna_assets.clock import database_now, host_now, wrong_host
+from antenna_assets.clock import wrong_here
 from antenna_assets.hours import hour_key
 from antenna_assets.requests import FailingHour
 from antenna_assets.retries import read_failing_hours
@@ -104,7 +104,7 @@ def _stream(connection: psycopg.Connection) -> Table:
     if progress.held_by is not None:
         table.add_row("closing is held by", escape(progress.held_by))
         table.add_row("held since", _time(progress.held_since))
-    here = wrong_host(host_now() - database_now(connection))
+    here = wrong_here(connection)
     for whose, wrong in (("stream's clock", progress.host_clock), ("clock here", here)):
         if wrong is not None:
             table.add_row(whose, escape(wrong))

@@ -176,11 +176,11 @@ def _postgres(settings: Settings) -> str:
 def _clock(settings: Settings) -> str:
     import psycopg
 
-    from antenna_assets.clock import database_now, host_now, wrong_host
+    from antenna_assets.clock import wrong_here
 
     url = services.postgres_url(settings)
     with psycopg.connect(url, connect_timeout=_CONNECT_SECONDS) as connection:
-        wrong = wrong_host(host_now() - database_now(connection))
+        wrong = wrong_here(connection)
     if wrong is not None:
         raise _Problem(
             f"{wrong}, whose clock judges events and closes hours",
