@@ -39,9 +39,9 @@ GRANT SELECT ON ledger.reopening TO antenna_stream, antenna_publisher, antenna_a
 GRANT INSERT ON ledger.reopening TO antenna_administrator;
 GRANT DELETE ON ledger.hour, ledger.failing_hour TO antenna_administrator;
 
--- The oldest hour that is not closed, and what holds it open if it has ended; `behind` is for how long.
+-- The oldest hour that is not closed, and what holds it open if it has ended, and for how long.
 CREATE VIEW closing AS
 SELECT date_trunc('hour', coalesce(low_watermark, first_hour), 'UTC') AS hour, low_watermark, held_by, held_since,
-    now() - held_since AS behind, host_clock
+    extract(epoch FROM now() - held_since)::float8 / 60 AS held_minutes, host_clock
 FROM ledger.head;
 GRANT SELECT ON closing TO antenna_dashboards, antenna_administrator;
