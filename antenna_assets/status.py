@@ -13,7 +13,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Column, Table
 
-from antenna_assets.clock import wrong_here
+from antenna_assets.clock import database_now, wrong_here
 from antenna_assets.hours import hour_key
 from antenna_assets.requests import FailingHour
 from antenna_assets.retries import read_failing_hours
@@ -102,7 +102,8 @@ def _stream(connection: psycopg.Connection) -> Table:
         table.add_row("waits for" if runs else "waited for", escape(progress.waiting_for))
         table.add_row("since", _time(progress.waiting_since))
     if progress.held_by is not None:
-        table.add_row("closing is held by", escape(progress.held_by))
+        # As of the newest look.
+        table.add_row(f"closing {'is' if runs else 'was'} held by", escape(progress.held_by))
         table.add_row("held since", _time(progress.held_since))
     here = wrong_here(connection)
     for whose, wrong in (("stream's clock", progress.host_clock), ("clock here", here)):
@@ -111,7 +112,10 @@ def _stream(connection: psycopg.Connection) -> Table:
     table.add_row("batches", f"{progress.batch:,}")
     table.add_row("rows landed", f"{progress.rows:,}")
     table.add_row("late rows", f"{progress.late_rows:,}")
-    table.add_row("low watermark", _time(progress.low_watermark))
+    watermark = _time(progress.low_watermark)
+    if progress.low_watermark is not None and progress.low_watermark > database_now(connection):
+        watermark += ", in the future: a clock was wrong; `antenna reopen` opens the hours again"
+    table.add_row("low watermark", watermark)
     table.add_row("last heartbeat", _time(progress.heartbeat_at))
     return table
 

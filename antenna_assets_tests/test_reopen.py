@@ -18,6 +18,7 @@ from antenna_assets.streaming.head import claim_topic, read_head
 from antenna_assets.streaming.landed import Landed, LandedFile
 from antenna_assets.streaming.lock import require_only_stream
 from antenna_assets.streaming.plan import OffsetRange
+from antenna_assets_tests.faults.test_closing import told_by_status
 
 pytestmark = pytest.mark.services
 
@@ -77,6 +78,7 @@ def test_row_26_hours_that_a_wrong_clock_closed_are_opened_again_and_it_is_recor
     beat(ledger, topic, ahead + 2 * HOUR)
     sealed = seal(ledger, this)
     assert len(states(ledger)) > 8_760
+    assert "in the future: a clock was wrong; `antenna reopen`" in told_by_status(settings, ledger)
     code, said = reopen(this, "--yes", "--reason", "the clock was a year ahead")
     assert code == 0, said
     assert re.search(r"recorded: 2 closed hours from .* 8,76\d without a row are forgotten", said)

@@ -139,7 +139,7 @@ def test_row_25_messages_of_an_open_transaction_are_named_and_their_hour_does_no
     assert reader.held_by() == "partition 0: 4 in or behind an open transaction"
     assert reader.closed() == {}
     shown = told_by_status(quick, connection)
-    assert "closing is held by" in shown
+    assert "closing was held by" in shown
     assert "partition 0: 4 in or behind an open transaction" in shown
     assert metric(quick, "antenna_held_messages") == metric(quick, "antenna_lag_messages") == 4
     assert metric(quick, "antenna_closing_held_seconds") > 0

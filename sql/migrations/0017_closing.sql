@@ -41,7 +41,9 @@ GRANT DELETE ON ledger.hour, ledger.failing_hour TO antenna_administrator;
 
 -- The oldest hour that is not closed, and what holds it open if it has ended, and for how long.
 CREATE VIEW closing AS
-SELECT date_trunc('hour', coalesce(low_watermark, first_hour), 'UTC') AS hour, low_watermark, held_by, held_since,
-    extract(epoch FROM now() - held_since)::float8 / 60 AS held_minutes, host_clock
-FROM ledger.head;
+SELECT oldest.hour, head.low_watermark, head.held_by, head.held_since,
+    extract(epoch FROM now() - head.held_since)::float8 / 60 AS held_minutes, head.host_clock
+FROM ledger.head CROSS JOIN LATERAL (
+    SELECT date_trunc('hour', coalesce(head.low_watermark, head.first_hour), 'UTC') AS hour
+) AS oldest;
 GRANT SELECT ON closing TO antenna_dashboards, antenna_administrator;
