@@ -20,7 +20,7 @@ import psycopg
 from antenna_assets.clock import Clock
 from antenna_assets.engines.contract import Engine
 from antenna_assets.hours import closed_before, hour_key
-from antenna_assets.ledger import expired_before
+from antenna_assets.ledger import expired_before, full_hours
 from antenna_assets.settings import Settings
 from antenna_assets.streaming.attempt import Attempt
 from antenna_assets.streaming.broker import Broker, Topic
@@ -92,6 +92,7 @@ class MicroBatches:
         self._wrong_host: str | None = None
         self._batch = 0
         self._oldest = settings.start
+        self._full: list[datetime] = []
         self._usual = UsualSpelling()
         self.failure: BaseException | None = None
         self.last_commit = self._last_beat = time.monotonic()
@@ -209,6 +210,7 @@ class MicroBatches:
                 folder=attempt.folder,
                 clock=clock,
                 oldest=max(self._oldest, clock - settings.horizon),
+                full=self._full,
                 usual=self._usual.of(messages),
             )
             self._wait_for_commit()
@@ -260,6 +262,7 @@ class MicroBatches:
         self._read_clock(connection)
         self._batch = read_head(connection, self._settings.topic).batch
         self._oldest = max(self._settings.start, expired_before(connection) or self._settings.start)
+        self._full = full_hours(connection)
 
     def _read_clock(self, connection: psycopg.Connection) -> datetime:
         """PostgreSQL's clock, and a word on this host if its own is wrong."""
