@@ -4,12 +4,14 @@ whose clock is wrong. The rule by itself is in `test_closing_rule.py`, what it d
 
 import ast
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
@@ -22,14 +24,19 @@ from antenna_assets.hours import HOUR, hour_of
 from antenna_assets.metrics import LedgerCollector
 from antenna_assets.settings import Settings
 from antenna_assets.status import tables
+from antenna_assets.streaming import job
 from antenna_assets.streaming.broker import Broker
 from antenna_assets.streaming.closing_rule import Left
+from antenna_assets.streaming.errors import StreamError
 from antenna_assets.streaming.head import claim_topic
 from antenna_assets.streaming.job import Stream
 from antenna_assets.streaming.progress import left_to_read, next_to_read, read_past
 from antenna_assets_tests.faults import plain_stream
-from antenna_assets_tests.faults.live import wait_until
+from antenna_assets_tests.faults.live import committed, running, wait_until
 from antenna_assets_tests.faults.topics import add_partitions
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 pytestmark = pytest.mark.services
 
@@ -338,3 +345,69 @@ def test_row_26_no_other_module_reads_this_hosts_own_clock() -> None:
                 if of in {("datetime", "now"), ("datetime", "utcnow"), ("time", "time"), ("time", "time_ns")}:
                     found.add(str(path.relative_to(root.parent)))
     assert found <= HOST_CLOCK
+
+
+def test_row_26_a_stream_that_does_not_come_to_read_closes_hours_all_the_same(
+    settings: Settings, connection: psycopg.Connection, last: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = Reader(settings, connection)
+    Sender(settings).send(0, event(last))
+    reader.read()
+    connection.execute("UPDATE ledger.hour SET closed_at = NULL, closed_by = NULL WHERE hour = %s", [last])
+
+    def no_spark(*_: object) -> None:
+        raise StreamError("Spark does not start")
+
+    monkeypatch.setattr(job, "start_spark", no_spark)
+    stream = Stream(
+        settings,
+        postgres_url=settings.postgres_url or "",
+        kafka_bootstrap=settings.kafka_bootstrap or "",
+        say=lambda _line: None,
+        stop=threading.Event(),
+    )
+    with pytest.raises(StreamError, match="Spark does not start"):
+        stream.read_available()
+    assert reader.closed()[last] == "clock"
+
+
+def test_row_25_beside_garbage_old_events_and_transactions_every_message_is_committed_in_time(
+    settings: Settings,
+    connection: psycopg.Connection,
+    spark: "SparkSession",
+    last: datetime,
+    proving: bool,
+    record_property: Callable[[str, object], None],
+) -> None:
+    quick = settings.model_copy(update={"quiet": QUIET, "lateness": SECOND})
+    sender, transactions = Sender(quick), Sender(quick, transactions=True)
+    sent = 0
+
+    def open_or_closed(number: int) -> int:
+        transactions.producer.begin_transaction()
+        transactions.send(3, event(database_now(connection)))
+        if number % 2:
+            transactions.producer.abort_transaction(30)
+            return 0
+        transactions.producer.commit_transaction(30)
+        return 1
+
+    with running(quick, spark):
+        sender.send(1, event(last))
+        began = time.monotonic()
+        number = 0
+        while time.monotonic() - began < (120 if proving else 12):
+            _garbage(sender, database_now(connection), number)
+            now = database_now(connection)
+            sender.send(2, event(now - timedelta(days=20) + number * SECOND))
+            sent += 2 + open_or_closed(number)
+            # One event every 2.7 seconds beside them.
+            if number % 9 == 0:
+                sender.send(1, event(now))
+                sent += 1
+            number += 1
+            time.sleep(0.3)
+        wait_until(lambda: committed(quick) == sent + 1, 60)
+        wait_until(lambda: last in Reader(quick, connection).closed(), QUIET.total_seconds() + 60)
+    record_property("messages", sent)
+    record_property("hours that have ended and are open", 0)
