@@ -7,12 +7,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import psycopg
 from psycopg.rows import class_row, dict_row
 
+from antenna_assets.clock import database_now
 from antenna_assets.crash import commit_point
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import EPOCH, HOUR, hour_key
@@ -92,7 +93,7 @@ def certify(connection: psycopg.Connection, hour: datetime, generation: int) -> 
     if head is None:
         raise psycopg.DataError("ledger.certificate_head is empty: expected its one row")
     number, previous = head[0] + 1, head[1]
-    issued_at = datetime.now(UTC)
+    issued_at = database_now(connection)
     text = canonical(
         {
             "content": content,

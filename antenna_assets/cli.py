@@ -265,6 +265,35 @@ def accept_loss(
 
 
 @app.command()
+def reopen(
+    first: Annotated[str, typer.Option("--from", help="First hour to open again, as 2026-11-22-10:00.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "reopened by hand",
+) -> None:
+    """Open the hours again that a wrong clock of PostgreSQL closed. Set the clock right first; no stream may run."""
+    from antenna_assets.database import connect, require_migrated
+    from antenna_assets.hours import parse_hour
+    from antenna_assets.settings import load_settings
+    from antenna_assets.stack.services import postgres_url
+    from antenna_assets.streaming.reopen import planned
+    from antenna_assets.streaming.reopen import reopen as run
+
+    settings = load_settings()
+    hour = parse_hour(first)
+    with connect(postgres_url(settings), application="antenna reopen") as connection:
+        require_migrated(connection)
+        found = planned(connection, settings.topic, hour, settings.horizon)
+        if not found:
+            out.print(f"no hour from {first} on is closed")
+            return
+        out.print(str(found), soft_wrap=True)
+        if not yes:
+            typer.confirm("Open them again?", abort=True)
+        done = run(connection, settings.topic, hour, horizon=settings.horizon, reason=reason)
+    out.print(f"recorded: {done}; the stream can go on", soft_wrap=True)
+
+
+@app.command()
 def status() -> None:
     """Show lag, whether the stream runs or what it waits for, open and closed hours, dirty hours, generations, and quarantine by reason."""
     from antenna_assets.database import connect, require_migrated
@@ -414,6 +443,7 @@ def verify(
     """Recompute what the certificates claim from the files and tables. Exit code 1, and the differences, if there are any."""
     from antenna_assets.anchors import read_anchors
     from antenna_assets.certificate_view import differences_table, pending_table
+    from antenna_assets.clock import database_now
     from antenna_assets.database import connect, require_migrated
     from antenna_assets.hours import HOUR, parse_hour
     from antenna_assets.lake import Lake
@@ -436,13 +466,14 @@ def verify(
         ) as bar,
     ):
         require_migrated(connection)
+        kept_since = database_now(connection) - settings.horizon
         task = bar.add_task("verifying", total=None)
         found = run(
             connection,
             Lake(settings.lake_uri),
             first=begin,
             end=end,
-            kept_since=datetime.now(UTC) - settings.horizon,
+            kept_since=kept_since,
             anchors=anchored,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )

@@ -106,6 +106,9 @@ class Settings(BaseSettings):
         timedelta(minutes=15),
         description="longest that late rows wait before their hour is published again; 0: never",
     )
+    quiet: Duration = Field(
+        timedelta(minutes=15), description="an ended hour that gets no row for so long closes"
+    )
     window: Duration = Field(timedelta(minutes=5), description="length of a live window; divides an hour")
     trigger: Duration = Field(timedelta(0), description="time between micro-batches; 0: as soon as possible")
     umask: int = Field(

@@ -57,14 +57,20 @@ def findings(settings: Settings) -> Iterator[Finding]:
         ("disk", lambda: _disk(settings.home)),
         ("lake", lambda: _lake(settings)),
         ("PostgreSQL", lambda: _postgres(settings)),
+        ("clock", lambda: _clock(settings)),
         ("Kafka", lambda: _kafka(settings)),
         ("topic", lambda: _topic(settings)),
         ("ports", lambda: _ports(settings)),
         ("DAGSTER_HOME", _dagster_home),
     ]
+    answered: set[str] = set()
     for name, check in checks:
+        # A second look at a PostgreSQL that does not answer would only wait for that once more.
+        if name == "clock" and "PostgreSQL" not in answered:
+            continue
         try:
             yield Finding(name, True, check())
+            answered.add(name)
         except _Problem as problem:
             yield Finding(name, False, problem.found, problem.fix)
         except services.ServicesError as error:
@@ -182,6 +188,21 @@ def _postgres(settings: Settings) -> str:
         raise
     except (DatabaseError, psycopg.Error) as error:
         raise _Problem(f"{where} does not answer: {error}", fix) from error
+
+
+def _clock(settings: Settings) -> str:
+    from antenna_assets.clock import wrong_here
+    from antenna_assets.database import connect
+
+    url = services.postgres_url(settings)
+    with connect(url, application="antenna doctor", patience=_CONNECT_SECONDS) as connection:
+        wrong = wrong_here(connection)
+    if wrong is not None:
+        raise _Problem(
+            f"{wrong}, whose clock judges events and closes hours",
+            "set this machine's clock right, as by NTP",
+        )
+    return "as PostgreSQL's, give or take half a minute"
 
 
 def _kafka(settings: Settings) -> str:

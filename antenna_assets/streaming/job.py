@@ -175,6 +175,8 @@ class Stream:
             claim_topic(connection, topic.name, topic.id)
             self._require_unread_messages_exist(connection, topic)
             with blocked.blocks_told(self._postgres_url, self._waiting.begin):
+                # Before Spark, which takes its time: a stream that starts again and again closes hours, too.
+                self._batches.beat(connection)
                 yield connection, topic
 
     def _require_unread_messages_exist(self, connection: psycopg.Connection, topic: Topic) -> None:
@@ -226,7 +228,7 @@ class Stream:
             shutil.rmtree(checkpoint, ignore_errors=True)
 
     def _watch(self, query: "StreamingQuery", connection: psycopg.Connection) -> None:
-        """Wait for the query's end, let the clock close hours while it is idle, and report.
+        """Wait for the query's end, close hours meanwhile, and report.
 
         Raises:
             QueryFailed, StateUnwritable, or the error of a micro-batch: the query ended by it.
@@ -234,7 +236,7 @@ class Stream:
         reported = time.monotonic()
         # The query itself goes on after a failed commit, until it has a next micro-batch.
         while query.isActive and self._batches.failure is None and not self._stop.wait(0.2):
-            self._batches.beat_if_idle(connection)
+            self._batches.beat_if_due(connection)
             if time.monotonic() - reported > REPORT_SECONDS and self._batches.report():
                 reported = time.monotonic()
         self._batches.wait_until_idle()
