@@ -320,10 +320,47 @@ def sweep(
         settings.lake_uri,
         dagster_home=dagster_home(settings),
         horizon=settings.horizon,
-        now=datetime.now(UTC),
         dry_run=dry_run,
     )
     out.print(report(amounts, dry_run=dry_run))
+
+
+@app.command("adopt-lake")
+def adopt_lake(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Bind them; without it, what is there is only shown.")
+    ] = False,
+) -> None:
+    """Bind the lake at ANTENNA_LAKE to this database, after a move or a loss. Older copies of either then fit no more."""
+    from antenna_assets.database import connect, require_migrated
+    from antenna_assets.lake_identity import adopt, evidence, found_id, known_lake
+    from antenna_assets.settings import load_settings
+    from antenna_assets.stack.services import postgres_url
+    from antenna_assets.streaming.lock import require_only_stream
+
+    settings = load_settings()
+    with connect(postgres_url(settings), application="antenna adopt-lake") as connection:
+        require_migrated(connection)
+        # Nothing lands meanwhile.
+        require_only_stream(connection)
+        known, seen = known_lake(connection), evidence(connection, settings.lake_uri)
+        out.print(
+            f"the ledger's lake: {f'{known.id}, claimed at {known.place}' if known else 'none yet'}",
+            soft_wrap=True,
+        )
+        try:
+            found = found_id(settings.lake_uri) or "no id"
+        except AntennaError as error:
+            found = str(error)
+        out.print(
+            f"{settings.lake_uri}: {found}; {seen.found} of {seen.named} files of the ledger are there",
+            soft_wrap=True,
+        )
+        if not yes:
+            out.print("not bound: run it again with --yes to bind them")
+            return
+        adopt(connection, settings.lake_uri)
+    out.print("[green]bound[/green]: `antenna verify` says what the lake lacks")
 
 
 @app.command()

@@ -22,10 +22,17 @@ from antenna_assets.delta_litter import LOG, recent_files, unreferenced
 from antenna_assets.disk import WHAT_TO_DO, is_full
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.errors import AntennaError
-from antenna_assets.hours import lake_partition
+from antenna_assets.hours import EPOCH, lake_partition
 from antenna_assets.lake_files import file_errors, lake_path, name_within, reason_of, sync
 from antenna_assets.lifetimes import SAFE_AGE, require_young
-from antenna_assets.litter import Found, everything_under, remove, remove_files, remove_if_empty
+from antenna_assets.litter import (
+    Found,
+    everything_under,
+    file_system_now,
+    remove,
+    remove_files,
+    remove_if_empty,
+)
 from antenna_assets.schema import HOUR_PARTITION
 
 if TYPE_CHECKING:
@@ -119,9 +126,11 @@ class HourlyTable:
 
         partition = {name: str(value) for name, value in lake_partition(hour).items()}
         with self.errors("written"):
+            now = file_system_now(lake_path(files[0].path).parent) if files else EPOCH
+            additions = [self._addition(file, partition, now) for file in files]
             try:
                 table.create_write_transaction(
-                    [self._addition(file, partition) for file in files],
+                    additions,
                     mode="overwrite",
                     schema=table.schema(),
                     partition_by=list(HOUR_PARTITION),
@@ -228,7 +237,7 @@ class HourlyTable:
                 f"the table {self.location} cannot be {done}: {_told(error)}; {advice}"
             ) from error
 
-    def _addition(self, file: WrittenFile, partition: Mapping[str, str]) -> "object":
+    def _addition(self, file: WrittenFile, partition: Mapping[str, str], now: datetime) -> "object":
         from deltalake.transaction import AddAction
 
         folder = self.location + "/"
@@ -237,7 +246,7 @@ class HourlyTable:
                 f"expected a file in {folder}, found {file.path}; write into a folder from new_folder()"
             )
         written = datetime.fromtimestamp(lake_path(file.path).stat().st_mtime, UTC)
-        require_young(file.path, begun=written, now=datetime.now(UTC))
+        require_young(file.path, begun=written, now=now)
         return AddAction(
             path=file.path.removeprefix(folder),  # deltalake percent-encodes it
             size=file.size,

@@ -14,6 +14,7 @@ from antenna_assets.certificate import record_and_certify
 from antenna_assets.contents import files_content
 from antenna_assets.engines.contract import Dataset, Engine, WrittenFile
 from antenna_assets.lake import Lake
+from antenna_assets.lake_identity import require_same_lake
 from antenna_assets.ledger import Generation, LedgerError, Publication
 from antenna_assets.schema import LAKE_TABLES
 
@@ -53,10 +54,12 @@ def publish_files(
 
     Raises:
         Superseded: the hour holds a newer generation; nothing was changed.
+        WrongLake: the lake is not the ledger's any more; nothing was changed.
         LakeError: the table cannot be written.
     """
     tags = {} if users_version is None else {USERS_VERSION: users_version}
     with stage("publish"):
+        require_same_lake(connection, tables.root)
         version = tables.replace_hour(asset, generation.hour, generation.generation, files, tags=tags)
         publication = Publication(
             asset=asset,

@@ -10,6 +10,7 @@ from antenna_assets.assets.report import Report, Stages, materialize_hours
 from antenna_assets.assets.sources import landing
 from antenna_assets.crash import commit_point
 from antenna_assets.engines.contract import Dataset
+from antenna_assets.lake_identity import require_own_lake
 from antenna_assets.landed import landed_content
 from antenna_assets.ledger import landed_files, require_closed, seal
 from antenna_assets.partitions import hours_of
@@ -28,6 +29,7 @@ def raw_parquet(
     """
     tables, run = lake.open(), engine.start()
     with postgres.connection() as connection:
+        require_own_lake(connection, tables.root)
         require_closed(connection, hours_of(context))
 
         def materialize(hour: datetime, stage: Stages) -> Report:

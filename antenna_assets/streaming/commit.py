@@ -14,13 +14,16 @@ from psycopg import sql
 
 from antenna_assets.crash import commit_point
 from antenna_assets.hours import hour_of, low_watermark
+from antenna_assets.lake_identity import require_same_lake
 from antenna_assets.ledger import LedgerError, committed_offsets, require_unexpired
 from antenna_assets.lifetimes import LIVE_RETENTION, require_young
 from antenna_assets.schema import LIVE_TABLES
+from antenna_assets.streaming.attempt import lake_watched
 from antenna_assets.streaming.closing import advance
 from antenna_assets.streaming.head import Head, read_head
 from antenna_assets.streaming.landed import Landed, LandedFile, rows_per_hour
 from antenna_assets.streaming.plan import OffsetRange
+from antenna_assets.streaming.present import require_files
 
 
 class NotContiguous(LedgerError):
@@ -51,7 +54,8 @@ def commit_batch(
 
     Raises:
         NotContiguous: another batch of a stream was committed since; nothing was written.
-        AttemptTooOld: the files were begun so long ago that a sweep may have taken them; nothing was written.
+        AttemptTooOld: the files were begun so long ago that a sweep may have taken them, or are gone; nothing was written.
+        WrongLake: the lake is not the ledger's any more; nothing was written.
         HourExpired: an hour's earlier files are past their retention; nothing was written.
     """
     commit_point("stream.commit.before")
@@ -130,12 +134,18 @@ def insert_batch(
     """Write a batch with its files, rejections, hours and live sums, in the caller's transaction on the locked head.
 
     Raises:
-        AttemptTooOld: the files were begun so long ago that a sweep may have taken them.
+        AttemptTooOld: the files were begun so long ago that a sweep may have taken them, or are gone.
+        WrongLake: the lake is not the ledger's any more.
+        LakeUnwritable: the lake fails.
         HourExpired: an hour's earlier files are past their retention.
     """
     # Under the head's lock: a sweep takes it, too, before it takes files.
     if landed.begun is not None:
         require_young(f"batch {number}", begun=landed.begun, now=datetime.now(UTC))
+    if landed.lake is not None:
+        require_same_lake(connection, landed.lake)
+        with lake_watched(landed.lake):
+            require_files(landed, landed.lake)
     hours = rows_per_hour(landed)
     require_unexpired(connection, list(hours))
     connection.execute(
