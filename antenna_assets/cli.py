@@ -363,6 +363,33 @@ def adopt_lake(
     out.print("[green]bound[/green]: `antenna verify` says what the lake lacks")
 
 
+@app.command("rebuild-table")
+def rebuild_table(
+    table: Annotated[str, typer.Argument(help="raw_parquet or enriched_usage.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Change nothing; show what is torn or missing.")
+    ] = False,
+) -> None:
+    """Bring back a table of the lake whose log was torn or lost, as the ledger knows it. Exit code 1 if an hour stays away."""
+    from antenna_assets.database import connect, require_migrated
+    from antenna_assets.lake import Lake
+    from antenna_assets.rebuild import lines, rebuild
+    from antenna_assets.schema import LAKE_TABLES
+    from antenna_assets.settings import load_settings
+    from antenna_assets.stack.services import postgres_url
+
+    if table not in LAKE_TABLES:
+        raise typer.BadParameter(f"expected {' or '.join(LAKE_TABLES)}, found {table!r}")
+    settings = load_settings()
+    with connect(postgres_url(settings), application="antenna rebuild-table") as connection:
+        require_migrated(connection)
+        done = rebuild(connection, Lake(settings.lake_uri), table, dry_run=dry_run)
+    for line in lines(table, done, dry_run=dry_run):
+        out.print(line, soft_wrap=True)
+    if done.to_run or done.lost:
+        raise typer.Exit(1)
+
+
 @app.command()
 def certificate(
     hour: Annotated[str, typer.Argument(help="Hour in UTC, as 2026-11-22-10:00.")],

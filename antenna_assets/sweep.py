@@ -21,6 +21,7 @@ from antenna_assets.ledger import lock_heads
 from antenna_assets.lifetimes import RUN_LOG_RETENTION, VERSION_RETENTION
 from antenna_assets.litter import Found, file_system_now, remove
 from antenna_assets.orphans import LANDING, old_attempts, unnamed
+from antenna_assets.rebuild import published_files
 from antenna_assets.retention import (
     Amount,
     drop_live_windows,
@@ -97,7 +98,9 @@ def sweep(
         )
         tables, days = Lake(lake), VERSION_RETENTION.days
         for table in LAKE_TABLES:
-            swept = tables.sweep(table, now=files_now, dry_run=dry_run)
+            swept = tables.sweep(
+                table, now=files_now, dry_run=dry_run, published=published_files(connection, table)
+            )
             amounts[f"files and folders in {table} that no version of {days} days names"] = Amount(
                 len(swept), sum(swept.values())
             )

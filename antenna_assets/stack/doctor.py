@@ -12,8 +12,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from antenna_assets.database import DatabaseError, connect, require_migrated
+from antenna_assets.delta_log import torn_files
+from antenna_assets.hours import hour_key
 from antenna_assets.kafka_client import KafkaConfigError, Refusal
-from antenna_assets.lake_files import StoreError, is_local, require_store
+from antenna_assets.lake import Lake
+from antenna_assets.lake_files import StoreError, is_local, lake_path, require_store
+from antenna_assets.lake_identity import WrongLake, require_not_anothers
+from antenna_assets.rebuild import missing_hours
+from antenna_assets.schema import LAKE_TABLES
 from antenna_assets.settings import Settings
 from antenna_assets.stack import jars, java, kafka, ports, services
 
@@ -145,8 +152,34 @@ def _lake(settings: Settings) -> str:
                 str(error),
                 "check ANTENNA_LAKE, the cloud's credentials and, if it has one of its own, its address",
             ) from error
-        return f"{uri} can be listed"
-    return _writable(Path(uri), "ANTENNA_LAKE")
+        return f"{uri} can be listed{_tables(settings)}"
+    return _writable(Path(uri), "ANTENNA_LAKE") + _tables(settings)
+
+
+def _tables(settings: Settings) -> str:
+    """What is to be said of the tables' logs, and of the lake's ledger if that can be asked."""
+    for table in LAKE_TABLES:
+        torn = torn_files(lake_path(settings.lake_uri) / table)
+        if torn:
+            named = "; ".join(map(str, torn[:3])) + (f"; and {len(torn) - 3:,} more" if len(torn) > 3 else "")
+            raise _Problem(f"the log of {table} is torn: {named}", f"run `antenna rebuild-table {table}`")
+    try:
+        with connect(services.postgres_url(settings)) as connection:
+            require_migrated(connection)
+            require_not_anothers(connection, settings.lake_uri)
+            for table in LAKE_TABLES:
+                missing = missing_hours(connection, Lake(settings.lake_uri), table)
+                if missing:
+                    raise _Problem(
+                        f"{table} lacks {len(missing):,} hours that the ledger has published, the first of them "
+                        f"{hour_key(missing[0].hour)}",
+                        f"run `antenna rebuild-table {table}`",
+                    )
+    except (services.ServicesError, DatabaseError):
+        return ""  # PostgreSQL is a finding of its own.
+    except WrongLake as error:
+        raise _Problem(*str(error).split("; ", 1)) from error
+    return ", and holds what the ledger has published"
 
 
 def _postgres(settings: Settings) -> str:
