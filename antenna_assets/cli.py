@@ -306,23 +306,48 @@ def doctor() -> None:
 @app.command()
 def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing; show what would go.")] = False,
+    every: Annotated[
+        str | None,
+        typer.Option(
+            help="Sweep now and again after this time, as '1 day', until stopped. An error is told."
+        ),
+    ] = None,
 ) -> None:
     """Remove files that nothing refers to and what is past its retention. Safe while everything runs."""
-    from antenna_assets.settings import load_settings
+    from antenna_assets.settings import duration, load_settings
     from antenna_assets.stack.services import postgres_url
     from antenna_assets.start import dagster_home
     from antenna_assets.sweep import report
     from antenna_assets.sweep import sweep as run
 
     settings = load_settings()
-    amounts = run(
-        postgres_url(settings),
-        settings.lake_uri,
-        dagster_home=dagster_home(settings),
-        horizon=settings.horizon,
-        dry_run=dry_run,
-    )
-    out.print(report(amounts, dry_run=dry_run))
+
+    def once() -> None:
+        amounts = run(
+            postgres_url(settings),
+            settings.lake_uri,
+            dagster_home=dagster_home(settings),
+            horizon=settings.horizon,
+            dry_run=dry_run,
+        )
+        out.print(report(amounts, dry_run=dry_run))
+
+    if every is None:
+        once()
+        return
+    try:
+        pause = duration(every).total_seconds()
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if not pause:
+        raise typer.BadParameter("expected a time such as '1 day', found none")
+    with stop_on_signals() as stop:
+        while not stop.is_set():
+            try:
+                once()
+            except AntennaError as error:
+                say(f"not swept, to be tried again after {every}: {error}")
+            stop.wait(pause)
 
 
 @app.command("adopt-lake")

@@ -222,9 +222,16 @@ def _sample(connection: psycopg.Connection) -> list[str]:
             f"SELECT path FROM ledger.file ORDER BY batch {order} LIMIT {_SAMPLE}"  # noqa: S608
         )
     ]
+    if not landed:
+        landed = [
+            path
+            for (path,) in connection.execute(
+                "SELECT path FROM ledger.expired_file WHERE removed_at IS NULL LIMIT %s", [_SAMPLE]
+            )
+        ]
     if landed:
         return list(dict.fromkeys(landed))
-    # All of them may be past the horizon; what was published is not.
+    # All of them are past the horizon; what was published is not.
     rows = connection.execute(
         "SELECT asset, content->'files' FROM ledger.publication"
         " WHERE lake_version IS NOT NULL AND content->'files' <> '[]' ORDER BY number DESC LIMIT %s",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from antenna_assets.compaction import forget_removed_files, merge_batches
 from antenna_assets.database import connect, require_migrated
 from antenna_assets.errors import AntennaError
 from antenna_assets.lake import Lake
@@ -29,7 +30,7 @@ from antenna_assets.retention import (
     live_tables,
     remove_expired_files,
 )
-from antenna_assets.run_logs import drop_run_events, remove_run_output
+from antenna_assets.run_logs import drop_old_pages, drop_run_events, remove_run_output
 from antenna_assets.schema import LAKE_TABLES
 
 if TYPE_CHECKING:
@@ -93,6 +94,12 @@ def sweep(
         expired = expire_files(connection, horizon=horizon, now=now, dry_run=dry_run)
         amounts["landed files past the horizon, to go after a grace"] = expired["landed"]
         amounts["rejected files past the horizon, to go after a grace"] = expired["rejected"]
+        amounts["batches past the horizon, which become one an hour"] = merge_batches(
+            connection, horizon=horizon, now=now, dry_run=dry_run
+        )
+        amounts["names of removed files, which become a sum an hour"] = forget_removed_files(
+            connection, now=now, dry_run=dry_run
+        )
         amounts["files and folders in landing and scratch that the ledger does not name"] = _sweep_landing(
             connection, root, now=files_now, clock=now, dry_run=dry_run
         )
@@ -112,8 +119,14 @@ def sweep(
         amounts[f"events of Dagster's runs older than {days} days, but for those on assets"] = (
             drop_run_events(connection, now=now, dry_run=dry_run)
         )
-        amounts[f"files with output of Dagster's runs older than {days} days"] = remove_run_output(
-            dagster_home, now=now, dry_run=dry_run
+        amounts["what Dagster's pages say of assets, replaced or older than 400 days, and such runs"] = (
+            drop_old_pages(connection, now=now, dry_run=dry_run)
+        )
+        output = dagster_home / "storage"
+        amounts[f"files with output of Dagster's runs older than {days} days"] = (
+            remove_run_output(dagster_home, now=file_system_now(output) + (now - clock), dry_run=dry_run)
+            if output.is_dir()
+            else Amount()
         )
     return amounts
 
@@ -180,6 +193,11 @@ def _errors(lake: str) -> Iterator[None]:
     except psycopg.errors.LockNotAvailable as error:
         raise SweepError(
             "a writer has held the ledger for a minute; see that the stream is well, and sweep again"
+        ) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise SweepError(
+            f"{str(error).strip().splitlines()[0]}: sweep as a member of antenna_administrator; of Dagster's tables its "
+            "webserver or daemon gives that role its rights when it starts: start it again"
         ) from error
     except psycopg.OperationalError as error:
         raise SweepError(

@@ -21,7 +21,8 @@ def bytes_are_conserved(
         "SELECT coalesce(sum(rows), 0)::bigint, coalesce(sum(bytes), 0)::bigint FROM ("
         " SELECT rows, bytes FROM ledger.file WHERE kind = 'landed' AND hour = %(hour)s AND batch <= %(batch)s"
         " UNION ALL SELECT rows, bytes FROM ledger.expired_file"
-        "  WHERE kind = 'landed' AND hour = %(hour)s AND batch <= %(batch)s) AS landed",
+        "  WHERE kind = 'landed' AND hour = %(hour)s AND batch <= %(batch)s"
+        " UNION ALL SELECT rows, bytes FROM ledger.expired_hour WHERE hour = %(hour)s) AS landed",
         {"hour": hour, "batch": up_to_batch},
     ).fetchall()[0]
     figures = {"landed_bytes": landed_bytes, "bytes": bytes_, "difference_bytes": bytes_ - landed_bytes}
