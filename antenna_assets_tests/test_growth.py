@@ -20,6 +20,7 @@ from antenna_assets.demo import serve_demo
 from antenna_assets.hours import HOUR, hour_key, hour_of
 from antenna_assets.instance_storage import PooledPostgresStorage
 from antenna_assets.lake import Lake
+from antenna_assets.lake_identity import require_own_lake
 from antenna_assets.ledger import (
     HourExpired,
     committed_offsets,
@@ -58,6 +59,7 @@ def house(connection: psycopg.Connection, postgres_url: str, tmp_path: Path) -> 
             [read_at, read_at, house.batch],
         )
     house.publish(OLD)
+    require_own_lake(connection, str(house.root))
     return house
 
 
