@@ -353,24 +353,113 @@ def doctor() -> None:
 @app.command()
 def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing; show what would go.")] = False,
+    every: Annotated[
+        str | None,
+        typer.Option(
+            help="Sweep now and again after this time, as '1 day', until stopped. An error is told."
+        ),
+    ] = None,
 ) -> None:
     """Remove files that nothing refers to and what is past its retention. Safe while everything runs."""
-    from antenna_assets.settings import load_settings
+    from antenna_assets.settings import duration, load_settings
     from antenna_assets.stack.services import postgres_url
     from antenna_assets.start import dagster_home
     from antenna_assets.sweep import report
     from antenna_assets.sweep import sweep as run
 
     settings = load_settings()
-    amounts = run(
-        postgres_url(settings),
-        settings.lake_uri,
-        dagster_home=dagster_home(settings),
-        horizon=settings.horizon,
-        now=datetime.now(UTC),
-        dry_run=dry_run,
-    )
-    out.print(report(amounts, dry_run=dry_run))
+
+    def once() -> None:
+        amounts = run(
+            postgres_url(settings),
+            settings.lake_uri,
+            dagster_home=dagster_home(settings),
+            horizon=settings.horizon,
+            dry_run=dry_run,
+        )
+        out.print(report(amounts, dry_run=dry_run))
+
+    if every is None:
+        once()
+        return
+    try:
+        pause = duration(every).total_seconds()
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if not pause:
+        raise typer.BadParameter("expected a time such as '1 day', found none")
+    with stop_on_signals() as stop:
+        while not stop.is_set():
+            try:
+                once()
+            except AntennaError as error:
+                say(f"not swept, to be tried again after {every}: {error}")
+            stop.wait(pause)
+
+
+@app.command("adopt-lake")
+def adopt_lake(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Bind them; without it, what is there is only shown.")
+    ] = False,
+) -> None:
+    """Bind the lake at ANTENNA_LAKE to this database, after a move or a loss. Older copies of either then fit no more."""
+    from antenna_assets.database import connect, require_migrated
+    from antenna_assets.lake_identity import adopt, evidence, found_id, known_lake
+    from antenna_assets.settings import load_settings
+    from antenna_assets.stack.services import postgres_url
+    from antenna_assets.streaming.lock import require_only_stream
+
+    settings = load_settings()
+    with connect(postgres_url(settings), application="antenna adopt-lake") as connection:
+        require_migrated(connection)
+        # Nothing lands meanwhile.
+        require_only_stream(connection)
+        known, seen = known_lake(connection), evidence(connection, settings.lake_uri)
+        out.print(
+            f"the ledger's lake: {f'{known.id}, claimed at {known.place}' if known else 'none yet'}",
+            soft_wrap=True,
+        )
+        try:
+            found = found_id(settings.lake_uri) or "no id"
+        except AntennaError as error:
+            found = str(error)
+        out.print(
+            f"{settings.lake_uri}: {found}; {seen.found} of {seen.named} files of the ledger are there",
+            soft_wrap=True,
+        )
+        if not yes:
+            out.print("not bound: run it again with --yes to bind them")
+            return
+        adopt(connection, settings.lake_uri)
+    out.print("[green]bound[/green]: `antenna verify` says what the lake lacks")
+
+
+@app.command("rebuild-table")
+def rebuild_table(
+    table: Annotated[str, typer.Argument(help="raw_parquet or enriched_usage.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Change nothing; show what is torn or missing.")
+    ] = False,
+) -> None:
+    """Bring back a table of the lake whose log was torn or lost, as the ledger knows it. Exit code 1 if an hour stays away."""
+    from antenna_assets.database import connect, require_migrated
+    from antenna_assets.lake import Lake
+    from antenna_assets.rebuild import lines, rebuild
+    from antenna_assets.schema import LAKE_TABLES
+    from antenna_assets.settings import load_settings
+    from antenna_assets.stack.services import postgres_url
+
+    if table not in LAKE_TABLES:
+        raise typer.BadParameter(f"expected {' or '.join(LAKE_TABLES)}, found {table!r}")
+    settings = load_settings()
+    with connect(postgres_url(settings), application="antenna rebuild-table") as connection:
+        require_migrated(connection)
+        done = rebuild(connection, Lake(settings.lake_uri), table, dry_run=dry_run)
+    for line in lines(table, done, dry_run=dry_run):
+        out.print(line, soft_wrap=True)
+    if done.to_run or done.lost:
+        raise typer.Exit(1)
 
 
 @app.command()

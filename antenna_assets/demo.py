@@ -99,7 +99,7 @@ def run_demo(settings: Settings, *, out: Console, say: Say) -> None:
 
 
 def serve_demo(settings: Settings, *, out: Console, say: Say, stop: threading.Event) -> None:
-    """Run live events, the stream and Dagster's webserver and daemon until `stop` is set or one of them ends.
+    """Run live events, the stream, a daily sweep and Dagster's webserver and daemon until `stop` is set or one of them ends.
 
     Raises:
         DemoFailed: one of the processes ended by itself.
@@ -107,6 +107,7 @@ def serve_demo(settings: Settings, *, out: Console, say: Say, stop: threading.Ev
     host, port = ADDRESS
     commands = {
         "stream": [sys.executable, "-m", "antenna_assets.cli", "stream"],
+        "sweep": [sys.executable, "-m", "antenna_assets.cli", "sweep", "--every", "1 day"],
         "dagster": [
             str(Path(sys.executable).with_name("dagster")),
             *("dev", "--workspace", str(workspace_file()), "--host", host, "--port", str(port)),

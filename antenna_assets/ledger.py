@@ -176,6 +176,7 @@ def landed_files(connection: psycopg.Connection, generation: Generation) -> list
     rows = connection.execute(
         "SELECT path, false AS expired, batch FROM ledger.file WHERE kind = 'landed' AND hour = %(hour)s AND batch <= %(batch)s"
         " UNION ALL SELECT path, true, batch FROM ledger.expired_file WHERE hour = %(hour)s AND batch <= %(batch)s"
+        " UNION ALL SELECT '', true, 0 FROM ledger.expired_hour WHERE hour = %(hour)s"
         " ORDER BY batch, path",
         {"hour": generation.hour, "batch": generation.up_to_batch},
     ).fetchall()
@@ -191,7 +192,9 @@ def require_unexpired(connection: psycopg.Connection, hours: Sequence[datetime])
         HourExpired: names the first such hour.
     """
     row = connection.execute(
-        "SELECT min(hour) FROM ledger.expired_file WHERE hour = ANY(%s)", [list(hours)]
+        "SELECT min(hour) FROM (SELECT hour FROM ledger.expired_file WHERE hour = ANY(%(hours)s)"
+        " UNION ALL SELECT hour FROM ledger.expired_hour WHERE hour = ANY(%(hours)s)) AS expired",
+        {"hours": list(hours)},
     ).fetchone()
     if row is not None and row[0] is not None:
         raise _hour_expired(row[0])
@@ -199,7 +202,10 @@ def require_unexpired(connection: psycopg.Connection, hours: Sequence[datetime])
 
 def expired_before(connection: psycopg.Connection) -> datetime | None:
     """The end of the newest hour that is past its retention: no event before it is accepted any more."""
-    row = connection.execute("SELECT max(hour) + interval '1 hour' FROM ledger.expired_file").fetchone()
+    row = connection.execute(
+        "SELECT greatest((SELECT max(hour) FROM ledger.expired_file), (SELECT max(hour) FROM ledger.expired_hour))"
+        " + interval '1 hour'"
+    ).fetchone()
     return row[0] if row else None
 
 

@@ -99,7 +99,7 @@ class LedgerCollector(Collector):
 
     def _counters(self, connection: psycopg.Connection) -> Iterator[Metric]:
         newest, *sums = connection.execute(
-            "SELECT coalesce(max(batch), %(seen)s), count(*), coalesce(sum(rows), 0)::bigint,"
+            "SELECT coalesce(max(batch), %(seen)s), coalesce(sum(merged), 0)::bigint, coalesce(sum(rows), 0)::bigint,"
             " coalesce(sum(bytes), 0), coalesce(sum(quarantined), 0)::bigint, coalesce(sum(late_rows), 0)::bigint"
             " FROM ledger.batch WHERE batch > %(seen)s",
             {"seen": self._seen},

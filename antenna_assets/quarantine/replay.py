@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from antenna_assets.hours import hour_key, landing_hour
+from antenna_assets.lake_identity import require_own_lake
 from antenna_assets.ledger import full_hours
 from antenna_assets.quarantine.files import QuarantineError
 from antenna_assets.quarantine.messages import Selection, select
@@ -136,12 +137,14 @@ def carry_out(
 
     Raises:
         QuarantineError: nothing was accepted.
+        WrongLake: this is not the ledger's lake.
         AlreadyReplayed, HourInPart: another replay or retention was faster; nothing was written.
     """
     if not planned.accepted.num_rows:
         raise QuarantineError(
             "none of the selected messages would be accepted, so there is nothing to replay"
         )
+    require_own_lake(connection, settings.lake_uri)
     require_writable(settings.lake_uri)
     head = read_head(connection, settings.topic)
     with Attempt(settings.lake_uri, head.batch + 1) as attempt:

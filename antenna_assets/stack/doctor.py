@@ -13,9 +13,22 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from antenna_assets.database import connect, require_migrated
+from antenna_assets.delta_log import torn_files
+from antenna_assets.hours import hour_key
 from antenna_assets.kafka_client import KafkaConfigError, Refusal
-from antenna_assets.lake_files import StoreError, is_local, require_conditional_writes, require_store
+from antenna_assets.lake import Lake
+from antenna_assets.lake_files import (
+    StoreError,
+    is_local,
+    lake_path,
+    require_conditional_writes,
+    require_store,
+)
+from antenna_assets.lake_identity import WrongLake, require_not_anothers
 from antenna_assets.postgres_errors import DatabaseError, DatabaseUnfit
+from antenna_assets.rebuild import missing_hours
+from antenna_assets.schema import LAKE_TABLES
 from antenna_assets.settings import Settings
 from antenna_assets.stack import jars, java, kafka, ports, services
 
@@ -163,14 +176,40 @@ def _lake(settings: Settings) -> str:
                 str(error),
                 "give its login the right to write, or use a store or a newer version of it that knows conditional writes",
             ) from error
-        return f"{uri} can be listed and written, and writes no name twice"
-    return _writable(Path(uri), "ANTENNA_LAKE")
+        return f"{uri} can be listed and written, and writes no name twice{_tables(settings)}"
+    return _writable(Path(uri), "ANTENNA_LAKE") + _tables(settings)
+
+
+def _tables(settings: Settings) -> str:
+    """What is to be said of the tables' logs, and of the lake's ledger if that can be asked."""
+    for table in LAKE_TABLES:
+        torn = torn_files(lake_path(settings.lake_uri) / table)
+        if torn:
+            named = "; ".join(map(str, torn[:3])) + (f"; and {len(torn) - 3:,} more" if len(torn) > 3 else "")
+            raise _Problem(f"the log of {table} is torn: {named}", f"run `antenna rebuild-table {table}`")
+    try:
+        with connect(services.postgres_url(settings)) as connection:
+            require_migrated(connection)
+            require_not_anothers(connection, settings.lake_uri)
+            for table in LAKE_TABLES:
+                missing = missing_hours(connection, Lake(settings.lake_uri), table)
+                if missing:
+                    raise _Problem(
+                        f"{table} lacks {len(missing):,} hours that the ledger has published, the first of them "
+                        f"{hour_key(missing[0].hour)}",
+                        f"run `antenna rebuild-table {table}`",
+                    )
+    except (services.ServicesError, DatabaseError):
+        return ""  # PostgreSQL is a finding of its own.
+    except WrongLake as error:
+        raise _Problem(*str(error).split("; ", 1)) from error
+    return ", and holds what the ledger has published"
 
 
 def _postgres(settings: Settings) -> str:
     import psycopg
 
-    from antenna_assets.database import connect, require_usable
+    from antenna_assets.database import require_usable
 
     url = services.postgres_url(settings)
     where = f"{'external' if services.external_postgres(settings) else 'embedded'} PostgreSQL"
@@ -192,7 +231,6 @@ def _postgres(settings: Settings) -> str:
 
 def _clock(settings: Settings) -> str:
     from antenna_assets.clock import wrong_here
-    from antenna_assets.database import connect
 
     url = services.postgres_url(settings)
     with connect(url, application="antenna doctor", patience=_CONNECT_SECONDS) as connection:

@@ -15,9 +15,11 @@ from psycopg import sql
 from antenna_assets.clock import host_now
 from antenna_assets.crash import commit_point
 from antenna_assets.hours import HOUR, hour_of
+from antenna_assets.lake_identity import require_same_lake
 from antenna_assets.ledger import LedgerError, committed_offsets, require_unexpired
 from antenna_assets.lifetimes import LIVE_RETENTION, require_young
 from antenna_assets.schema import LIVE_TABLES
+from antenna_assets.streaming.attempt import lake_watched
 from antenna_assets.streaming.closing import close_passed, close_quiet, first_open_hour, quiet_hours_of
 from antenna_assets.streaming.closing_rule import (
     Left,
@@ -32,6 +34,7 @@ from antenna_assets.streaming.closing_rule import (
 from antenna_assets.streaming.head import Head, move_head, read_head
 from antenna_assets.streaming.landed import Landed, LandedFile, rows_per_hour
 from antenna_assets.streaming.plan import OffsetRange
+from antenna_assets.streaming.present import require_files
 
 
 class NotContiguous(LedgerError):
@@ -68,7 +71,8 @@ def commit_batch(
 
     Raises:
         NotContiguous: another batch of a stream was committed since; nothing was written.
-        AttemptTooOld: the files were begun so long ago that a sweep may have taken them; nothing was written.
+        AttemptTooOld: the files were begun so long ago that a sweep may have taken them, or are gone; nothing was written.
+        WrongLake: the lake is not the ledger's any more; nothing was written.
         HourExpired: an hour's earlier files are past their retention; nothing was written.
     """
     now = clock if now is None else now
@@ -225,12 +229,18 @@ def insert_batch(
         now: when its hours got these rows, by PostgreSQL's clock.
 
     Raises:
-        AttemptTooOld: the files were begun so long ago that a sweep may have taken them.
+        AttemptTooOld: the files were begun so long ago that a sweep may have taken them, or are gone.
+        WrongLake: the lake is not the ledger's any more.
+        LakeUnwritable: the lake fails.
         HourExpired: an hour's earlier files are past their retention.
     """
     # Under the head's lock: a sweep takes it, too, before it takes files. Both instants are this host's own: an age.
     if landed.begun is not None:
         require_young(f"batch {number}", begun=landed.begun, now=host_now())
+    if landed.lake is not None:
+        require_same_lake(connection, landed.lake)
+        with lake_watched(landed.lake):
+            require_files(landed, landed.lake)
     hours = rows_per_hour(landed)
     require_unexpired(connection, list(hours))
     connection.execute(

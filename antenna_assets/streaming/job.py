@@ -21,6 +21,7 @@ from antenna_assets.disk import WHAT_TO_DO, free, is_full
 from antenna_assets.engines.contract import EngineError
 from antenna_assets.first_partition import require_start
 from antenna_assets.kafka_client import PLAIN, KafkaConfig
+from antenna_assets.lake_identity import WrongLake, require_own_lake
 from antenna_assets.ledger import HourExpired, committed_offsets
 from antenna_assets.lifetimes import AttemptTooOld
 from antenna_assets.postgres_errors import DatabaseUnfit, passes, told
@@ -35,6 +36,7 @@ from antenna_assets.streaming.head import claim_topic
 from antenna_assets.streaming.java import java_watched, stop_spark
 from antenna_assets.streaming.lock import StreamRunning, require_only_stream
 from antenna_assets.streaming.micro_batch import REPORT_SECONDS, MicroBatches
+from antenna_assets.streaming.present import FilesGone
 from antenna_assets.streaming.query import engine_of_sums, messages_from, new_checkpoint, start_spark
 from antenna_assets.streaming.waiting import Waiting
 
@@ -58,10 +60,11 @@ _PASSING = (
     AttemptTooOld,
     HourExpired,
     LakeUnwritable,
+    WrongLake,
     StateUnwritable,
 )
 # A person who starts a stream like that is told at once; only a stream that ran before waits.
-_AN_ERROR_AT_THE_START = (LakeUnwritable, StateUnwritable, BrokerRefuses)
+_AN_ERROR_AT_THE_START = (LakeUnwritable, WrongLake, StateUnwritable, BrokerRefuses)
 
 
 class Stream:
@@ -170,6 +173,8 @@ class Stream:
             require_migrated(connection)
             require_start(connection, self._settings.start)
             require_only_stream(connection)
+            # Before anything is written there, a probe included.
+            require_own_lake(connection, self._settings.lake_uri)
             require_writable(self._settings.lake_uri)
             topic = self._broker.describe()
             claim_topic(connection, topic.name, topic.id)
@@ -271,8 +276,10 @@ def _name_of(error: Exception) -> str:
         QueryFailed: "Spark",
         StreamRunning: "another stream",
         AttemptTooOld: "the next attempt",
+        FilesGone: "the next attempt",
         HourExpired: "the next attempt",
         LakeUnwritable: "the lake",
+        WrongLake: "the lake",
         StateUnwritable: "the state",
     }
     return names.get(type(error), "PostgreSQL")
