@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class SparkEnded(StreamError):
-    """Spark's Java process is gone, and this process cannot have another."""
+    """Spark's Java process is gone."""
 
 
 @contextmanager
@@ -36,6 +36,31 @@ def java_watched() -> Iterator[None]:
                 "start the stream again, and it goes on from the ledger"
             ) from error
         raise
+
+
+def java_ended_itself() -> bool:
+    """Whether Java ended by an error of its own, as without memory, and was not killed."""
+    from pyspark import SparkContext
+
+    process = getattr(SparkContext._gateway, "proc", None)
+    code = None if process is None else process.poll()
+    return code is not None and code > 0
+
+
+def forget_java() -> None:
+    """Let the next session of this process start another Java, in the place of one that is gone."""
+    from pyspark import SparkContext
+    from pyspark.sql import SparkSession
+
+    context, gateway = SparkContext._active_spark_context, SparkContext._gateway
+    accumulators = getattr(context, "_accumulatorServer", None)
+    if accumulators is not None:
+        accumulators.shutdown()
+    if gateway is not None:
+        # Closes the sockets of this side, and its server for calls from Java.
+        gateway.shutdown()
+    SparkContext._gateway = SparkContext._jvm = SparkContext._active_spark_context = None
+    SparkSession._instantiatedSession = None
 
 
 def stop_spark(spark: "SparkSession") -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 MANY_REJECTED = 10_000
+MUCH_REJECTED_BYTES = 4 * 2**20
 
 
 def write(
@@ -49,7 +50,11 @@ def write(
     # Both writes below need the verdicts: parse once, and keep the raw bytes of those alone that are rejected.
     verdicts = judged(messages, clock=clock, oldest=oldest, usual=usual)
     verdicts = verdicts.observe(
-        counted, F.count("*").alias("messages"), F.count("hour").alias("accepted")
+        counted,
+        F.count("*").alias("messages"),
+        F.count("hour").alias("accepted"),
+        F.coalesce(F.sum("size"), F.lit(0)).alias("bytes"),
+        F.coalesce(F.sum(F.when(F.col("hour").isNull(), F.col("size"))), F.lit(0)).alias("refused_bytes"),
     ).persist()
     with lake_watched(lake):
         try:
@@ -59,11 +64,15 @@ def write(
                 accepted.write.partitionBy("hour").parquet(target)
             counts = counted.get
             if refused := counts["messages"] - counts["accepted"]:
-                rejected = reasons(verdicts.where("hour IS NULL"), clock=clock, oldest=oldest)
-                # One file, of few messages by one task; the search for many reasons is worth a shuffle.
-                rejected = rejected.select(*REJECTED.names)
-                rejected = rejected.coalesce(1) if refused < MANY_REJECTED else rejected.repartition(1)
+                # One file, of few messages by one task; the search for many reasons, or in long messages, is worth a shuffle.
+                # One partition of Kafka may have all of them.
+                much = refused >= MANY_REJECTED or counts["refused_bytes"] >= MUCH_REJECTED_BYTES
+                refusals = verdicts.where("hour IS NULL")
+                if much:
+                    refusals = refusals.repartition(messages.sparkSession.sparkContext.defaultParallelism)
+                rejected = reasons(refusals, clock=clock, oldest=oldest).select(*REJECTED.names)
+                rejected = rejected.repartition(1) if much else rejected.coalesce(1)
                 rejected.write.parquet(f"{target}/{REJECTED_FOLDER}")
         finally:
             verdicts.unpersist()
-    return Written(folder, begun, counts["messages"])
+    return Written(folder, begun, counts["messages"], counts["bytes"])

@@ -7,9 +7,9 @@ are in `commit.py`. When a query runs, and what follows a failure, is `job.py`'s
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,10 +21,13 @@ from antenna_assets.engines.contract import Engine
 from antenna_assets.hours import closed_before, hour_key
 from antenna_assets.ledger import expired_before
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.attempt import Attempt
+from antenna_assets.streaming import query
+from antenna_assets.streaming.attempt import Attempt, LakeUnwritable
+from antenna_assets.streaming.batch_size import BatchSize
 from antenna_assets.streaming.broker import Broker, Topic
 from antenna_assets.streaming.commit import commit_batch, commit_heartbeat
-from antenna_assets.streaming.errors import QueryFailed, StreamError
+from antenna_assets.streaming.errors import QueryFailed, ReadingFailed, StreamError, first_line, is_of_spark
+from antenna_assets.streaming.exact_ranges import PART_MESSAGES, PartBounds, Unreadable, read_ranges
 from antenna_assets.streaming.head import claim_topic, read_head
 from antenna_assets.streaming.land import write
 from antenna_assets.streaming.landed import Written
@@ -34,12 +37,16 @@ from antenna_assets.streaming.read_back import read_back
 from antenna_assets.streaming.spelling import UsualSpelling
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
 
 # How long the stream is idle before the wall clock closes hours.
 HEARTBEAT_SECONDS = 5
 # How often a stream that runs for ever says what it did. A micro-batch that takes longer is told by itself.
 REPORT_SECONDS = 10
+
+
+# Records that are read one by one before packed ones are tried again.
+MOST_ONE_BY_ONE = 1_000
 
 
 @dataclass(frozen=True)
@@ -48,7 +55,7 @@ class _ToCommit:
 
     attempt: Attempt
     written: Written
-    ranges: list[OffsetRange]
+    ranges: Sequence[OffsetRange]
     clock: datetime
     began: float
     first: bool
@@ -64,6 +71,8 @@ class MicroBatches:
 
     Attributes:
         failure: what ended this query: the error of its first micro-batch that was not committed; None if there is none.
+        size: how many messages a micro-batch takes.
+        outgrown: whether the query should begin anew, as its micro-batches should be of another size.
         last_commit: when something was committed, on the monotonic clock; at first the time of the start.
     """
 
@@ -88,6 +97,8 @@ class MicroBatches:
         self._batch = 0
         self._oldest = settings.start
         self._usual = UsualSpelling()
+        self.size = BatchSize()
+        self.outgrown = False
         self.failure: BaseException | None = None
         self.last_commit = self._last_beat = time.monotonic()
         self._unreported = [0, 0]
@@ -101,6 +112,7 @@ class MicroBatches:
         At the end of the block all that was landed is committed, or has failed.
         """
         self.failure = self._committing = None
+        self.outgrown = False
         self._remember(connection)
         with ThreadPoolExecutor(1, "antenna commit") as committer:
 
@@ -173,20 +185,107 @@ class MicroBatches:
         # Spark begins with an empty micro-batch if there is nothing to read.
         if not ranges:
             return None
+        return self._written(messages, ranges, began, first=spark_batch == 0)
+
+    def _written(
+        self,
+        messages: "DataFrame",
+        ranges: Sequence[OffsetRange],
+        began: float,
+        *,
+        first: bool,
+        record: tuple[int, int] | None = None,
+    ) -> _ToCommit:
+        """The messages of the ranges as files, once the micro-batch before them is committed.
+
+        Raises:
+            ReadingFailed: Spark failed over the messages.
+        """
         settings = self._settings
         clock = datetime.now(UTC)
         waiting = self._committing is not None and not self._committing.done()
         with Attempt(settings.lake_uri, self._batch + 1 + waiting) as attempt:
-            written = write(
-                messages,
-                lake=settings.lake_uri,
-                folder=attempt.folder,
-                clock=clock,
-                oldest=max(self._oldest, clock - settings.horizon),
-                usual=self._usual.of(messages),
-            )
+            with _reading(ranges, record):
+                written = write(
+                    messages,
+                    lake=settings.lake_uri,
+                    folder=attempt.folder,
+                    clock=clock,
+                    oldest=max(self._oldest, clock - settings.horizon),
+                    usual=self._usual.of(messages),
+                )
+            self.outgrown |= self.size.learn(written.messages, written.value_bytes, query.MESSAGES_PER_BATCH)
             self._wait_for_commit()
-        return _ToCommit(attempt, written, ranges, clock, began, first=spark_batch == 0)
+        return _ToCommit(attempt, written, ranges, clock, began, first=first)
+
+    def read_exactly(
+        self,
+        connection: psycopg.Connection,
+        engine: Engine,
+        spark: "SparkSession",
+        topic: Topic,
+        until: Mapping[int, int],
+        most: int,
+    ) -> None:
+        """Read and commit messages that Spark's reader failed over, up to an offset of each partition, in small parts.
+
+        Args:
+            most: messages of the first part; each later one may have twice as many.
+
+        Raises:
+            ReadingFailed: Spark failed over a part. What was before it is committed.
+            Unreadable: a record that neither client can read. What is before it, and in the other partitions, is committed.
+        """
+        self.failure = self._committing = None
+        self._remember(connection)
+        bounds = PartBounds(messages=most)
+        while True:
+            done = self.done(connection, topic)
+            ranges = [
+                OffsetRange(partition, done[partition], end)
+                for partition, end in sorted(until.items())
+                if done[partition] < end
+            ]
+            try:
+                with closing(read_ranges(self._broker, ranges, bounds)) as parts:
+                    for part in parts:
+                        if self._stop.is_set():
+                            return
+                        messages = spark.createDataFrame(part.messages)
+                        self._commit_part(connection, engine, messages, part.ranges, part.record)
+                        bounds.messages = min(2 * bounds.messages, PART_MESSAGES)
+                return
+            except Unreadable as stuck:
+                # Records that were packed together may be too large together only.
+                self._read_one_by_one(connection, engine, spark, stuck, until[stuck.partition])
+
+    def _read_one_by_one(
+        self,
+        connection: psycopg.Connection,
+        engine: Engine,
+        spark: "SparkSession",
+        stuck: Unreadable,
+        until: int,
+    ) -> None:
+        """Read on from a record by Spark's reader, which unpacks one record after the other: that one, then more and more."""
+        begin, count = stuck.offset, 1
+        while begin < until and count < MOST_ONE_BY_ONE and not self._stop.is_set():
+            wanted = OffsetRange(stuck.partition, begin, min(until, begin + count))
+            record = (wanted.partition, begin) if count == 1 else None
+            messages = query.messages_of(spark, self._broker, wanted)
+            self._commit_part(connection, engine, messages, [wanted], record)
+            begin, count = wanted.until_offset, 2 * count
+
+    def _commit_part(
+        self,
+        connection: psycopg.Connection,
+        engine: Engine,
+        messages: "DataFrame",
+        ranges: Sequence[OffsetRange],
+        record: tuple[int, int] | None,
+    ) -> None:
+        written = self._written(messages, ranges, time.monotonic(), first=False, record=record)
+        self._commit(connection, engine, written)
 
     def _wait_for_commit(self) -> None:
         """Wait for the commit under way.
@@ -256,3 +355,22 @@ class MicroBatches:
         )
         # The number is given in the transaction: a replay may have taken the one that was expected.
         self._say(f"batch {self._batch}: {read:,} messages in {seconds:.1f} s; {closed}")
+
+
+@contextmanager
+def _reading(ranges: Sequence[OffsetRange], record: tuple[int, int] | None) -> Iterator[None]:
+    """Tell Spark's failure over messages from others, as of the lake.
+
+    Raises:
+        ReadingFailed: the block failed so.
+    """
+    try:
+        yield
+    except LakeUnwritable:
+        raise
+    except Exception as error:
+        if not is_of_spark(error):
+            raise
+        until = {one.partition: one.until_offset for one in ranges}
+        count = sum(one.until_offset - one.from_offset for one in ranges)
+        raise ReadingFailed(first_line(error), until, count, record) from error

@@ -29,6 +29,7 @@ from pyspark.sql import DataFrame
 
 from antenna_assets.hours import EPOCH, MICROSECOND
 from antenna_assets.schema import MAX_APP_BYTES, MAX_BYTES, MAX_ID_BYTES
+from antenna_assets.streaming.envelope import shown_by_spark
 from antenna_assets.streaming.spelling import Spelling
 from antenna_assets.streaming.spelling import steps as spelling_steps
 
@@ -273,12 +274,13 @@ def parsed(messages: DataFrame, *, clock: datetime, oldest: datetime) -> DataFra
 def judged(
     messages: DataFrame, *, clock: datetime, oldest: datetime, usual: Spelling | None = None
 ) -> DataFrame:
-    """As `parsed`, without the reasons: `hour` is null when rejected, and `value` is null when accepted.
+    """As `parsed`, without the reasons: `hour` is null when rejected, and `value` is null when accepted; `size` has its bytes.
 
     Args:
         usual: how most messages are spelled. It changes no verdict; those that are spelled so take half the time.
     """
-    columns = (*_EVENT, *_COORDINATES, "CASE WHEN NOT fine THEN value END AS value", "hour")
+    value = ("CASE WHEN NOT fine THEN value END AS value", "coalesce(octet_length(value), 0) AS size")
+    columns = (*_EVENT, *_COORDINATES, *value, "hour")
     steps = [_TEXT, *spelling_steps(usual), *_STEPS]
     return _selected(messages, columns, steps, clock=clock, oldest=oldest)
 
@@ -304,7 +306,8 @@ def _selected(
     # any partition, keeps Spark from taking the numbers out of the array.
     bounds = f"array({_micros(oldest)}L, {_micros(clock + AHEAD)}L)"
     view = f"messages_{uuid4().hex}"
-    query = f"""SELECT value, partition AS kafka_partition, offset AS kafka_offset, timestamp AS kafka_timestamp,
+    query = f"""SELECT value, partition AS kafka_partition, offset AS kafka_offset,
+        {shown_by_spark("timestamp")} AS kafka_timestamp,
         timestamp_micros(get({bounds}, pmod(partition, 1))) AS oldest,
         timestamp_micros(get({bounds}, pmod(partition, 1) + 1)) AS newest FROM {view}"""  # noqa: S608
     for step in steps:

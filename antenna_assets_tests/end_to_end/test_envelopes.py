@@ -1,0 +1,161 @@
+"""Row 32 of docs/proofs.md: whatever a record's time, key and headers are, and however large it is, the stream goes on."""
+
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from antenna_assets.cli import app
+from antenna_assets.database import connect
+from antenna_assets.settings import Settings
+from antenna_assets.streaming.job import Stream
+from antenna_assets_tests.exactness import committed_by_the_ledger, named_by_the_ledger
+from antenna_assets_tests.faults.processes import Process
+from antenna_assets_tests.faults.runs import STREAM
+
+pytestmark = pytest.mark.services
+
+# Milliseconds of Kafka: what overflows microseconds on either side, and what no calendar here has.
+HOSTILE_TIMES = (
+    -(2**63),
+    -9_300_000_000_000_000,
+    9_300_000_000_000_000,
+    2**63 - 1,
+    -62_135_596_800_001,
+    253_402_300_800_000,
+    -1,
+    0,
+)
+
+
+def event(number: int, **fields: object) -> bytes:
+    values = {"bytes": number, "timestamp": int(time.time()), "app": "SKYPE", "id": "u1", "antenna_id": "a1"}
+    return json.dumps({**values, **fields}).encode()
+
+
+def let_senders_choose_times(settings: Settings) -> None:
+    from confluent_kafka.admin import (
+        AdminClient,
+        AlterConfigOpType,
+        ConfigEntry,
+        ConfigResource,
+        ResourceType,
+    )
+
+    entries = [
+        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        for name, value in (
+            ("message.timestamp.type", "CreateTime"),
+            ("message.timestamp.after.max.ms", str(2**63 - 1)),
+            ("message.timestamp.before.max.ms", str(2**63 - 1)),
+            # Kafka itself would remove the past.
+            ("retention.ms", "-1"),
+        )
+    ]
+    resource = ConfigResource(ResourceType.TOPIC, settings.topic, incremental_configs=entries)
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result(10)
+
+
+def produce(settings: Settings, records: Iterator[dict[str, Any]]) -> int:
+    from confluent_kafka import Producer
+
+    failed: list[object] = []
+    producer = Producer(
+        {
+            "bootstrap.servers": settings.kafka_bootstrap,
+            "compression.type": "zstd",
+            "message.max.bytes": 1_000_000_000,
+            "queue.buffering.max.kbytes": 2_000_000,
+            "on_delivery": lambda error, _message: failed.append(error) if error else None,
+        }
+    )
+    sent = 0
+    for record in records:
+        producer.produce(settings.topic, **record)
+        producer.poll(0)
+        sent += 1
+    assert producer.flush(60) == 0
+    assert failed == []
+    return sent
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> Iterator[psycopg.Connection]:
+    with connect(settings.postgres_url or "") as connection:
+        yield connection
+
+
+def antenna(*arguments: str) -> str:
+    run = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert run.exit_code == 0, (run.output, run.exception)
+    return run.output
+
+
+def fuzzed(seed: int, count: int) -> Iterator[dict[str, Any]]:
+    """Good events and bad messages in hostile envelopes."""
+    rng = random.Random(f"envelopes {seed}")
+    for number in range(count):
+        millis = rng.choice((*HOSTILE_TIMES, int(time.time() * 1000), rng.randrange(-(2**63), 2**63)))
+        headers = [
+            (rng.choice(("", "h", "é" * 50)), rng.choice((None, b"", rng.randbytes(30))))
+            for _ in range(rng.randrange(3))
+        ]
+        yield {
+            "value": rng.choice((event(number), None, b"{")),
+            "key": rng.choice((None, b"", rng.randbytes(40), b"k" * 10_000)),
+            "headers": headers,
+            "timestamp": millis,
+            "partition": number % 4,
+        }
+
+
+def test_row_32_fuzzed_times_keys_and_headers_stop_no_stream_and_are_read_in_the_quarantine(
+    settings: Settings,
+    new_stream: Callable[[], Stream],
+    ledger: psycopg.Connection,
+    tmp_path: Path,
+    proving: bool,
+) -> None:
+    let_senders_choose_times(settings)
+    sent = produce(settings, fuzzed(1, 20_000 if proving else 400))
+    new_stream().read_available()
+    # What is sent next is read by Spark again.
+    sent += produce(settings, iter([{"value": event(1), "partition": 0}]))
+    new_stream().read_available()
+    assert len(named_by_the_ledger(settings)) == sent
+    (rejected,) = ledger.execute("SELECT sum(quarantined) FROM ledger.batch").fetchone() or (0,)
+    assert "not_json" in antenna("quarantine", "list")
+    for name in ("out.jsonl", "out.parquet"):
+        assert f"wrote {rejected:,} messages" in antenna("quarantine", "export", "--output", str(tmp_path / name))
+    times = [json.loads(line)["kafka_timestamp"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert {"0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59.999000+00:00"} <= set(times)
+    row = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
+    assert "Kafka time" in antenna("quarantine", "show", str(row["partition"]), str(row["offset"]))
+    assert "stays" in antenna("quarantine", "replay", "--all", "--dry-run").lower()
+
+
+def test_row_32_a_record_that_no_memory_holds_is_named_and_stepped_over_and_large_good_ones_land(
+    settings: Settings, ledger: psycopg.Connection
+) -> None:
+    # 300 MB on a heap of 600 MB, and a record of 600 MB.
+    large = ({"value": event(number, more=" " * 1_000_000), "partition": 1} for number in range(300))
+    sent = produce(settings, large)
+    sent += produce(settings, iter([{"value": event(1), "partition": 0}]))
+    produce(settings, iter([{"value": b" " * 600_000_000, "partition": 0}]))
+    sent += produce(settings, ({"value": event(number), "partition": 0} for number in range(3)))
+    began = datetime.now(UTC)
+    with Process(settings, STREAM, _JAVA_OPTIONS="-Xmx600m") as process:
+        code, said = process.wait(300), process.said
+    print(said, datetime.now(UTC) - began)
+    assert code == 1, said
+    assert "antenna accept-loss --skip 0 1" in " ".join(said.split())
+    assert "Traceback" not in said
