@@ -634,3 +634,51 @@ MESSAGE = st.binary(max_size=60) | st.builds(
 @given(messages=st.lists(MESSAGE, min_size=40, max_size=200))
 def test_any_messages_at_all(parse_spark: SparkSession, messages: list[bytes]) -> None:
     assert_the_oracle_agrees(parse_spark, messages)
+
+
+def names(count: int) -> list[str]:
+    return [f'"n{number}":1' for number in range(count)]
+
+
+LARGE = {
+    "many names, one of them twice": (
+        VALID.replace(b"}", ("," + ",".join([*names(85_000), '"n7":1', '"n3":1']) + "}").encode()),
+        "duplicate_field",
+    ),
+    "many names, each of them twice": (
+        VALID.replace(b"}", ("," + ",".join(names(42_000) * 2) + "}").encode()),
+        "duplicate_field",
+    ),
+    "many names": (VALID.replace(b"}", ("," + ",".join(names(85_000)) + "}").encode()), None),
+    "many nested names, one of them twice": (
+        VALID.replace(b"}", (',"x":{' + ",".join([*names(85_000), '"n7":1']) + "}}").encode()),
+        "not_json",
+    ),
+    "many names and junk": (b"{" + ",".join(names(85_000)).encode() + b"} junk", "trailing_data"),
+    "many names without an end": (b"{" + ",".join(names(85_000)).encode(), "not_json"),
+    "many values": (b"[" + b"1," * 490_000 + b"1]", "not_an_object"),
+    "many brackets": (b"]" * 990_000, "not_json"),
+    "many quotes": (b'"' * 990_000, "not_json"),
+    "white space": (b" " * 990_000, "blank"),
+    "white space of two bytes": ("\u00a0".encode() * 495_000, "blank"),
+    "a long text": (message(app="x" * 990_000), "too_long"),
+    "a long text of white space": (message(app=" " * 990_000), "blank"),
+    "a long time": (message(timestamp="9" * 990_000), "wrong_type"),
+    "a long wrong type": (message(id=[1] * 300_000), "wrong_type"),
+    "bytes that are not UTF-8": (b"\xff" * 990_000, "not_utf8"),
+}
+
+
+@pytest.mark.timeout(240)
+def test_row_32_a_message_of_a_megabyte_is_judged_in_seconds_whatever_is_in_it(
+    parse_spark: SparkSession,
+) -> None:
+    import time
+
+    for name, (value, _) in LARGE.items():
+        began = time.monotonic()
+        rows_of(parse_spark, [value])
+        print(name, len(value), round(time.monotonic() - began, 1))
+    found = rows_of(parse_spark, [value for value, _ in LARGE.values()])
+    assert [row["reason"] for row in found] == [reason for _, reason in LARGE.values()]
+    assert found[0]["detail"] == "given more than once: n3, n7"

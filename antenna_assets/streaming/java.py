@@ -30,12 +30,22 @@ def java_watched() -> Iterator[None]:
         yield
     except Exception as error:
         # The connection breaks a moment before the process can be seen to be gone.
-        if _is_of_java(error) and _ends_within(1):
+        if _is_of_java(error) and java_ends_within(1):
             raise SparkEnded(
                 "Spark's Java process ended: it was killed, or there was no memory left; "
                 "start the stream again, and it goes on from the ledger"
             ) from error
         raise
+
+
+def java_ends_within(seconds: float) -> bool:
+    """Whether Java is gone, or goes meanwhile: its connections break a moment before."""
+    end = time.monotonic() + seconds
+    while not java_has_ended():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
 
 
 def java_ended_itself() -> bool:
@@ -70,7 +80,7 @@ def stop_spark(spark: "SparkSession") -> None:
     try:
         spark.stop()
     except Exception as error:
-        if not (_is_of_java(error) and _ends_within(1)):
+        if not (_is_of_java(error) and java_ends_within(1)):
             raise
 
 
@@ -79,12 +89,3 @@ def _is_of_java(error: BaseException) -> bool:
 
     # A batch's failure is wrapped by then.
     return isinstance(error, (Py4JError, ConnectionError, EOFError, QueryFailed))
-
-
-def _ends_within(seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while not java_has_ended():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True

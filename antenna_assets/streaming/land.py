@@ -46,15 +46,12 @@ def write(
     begun = datetime.now(UTC)
     target = f"{lake}/{folder}"
     # Counted while the messages are parsed, before anything is written: an action of its own costs more than a small batch.
-    counted = Observation()
+    read, counted = Observation(), Observation()
+    size = F.coalesce(F.sum(F.octet_length("value")), F.lit(0)).alias("bytes")
     # Both writes below need the verdicts: parse once, and keep the raw bytes of those alone that are rejected.
-    verdicts = judged(messages, clock=clock, oldest=oldest, usual=usual)
+    verdicts = judged(messages.observe(read, size), clock=clock, oldest=oldest, usual=usual)
     verdicts = verdicts.observe(
-        counted,
-        F.count("*").alias("messages"),
-        F.count("hour").alias("accepted"),
-        F.coalesce(F.sum("size"), F.lit(0)).alias("bytes"),
-        F.coalesce(F.sum(F.when(F.col("hour").isNull(), F.col("size"))), F.lit(0)).alias("refused_bytes"),
+        counted, F.count("*").alias("messages"), F.count("hour").alias("accepted"), size
     ).persist()
     with lake_watched(lake):
         try:
@@ -66,7 +63,7 @@ def write(
             if refused := counts["messages"] - counts["accepted"]:
                 # One file, of few messages by one task; the search for many reasons, or in long messages, is worth a shuffle.
                 # One partition of Kafka may have all of them.
-                much = refused >= MANY_REJECTED or counts["refused_bytes"] >= MUCH_REJECTED_BYTES
+                much = refused >= MANY_REJECTED or counts["bytes"] >= MUCH_REJECTED_BYTES
                 refusals = verdicts.where("hour IS NULL")
                 if much:
                     refusals = refusals.repartition(messages.sparkSession.sparkContext.defaultParallelism)
@@ -75,4 +72,4 @@ def write(
                 rejected.write.parquet(f"{target}/{REJECTED_FOLDER}")
         finally:
             verdicts.unpersist()
-    return Written(folder, begun, counts["messages"], counts["bytes"])
+    return Written(folder, begun, counts["messages"], read.get["bytes"])

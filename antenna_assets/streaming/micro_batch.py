@@ -29,6 +29,7 @@ from antenna_assets.streaming.commit import commit_batch, commit_heartbeat
 from antenna_assets.streaming.errors import QueryFailed, ReadingFailed, StreamError, first_line, is_of_spark
 from antenna_assets.streaming.exact_ranges import PART_MESSAGES, PartBounds, Unreadable, read_ranges
 from antenna_assets.streaming.head import claim_topic, read_head
+from antenna_assets.streaming.java import java_ends_within
 from antenna_assets.streaming.land import write
 from antenna_assets.streaming.landed import Written
 from antenna_assets.streaming.plan import OffsetRange, planned_ranges
@@ -366,10 +367,10 @@ def _reading(ranges: Sequence[OffsetRange], record: tuple[int, int] | None) -> I
     """
     try:
         yield
-    except LakeUnwritable:
-        raise
     except Exception as error:
-        if not is_of_spark(error):
+        # Java that is gone refuses connections, as a lake's store may.
+        of_java = isinstance(error, LakeUnwritable) and isinstance(error.__cause__, ConnectionError)
+        if not (is_of_spark(error) or (of_java and java_ends_within(1))):
             raise
         until = {one.partition: one.until_offset for one in ranges}
         count = sum(one.until_offset - one.from_offset for one in ranges)

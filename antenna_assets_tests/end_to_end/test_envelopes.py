@@ -135,8 +135,12 @@ def test_row_32_fuzzed_times_keys_and_headers_stop_no_stream_and_are_read_in_the
     (rejected,) = ledger.execute("SELECT sum(quarantined) FROM ledger.batch").fetchone() or (0,)
     assert "not_json" in antenna("quarantine", "list")
     for name in ("out.jsonl", "out.parquet"):
-        assert f"wrote {rejected:,} messages" in antenna("quarantine", "export", "--output", str(tmp_path / name))
-    times = [json.loads(line)["kafka_timestamp"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+        assert f"wrote {rejected:,} messages" in antenna(
+            "quarantine", "export", "--output", str(tmp_path / name)
+        )
+    times = [
+        json.loads(line)["kafka_timestamp"] for line in (tmp_path / "out.jsonl").read_text().splitlines()
+    ]
     assert {"0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59.999000+00:00"} <= set(times)
     row = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])
     assert "Kafka time" in antenna("quarantine", "show", str(row["partition"]), str(row["offset"]))
