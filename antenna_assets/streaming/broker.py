@@ -6,9 +6,11 @@ Messages are read by Spark, not here.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from antenna_assets.errors import AntennaError
+from antenna_assets.hours import EPOCH
 from antenna_assets.kafka_client import PLAIN, KafkaConfig, Refusal
 
 # Long enough for a broker that is starting, short enough for a person who mistyped its address.
@@ -23,13 +25,22 @@ class BrokerRefuses(BrokerError):
     """Kafka runs and does not let us in: another certificate authority, user or password."""
 
 
+class RightMissing(BrokerRefuses):
+    """Kafka lets us in, but not at the topic; the message names the right."""
+
+
 @dataclass(frozen=True)
 class Topic:
-    """A topic as it is now. Kafka gives a topic that is deleted and created again another id."""
+    """A topic as it is now. Kafka gives a topic that is deleted and created again another id.
+
+    Attributes:
+        unseen: what could not be looked at, and which right would show it.
+    """
 
     name: str
     id: str
     partitions: tuple[int, ...]
+    unseen: str = ""
 
 
 class Broker:
@@ -66,16 +77,22 @@ class Broker:
         (found,) = self._ask(
             lambda: self._admin.describe_topics(topics, request_timeout=TIMEOUT_SECONDS)
         ).values()
-        (config,) = self._ask(
-            lambda: self._admin.describe_configs([resource], request_timeout=TIMEOUT_SECONDS)
-        ).values()
+        partitions = tuple(sorted(p.id for p in found.partitions))
+        try:
+            (config,) = self._ask(
+                lambda: self._admin.describe_configs([resource], request_timeout=TIMEOUT_SECONDS),
+                operation="DescribeConfigs",
+            ).values()
+        except RightMissing as missing:
+            # Nothing that is read depends on it.
+            return Topic(self.topic, str(found.topic_id), partitions, unseen=_UNSEEN.format(missing=missing))
         policy = config["cleanup.policy"]
         if "compact" in policy.value:
             raise BrokerError(
                 f"topic {self.topic} has cleanup.policy={policy.value}: compaction removes messages, so not every offset "
                 "could be accounted for; expected cleanup.policy=delete"
             )
-        return Topic(self.topic, str(found.topic_id), tuple(sorted(p.id for p in found.partitions)))
+        return Topic(self.topic, str(found.topic_id), partitions, unseen=_early_end(self.topic, config))
 
     def earliest(self, topic: Topic) -> dict[int, int]:
         """The first offset that Kafka still holds, of each partition."""
@@ -89,6 +106,14 @@ class Broker:
 
         return self._offsets(topic, OffsetSpec.latest())
 
+    def offsets_at(self, topic: Topic, time: datetime) -> dict[int, int]:
+        """The offset of the first message that is not older, of each partition that has one."""
+        from confluent_kafka.admin import OffsetSpec
+
+        millis = (time - EPOCH) // timedelta(milliseconds=1)
+        found = self._offsets(topic, OffsetSpec.for_timestamp(millis))
+        return {partition: offset for partition, offset in found.items() if offset >= 0}
+
     def _offsets(self, topic: Topic, spec: Any) -> dict[int, int]:
         from confluent_kafka import IsolationLevel, TopicPartition
 
@@ -101,8 +126,14 @@ class Broker:
         )
         return {place.partition: answer.offset for place, answer in answers.items()}
 
-    def _ask(self, request: Callable[[], Mapping[Any, Any]]) -> dict[Any, Any]:
-        """The answers to a request; asked again while the broker says that it is only not ready."""
+    def _ask(
+        self, request: Callable[[], Mapping[Any, Any]], *, operation: str = "Describe"
+    ) -> dict[Any, Any]:
+        """The answers to a request; asked again while the broker says that it is only not ready.
+
+        Args:
+            operation: the right at the topic that it needs.
+        """
         from confluent_kafka import KafkaError, KafkaException
 
         end = time.monotonic() + TIMEOUT_SECONDS
@@ -113,6 +144,11 @@ class Broker:
                 return {key: future.result(timeout=TIMEOUT_SECONDS + 5) for key, future in request().items()}
             except KafkaException as error:
                 found = error.args[0]
+                if found.code() in (
+                    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+                    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+                ):
+                    raise right_missing(self.bootstrap, self.topic, operation) from error
                 if found.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
                     raise BrokerError(
                         f"topic {self.topic} does not exist at {self.bootstrap}; `antenna up` creates it on the "
@@ -136,6 +172,31 @@ class Broker:
                         "or correct ANTENNA_KAFKA_BOOTSTRAP; if it wants TLS or a login, set ANTENNA_KAFKA_CONFIG"
                     ) from error
                 time.sleep(0.1)
+
+
+def right_missing(bootstrap: str, topic: str, operation: str) -> RightMissing:
+    """The error of a login that lacks a right at the topic."""
+    return RightMissing(
+        f"the login at Kafka {bootstrap} has no right {operation} on topic {topic}: let it have an ACL with operation "
+        f"{operation} and resource topic {topic} (a stream needs Describe and Read, and DescribeConfigs to look at the "
+        "topic's settings)"
+    )
+
+
+_UNSEEN = "the topic's settings cannot be looked at, so that compaction, which is refused, would go unnoticed: {missing}"
+
+
+def _early_end(topic: str, config: Mapping[str, Any]) -> str:
+    """What `CreateTime` and retention by time may do to a topic; empty if the topic has not both."""
+    by_sender = config["message.timestamp.type"].value == "CreateTime"
+    kept = int(config["retention.ms"].value)
+    if not by_sender or kept < 0:
+        return ""
+    return (
+        f"topic {topic} has message.timestamp.type=CreateTime and retention.ms={kept}: Kafka removes messages by the times "
+        "that their senders gave, back-dated ones perhaps before they are read; message.timestamp.type=LogAppendTime "
+        "keeps each one for the same time"
+    )
 
 
 def _silent_logger() -> Any:

@@ -48,8 +48,8 @@ class Unreadable(StreamError):
     def __init__(self, topic: str, partition: int, offset: int, why: str) -> None:
         super().__init__(
             f"partition {partition} of {topic}: the record at offset {offset} cannot be read: {why}; all before it is "
-            f"committed; `antenna accept-loss --skip {partition} {offset}` shows and `--yes` records it as lost, and the "
-            "stream goes on behind it"
+            f"committed; `antenna accept-loss --skip {partition} {offset}` records it as lost, and the stream goes on "
+            "behind it"
         )
         self.partition = partition
         self.offset = offset

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -26,6 +27,7 @@ from antenna_assets.spark_session import java_has_ended
 from antenna_assets.streaming import query as query_settings
 from antenna_assets.streaming.attempt import LakeUnwritable, require_writable
 from antenna_assets.streaming.broker import Broker, BrokerError, BrokerRefuses, Topic
+from antenna_assets.streaming.doubling import doubling
 from antenna_assets.streaming.errors import (
     QueryFailed,
     ReadingFailed,
@@ -46,6 +48,7 @@ from antenna_assets.streaming.java import (
 from antenna_assets.streaming.lock import StreamRunning, require_only_stream
 from antenna_assets.streaming.micro_batch import REPORT_SECONDS, MicroBatches
 from antenna_assets.streaming.query import engine_of_sums, messages_from, new_checkpoint, start_spark
+from antenna_assets.streaming.starts import read_from, read_starts, settle_starts
 from antenna_assets.streaming.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -80,6 +83,7 @@ class Stream:
     Args:
         say: takes one line of progress.
         stop: set it to stop after the micro-batch under way.
+        start: where a topic begins that the ledger has not read yet, as `starts.read_from` takes it.
         spark: a session from `start_spark`, which stays open; one is started and closed if none is given.
     """
 
@@ -93,8 +97,11 @@ class Stream:
         say: Callable[[str], None],
         stop: threading.Event,
         spark: "SparkSession | None" = None,
+        start: str | None = None,
     ) -> None:
         self._settings = settings
+        self._start = None if start is None else read_from(start)
+        self._told_unseen = False
         self._postgres_url = postgres_url
         self._broker = Broker(kafka_bootstrap, settings.topic, kafka_config)
         self._say = say
@@ -192,15 +199,30 @@ class Stream:
             require_migrated(connection)
             require_only_stream(connection)
             require_writable(self._settings.lake_uri)
-            topic = self._broker.describe()
-            claim_topic(connection, topic.name, topic.id)
+            found = self._broker.describe()
+            head = claim_topic(connection, found.name, found.id)
+            topic = replace(found, id=head.topic_id)
+            if topic.unseen and not self._told_unseen:
+                self._say(topic.unseen)
+                self._told_unseen = True
+            # Whatever the ledger ends at must be there before anything is noted.
             self._require_unread_messages_exist(connection, topic)
+            settle_starts(
+                connection,
+                self._broker,
+                topic,
+                self._start,
+                self._say,
+                lambda first: doubling(connection, self._broker, topic, self._settings.lake_uri, first),
+            )
             yield connection, topic
 
     def _require_unread_messages_exist(self, connection: psycopg.Connection, topic: Topic) -> None:
         first = self._broker.earliest(topic)
         following = self._broker.next_offsets(topic)
-        for partition, offset in committed_offsets(connection, topic.id, topic.partitions).items():
+        starts = {start.partition: start.start_offset for start in read_starts(connection, topic.id).values()}
+        unread = starts | committed_offsets(connection, topic.id, topic.partitions)
+        for partition, offset in unread.items():
             if first[partition] > offset:
                 raise StreamError(
                     f"partition {partition} of {topic.name}: the ledger ends at offset {offset}, but Kafka's first is "
@@ -210,7 +232,8 @@ class Stream:
             if following[partition] < offset:
                 raise StreamError(
                     f"partition {partition} of {topic.name}: the ledger ends at offset {offset}, but Kafka ends at "
-                    f"{following[partition]}: Kafka lost messages that were read, or this is another cluster"
+                    f"{following[partition]}: Kafka lost messages that were read, or this is another cluster; "
+                    "`antenna accept-loss` records it, and `antenna stream --from` says where to go on"
                 )
 
     def _read_exactly(self, connection: psycopg.Connection, topic: Topic) -> None:

@@ -309,7 +309,7 @@ class MicroBatches:
             watermark = commit_batch(
                 connection,
                 topic=topic.name,
-                topic_id=topic.id,
+                topic_id=head.topic_id,
                 number=head.batch + 1,
                 clock=batch.clock,
                 ranges=batch.ranges,

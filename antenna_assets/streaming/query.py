@@ -50,6 +50,8 @@ def start_spark(master: str = "local[*]", lake: str = "") -> "SparkSession":
         "spark.sql.inMemoryColumnarStorage.compressed": "false",
         # Without memory some threads of Java would go on without the others; the stream starts another one instead.
         "spark.driver.defaultJavaOptions": "-XX:+ExitOnOutOfMemoryError",
+        # Messages that come from this process are data, and no part of a plan that Spark computes while it plans.
+        "spark.sql.execution.arrow.localRelationThreshold": "0",
         **SESSION_CONF,
     }
     return session("antenna stream", master=master, extra=conf)

@@ -150,8 +150,8 @@ def test_row_32_fuzzed_times_keys_and_headers_stop_no_stream_and_are_read_in_the
 def test_row_32_a_record_that_no_memory_holds_is_named_and_stepped_over_and_large_good_ones_land(
     settings: Settings, ledger: psycopg.Connection
 ) -> None:
-    # 300 MB on a heap of 600 MB, and a record of 600 MB.
-    large = ({"value": event(number, more=" " * 1_000_000), "partition": 1} for number in range(300))
+    # 120 MB, and a record of 600 MB, on a heap of 600 MB.
+    large = ({"value": event(number, more=" " * 1_000_000), "partition": 1} for number in range(120))
     sent = produce(settings, large)
     sent += produce(settings, iter([{"value": event(1), "partition": 0}]))
     produce(settings, iter([{"value": b" " * 600_000_000, "partition": 0}]))
