@@ -35,12 +35,15 @@ class Topic:
 
     Attributes:
         unseen: what could not be looked at, and which right would show it.
+        kept_by_sender: how long a message is kept, counted from the time that its sender gave; None if it is counted from
+            its arrival, or a message is kept whatever its time.
     """
 
     name: str
     id: str
     partitions: tuple[int, ...]
     unseen: str = ""
+    kept_by_sender: timedelta | None = None
 
 
 class Broker:
@@ -92,7 +95,7 @@ class Broker:
                 f"topic {self.topic} has cleanup.policy={policy.value}: compaction removes messages, so not every offset "
                 "could be accounted for; expected cleanup.policy=delete"
             )
-        return Topic(self.topic, str(found.topic_id), partitions, unseen=_early_end(self.topic, config))
+        return Topic(self.topic, str(found.topic_id), partitions, kept_by_sender=kept_by_sender(config))
 
     def earliest(self, topic: Topic) -> dict[int, int]:
         """The first offset that Kafka still holds, of each partition."""
@@ -186,17 +189,25 @@ def right_missing(bootstrap: str, topic: str, operation: str) -> RightMissing:
 _UNSEEN = "the topic's settings cannot be looked at, so that compaction, which is refused, would go unnoticed: {missing}"
 
 
-def _early_end(topic: str, config: Mapping[str, Any]) -> str:
-    """What `CreateTime` and retention by time may do to a topic; empty if the topic has not both."""
-    by_sender = config["message.timestamp.type"].value == "CreateTime"
-    kept = int(config["retention.ms"].value)
-    if not by_sender or kept < 0:
+def kept_too_shortly(topic: str, kept_by_sender: timedelta | None, horizon: timedelta) -> str:
+    """What a topic may lose unread by its senders' times; empty if nothing that would be accepted."""
+    if kept_by_sender is None or kept_by_sender >= horizon:
         return ""
     return (
-        f"topic {topic} has message.timestamp.type=CreateTime and retention.ms={kept}: Kafka removes messages by the times "
-        "that their senders gave, back-dated ones perhaps before they are read; message.timestamp.type=LogAppendTime "
-        "keeps each one for the same time"
+        f"topic {topic} has message.timestamp.type=CreateTime and keeps messages for {kept_by_sender.total_seconds():,.0f} s "
+        f"of their senders' time, less than the horizon of {horizon.total_seconds():,.0f} s: Kafka may remove back-dated "
+        "ones before they are read; set message.timestamp.type=LogAppendTime"
     )
+
+
+def kept_by_sender(config: Mapping[str, Any]) -> timedelta | None:
+    """See `Topic`; from a topic's settings."""
+    by, kept = (config.get(name) for name in ("message.timestamp.type", "retention.ms"))
+    if by is None or kept is None or by.value != "CreateTime" or int(kept.value) < 0:
+        return None
+    millis = int(kept.value)
+    # 2^63 - 1 is a usual way to say for ever.
+    return timedelta(milliseconds=millis) if millis < 10**15 else timedelta.max
 
 
 def _silent_logger() -> Any:

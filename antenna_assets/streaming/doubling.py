@@ -113,7 +113,7 @@ def _landed(paths: list[str], events: list[dict[str, Any]]) -> int:
         let_duckdb_in(database, paths)
         database.register("event", pa.Table.from_pylist(events, schema=schema))
         found = database.execute(
-            "SELECT count(*) FROM event WHERE EXISTS (SELECT FROM read_parquet(?, hive_partitioning = false) AS landed"
+            "SELECT count(*) FROM event WHERE EXISTS (SELECT 1 FROM read_parquet(?, hive_partitioning = false) AS landed"
             " WHERE landed.app = event.app AND landed.id = event.id AND landed.antenna_id = event.antenna_id"
             "  AND landed.bytes = event.bytes AND floor(epoch(landed.timestamp)) = event.second)",
             [paths],

@@ -26,7 +26,7 @@ from antenna_assets.settings import Settings
 from antenna_assets.spark_session import java_has_ended
 from antenna_assets.streaming import query as query_settings
 from antenna_assets.streaming.attempt import LakeUnwritable, require_writable
-from antenna_assets.streaming.broker import Broker, BrokerError, BrokerRefuses, Topic
+from antenna_assets.streaming.broker import Broker, BrokerError, BrokerRefuses, Topic, kept_too_shortly
 from antenna_assets.streaming.doubling import doubling
 from antenna_assets.streaming.errors import (
     QueryFailed,
@@ -101,7 +101,7 @@ class Stream:
     ) -> None:
         self._settings = settings
         self._start = None if start is None else read_from(start)
-        self._told_unseen = False
+        self._warned: set[str] = set()
         self._postgres_url = postgres_url
         self._broker = Broker(kafka_bootstrap, settings.topic, kafka_config)
         self._say = say
@@ -202,9 +202,7 @@ class Stream:
             found = self._broker.describe()
             head = claim_topic(connection, found.name, found.id)
             topic = replace(found, id=head.topic_id)
-            if topic.unseen and not self._told_unseen:
-                self._say(topic.unseen)
-                self._told_unseen = True
+            self._warn(topic)
             # Whatever the ledger ends at must be there before anything is noted.
             self._require_unread_messages_exist(connection, topic)
             settle_starts(
@@ -216,6 +214,16 @@ class Stream:
                 lambda first: doubling(connection, self._broker, topic, self._settings.lake_uri, first),
             )
             yield connection, topic
+
+    def _warn(self, topic: Topic) -> None:
+        """Say once what of the topic may lose messages without an error."""
+        for warning in (
+            topic.unseen,
+            kept_too_shortly(topic.name, topic.kept_by_sender, self._settings.horizon),
+        ):
+            if warning and warning not in self._warned:
+                self._warned.add(warning)
+                self._say(warning)
 
     def _require_unread_messages_exist(self, connection: psycopg.Connection, topic: Topic) -> None:
         first = self._broker.earliest(topic)

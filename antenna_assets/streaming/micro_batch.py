@@ -372,6 +372,7 @@ def _reading(ranges: Sequence[OffsetRange], record: tuple[int, int] | None) -> I
         of_java = isinstance(error, LakeUnwritable) and isinstance(error.__cause__, ConnectionError)
         if not (is_of_spark(error) or (of_java and java_ends_within(1))):
             raise
+        why = "Java ended over them, as it does without memory" if java_ends_within(0) else first_line(error)
         until = {one.partition: one.until_offset for one in ranges}
         count = sum(one.until_offset - one.from_offset for one in ranges)
-        raise ReadingFailed(first_line(error), until, count, record) from error
+        raise ReadingFailed(why, until, count, record) from error
