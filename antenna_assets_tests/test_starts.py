@@ -21,7 +21,7 @@ from antenna_assets.streaming.plan import OffsetRange
 from antenna_assets.streaming.progress import next_to_read
 from antenna_assets.streaming.starts import read_from, settle_starts
 from antenna_assets_tests.end_to_end.runs import place
-from antenna_assets_tests.exactness import held_by_the_broker, named_by_the_ledger
+from antenna_assets_tests.exactness import named_by_the_ledger
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.topics import create_again, truncate
 
@@ -260,4 +260,3 @@ def test_row_32_exact_ranges_end_where_they_were_planned_whatever_control_record
         [OffsetRange(0, 5, 8)],
     ]
     assert [part.record for part in found] == [(0, 0), (0, 4), None]
-    assert held_by_the_broker(settings) == [(0, 0), (0, 4)]

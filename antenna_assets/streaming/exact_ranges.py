@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from antenna_assets.schema import TIMESTAMP
-from antenna_assets.streaming.broker import Broker, BrokerError
+from antenna_assets.streaming.broker import Broker, BrokerError, right_missing
 from antenna_assets.streaming.envelope import kafka_micros
 from antenna_assets.streaming.errors import StreamError
 from antenna_assets.streaming.plan import OffsetRange
@@ -161,6 +161,8 @@ def _messages(broker: Broker, wanted: OffsetRange) -> Iterator[tuple[bytes | Non
             elif error.code() == KafkaError._PARTITION_EOF:
                 if message.offset() >= wanted.until_offset:
                     return
+            elif error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                raise right_missing(broker.bootstrap, broker.topic, "Read")
             elif error.code() in _unreadable():
                 # A batch is unpacked whole, and one that begins before this record was read in part.
                 raise _Stuck(max(following, message.offset()), error.str())

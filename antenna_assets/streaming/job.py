@@ -26,7 +26,14 @@ from antenna_assets.settings import Settings
 from antenna_assets.spark_session import java_has_ended
 from antenna_assets.streaming import query as query_settings
 from antenna_assets.streaming.attempt import LakeUnwritable, require_writable
-from antenna_assets.streaming.broker import Broker, BrokerError, BrokerRefuses, Topic, kept_too_shortly
+from antenna_assets.streaming.broker import (
+    Broker,
+    BrokerError,
+    BrokerRefuses,
+    RightMissing,
+    Topic,
+    kept_too_shortly,
+)
 from antenna_assets.streaming.doubling import doubling
 from antenna_assets.streaming.errors import (
     QueryFailed,
@@ -358,6 +365,7 @@ def _name_of(error: Exception) -> str:
     names: dict[type[Exception], str] = {
         BrokerError: "Kafka",
         BrokerRefuses: "Kafka",
+        RightMissing: "Kafka",
         QueryFailed: "Spark",
         StreamRunning: "another stream",
         AttemptTooOld: "the next attempt",
