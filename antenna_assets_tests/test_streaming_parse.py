@@ -663,10 +663,10 @@ LARGE = {
     "many quotes": (b'"' * 990_000, "not_json"),
     "white space": (b" " * 990_000, "blank"),
     "white space of two bytes": ("\u00a0".encode() * 495_000, "blank"),
-    "a long text": (message(app="x" * 990_000), "too_long"),
-    "a long text of white space": (message(app=" " * 990_000), "blank"),
-    "a long time": (message(timestamp="9" * 990_000), "wrong_type"),
-    "a long wrong type": (message(id=[1] * 300_000), "wrong_type"),
+    "a long text": (VALID.replace(b"web", b"x" * 990_000), "too_long"),
+    "a long text of white space": (VALID.replace(b"web", b" " * 990_000), "blank"),
+    "a long time": (VALID.replace(b"1795343400", b'"' + b"9" * 990_000 + b'"'), "wrong_type"),
+    "a long wrong type": (VALID.replace(b'"u-1"', b"[" + b"1," * 300_000 + b"1]"), "wrong_type"),
     "bytes that are not UTF-8": (b"\xff" * 990_000, "not_utf8"),
 }
 
