@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from antenna_assets.cli import app
 from antenna_assets.database import connect
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.broker import Broker
+from antenna_assets.streaming.broker import Broker, kept_too_shortly
 from antenna_assets.streaming.doubling import doubling
 from antenna_assets.streaming.errors import StreamError
 from antenna_assets.streaming.exact_ranges import PartBounds, read_ranges
@@ -23,7 +23,7 @@ from antenna_assets.streaming.starts import read_from, settle_starts
 from antenna_assets_tests.end_to_end.runs import place
 from antenna_assets_tests.exactness import named_by_the_ledger
 from antenna_assets_tests.faults.plain_stream import read_everything
-from antenna_assets_tests.faults.topics import create_again, truncate
+from antenna_assets_tests.faults.topics import create_again, let_senders_choose_times, truncate
 
 services = pytest.mark.services
 
@@ -260,3 +260,18 @@ def test_row_32_exact_ranges_end_where_they_were_planned_whatever_control_record
         [OffsetRange(0, 5, 8)],
     ]
     assert [part.record for part in found] == [(0, 0), (0, 4), None]
+
+
+@services
+def test_row_33_a_topic_that_we_make_keeps_messages_by_their_arrival_and_a_foreign_one_is_named(
+    settings: Settings,
+) -> None:
+    broker = Broker(settings.kafka_bootstrap or "", settings.topic)
+    assert broker.describe().kept_by_sender is None
+    let_senders_choose_times(settings, retention_ms=604_800_000)
+    kept = broker.describe().kept_by_sender
+    assert kept == timedelta(days=7)
+    assert "keeps messages for 604,800 s of their senders' time" in kept_too_shortly(
+        settings.topic, kept, settings.horizon
+    )
+    assert kept_too_shortly(settings.topic, kept, timedelta(days=7)) == ""

@@ -18,6 +18,7 @@ from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.exactness import named_by_the_ledger
 from antenna_assets_tests.faults.processes import Process
 from antenna_assets_tests.faults.runs import STREAM
+from antenna_assets_tests.faults.topics import let_senders_choose_times
 
 pytestmark = pytest.mark.services
 
@@ -37,31 +38,6 @@ HOSTILE_TIMES = (
 def event(number: int, **fields: object) -> bytes:
     values = {"bytes": number, "timestamp": int(time.time()), "app": "SKYPE", "id": "u1", "antenna_id": "a1"}
     return json.dumps({**values, **fields}).encode()
-
-
-def let_senders_choose_times(settings: Settings) -> None:
-    from confluent_kafka.admin import (
-        AdminClient,
-        AlterConfigOpType,
-        ConfigEntry,
-        ConfigResource,
-        ResourceType,
-    )
-
-    entries = [
-        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-        for name, value in (
-            ("message.timestamp.type", "CreateTime"),
-            ("message.timestamp.after.max.ms", str(2**63 - 1)),
-            ("message.timestamp.before.max.ms", str(2**63 - 1)),
-            # Kafka itself would remove the past.
-            ("retention.ms", "-1"),
-        )
-    ]
-    resource = ConfigResource(ResourceType.TOPIC, settings.topic, incremental_configs=entries)
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
-    for future in admin.incremental_alter_configs([resource]).values():
-        future.result(10)
 
 
 def produce(settings: Settings, records: Iterator[dict[str, Any]]) -> int:
