@@ -52,7 +52,7 @@ from antenna_assets.streaming.java import (
     java_watched,
     stop_spark,
 )
-from antenna_assets.streaming.lock import StreamRunning, require_only_stream
+from antenna_assets.streaming.lock import StreamRunning, release, require_only_stream
 from antenna_assets.streaming.micro_batch import REPORT_SECONDS, MicroBatches
 from antenna_assets.streaming.query import engine_of_sums, messages_from, new_checkpoint, start_spark
 from antenna_assets.streaming.starts import read_from, read_starts, settle_starts
@@ -64,6 +64,8 @@ if TYPE_CHECKING:
 
 FIRST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 30.0
+# A single record with which Spark fails, and its Java lives on, is tried again so often.
+FAILURES_OF_A_RECORD = 3
 # PostgreSQL sees a vanished client after 25 s; an outage of PostgreSQL itself ends all sessions.
 OLD_SESSION_SECONDS = 60
 
@@ -118,6 +120,7 @@ class Stream:
         # What Spark's reader failed over: up to which offset of each partition, and how many messages to try at once.
         self._unread: dict[int, int] = {}
         self._part = PART_MESSAGES
+        self._failures = 0
         self._waiting = Waiting(postgres_url, settings.topic, say)
         self._batches = MicroBatches(settings, self._broker, say=say, stop=stop, went_on=self._waiting.ended)
 
@@ -220,7 +223,11 @@ class Stream:
                 self._say,
                 lambda first: doubling(connection, self._broker, topic, self._settings.lake_uri, first),
             )
-            yield connection, topic
+            try:
+                yield connection, topic
+            finally:
+                # By hand: a session that ends keeps its lock for a moment, and the next query wants it.
+                release(connection)
 
     def _warn(self, topic: Topic) -> None:
         """Say once what of the topic may lose messages without an error."""
@@ -258,7 +265,7 @@ class Stream:
         spark = self._spark_session()
         with engine_of_sums(self._settings, spark) as engine:
             self._batches.read_exactly(connection, engine, spark, topic, self._unread, self._part)
-        self._unread, self._part = {}, PART_MESSAGES
+        self._unread, self._part, self._failures = {}, PART_MESSAGES, 0
 
     def _take_smaller_parts(self, error: ReadingFailed | SparkEnded) -> None:
         """Take note of messages that Spark failed over, and of a Java that ended by them.
@@ -278,7 +285,11 @@ class Stream:
             forget_java()
             self._spark = None
         if failed.record is not None:
-            raise Unreadable(self._settings.topic, *failed.record, failed.why) from error
+            self._failures += 1
+            if isinstance(error, SparkEnded) or self._failures > FAILURES_OF_A_RECORD:
+                raise Unreadable(self._settings.topic, *failed.record, failed.why) from error
+            # What failed may be something else, as a store.
+            self._stop.wait(FIRST_WAIT_SECONDS * self._failures)
         if self._unread:
             self._part = max(1, failed.messages // 2)
         self._unread = {**failed.until, **self._unread}
