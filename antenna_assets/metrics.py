@@ -99,7 +99,7 @@ class LedgerCollector(Collector):
     def _counters(self, connection: psycopg.Connection) -> Iterator[Metric]:
         newest, *sums = connection.execute(
             "SELECT coalesce(max(batch), %(seen)s), count(*), coalesce(sum(rows), 0)::bigint,"
-            " coalesce(sum(bytes), 0)::bigint, coalesce(sum(quarantined), 0)::bigint, coalesce(sum(late_rows), 0)::bigint"
+            " coalesce(sum(bytes), 0), coalesce(sum(quarantined), 0)::bigint, coalesce(sum(late_rows), 0)::bigint"
             " FROM ledger.batch WHERE batch > %(seen)s",
             {"seen": self._seen},
         ).fetchall()[0]
@@ -107,7 +107,7 @@ class LedgerCollector(Collector):
             "SELECT reason, sum(rows)::bigint FROM ledger.rejection WHERE batch > %s AND batch <= %s GROUP BY reason",
             [self._seen, newest],
         ).fetchall()
-        self._totals.update(dict(zip(_TOTALS, sums, strict=True)))
+        self._totals.update(dict(zip(_TOTALS, map(int, sums), strict=True)))
         self._rejected.update(dict(rejected))
         self._seen = newest
         yield _counter(

@@ -76,7 +76,8 @@ def proving(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_person_who_runs_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.startswith((PREFIX, "DAGSTER_")):
+        # Tables are as wide as they are without a terminal.
+        if name.startswith((PREFIX, "DAGSTER_")) or name == "COLUMNS":
             monkeypatch.delenv(name)
 
 

@@ -3,6 +3,7 @@
 The folder they go to is an attempt's (`attempt.py`); what was written is read back in `read_back.py`.
 """
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ def write(
     folder: str,
     clock: datetime,
     oldest: datetime,
+    full: Collection[datetime] = (),
     usual: Spelling | None = None,
 ) -> Written:
     """Parse a micro-batch of Kafka messages and write it below `folder`.
@@ -35,6 +37,7 @@ def write(
     Args:
         clock: the wall clock of the verdicts.
         oldest: events before this instant are too old.
+        full: hours that take no more events.
         usual: how most of the messages are spelled.
 
     Raises:
@@ -49,7 +52,7 @@ def write(
     read, counted = Observation(), Observation()
     size = F.coalesce(F.sum(F.octet_length("value")), F.lit(0)).alias("bytes")
     # Both writes below need the verdicts: parse once, and keep the raw bytes of those alone that are rejected.
-    verdicts = judged(messages.observe(read, size), clock=clock, oldest=oldest, usual=usual)
+    verdicts = judged(messages.observe(read, size), clock=clock, oldest=oldest, full=full, usual=usual)
     verdicts = verdicts.observe(
         counted, F.count("*").alias("messages"), F.count("hour").alias("accepted"), size
     ).persist()
@@ -67,7 +70,7 @@ def write(
                 refusals = verdicts.where("hour IS NULL")
                 if much:
                     refusals = refusals.repartition(messages.sparkSession.sparkContext.defaultParallelism)
-                rejected = reasons(refusals, clock=clock, oldest=oldest).select(*REJECTED.names)
+                rejected = reasons(refusals, clock=clock, oldest=oldest, full=full).select(*REJECTED.names)
                 rejected = rejected.repartition(1) if much else rejected.coalesce(1)
                 rejected.write.parquet(f"{target}/{REJECTED_FOLDER}")
         finally:

@@ -19,7 +19,7 @@ import psycopg
 
 from antenna_assets.engines.contract import Engine
 from antenna_assets.hours import closed_before, hour_key
-from antenna_assets.ledger import expired_before
+from antenna_assets.ledger import expired_before, full_hours
 from antenna_assets.settings import Settings
 from antenna_assets.streaming import query
 from antenna_assets.streaming.attempt import Attempt, LakeUnwritable
@@ -97,6 +97,7 @@ class MicroBatches:
         self._committing: Future[None] | None = None
         self._batch = 0
         self._oldest = settings.start
+        self._full: list[datetime] = []
         self._usual = UsualSpelling()
         self.size = BatchSize()
         self.outgrown = False
@@ -213,6 +214,7 @@ class MicroBatches:
                     folder=attempt.folder,
                     clock=clock,
                     oldest=max(self._oldest, clock - settings.horizon),
+                    full=self._full,
                     usual=self._usual.of(messages),
                 )
             self.outgrown |= self.size.learn(written.messages, written.value_bytes, query.MESSAGES_PER_BATCH)
@@ -329,6 +331,7 @@ class MicroBatches:
         """
         self._batch = read_head(connection, self._settings.topic).batch
         self._oldest = max(self._settings.start, expired_before(connection) or self._settings.start)
+        self._full = full_hours(connection)
 
     @contextmanager
     def _failure_kept(self) -> Iterator[None]:

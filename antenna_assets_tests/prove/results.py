@@ -98,10 +98,10 @@ def keep(report: Path, kept: Path, commit: str) -> None:
     replace_file(kept, ET.tostring(root).decode("ascii") + "\n")
 
 
-def read(reports: Path) -> dict[RowTest, Shown]:
-    """The newest run of each test in a folder of reports."""
+def read(*folders: Path) -> dict[RowTest, Shown]:
+    """The newest run of each test in folders of reports."""
     found: dict[RowTest, Shown] = {}
-    for report in reports.glob("*.xml"):
+    for report in (report for folder in folders for report in folder.glob("*.xml")):
         root = ET.parse(report).getroot()
         begun = datetime.fromisoformat(root[0].attrib["timestamp"])
         for case in root[0].iter("testcase"):
