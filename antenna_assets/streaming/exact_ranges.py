@@ -57,10 +57,11 @@ class Unreadable(StreamError):
 
 @dataclass(frozen=True)
 class Part:
-    """Messages (`MESSAGES`) and the ranges that they are all of, control records aside."""
+    """Messages (`MESSAGES`), the ranges that they are all of, control records aside, and the bytes of their values."""
 
     ranges: Sequence[OffsetRange]
     messages: pa.Table
+    value_bytes: int
 
     @property
     def record(self) -> tuple[int, int] | None:
@@ -92,7 +93,7 @@ class _Open:
             pa.array(column, pa.int64() if field.name == "timestamp" else field.type).cast(field.type)
             for column, field in zip(columns, MESSAGES, strict=True)
         ]
-        return Part(self.ranges, pa.Table.from_arrays(arrays, schema=MESSAGES))
+        return Part(self.ranges, pa.Table.from_arrays(arrays, schema=MESSAGES), self.bytes)
 
 
 def read_ranges(broker: Broker, ranges: Sequence[OffsetRange], bounds: PartBounds) -> Generator[Part]:

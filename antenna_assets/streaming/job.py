@@ -121,6 +121,7 @@ class Stream:
         self._unread: dict[int, int] = {}
         self._part = PART_MESSAGES
         self._failures = 0
+        self._memory_was_short = False
         self._waiting = Waiting(postgres_url, settings.topic, say)
         self._batches = MicroBatches(settings, self._broker, say=say, stop=stop, went_on=self._waiting.ended)
 
@@ -264,8 +265,17 @@ class Stream:
             return
         spark = self._spark_session()
         with engine_of_sums(self._settings, spark) as engine:
-            self._batches.read_exactly(connection, engine, spark, topic, self._unread, self._part)
-        self._unread, self._part, self._failures = {}, PART_MESSAGES, 0
+            self._batches.read_exactly(
+                connection,
+                engine,
+                spark,
+                topic,
+                self._unread,
+                self._part,
+                memory_was_short=self._memory_was_short,
+            )
+        self._unread, self._part = {}, PART_MESSAGES
+        self._failures, self._memory_was_short = 0, False
 
     def _take_smaller_parts(self, error: ReadingFailed | SparkEnded) -> None:
         """Take note of messages that Spark failed over, and of a Java that ended by them.
@@ -284,6 +294,7 @@ class Stream:
                 raise error
             forget_java()
             self._spark = None
+            self._memory_was_short = True
         if failed.record is not None:
             self._failures += 1
             if isinstance(error, SparkEnded) or self._failures > FAILURES_OF_A_RECORD:

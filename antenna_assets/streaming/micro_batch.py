@@ -229,11 +229,14 @@ class MicroBatches:
         topic: Topic,
         until: Mapping[int, int],
         most: int,
+        *,
+        memory_was_short: bool,
     ) -> None:
         """Read and commit messages that Spark's reader failed over, up to an offset of each partition, in small parts.
 
         Args:
             most: messages of the first part; each later one may have twice as many.
+            memory_was_short: whether Java ended over them.
 
         Raises:
             ReadingFailed: Spark failed over a part. What was before it is committed.
@@ -242,6 +245,7 @@ class MicroBatches:
         self.failure = self._committing = None
         self._remember(connection)
         bounds = PartBounds(messages=most)
+        read = [0, 0]
         while True:
             done = self.done(connection, topic)
             ranges = [
@@ -256,11 +260,16 @@ class MicroBatches:
                             return
                         messages = spark.createDataFrame(part.messages)
                         self._commit_part(connection, engine, messages, part.ranges, part.record)
+                        read = [read[0] + part.messages.num_rows, read[1] + part.value_bytes]
                         bounds.messages = min(2 * bounds.messages, PART_MESSAGES)
-                return
+                break
             except Unreadable as stuck:
                 # Records that were packed together may be too large together only.
                 self._read_one_by_one(connection, engine, spark, stuck, until[stuck.partition])
+        if memory_was_short:
+            self.size.memory_was_short(*read)
+        else:
+            self.size.learn(*read, query.MESSAGES_PER_BATCH)
 
     def _read_one_by_one(
         self,
