@@ -121,6 +121,7 @@ class Stream:
         self._unread: dict[int, int] = {}
         self._part = PART_MESSAGES
         self._failures = 0
+        self._given_up: Unreadable | None = None
         self._memory_was_short = False
         self._waiting = Waiting(postgres_url, settings.topic, say)
         self._batches = MicroBatches(settings, self._broker, say=say, stop=stop, went_on=self._waiting.ended)
@@ -260,7 +261,11 @@ class Stream:
                 )
 
     def _read_exactly(self, connection: psycopg.Connection, topic: Topic) -> None:
-        """Read what Spark's reader failed over, if there is something, with Kafka's own client."""
+        """Read what Spark's reader failed over, if there is something, with Kafka's own client.
+
+        Raises:
+            Unreadable: all but a record and what is behind it in its partition was read.
+        """
         if not self._unread:
             return
         spark = self._spark_session()
@@ -276,13 +281,14 @@ class Stream:
             )
         self._unread, self._part = {}, PART_MESSAGES
         self._failures, self._memory_was_short = 0, False
+        if self._given_up is not None:
+            raise self._given_up
 
     def _take_smaller_parts(self, error: ReadingFailed | SparkEnded) -> None:
         """Take note of messages that Spark failed over, and of a Java that ended by them.
 
         Raises:
-            Unreadable: it is a single record.
-            SparkEnded: Java was killed, or by nothing that it read.
+            SparkEnded: Java was killed, or ended by nothing that it read.
         """
         # Whoever asks Java first sees that it is gone: this thread, or that of the micro-batch.
         found = (error, error.__cause__, self._batches.failure)
@@ -298,13 +304,22 @@ class Stream:
         if failed.record is not None:
             self._failures += 1
             if isinstance(error, SparkEnded) or self._failures > FAILURES_OF_A_RECORD:
-                raise Unreadable(self._settings.topic, *failed.record, failed.why) from error
+                self._give_up(failed)
+                return
             # What failed may be something else, as a store.
             self._stop.wait(FIRST_WAIT_SECONDS * self._failures)
         if self._unread:
             self._part = max(1, failed.messages // 2)
         self._unread = {**failed.until, **self._unread}
         self._say(f"{failed}; Kafka's own client reads them, in smaller parts")
+
+    def _give_up(self, failed: ReadingFailed) -> None:
+        """Read all but this record and what is behind it in its partition, and then end by it."""
+        assert failed.record is not None
+        partition, offset = failed.record
+        self._given_up = self._given_up or Unreadable(self._settings.topic, partition, offset, failed.why)
+        self._unread[partition] = offset
+        self._part, self._failures = PART_MESSAGES, 0
 
     def _spark_session(self) -> "SparkSession":
         if self._spark is None:

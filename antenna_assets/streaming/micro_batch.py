@@ -187,7 +187,11 @@ class MicroBatches:
         # Spark begins with an empty micro-batch if there is nothing to read.
         if not ranges:
             return None
-        return self._written(messages, ranges, began, first=spark_batch == 0)
+        landed = self._written(messages, ranges, began, first=spark_batch == 0)
+        self.outgrown |= self.size.learn(
+            landed.written.messages, landed.written.value_bytes, query.MESSAGES_PER_BATCH
+        )
+        return landed
 
     def _written(
         self,
@@ -196,6 +200,7 @@ class MicroBatches:
         began: float,
         *,
         first: bool,
+        count: int | None = None,
         record: tuple[int, int] | None = None,
     ) -> _ToCommit:
         """The messages of the ranges as files, once the micro-batch before them is committed.
@@ -207,7 +212,7 @@ class MicroBatches:
         clock = datetime.now(UTC)
         waiting = self._committing is not None and not self._committing.done()
         with Attempt(settings.lake_uri, self._batch + 1 + waiting) as attempt:
-            with _reading(ranges, record):
+            with _reading(ranges, count, record):
                 written = write(
                     messages,
                     lake=settings.lake_uri,
@@ -217,7 +222,6 @@ class MicroBatches:
                     full=self._full,
                     usual=self._usual.of(messages),
                 )
-            self.outgrown |= self.size.learn(written.messages, written.value_bytes, query.MESSAGES_PER_BATCH)
             self._wait_for_commit()
         return _ToCommit(attempt, written, ranges, clock, began, first=first)
 
@@ -246,7 +250,7 @@ class MicroBatches:
         self._remember(connection)
         bounds = PartBounds(messages=most)
         read = [0, 0]
-        while True:
+        while not self._stop.is_set():
             done = self.done(connection, topic)
             ranges = [
                 OffsetRange(partition, done[partition], end)
@@ -258,9 +262,11 @@ class MicroBatches:
                     for part in parts:
                         if self._stop.is_set():
                             return
-                        messages = spark.createDataFrame(part.messages)
-                        self._commit_part(connection, engine, messages, part.ranges, part.record)
-                        read = [read[0] + part.messages.num_rows, read[1] + part.value_bytes]
+                        count = part.messages.num_rows
+                        with _reading(part.ranges, count, part.record):
+                            messages = spark.createDataFrame(part.messages)
+                        self._commit_part(connection, engine, messages, part.ranges, count, part.record)
+                        read = [read[0] + count, read[1] + part.value_bytes]
                         bounds.messages = min(2 * bounds.messages, PART_MESSAGES)
                 break
             except Unreadable as stuck:
@@ -284,8 +290,9 @@ class MicroBatches:
         while begin < until and count < MOST_ONE_BY_ONE and not self._stop.is_set():
             wanted = OffsetRange(stuck.partition, begin, min(until, begin + count))
             record = (wanted.partition, begin) if count == 1 else None
-            messages = query.messages_of(spark, self._broker, wanted)
-            self._commit_part(connection, engine, messages, [wanted], record)
+            with _reading([wanted], None, record):
+                messages = query.messages_of(spark, self._broker, wanted)
+            self._commit_part(connection, engine, messages, [wanted], None, record)
             begin, count = wanted.until_offset, 2 * count
 
     def _commit_part(
@@ -294,9 +301,10 @@ class MicroBatches:
         engine: Engine,
         messages: "DataFrame",
         ranges: Sequence[OffsetRange],
+        count: int | None,
         record: tuple[int, int] | None,
     ) -> None:
-        written = self._written(messages, ranges, time.monotonic(), first=False, record=record)
+        written = self._written(messages, ranges, time.monotonic(), first=False, count=count, record=record)
         self._commit(connection, engine, written)
 
     def _wait_for_commit(self) -> None:
@@ -371,8 +379,14 @@ class MicroBatches:
 
 
 @contextmanager
-def _reading(ranges: Sequence[OffsetRange], record: tuple[int, int] | None) -> Iterator[None]:
+def _reading(
+    ranges: Sequence[OffsetRange], count: int | None, record: tuple[int, int] | None
+) -> Iterator[None]:
     """Tell Spark's failure over messages from others, as of the lake.
+
+    Args:
+        count: the messages of the ranges, if that is known: control records are in them, too.
+        record: the only one.
 
     Raises:
         ReadingFailed: the block failed so.
@@ -386,5 +400,6 @@ def _reading(ranges: Sequence[OffsetRange], record: tuple[int, int] | None) -> I
             raise
         why = "Java ended over them, as it does without memory" if java_ends_within(0) else first_line(error)
         until = {one.partition: one.until_offset for one in ranges}
-        count = sum(one.until_offset - one.from_offset for one in ranges)
+        if count is None:
+            count = sum(one.until_offset - one.from_offset for one in ranges)
         raise ReadingFailed(why, until, count, record) from error
