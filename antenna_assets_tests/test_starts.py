@@ -1,6 +1,7 @@
 """Row 33 of docs/proofs.md: messages that were gone before the first read, that Kafka lost after it, or that were copied."""
 
 import json
+import threading
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -17,8 +18,10 @@ from antenna_assets.streaming.exact_ranges import PartBounds, read_ranges
 from antenna_assets.streaming.head import claim_topic, next_life, read_head
 from antenna_assets.streaming.lock import StreamRunning
 from antenna_assets.streaming.loss import accept, step_over
+from antenna_assets.streaming.micro_batch import MicroBatches
 from antenna_assets.streaming.plan import OffsetRange
 from antenna_assets.streaming.progress import next_to_read
+from antenna_assets.streaming.query import engine_of_sums
 from antenna_assets.streaming.starts import read_from, settle_starts
 from antenna_assets_tests.end_to_end.runs import place
 from antenna_assets_tests.exactness import named_by_the_ledger
@@ -260,6 +263,30 @@ def test_row_32_exact_ranges_end_where_they_were_planned_whatever_control_record
         [OffsetRange(0, 5, 8)],
     ]
     assert [part.record for part in found] == [(0, 0), (0, 4), None]
+
+
+@services
+def test_row_32_a_range_of_control_records_alone_is_committed_without_files(
+    settings: Settings, connection: psycopg.Connection
+) -> None:
+    from confluent_kafka import Producer
+
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap, "transactional.id": settings.topic})
+    producer.init_transactions()
+    producer.begin_transaction()
+    producer.produce(settings.topic, event(1), partition=2)
+    assert producer.flush(30) == 0
+    producer.abort_transaction()
+    settle(settings, connection)
+    broker = Broker(settings.kafka_bootstrap or "", settings.topic)
+    batches = MicroBatches(
+        settings, broker, say=lambda _line: None, stop=threading.Event(), went_on=lambda: None
+    )
+    with engine_of_sums(settings, None) as engine:
+        # No Spark, as there is nothing to parse.
+        batches.read_exactly(connection, engine, None, broker.describe(), {2: 2}, 10, memory_was_short=False)
+    assert following(settings, connection) == {0: 0, 1: 0, 2: 2, 3: 0}
+    assert connection.execute("SELECT count(*) FROM ledger.file").fetchone() == (0,)
 
 
 @services

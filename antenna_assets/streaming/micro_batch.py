@@ -31,7 +31,7 @@ from antenna_assets.streaming.exact_ranges import PART_MESSAGES, PartBounds, Unr
 from antenna_assets.streaming.head import claim_topic, read_head
 from antenna_assets.streaming.java import java_ends_within
 from antenna_assets.streaming.land import write
-from antenna_assets.streaming.landed import Written
+from antenna_assets.streaming.landed import Landed, Written
 from antenna_assets.streaming.plan import OffsetRange, planned_ranges
 from antenna_assets.streaming.progress import next_to_read
 from antenna_assets.streaming.read_back import read_back
@@ -52,10 +52,10 @@ MOST_ONE_BY_ONE = 1_000
 
 @dataclass(frozen=True)
 class _ToCommit:
-    """A micro-batch whose files are written, with what its commit needs."""
+    """A micro-batch whose files are written, with what its commit needs. It has none if there are only control records."""
 
     attempt: Attempt
-    written: Written
+    written: Written | None
     ranges: Sequence[OffsetRange]
     clock: datetime
     began: float
@@ -188,9 +188,9 @@ class MicroBatches:
         if not ranges:
             return None
         landed = self._written(messages, ranges, began, first=spark_batch == 0)
-        self.outgrown |= self.size.learn(
-            landed.written.messages, landed.written.value_bytes, query.MESSAGES_PER_BATCH
-        )
+        if landed.written is not None:
+            read = (landed.written.messages, landed.written.value_bytes)
+            self.outgrown |= self.size.learn(*read, query.MESSAGES_PER_BATCH)
         return landed
 
     def _written(
@@ -263,6 +263,9 @@ class MicroBatches:
                         if self._stop.is_set():
                             return
                         count = part.messages.num_rows
+                        if not count:
+                            self._commit(connection, engine, self._without_messages(part.ranges))
+                            continue
                         with _reading(part.ranges, count, part.record):
                             messages = spark.createDataFrame(part.messages)
                         self._commit_part(connection, engine, messages, part.ranges, count, part.record)
@@ -273,9 +276,13 @@ class MicroBatches:
                 # Records that were packed together may be too large together only.
                 self._read_one_by_one(connection, engine, spark, stuck, until[stuck.partition])
         if memory_was_short:
-            self.size.memory_was_short(*read)
+            self.size.memory_was_short(read[0], read[1])
         else:
-            self.size.learn(*read, query.MESSAGES_PER_BATCH)
+            self.size.learn(read[0], read[1], query.MESSAGES_PER_BATCH)
+
+    def _without_messages(self, ranges: Sequence[OffsetRange]) -> _ToCommit:
+        attempt = Attempt(self._settings.lake_uri, self._batch + 1)
+        return _ToCommit(attempt, None, ranges, datetime.now(UTC), time.monotonic(), first=False)
 
     def _read_one_by_one(
         self,
@@ -319,7 +326,9 @@ class MicroBatches:
     def _commit(self, connection: psycopg.Connection, engine: Engine, batch: _ToCommit) -> None:
         settings = self._settings
         with self._ledger_in_use, self._failure_kept(), batch.attempt:
-            landed = read_back(batch.written, engine, lake=settings.lake_uri, window=settings.window)
+            landed = Landed()
+            if batch.written is not None:
+                landed = read_back(batch.written, engine, lake=settings.lake_uri, window=settings.window)
             # Asked after landing: a topic that was replaced meanwhile must not be committed under the old one's offsets.
             topic = self._broker.describe()
             head = claim_topic(connection, topic.name, topic.id)
