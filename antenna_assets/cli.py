@@ -205,6 +205,14 @@ def stream(
             "--available-now", help="Read to Kafka's present end, close what can be closed, and end."
         ),
     ] = False,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Where to begin a topic that was not read yet: earliest, latest, a time such as "
+            "2026-11-20T10:00:00Z, or each partition as 0:1500,1:980. Recorded.",
+        ),
+    ] = None,
 ) -> None:
     """Run the streaming job: from Kafka to landed files, ledger and live tables. Stops on Ctrl-C and SIGTERM."""
     from antenna_assets.settings import load_settings
@@ -221,6 +229,7 @@ def stream(
             kafka_config=found.kafka_config,
             say=say,
             stop=stop,
+            start=start,
         )
         try:
             if available_now:
@@ -238,19 +247,29 @@ def accept_loss(
         bool, typer.Option("--yes", help="Record the loss; without it, it is only shown.")
     ] = False,
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "accepted by hand",
+    skip: Annotated[
+        tuple[int, int],
+        typer.Option(
+            metavar="PARTITION OFFSET",
+            help="Record as lost the one record that the stream cannot read; it must be the next one to read.",
+        ),
+    ] = (-1, -1),
 ) -> None:
     """Show what Kafka itself lost before it was read, and with --yes record it, so that the stream can go on."""
     from antenna_assets.database import connect, require_migrated
     from antenna_assets.settings import load_settings
     from antenna_assets.stack.services import services
     from antenna_assets.streaming.broker import Broker
-    from antenna_assets.streaming.loss import accept, losses
+    from antenna_assets.streaming.loss import accept, losses, step_over
 
     settings = load_settings()
     found = services(settings)
     broker = Broker(found.kafka_bootstrap, settings.topic, found.kafka_config)
     with connect(found.postgres_url, application="antenna accept-loss") as connection:
         require_migrated(connection)
+        if skip != (-1, -1):
+            out.print(f"{step_over(connection, broker, *skip, reason)}: recorded as lost", soft_wrap=True)
+            return
         lost = accept(connection, broker, reason) if yes else losses(connection, broker)
     for loss in lost:
         out.print(str(loss), soft_wrap=True)

@@ -24,6 +24,7 @@ from antenna_assets.streaming.blocked import blocked_by
 from antenna_assets.streaming.broker import Broker, BrokerError
 from antenna_assets.streaming.lock import stream_runs
 from antenna_assets.streaming.progress import next_to_read
+from antenna_assets.streaming.starts import WHERE_THE_LEDGER_ENDS
 
 HOURS_SHOWN = 24
 
@@ -53,6 +54,9 @@ def tables(
         broker: None if there is none to ask, for the reason that `no_broker` gives.
     """
     yield _lag(connection, topic, broker, no_broker)
+    gone = _gone_before(connection, topic)
+    if gone:
+        yield _gone(gone)
     yield _stream(connection)
     yield _hours(connection)
     late = late_hours(connection)
@@ -92,6 +96,30 @@ def _lag(connection: psycopg.Connection, name: str, broker: Broker | None, no_br
     for partition, offset in read:
         table.add_row(str(partition), f"{offset:,}", *["unknown"] * 3)
     table.caption = escape(f"the lag is unknown: {reason}")
+    return table
+
+
+def _gone_before(connection: psycopg.Connection, topic: str) -> list[tuple[int, int, int, str | None]]:
+    """Partition, first offset and start of those partitions of which messages were never there to be read, or left out."""
+    return connection.execute(
+        "SELECT partition, first_offset, start_offset, asked FROM ledger.partition_start"
+        " JOIN ledger.head USING (topic, topic_id) WHERE topic = %s AND start_offset > 0"
+        " AND asked IS DISTINCT FROM %s ORDER BY partition",
+        [topic, WHERE_THE_LEDGER_ENDS],
+    ).fetchall()
+
+
+def _gone(rows: list[tuple[int, int, int, str | None]]) -> Table:
+    table = Table("partition", "messages", "why", title="Never read")
+    for partition, first, start, asked in rows:
+        if first > 0:
+            table.add_row(
+                str(partition), f"0 to {first - 1:,}", "gone before the stream first saw the partition"
+            )
+        if asked is not None and start > first:
+            table.add_row(
+                str(partition), f"{first:,} to {start - 1:,}", f"antenna stream --from {escape(asked)}"
+            )
     return table
 
 

@@ -31,6 +31,7 @@ from antenna_assets.rebuild import missing_hours
 from antenna_assets.schema import LAKE_TABLES
 from antenna_assets.settings import Settings
 from antenna_assets.stack import jars, java, kafka, ports, services
+from antenna_assets.streaming.broker import kept_by_sender, kept_too_shortly
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
@@ -281,6 +282,7 @@ def _entered(settings: Settings, bootstrap: str) -> "AdminClient":
 
 
 def _topic(settings: Settings) -> str:
+    from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import ConfigResource, ResourceType
 
     admin = _entered(settings, _reachable_kafka(settings))
@@ -290,9 +292,15 @@ def _topic(settings: Settings) -> str:
             f"topic {settings.topic!r} does not exist", f"{_UP}, which makes it, or set ANTENNA_TOPIC"
         )
     resource = ConfigResource(ResourceType.TOPIC, settings.topic)
-    config = admin.describe_configs([resource], request_timeout=_CONNECT_SECONDS)[resource].result(
-        _CONNECT_SECONDS
-    )
+    try:
+        config = admin.describe_configs([resource], request_timeout=_CONNECT_SECONDS)[resource].result(
+            _CONNECT_SECONDS
+        )
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise
+        # The stream does without, and says so.
+        return f"{settings.topic!r}, {len(topic.partitions)} partitions; its settings need the right DescribeConfigs"
     policy = config["cleanup.policy"].value
     if "compact" in policy:
         raise _Problem(
@@ -300,6 +308,10 @@ def _topic(settings: Settings) -> str:
             f"be accounted for",
             "use a topic with cleanup.policy=delete",
         )
+    early = kept_too_shortly(settings.topic, kept_by_sender(config), settings.horizon)
+    if early:
+        found, _, fix = early.rpartition("; ")
+        raise _Problem(found, fix)
     return f"{settings.topic!r}, {len(topic.partitions)} partitions, cleanup.policy={policy}"
 
 

@@ -53,13 +53,33 @@ def claim_topic(connection: psycopg.Connection, topic: str, topic_id: str) -> He
         [topic, topic_id],
     )
     head = read_head(connection, topic)
-    if head.topic_id != topic_id:
+    if kafka_id(head.topic_id) != topic_id:
         raise LedgerError(
             f"topic {topic} was deleted and created again: the ledger knows id {head.topic_id}, Kafka has {topic_id}; "
             "its offsets mean other messages now, so nothing was read; `antenna accept-loss` records it and goes on with the "
             "new topic"
         )
     return head
+
+
+def kafka_id(topic_id: str) -> str:
+    """The id that Kafka has for a topic of the ledger.
+
+    The ledger counts the lives of a topic that lost what was read of it, as `id#2`: its offsets mean other messages then.
+    """
+    return topic_id.partition("#")[0]
+
+
+def next_life(topic_id: str) -> str:
+    """The ledger's id of a topic once Kafka has lost what was read of it."""
+    kafka, _, life = topic_id.partition("#")
+    return f"{kafka}#{int(life or 1) + 1}"
+
+
+def ledger_id(connection: psycopg.Connection, topic: str, topic_id: str) -> str:
+    """The id under which the ledger knows a topic that has this one in Kafka."""
+    row = connection.execute("SELECT topic_id FROM ledger.head WHERE topic = %s", [topic]).fetchone()
+    return row[0] if row is not None and kafka_id(row[0]) == topic_id else topic_id
 
 
 def read_head(connection: psycopg.Connection, topic: str, *, lock: bool = False) -> Head:
