@@ -76,13 +76,14 @@ def certify(connection: psycopg.Connection, hour: datetime, generation: int) -> 
     The publisher holds its own asset's head. Then it takes the hour's advisory lock, and only with it looks at the
     others: of two that finish at once the second one sees the first. None of these rows is one that the stream writes.
     None is returned, and nothing is issued, while an asset is missing, while tables are of different users' versions,
-    and if nothing differs from the hour's newest certificate.
+    and if nothing differs from the hour's newest certificate, which then names what is published as well.
     """
     connection.execute("SELECT pg_advisory_xact_lock(%s::int, %s::int)", [_HOUR_LOCK, (hour - EPOCH) // HOUR])
     published = publications(connection, hour, generation)
     if not complete(published):
         return None
     content = content_of(connection, hour, generation, published)
+    _mark_certified(connection, hour)
     before = newest_certificate(connection, hour)
     if before is not None and without_numbers(before.content) == without_numbers(content):
         return None
@@ -112,17 +113,33 @@ def certify(connection: psycopg.Connection, hour: datetime, generation: int) -> 
     return issued
 
 
+def _mark_certified(connection: psycopg.Connection, hour: datetime) -> None:
+    """The hour's publications are all named by its newest certificate, as far as anybody else sees them.
+
+    A head that another publication holds is left to that one's own certificate: to wait for it here, with the hour's lock,
+    would be a deadlock. If it dies instead, the hour is asked for once more.
+    """
+    connection.execute(
+        "UPDATE ledger.publication_head SET uncertified = false WHERE hour = %(hour)s AND asset IN ("
+        " SELECT asset FROM ledger.publication_head WHERE hour = %(hour)s AND uncertified"
+        " ORDER BY asset FOR UPDATE SKIP LOCKED)",
+        {"hour": hour},
+    )
+
+
 def publications(connection: psycopg.Connection, hour: datetime, generation: int) -> dict[str, dict]:
     """The publication in force of each asset whose head is at this generation, by asset.
 
-    A table holds what was published last. A lake table holds its highest Delta version: two runs may commit to it in
-    one order and record it in the other.
+    It is of the users' version that the head has. A table holds what was published last. Of a lake table, which two runs
+    may commit to in one order and record in the other, it is the attempt that began last: the lake lets no earlier one
+    follow it. Publications from before attempts were counted go by their Delta version.
     """
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
-            "SELECT DISTINCT ON (asset) asset, number, rows, bytes, users_version, lake_version, content"
-            " FROM ledger.publication JOIN ledger.publication_head USING (asset, hour, generation)"
-            " WHERE hour = %s AND generation = %s ORDER BY asset, lake_version DESC NULLS LAST, number DESC",
+            "SELECT DISTINCT ON (asset) asset, number, rows, bytes, p.users_version, lake_version, lake_table, content"
+            " FROM ledger.publication AS p JOIN ledger.publication_head AS head USING (asset, hour, generation)"
+            " WHERE hour = %s AND generation = %s AND p.users_version IS NOT DISTINCT FROM head.users_version"
+            " ORDER BY asset, attempt DESC NULLS LAST, lake_version DESC NULLS LAST, number DESC",
             [hour, generation],
         ).fetchall()
     return {row.pop("asset"): row for row in rows}

@@ -14,7 +14,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from antenna_assets.crash import commit_point
-from antenna_assets.errors import AntennaError, Superseded
+from antenna_assets.errors import AntennaError, Superseded, Version
 from antenna_assets.hours import hour_key
 
 
@@ -45,7 +45,8 @@ class Generation:
 class Publication:
     """One publication of an hour by an asset. `users_version` is None where no user was looked up.
 
-    `lake_version` is the Delta version of a lake table, and `content` what `contents.py` says of the files or rows.
+    Of a lake table `attempt` is what `begin_publication` gave, `lake_version` the Delta version and `lake_table` Delta's id of
+    the table. `content` is what `contents.py` says of the files or rows.
     """
 
     asset: str
@@ -57,11 +58,13 @@ class Publication:
     run_id: str
     lake_version: int | None = None
     content: Mapping[str, Any] | None = None
+    attempt: int | None = None
+    lake_table: str | None = None
 
 
 @dataclass(frozen=True)
 class HourToPublish:
-    """A closed hour that has rows beyond its newest generation, or whose newest generation is not wholly published."""
+    """A closed hour that is not wholly published: `ledger.hour_state` says what that means."""
 
     hour: datetime
     up_to_batch: int
@@ -203,35 +206,75 @@ def _hour_expired(hour: datetime) -> HourExpired:
     )
 
 
+def begin_publication(
+    connection: psycopg.Connection, asset: str, hour: datetime, users_version: int | None
+) -> int:
+    """The number of an attempt to publish an hour in the lake: a later one wins over an earlier one of the same version.
+
+    From here on the hour is not wholly published until this attempt or a later one is recorded: the lake and the ledger
+    have no common transaction, and whoever dies between the two leaves the hour to be asked for again.
+    """
+    return connection.execute(
+        "WITH taken AS (SELECT nextval('ledger.publication_attempt') AS attempt), marked AS ("
+        "  UPDATE ledger.publication_head SET begun = taken.attempt,"
+        "   asked_users_version = greatest(asked_users_version, %(users)s::bigint)"
+        "  FROM taken WHERE asset = %(asset)s AND hour = %(hour)s"
+        ") SELECT attempt FROM taken",
+        {"asset": asset, "hour": hour, "users": users_version},
+    ).fetchall()[0][0]
+
+
+def end_superseded(connection: psycopg.Connection, asset: str, hour: datetime, attempt: int) -> None:
+    """Nothing came of an attempt in the lake, which holds something newer."""
+    connection.execute(
+        "UPDATE ledger.publication_head SET begun = NULL WHERE asset = %s AND hour = %s AND begun = %s",
+        [asset, hour, attempt],
+    )
+
+
 def record_publication(connection: psycopg.Connection, publication: Publication) -> None:
     """Move the publication's head and write its row, in the caller's transaction. The head's row is the fence.
 
     Raises:
-        Superseded: a newer generation of the hour is published.
+        Superseded: a newer generation of the hour is published, or a newer users' version of the same one.
     """
     move_head(connection, publication)
     insert_publication(connection, publication)
 
 
 def move_head(connection: psycopg.Connection, publication: Publication) -> None:
-    """The fence: bring the asset's head of the hour to this generation, and hold it until the transaction ends.
+    """The fence: bring the asset's head of the hour to this generation and users' version, and hold it to the transaction's end.
 
     Raises:
-        Superseded: a newer generation of the hour is published.
+        Superseded: a newer generation of the hour is published, or a newer users' version of the same one.
     """
     fence = connection.execute(
-        "INSERT INTO ledger.publication_head AS head (asset, hour, generation) VALUES (%s, %s, %s)"
-        " ON CONFLICT (asset, hour) DO UPDATE SET generation = excluded.generation"
-        " WHERE head.generation <= excluded.generation RETURNING generation",
-        [publication.asset, publication.hour, publication.generation],
+        "INSERT INTO ledger.publication_head AS head"
+        " (asset, hour, generation, users_version, asked_users_version, uncertified)"
+        " VALUES (%(asset)s, %(hour)s, %(generation)s, %(users)s, %(users)s, true)"
+        " ON CONFLICT (asset, hour) DO UPDATE SET generation = excluded.generation,"
+        "  users_version = excluded.users_version,"
+        "  asked_users_version = greatest(head.asked_users_version, excluded.users_version),"
+        "  begun = CASE WHEN head.begun > %(attempt)s::bigint THEN head.begun END, uncertified = true"
+        " WHERE (head.generation, coalesce(head.users_version, 0))"
+        "  <= (excluded.generation, coalesce(excluded.users_version, 0)) RETURNING generation",
+        {
+            "asset": publication.asset,
+            "hour": publication.hour,
+            "generation": publication.generation,
+            "users": publication.users_version,
+            "attempt": publication.attempt,
+        },
     ).fetchone()
     if fence is None:
-        (newest,) = connection.execute(
-            "SELECT generation FROM ledger.publication_head WHERE asset = %s AND hour = %s",
+        held = connection.execute(
+            "SELECT generation, coalesce(users_version, 0) FROM ledger.publication_head WHERE asset = %s AND hour = %s",
             [publication.asset, publication.hour],
         ).fetchall()[0]
         what = f"{publication.asset} of {hour_key(publication.hour)}"
-        raise Superseded(what, generation=publication.generation, newest=newest)
+        raise Superseded(
+            what, Version(publication.generation, publication.users_version or 0), Version(*held)
+        )
 
 
 def insert_publication(connection: psycopg.Connection, publication: Publication) -> None:
@@ -239,8 +282,8 @@ def insert_publication(connection: psycopg.Connection, publication: Publication)
     content = None if publication.content is None else Jsonb(dict(publication.content))
     connection.execute(
         "INSERT INTO ledger.publication"
-        " (asset, hour, generation, rows, bytes, users_version, run_id, lake_version, content)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        " (asset, hour, generation, rows, bytes, users_version, run_id, lake_version, content, attempt, lake_table)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         [
             publication.asset,
             publication.hour,
@@ -251,19 +294,15 @@ def insert_publication(connection: psycopg.Connection, publication: Publication)
             publication.run_id,
             publication.lake_version,
             content,
+            publication.attempt,
+            publication.lake_table,
         ],
     )
 
 
 _TO_PUBLISH = """
     WITH todo AS (
-        SELECT hour.hour, hour.generation, sealed.up_to_batch
-        FROM ledger.hour LEFT JOIN ledger.hour_generation AS sealed USING (hour, generation)
-        WHERE hour.closed_at IS NOT NULL AND (
-            sealed.rows IS DISTINCT FROM hour.rows
-            OR NOT EXISTS (SELECT FROM ledger.certificate AS certified
-                           WHERE certified.hour = hour.hour AND certified.generation = hour.generation)
-        )
+        SELECT hour, generation, up_to_batch FROM ledger.hour_state WHERE closed_at IS NOT NULL AND NOT published
     ), asked AS (
         (SELECT * FROM todo ORDER BY hour LIMIT %s)
         UNION SELECT * FROM todo WHERE hour = (SELECT max(hour) FROM ledger.hour WHERE closed_at IS NOT NULL)
@@ -277,7 +316,7 @@ _TO_PUBLISH = """
 def hours_to_publish(connection: psycopg.Connection, *, limit: int) -> list[HourToPublish]:
     """The oldest `limit` closed hours that are dirty or not wholly published, and the newest closed one if it is; ascending.
 
-    An hour is wholly published if its newest generation has a certificate, which the last of its six assets leaves.
+    What it means to be wholly published is said once, in the view `ledger.hour_state`.
     """
     with connection.cursor(row_factory=class_row(HourToPublish)) as cursor:
         return cursor.execute(_TO_PUBLISH, [limit]).fetchall()

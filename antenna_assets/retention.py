@@ -37,7 +37,7 @@ def expire_files(
 ) -> dict[str, Amount]:
     """Let the ledger forget the files of hours and batches past the horizon; returns amounts by kind of file.
 
-    An hour whose rows are not all published by all six assets keeps its files, however old it is. A batch under way
+    An hour that is not wholly published, as `ledger.hour_state` has it, keeps its files, however old it is. A batch under way
     may use a clock that is `LONGEST_RUN` behind: until it would find an hour too old, the hour's files stay.
     """
     oldest = now - horizon - LONGEST_RUN
@@ -125,12 +125,9 @@ def live_tables() -> list[ServingTable]:
 
 
 _EXPIRING_HOURS = """
-    SELECT hour.hour FROM ledger.hour JOIN ledger.hour_generation AS sealed USING (hour, generation)
-    WHERE hour.hour < %s AND hour.closed_at IS NOT NULL AND sealed.rows = hour.rows
-      AND EXISTS (SELECT FROM ledger.file WHERE file.hour = hour.hour)
-      AND EXISTS (SELECT FROM ledger.certificate AS certified
-                  WHERE certified.hour = hour.hour AND certified.generation = hour.generation)
-    ORDER BY hour.hour
+    SELECT hour FROM ledger.hour_state AS state
+    WHERE hour < %s AND published AND EXISTS (SELECT FROM ledger.file WHERE file.hour = state.hour)
+    ORDER BY hour
 """
 
 _EXPIRING_FILES = """

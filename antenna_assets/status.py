@@ -112,12 +112,12 @@ def _hours(connection: psycopg.Connection) -> Table:
     title = f"{opened:,} open and {closed:,} closed hours"
     table = Table(Column("hour", no_wrap=True), "state", "closed by", *columns, title=title)
     rows = connection.execute(
-        "SELECT hour.hour, closed_by, hour.rows, hour.bytes, hour.generation,"
-        " closed_at IS NOT NULL AND hour.rows IS DISTINCT FROM hour_generation.rows,"
-        " (SELECT count(*) FROM ledger.publication_head AS head"
-        "  WHERE head.hour = hour.hour AND head.generation = hour.generation)"
-        " FROM ledger.hour LEFT JOIN ledger.hour_generation USING (hour, generation)"
-        " ORDER BY hour.hour DESC LIMIT %s",
+        # An asset that is behind the others' users' version, or was begun and not finished, is not published.
+        "SELECT hour, closed_by, rows, bytes, generation, closed_at IS NOT NULL AND dirty,"
+        " (SELECT count(*) FROM ledger.publication_head AS head WHERE head.hour = state.hour AND begun IS NULL"
+        "  AND head.generation = state.generation AND coalesce(users_version >="
+        "   (SELECT max(asked_users_version) FROM ledger.publication_head AS other WHERE other.hour = state.hour), true))"
+        " FROM ledger.hour_state AS state ORDER BY hour DESC LIMIT %s",
         [HOURS_SHOWN],
     ).fetchall()
     for hour, closed_by, count, bytes_, generation, dirty, published in reversed(rows):

@@ -11,7 +11,7 @@ from antenna_assets.assets.sources import landing
 from antenna_assets.crash import commit_point
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.landed import landed_content
-from antenna_assets.ledger import landed_files, require_closed, seal
+from antenna_assets.ledger import begin_publication, landed_files, require_closed, seal
 from antenna_assets.partitions import hours_of
 from antenna_assets.resources import EngineResource, LakeResource, PostgresResource
 from antenna_assets.schema import LANDED, RAW_PARQUET
@@ -35,11 +35,9 @@ def raw_parquet(
                 generation = seal(connection, hour)
                 landed = landed_content(connection, hour, generation.up_to_batch)
             commit_point("publish.sealed")
-            inputs = {
-                "landed": Dataset(
-                    [lake.landed_file(path) for path in landed_files(connection, generation)], LANDED
-                )
-            }
+            paths = landed_files(connection, generation)
+            attempt = begin_publication(connection, "raw_parquet", hour, None)
+            inputs = {"landed": Dataset([lake.landed_file(path) for path in paths], LANDED)}
             folder = tables.new_folder("raw_parquet", hour, generation.generation)
             with stage("transform"):
                 files = run.write(transform("raw_parquet"), inputs, RAW_PARQUET, folder)
@@ -51,6 +49,7 @@ def raw_parquet(
                 "raw_parquet",
                 generation,
                 files,
+                attempt=attempt,
                 stage=stage,
                 run_id=context.run.run_id,
             )

@@ -11,7 +11,7 @@ from antenna_assets.assets.report import Report, Stages, materialize_hours
 from antenna_assets.assets.sources import user_metadata
 from antenna_assets.contents import UNKNOWN_ROWS, UNKNOWN_ROWS_COLUMNS
 from antenna_assets.engines.contract import Dataset
-from antenna_assets.ledger import read_generation
+from antenna_assets.ledger import begin_publication, read_generation
 from antenna_assets.resources import EngineResource, LakeResource, PostgresResource
 from antenna_assets.schema import ENRICHED_USAGE, RAW_PARQUET, USERS
 from antenna_assets.serving import write_users
@@ -33,6 +33,7 @@ def enriched_usage(
         users_version = write_users(connection, users_file)
 
         def materialize(hour: datetime, stage: Stages) -> Report:
+            attempt = begin_publication(connection, "enriched_usage", hour, users_version)
             raw = tables.published_hour("raw_parquet", hour)
             generation = read_generation(connection, hour, raw.generation)
             folder = tables.new_folder("enriched_usage", hour, raw.generation)
@@ -54,6 +55,7 @@ def enriched_usage(
                 "enriched_usage",
                 generation,
                 files,
+                attempt=attempt,
                 stage=stage,
                 run_id=context.run.run_id,
                 users_version=users_version,
