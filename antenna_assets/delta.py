@@ -193,7 +193,7 @@ class HourlyTable:
             goes = litter(table)
             if goes and not dry_run:
                 # A writer that was paused between its check and its commit fails on this new version, and checks again.
-                self._commit_nothing(table)
+                self.commit_nothing(table, "before files are swept")
                 newest = self.newest()
                 if newest is None:
                     raise LakeError(f"the table {self.location} is gone in the middle of a sweep")
@@ -201,7 +201,8 @@ class HourlyTable:
                 remove(goes)
             return {name_within(folder, one.path): one.size for one in goes}
 
-    def _commit_nothing(self, table: "DeltaTable") -> None:
+    def commit_nothing(self, table: "DeltaTable", why: str) -> None:
+        """Commit a new version with the same files, on which a writer that was paused has to look again."""
         from deltalake.transaction import CommitProperties
 
         table.create_write_transaction(
@@ -209,7 +210,7 @@ class HourlyTable:
             mode="append",
             schema=table.schema(),
             partition_by=list(HOUR_PARTITION),
-            commit_properties=CommitProperties(custom_metadata={"sweep": "a new version, before files go"}),
+            commit_properties=CommitProperties(custom_metadata={"reason": why}),
         )
 
     @contextmanager

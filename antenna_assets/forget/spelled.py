@@ -1,4 +1,4 @@
-"""A user's id within the bytes of a message, whatever it wears there, and in the pictures that Dagster was told.
+"""A user's id within the bytes of a message, whatever it wears there.
 
 Everything takes time that is linear in the message: nobody knows what a rejected one holds, or how large it is. Where an
 id may be is for `lake.py`, `tables.py` and `told.py`.
@@ -13,10 +13,8 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from html import escape
 from urllib.parse import unquote
 
-from antenna_assets.plot import label
 from antenna_assets.schema import EVENT
 
 # A shorter text may mean anything where it stands by itself.
@@ -74,7 +72,8 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 # What stands before a value, within so many characters: a member's name or an element's.
 _AROUND = 60
 _NAMED = re.compile(
-    r"""(?:(\w{1,32})["']?\s{0,4}[:=]\s{0,4}\[?\s{0,4}(["']?)|<(\w{1,32})>)\s{0,4}\Z""", re.ASCII
+    r"""(?:(\w{1,32})\\{0,8}["']?\s{0,4}[:=]\s{0,4}\[?\s{0,4}\\{0,8}(["']?)|<(\w{1,32})>)\s{0,4}\Z""",
+    re.ASCII,
 )
 _QUOTED = re.compile(r"""(["'])\s{0,4}\Z""")
 _ENDS = re.compile(r"""\s{0,4}(?:[,;}\]&<\r\n]|\Z)""")
@@ -82,8 +81,6 @@ _IN_JSON = re.compile(r"[:,\[]\s{0,4}\Z")
 _LITERALS = frozenset(("true", "false", "null"))
 # Of members that say who somebody is, `id` and what ends so aside.
 _USERS = frozenset(("user", "msisdn", "imsi", "phone", "subscriber", "customer"))
-
-_PICTURE = re.compile(r"(?<=data:image/svg\+xml;base64,)[A-Za-z0-9+/=]++")
 
 
 @dataclass(frozen=True)
@@ -139,39 +136,40 @@ class Search:
 
     def _without(self, text: str, depth: int) -> tuple[str | None, str | None]:
         """The text without the id, None if it is not there; and why it may still be there."""
-        why_not: str | None = None
+        unclear: dict[tuple[int, int], str] = {}
         spans: list[tuple[int, int, str]] = []
         layer = _Layer(text)
         for number in range(_LAYERS + 1):
             for start, end, verdict in self._found(layer.text, depth):
-                if verdict in (UNCLEAR, LONGER):
-                    why_not = why_not or verdict
-                    continue
                 first, last = layer.origin(start, end)
-                quoted = verdict == "" and number == 0
-                spans.append((first, last, f'"{self._new}"' if quoted else verdict or self._new))
+                if verdict is None:
+                    # What it is in is read better without the escapes.
+                    unclear.pop((first, last), None)
+                elif verdict in (UNCLEAR, LONGER):
+                    unclear[first, last] = verdict
+                else:
+                    quoted = verdict == "" and number == 0
+                    spans.append((first, last, f'"{self._new}"' if quoted else verdict or self._new))
+                    unclear.pop((first, last), None)
             inner = layer.without_escapes()
             if inner is None:
                 break
             layer = inner
         else:
-            why_not = why_not or TOO_DEEP
-        return (_spliced(text, spans) if spans else None), why_not
+            unclear[0, len(text)] = TOO_DEEP
+        return (_spliced(text, spans) if spans else None), next(iter(unclear.values()), None)
 
-    def _found(self, text: str, depth: int) -> Iterator[tuple[int, int, str]]:
-        """Where the id is in the text, each with what takes its place (empty: the pseudonym as a JSON string), or why that
-        is not clear."""
+    def _found(self, text: str, depth: int) -> Iterator[tuple[int, int, str | None]]:
+        """Where the id is in the text, each with what `_meaning` says of it."""
         seen: set[int] = set()
         for match in self._whole.finditer(text):
             seen.add(match.start())
-            if (what := self._meaning(text, match.start(), match.end(), spelled_so=True)) is not None:
-                yield match.start(), match.end(), what
+            yield match.start(), match.end(), self._meaning(text, match.start(), match.end(), spelled_so=True)
         if self._number is not None:
             for match in _NUMBER.finditer(text):
                 if match.start() not in seen and self._is_the_number(match[0]):
                     what = self._meaning(text, match.start(), match.end(), spelled_so=False)
-                    if what is not None:
-                        yield match.start(), match.end(), what
+                    yield match.start(), match.end(), what
         if self._encoded is not None:
             for match in self._encoded.finditer(text):
                 yield match.start(), match.end(), self._new
@@ -185,18 +183,20 @@ class Search:
             return False
 
     def _meaning(self, text: str, start: int, end: int, *, spelled_so: bool) -> str | None:
-        """What takes the place of an occurrence, or why that is not clear; None: it is not the user."""
+        """What takes the place of an occurrence (empty: the pseudonym as a JSON string), or why that is not clear; None: it
+        is not the user."""
         before, after = text[max(0, start - _AROUND) : start], text[end : end + _AROUND]
         named = _NAMED.search(before)
         name = ((named[1] or named[3]) if named else "").lower()
         quote = named[2] if named else None
         if quote is None and (opened := _QUOTED.search(before)):
             quote = opened[1]
-        whole = bool(quote) and after.lstrip().startswith(quote or "")
+        rest = after.lstrip("\\ \t\r\n")
+        # A text that ends there was cut off.
+        whole = bool(quote) and (not rest or rest.startswith(quote or ""))
         bare_value = not quote and bool(named) and _ENDS.match(after) is not None
         if not spelled_so and quote:
             return None  # Another text than the id.
-        rest = after.lstrip()
         rest = rest[1:].lstrip() if whole else rest
         if rest[:1] in (":", "=") and text[start:end] in _FIELDS:
             return None  # The name of one of an event's own fields.
@@ -205,7 +205,8 @@ class Search:
         if name in ("app", "antenna_id") and (self._is_a_name or not (whole or self._sure)):
             return None
         number = self._number is not None or self._literal
-        in_place = "" if not quote and number and _IN_JSON.search(before) else self._new
+        escaped = bool(named) and "\\" in (named or [""])[0]
+        in_place = "" if not quote and number and not escaped and _IN_JSON.search(before) else self._new
         if name.endswith("id") or name in _USERS:
             if whole or not quote:
                 return in_place
@@ -225,7 +226,9 @@ class Search:
             word = match[0].rstrip("=")
             padded = word + "=" * (-len(word) % 4)
             try:
-                inner = base64.b64decode(padded, altchars=b"-_" if {"-", "_"} & set(word) else None, validate=True)
+                inner = base64.b64decode(
+                    padded, altchars=b"-_" if {"-", "_"} & set(word) else None, validate=True
+                )
                 clear = inner.decode("utf-8")
             except (binascii.Error, ValueError):
                 continue
@@ -342,7 +345,12 @@ def _encodings(value: bytes) -> Iterator[str]:
     quarter = len(value) // 4
     if not quarter or b"\x00" not in value:
         return
-    for encoding, width, zero in (("utf-32-le", 4, 3), ("utf-32-be", 4, 0), ("utf-16-le", 2, 1), ("utf-16-be", 2, 0)):
+    for encoding, width, zero in (
+        ("utf-32-le", 4, 3),
+        ("utf-32-be", 4, 0),
+        ("utf-16-le", 2, 1),
+        ("utf-16-be", 2, 0),
+    ):
         high = value[zero::width]
         if len(value) % width == 0 and high.count(0) * 2 > len(high):
             try:
@@ -350,16 +358,3 @@ def _encodings(value: bytes) -> Iterator[str]:
                     yield encoding
             except UnicodeDecodeError:
                 continue
-
-
-def redrawn(text: str, old: str, new: str) -> str:
-    """The text with `new` for `old` in the names of the bars of the pictures that are embedded in it."""
-
-    def picture(match: re.Match[str]) -> str:
-        svg = base64.b64decode(match[0]).decode()
-        changed = svg.replace(
-            f'text-anchor="end">{escape(label(old))}<', f'text-anchor="end">{escape(label(new))}<'
-        )
-        return base64.b64encode(changed.encode()).decode()
-
-    return _PICTURE.sub(picture, text)

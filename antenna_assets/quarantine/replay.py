@@ -127,6 +127,7 @@ def carry_out(
     Raises:
         QuarantineError: nothing was accepted.
         AlreadyReplayed, HourInPart: another replay or retention was faster; nothing was written.
+        ForgottenMeanwhile: a user was forgotten since the messages were selected; nothing was written.
     """
     if not planned.accepted.num_rows:
         raise QuarantineError(

@@ -21,5 +21,7 @@ CREATE TABLE ledger.replaced_file (
 GRANT SELECT ON ledger.forget_fence TO antenna_publisher, antenna_administrator;
 GRANT UPDATE ON ledger.forget_fence TO antenna_administrator;
 GRANT SELECT, INSERT, DELETE ON ledger.replaced_file TO antenna_administrator;
+-- Of events that came late, while their user was being forgotten.
+GRANT UPDATE (sum_user_bytes) ON bytes_agg_user_1h, users_over_quota_1h TO antenna_administrator;
 -- A transformation is a text like a message, and may name somebody.
 GRANT UPDATE (transform) ON ledger.replay TO antenna_administrator;
