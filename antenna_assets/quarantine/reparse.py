@@ -23,6 +23,8 @@ from antenna_assets.streaming.read_back import read_back
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+    from antenna_assets.lake_files import LakePath
+
 
 def start_spark(lake: str) -> "SparkSession":
     """A local Spark session for a replay: as the stream's, without Kafka."""
@@ -64,13 +66,25 @@ def land_messages(
 
 @contextmanager
 def _kafka_messages(settings: Settings, spark: "SparkSession", messages: pa.Table) -> "Iterator[DataFrame]":
-    """The messages as Spark reads them from Kafka, and their `number`; through a file that is removed afterwards.
+    """The messages as Spark reads them from Kafka, and their `number`."""
+    with messages_file(settings.lake_uri, messages) as path:
+        # The name of a lake may hold what Spark takes for a pattern.
+        yield spark.read.option("__globPaths__", "false").parquet(path.as_uri())
+
+
+@contextmanager
+def messages_file(lake: str, messages: pa.Table) -> "Iterator[LakePath]":
+    """The messages, numbered, as a file that its owner alone can read; removed afterwards.
 
     It lies in the lake's scratch: what a killed replay leaves there goes with a sweep, and is found when a user is forgotten.
     """
     import pyarrow.parquet as pq
 
-    with Lake(settings.lake_uri).scratch() as folder:
+    with Lake(lake).scratch() as folder:
+        path = lake_path(folder) / "messages.parquet"
+        if isinstance(path, Path):
+            path.parent.chmod(0o700)
+            path.touch(0o600)
         table = pa.table(
             {
                 "value": messages["value"],
@@ -80,13 +94,7 @@ def _kafka_messages(settings: Settings, spark: "SparkSession", messages: pa.Tabl
                 "number": pa.array(range(messages.num_rows), pa.int32()),
             }
         )
-        path = lake_path(folder) / "messages.parquet"
-        if isinstance(path, Path):
-            # Raw messages are nobody else's business.
-            path.parent.chmod(0o700)
-            path.touch(0o600)
         with path.open("wb") as file:
             pq.write_table(table, file)
         commit_point("replay.messages_written")
-        # The name of a lake may hold what Spark takes for a pattern.
-        yield spark.read.option("__globPaths__", "false").parquet(path.as_uri())
+        yield path
