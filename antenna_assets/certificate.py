@@ -16,7 +16,7 @@ from psycopg.rows import class_row, dict_row
 from antenna_assets.crash import commit_point
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import EPOCH, HOUR, hour_key
-from antenna_assets.landed import landed_content
+from antenna_assets.landed import landing_of, remember_landing
 from antenna_assets.ledger import (
     Publication,
     read_generation,
@@ -89,6 +89,7 @@ def certify(connection: psycopg.Connection, hour: datetime, generation: int) -> 
     published = publications(connection, hour, generation)
     if not complete(published):
         return None
+    remember_landing(connection, read_generation(connection, hour, generation))
     content = content_of(connection, hour, generation, published)
     _mark_certified(connection, hour)
     before = newest_certificate(connection, hour)
@@ -167,9 +168,9 @@ def content_of(
     """What is certified of an hour.
 
     `hour`, `generation`, `up_to_batch` and `users_version` say which snapshot it is. `landed`, `batches`, `rejected`
-    and `offsets` are of its landing, as `landed_content` has them. `unknown_users` have no row in `user_metadata`:
+    and `offsets` are of its landing, as `landing_of` has them: facts of the generation, however old it is. `unknown_users` have no row in `user_metadata`:
     users, their rows and bytes. `published` has for each asset the number of its publication, rows and bytes; for a
-    lake table its Delta version and files with the SHA-256 of each, for others the SHA-256 of the rows (`contents.py`).
+    lake table its Delta version, Delta's id of the table and files with the SHA-256 of each, for others the SHA-256 of the rows (`contents.py`).
     """
     sealed = read_generation(connection, hour, generation)
     unknown = connection.execute(
@@ -183,12 +184,14 @@ def content_of(
         assets[asset] = {"publication": row["number"], "rows": row["rows"], "bytes": row["bytes"], **held}
         if row["lake_version"] is not None:
             assets[asset]["delta_version"] = row["lake_version"]
+        if row["lake_table"] is not None:
+            assets[asset]["delta_table"] = row["lake_table"]
     return {
         "hour": hour_key(hour),
         "generation": generation,
         "up_to_batch": sealed.up_to_batch,
         "users_version": published["enriched_usage"]["users_version"],
-        **landed_content(connection, hour, sealed.up_to_batch),
+        **landing_of(connection, sealed),
         "unknown_users": {
             "users": unknown[0],
             "bytes": unknown[1],

@@ -170,7 +170,7 @@ def evaluation(check: dg.AssetCheckKey, verdict: Verdict, hour: str | None = Non
         check_name=check.name,
         partition=hour,
         passed=verdict.holds,
-        severity=_severity(check),
+        severity=_severity(check, verdict),
         blocking=check.name in BLOCKING,
         description=verdict.told,
         metadata={**({} if hour is None else {"hour": hour}), **verdict.figures},
@@ -187,14 +187,15 @@ def _result(check: dg.AssetCheckKey, verdict: Verdict, hours: list[str] | None =
         asset_key=check.asset_key,
         check_name=check.name,
         passed=verdict.holds,
-        severity=_severity(check),
+        severity=_severity(check, verdict),
         description=verdict.told,
         metadata={**named, **verdict.figures},
     )
 
 
-def _severity(check: dg.AssetCheckKey) -> dg.AssetCheckSeverity:
-    return dg.AssetCheckSeverity.ERROR if check.name in BLOCKING else dg.AssetCheckSeverity.WARN
+def _severity(check: dg.AssetCheckKey, verdict: Verdict) -> dg.AssetCheckSeverity:
+    blocks = check.name in BLOCKING and not verdict.only_warns
+    return dg.AssetCheckSeverity.ERROR if blocks else dg.AssetCheckSeverity.WARN
 
 
 def _together(of_hours: Mapping[str, Verdict]) -> Verdict:
@@ -207,4 +208,5 @@ def _together(of_hours: Mapping[str, Verdict]) -> Verdict:
         not failed,
         told or f"it holds for all {len(of_hours)} hours",
         {"hours_checked": len(of_hours), "hours_failed": len(failed)},
+        only_warns=all(verdict.only_warns for verdict in failed.values()),
     )

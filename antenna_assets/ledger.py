@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 from antenna_assets.crash import commit_point
 from antenna_assets.errors import AntennaError, Superseded, Version
 from antenna_assets.hours import hour_key
+from antenna_assets.landed import remember_landing
 
 
 class LedgerError(AntennaError):
@@ -114,7 +115,7 @@ def require_closed(connection: psycopg.Connection, hours: Sequence[datetime]) ->
 
 
 def seal(connection: psycopg.Connection, hour: datetime) -> Generation:
-    """The hour's newest generation, after sealing the next one if landed files reach beyond it.
+    """The hour's newest generation, after sealing the next one if landed files reach beyond it, with what landed for it.
 
     Raises:
         HourNotClosed: the hour is open or unknown.
@@ -140,11 +141,14 @@ def seal(connection: psycopg.Connection, hour: datetime) -> Generation:
             )
             connection.execute("UPDATE ledger.hour SET generation = %s WHERE hour = %s", [generation, hour])
             commit_point("publish.seal.last_statement")
-        return (
-            newest
-            if newest and newest.generation == generation
-            else read_generation(connection, hour, generation)
-        )
+    sealed = (
+        newest
+        if newest and newest.generation == generation
+        else read_generation(connection, hour, generation)
+    )
+    # Not in the transaction: it holds the hour's row, which the stream writes.
+    remember_landing(connection, sealed)
+    return sealed
 
 
 def read_generation(connection: psycopg.Connection, hour: datetime, generation: int) -> Generation:
@@ -341,6 +345,12 @@ def hours_to_publish(connection: psycopg.Connection, *, limit: int) -> list[Hour
     """
     with connection.cursor(row_factory=class_row(HourToPublish)) as cursor:
         return cursor.execute(_TO_PUBLISH, [limit]).fetchall()
+
+
+def wholly_published(connection: psycopg.Connection, hour: datetime) -> bool:
+    """Whether nothing is left to do for an hour."""
+    row = connection.execute("SELECT published FROM ledger.hour_state WHERE hour = %s", [hour]).fetchone()
+    return row is not None and row[0]
 
 
 def newest_closed_hour(connection: psycopg.Connection) -> datetime | None:

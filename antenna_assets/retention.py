@@ -12,7 +12,8 @@ import psycopg
 from psycopg import sql
 
 from antenna_assets.hours import hour_of
-from antenna_assets.ledger import lock_heads
+from antenna_assets.landed import remember_landing
+from antenna_assets.ledger import lock_heads, read_generation
 from antenna_assets.lifetimes import GRACE, LIVE_RETENTION, LONGEST_RUN
 from antenna_assets.litter import remove_files, remove_if_empty
 from antenna_assets.schema import LIVE_TABLES, ServingTable
@@ -41,6 +42,8 @@ def expire_files(
     may use a clock that is `LONGEST_RUN` behind: until it would find an hour too old, the hour's files stay.
     """
     oldest = now - horizon - LONGEST_RUN
+    if not dry_run:
+        _remember_landings(connection, hour_of(oldest))
     with connection.transaction():
         if not dry_run:
             lock_heads(connection)
@@ -54,6 +57,18 @@ def expire_files(
             _COUNT if dry_run else _MOVE, {"hours": hours, "oldest": oldest, "now": now}
         ).fetchall()
     return {"landed": Amount(), "rejected": Amount()} | {kind: Amount(n, size) for kind, n, size in rows}
+
+
+def _remember_landings(connection: psycopg.Connection, before: datetime) -> None:
+    """What landed for the hours that expire, if a version that did not keep it sealed them."""
+    unknown = connection.execute(
+        f"SELECT hour, generation FROM ledger.hour JOIN ({_EXPIRING_HOURS}) AS expiring USING (hour)"  # noqa: S608
+        " WHERE NOT EXISTS (SELECT FROM ledger.generation_landing AS kept"
+        "  WHERE kept.hour = hour.hour AND kept.generation = hour.generation)",
+        [before],
+    ).fetchall()
+    for hour, generation in unknown:
+        remember_landing(connection, read_generation(connection, hour, generation))
 
 
 def remove_expired_files(

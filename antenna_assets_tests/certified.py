@@ -70,6 +70,7 @@ class Land:
         self.random = random.Random(seed)
         self.batch = 0
         self.offset = 0
+        self.topic_id = "id"
         claim_topic(connection, "devices", "id")
 
     @classmethod
@@ -104,7 +105,7 @@ class Land:
         commit_batch(
             self.connection,
             topic="devices",
-            topic_id="id",
+            topic_id=self.topic_id,
             number=self.batch,
             clock=datetime.now(UTC),
             ranges=[OffsetRange(0, begin, self.offset)],

@@ -22,7 +22,8 @@ from antenna_assets.transforms import transform
 def enriched_usage(
     context: dg.AssetExecutionContext, postgres: PostgresResource, lake: LakeResource, engine: EngineResource
 ) -> dg.MaterializeResult:
-    """One row for each event of the hour, with the user's name, e-mail and quota. Key: kafka_partition and kafka_offset.
+    """One row for each event of the hour, with the user's name, e-mail and quota. Key: kafka_partition and kafka_offset,
+    which a topic that was made again counts anew.
 
     Times are UTC, bytes are bytes, a quota is bytes an hour. An event of an unknown user keeps its bytes and has null
     there. Late events arrive with the hour's next generation.

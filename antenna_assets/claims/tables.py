@@ -53,15 +53,20 @@ def table_claims(
 def over_quota_is_exact(connection: psycopg.Connection, hour: datetime) -> Verdict:
     """The users over quota are those whose bytes are above their quota, no more and no fewer.
 
-    Only tables of one generation and users' version are held together: between the publications of a run they are not.
+    Only tables of one generation and users' version are held together. Between the publications of a run that brings another
+    generation they are not, and that run looks itself. Of one generation and different users this is no pass, nor is
+    anything known to be wrong: the hour is not wholly published, is asked for until it is, and then looked at again.
     The quotas are those that the hour was published with. Once the users have changed, nothing tells any more who must
     be there: then each row is held against its own quota and the user's bytes.
     """
     generation, version = published(connection, "users_over_quota_1h", hour)
     used = published(connection, "bytes_agg_user_1h", hour)
     if used != (generation, version):
-        told = f"not compared: it holds generation {generation} of users' version {version}, and bytes_agg_user_1h {used[0]} of {used[1]}"
-        return Verdict(True, told, {"compared": 0})
+        told = (
+            f"not compared: it holds generation {generation} of users' version {version}, and bytes_agg_user_1h {used[0]} of"
+            f" {used[1]}; another run publishes the hour, or died: the sensor asks for it until its tables are of one version"
+        )
+        return Verdict(used[0] != generation, told, {"compared": 0}, only_warns=True)
     now = users_version(connection)
     same = version == now
     found = "SELECT id, email, quota, sum_user_bytes FROM users_over_quota_1h WHERE date = %(hour)s"

@@ -99,7 +99,7 @@ def outdated(answers: Answers, connection: "Connection") -> Iterator[Difference]
         )
     unfinished = connection.execute(
         "SELECT hour FROM ledger.hour_state AS state WHERE hour = ANY(%s) AND NOT dirty AND hour <> ALL(%s) AND EXISTS ("
-        " SELECT FROM ledger.publication_head AS head WHERE head.hour = state.hour AND NOT settled) ORDER BY 1",
+        " SELECT FROM ledger.unsettled_publication AS unsettled WHERE unsettled.hour = state.hour) ORDER BY 1",
         [hours, [hour for (hour,) in late]],
     ).fetchall()
     if unfinished:

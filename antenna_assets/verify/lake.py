@@ -48,7 +48,17 @@ def lake_findings(
         certificate.generation,
         snapshot.generation if snapshot.generation is not None else ABSENT,
     )
-    if snapshot.version < certified["delta_version"]:
+    if certified.get("delta_table", snapshot.table_id) != snapshot.table_id:
+        found.differences.append(
+            Difference(
+                key,
+                f"{table}, Delta's id of the table",
+                certified["delta_table"],
+                f"{snapshot.table_id or ABSENT}: the table was lost"
+                f"{' and built anew' if snapshot.table_id else ''}; `antenna backfill --from {key}` publishes the hour in it",
+            )
+        )
+    elif snapshot.version < certified["delta_version"]:
         found.differences += compared(
             key, f"{table}, Delta version at least", certified["delta_version"], snapshot.version
         )

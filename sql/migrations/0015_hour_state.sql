@@ -34,11 +34,26 @@ FROM (
 WHERE (newest.hour, newest.generation) = (head.hour, head.generation)
     AND (newest.users_version <> head.users_version OR newest.landed_rows <> sealed.rows::text);
 
-ALTER TABLE ledger.publication_head ADD COLUMN settled boolean NOT NULL GENERATED ALWAYS AS (
-    NOT uncertified AND begun IS NULL AND coalesce(users_version, 0) >= coalesce(asked_users_version, 0)
-) STORED;
--- Few at any time: whether one of an hour's is here is looked up for all hours at once.
-CREATE INDEX publication_head_unsettled ON ledger.publication_head (hour) WHERE NOT settled;
+-- What is published but not the end of the matter. Few at any time: the index has the very same condition, so that whether
+-- one of an hour's is here is looked up for all hours at once.
+CREATE VIEW ledger.unsettled_publication AS
+SELECT hour, asset FROM ledger.publication_head
+WHERE uncertified OR begun IS NOT NULL OR coalesce(users_version, 0) < coalesce(asked_users_version, 0);
+CREATE INDEX publication_head_unsettled ON ledger.publication_head (hour)
+WHERE uncertified OR begun IS NOT NULL OR coalesce(users_version, 0) < coalesce(asked_users_version, 0);
+
+-- For a program from before this, which runs on: it moves the head by the generation alone, and then writes this row.
+CREATE FUNCTION ledger.publication_recorded() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE ledger.publication_head AS head SET users_version = new.users_version,
+        asked_users_version = greatest(asked_users_version, new.users_version)
+    WHERE (head.asset, head.hour, head.generation) = (new.asset, new.hour, new.generation)
+        AND head.users_version IS DISTINCT FROM new.users_version;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER publication_recorded AFTER INSERT ON ledger.publication
+    FOR EACH ROW EXECUTE FUNCTION ledger.publication_recorded();
 
 -- What a certificate says of an hour's landing, as it was when the generation was sealed: it outlives the landed files.
 CREATE TABLE ledger.generation_landing (
@@ -59,8 +74,8 @@ FROM (
         sealed.rows IS DISTINCT FROM hour.rows AS dirty,
         EXISTS (SELECT FROM ledger.certificate
                 WHERE certificate.hour = hour.hour AND certificate.generation = hour.generation)
-            AND NOT EXISTS (SELECT FROM ledger.publication_head AS head
-                            WHERE head.hour = hour.hour AND NOT head.settled) AS certified
+            AND NOT EXISTS (SELECT FROM ledger.unsettled_publication AS unsettled
+                            WHERE unsettled.hour = hour.hour) AS certified
     FROM ledger.hour LEFT JOIN ledger.hour_generation AS sealed USING (hour, generation)
 ) AS state;
 
@@ -95,6 +110,8 @@ FROM ledger.publication_head AS used JOIN ledger.publication_head AS over USING 
 WHERE used.asset = 'bytes_agg_user_1h' AND over.asset = 'users_over_quota_1h'
     AND used.users_version IS NOT DISTINCT FROM over.users_version;
 
-GRANT SELECT ON ledger.hour_state, ledger.generation_landing TO antenna_stream, antenna_publisher, antenna_administrator;
-GRANT INSERT ON ledger.generation_landing TO antenna_publisher;
+GRANT SELECT ON ledger.hour_state, ledger.unsettled_publication, ledger.generation_landing
+    TO antenna_stream, antenna_publisher, antenna_administrator;
+-- A sweep keeps it for generations that were sealed before this, as their files go.
+GRANT INSERT ON ledger.generation_landing TO antenna_publisher, antenna_administrator;
 GRANT USAGE ON SEQUENCE ledger.publication_attempt TO antenna_publisher;
