@@ -80,6 +80,8 @@ def publish_files(
         except Superseded:
             end_superseded(connection, asset, generation.hour, attempt)
             raise
+        # If it was then that a user was forgotten, the files may be gone by now.
+        require_nobody_forgotten(connection)
         publication = Publication(
             asset=asset,
             hour=generation.hour,

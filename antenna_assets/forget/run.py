@@ -4,6 +4,7 @@ second run finishes.
 Nothing slow is done under the ledger's lock: files are searched and written before it is taken.
 """
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -135,10 +136,8 @@ def _engine(spill_folder: Path | None) -> DuckDBEngine:
     if spill_folder is None:
         return DuckDBEngine(memory_limit=EMBEDDED_MEMORY)
     # Only one forgets at a time, so what is there was left by one that was killed.
-    for left in everything_under(spill_folder):
-        if not left.is_folder:
-            Path(left.path).unlink(missing_ok=True)
-    spill_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    shutil.rmtree(spill_folder, ignore_errors=True)
+    spill_folder.mkdir(parents=True, mode=0o700)
     return DuckDBEngine(memory_limit=EMBEDDED_MEMORY, temp_directory=str(spill_folder))
 
 

@@ -314,7 +314,8 @@ def _unescaped(text: str) -> str:
 
 def _spliced(text: str, spans: list[tuple[int, int, str]]) -> str:
     """The text with each span's own text in its place; of spans that overlap, the first and longest."""
-    pieces, end = [], 0
+    pieces: list[str] = []
+    end = 0
     for first, last, new in sorted(spans, key=lambda span: (span[0], -span[1])):
         if first >= end:
             pieces += (text[end:first], new)
