@@ -112,6 +112,7 @@ def replace_hour(
     copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
         target, sql.SQL(", ").join(map(sql.Identifier, ["date", *names]))
     )
+    commit_point("publish.table.computed")
     with connection.transaction():
         move_head(connection, publication)
         require_nobody_forgotten(connection)

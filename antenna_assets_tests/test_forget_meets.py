@@ -27,7 +27,7 @@ from antenna_assets.forget.lake import Files
 from antenna_assets.forget.run import forget, places
 from antenna_assets.hours import HOUR, hour_key
 from antenna_assets.lake import Lake
-from antenna_assets.ledger import ForgottenMeanwhile
+from antenna_assets.ledger import ForgottenMeanwhile, require_nobody_forgotten
 from antenna_assets.orphans import landing_orphans
 from antenna_assets.plot import bars
 from antenna_assets.quarantine import replay
@@ -38,7 +38,7 @@ from antenna_assets.settings import Settings, load_settings
 from antenna_assets_tests import certified
 from antenna_assets_tests.certified import FIRST, KNOWN, Land, World, land_and_publish
 from antenna_assets_tests.faults.plain_replay import without_spark
-from antenna_assets_tests.faults.publish import publish_hour
+from antenna_assets_tests.faults.publish import publish_hour, write_rows
 from antenna_assets_tests.faults.workers import Worker
 from antenna_assets_tests.quarantined import SENT, reject
 from antenna_assets_tests.test_forget import differences, kept_with, sums
@@ -79,6 +79,7 @@ def must_be_whole(world: World, connection: psycopg.Connection, user: str) -> No
 
 PAUSES = {
     "publish.lake.files_written": FOURTH,
+    "publish.table.computed:3": FOURTH,
     "publish.lake.committed:2": FIRST,
     "publish.sealed": FIRST,
     "publish.lake.files_written:2": FIRST,
@@ -117,11 +118,34 @@ def test_row_34_a_run_that_had_read_a_user_before_they_were_forgotten_does_not_b
             must_be_whole(world, connection, USER)
 
 
+def test_row_34_a_session_that_is_older_than_a_forgetting_commits_nothing_in_the_lake(
+    certified_world: World, tmp_path: Path
+) -> None:
+    with (
+        certified_world.copy(tmp_path) as world,
+        connect(world.url) as early,
+        connect(world.url) as connection,
+    ):
+        lake = Lake(str(world.lake))
+        forget(connection, lake, USER, say=print)
+        version = lake.hour("raw_parquet", FIRST).version
+        # Written after the fence was raised, with what was read before.
+        written = write_rows(lake.root, FIRST, 9, 5)
+        with pytest.raises(ForgottenMeanwhile, match="nothing was committed; run it again"):
+            lake.replace_hour(
+                "raw_parquet", FIRST, 9, [written], before_commit=lambda: require_nobody_forgotten(early)
+            )
+        assert lake.hour("raw_parquet", FIRST).version == version
+        assert not Path(written.path).exists()
+        with connect(world.url) as late:
+            require_nobody_forgotten(late)
+
+
 def test_row_34_a_publication_in_its_transaction_is_waited_for_and_named(
     certified_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fence, "LONGEST_TRANSACTION_SECONDS", 0.3)
-    point = "publish.table.copied:2:pause"
+    point = "publish.table.copied:3:pause"
     with certified_world.copy(tmp_path) as world, connect(world.url) as connection:
         settings = settings_of(world, monkeypatch)
         monkeypatch.setattr(certified, "USERS", [USER, "another"])
