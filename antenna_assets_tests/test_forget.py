@@ -99,6 +99,7 @@ CLOTHES = {
     "a number with a plus before it": ("+491701234567", b'{"id":491701234567}', b'{"id":"forgotten-1"}'),
     "an array": ("491701234567", b"[1,491701234567]", b'[1,"forgotten-1"]'),
     "doubly encoded": (ID, json.dumps({"p": OBJECT}).encode(), None),
+    "doubly encoded, a short one": ("7", b'{"p":"{\\"id\\":\\"7\\",\\"bytes\\":7}"}', None),
     "encoded three times": (ID, json.dumps({"p": json.dumps({"q": OBJECT})}).encode(), None),
     "UTF-16": (ID, OBJECT.encode("utf-16"), None),
     "UTF-16 without a mark": (ID, OBJECT.encode("utf-16-be"), None),

@@ -4,6 +4,7 @@ import base64
 import gzip
 import json
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from uuid import uuid4
 import dagster as dg
 import psycopg
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from psycopg import sql
 from typer.testing import CliRunner
@@ -25,6 +27,7 @@ from antenna_assets.forget.fence import ForgettingRunning, WriterStuck
 from antenna_assets.forget.identity import Identity, NoIdentity
 from antenna_assets.forget.lake import Files
 from antenna_assets.forget.run import forget, places
+from antenna_assets.forget.spelled import Search
 from antenna_assets.hours import HOUR, hour_key
 from antenna_assets.lake import Lake
 from antenna_assets.ledger import ForgottenMeanwhile, require_nobody_forgotten
@@ -456,3 +459,25 @@ def test_row_34_what_older_versions_told_dagster_is_rewritten_where_a_user_stand
     assert connection.execute(
         "SELECT last_materialization FROM dagster.asset_keys ORDER BY asset_key"
     ).fetchall() == [(of_apps,), (expected,)]
+
+
+def test_row_34_a_search_waits_for_the_files_that_a_stream_is_writing(settings: Settings) -> None:
+    root = Path(settings.lake_uri)
+    whole = root / "whole.parquet"
+    being_written = root / "landing" / "1-attempt" / "_temporary" / "part-0.parquet"
+    being_written.parent.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist([{"id": USER}]), whole)
+    being_written.write_bytes(whole.read_bytes()[:-8])
+    moved = root / "landing" / "1-attempt" / "hour=2026112210" / "part-0.parquet"
+    moved.parent.mkdir()
+
+    def finish() -> None:
+        being_written.write_bytes(whole.read_bytes())
+        being_written.rename(moved)
+
+    timer = threading.Timer(0.5, finish)
+    timer.start()
+    with connect(settings.postgres_url or "") as connection:
+        found = Files(Lake(str(root)), USER, Search(USER, "")).everywhere(connection)
+    timer.join()
+    assert found == {"landing/1-attempt/hour=2026112210/part-0.parquet": 1}

@@ -3,6 +3,7 @@
 Files that the ledger or a table names are replaced by others, never changed.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -42,6 +43,9 @@ RUN = "forget-user"
 _DROPPED = b"[dropped by antenna forget-user]"
 _REWRITTEN = "rewritten when a user was forgotten"
 _DROPPED_FOR = "dropped when a user was forgotten: "
+SETTLED_SECONDS = 10.0
+"""How long a search waits for the files of batches that are being written."""
+
 # Files in one question to DuckDB.
 _AT_ONCE = 1_000
 
@@ -96,8 +100,8 @@ class Files:
             for one in everything_under(self._root / folder):
                 if one.path.suffix == ".parquet" and LOG not in one.path.parts:
                     self.changed[name_within(self._root, one.path)] = one.changed
+        unread = self._settled(self._read(sorted(self.changed)))
         paths = sorted(self.changed)
-        unread = self._read(paths)
         if unread:
             named = self._named(connection, list(unread))
             for path, reason in sorted(unread.items()):
@@ -106,6 +110,28 @@ class Files:
                         f"{path} cannot be searched: {reason}; restore the file, and forget the user again"
                     )
         return {path: self._rows.get(path, 0) for path in paths if path in unread or self._rows.get(path)}
+
+    def _settled(self, unread: dict[str, str]) -> dict[str, str]:
+        """What is still unread once the batches of a stream that were being written are written, or never will be.
+
+        A file may be moved within its attempt's folder meanwhile. Batches that begin now are not waited for: whatever they
+        land came later than the look.
+        """
+        end = time.monotonic() + SETTLED_SECONDS
+        while time.monotonic() < end:
+            attempts = {path.split("/")[1] for path in unread if path.startswith(f"{LANDING}/")}
+            if not attempts:
+                break
+            time.sleep(0.2)
+            again = []
+            for attempt in sorted(attempts):
+                for one in everything_under(self._root / LANDING / attempt):
+                    if one.path.suffix == ".parquet":
+                        again.append(name_within(self._root, one.path))
+                        self.changed[again[-1]] = one.changed
+            unread = {path: why for path, why in unread.items() if not path.startswith(f"{LANDING}/")}
+            unread |= self._read(again)
+        return {path: why for path, why in unread.items() if (self._root / path).exists()}
 
     def of(self, paths: Sequence[str]) -> list[str]:
         """Those of the files that the ledger or a table names that have the id.
@@ -129,7 +155,7 @@ class Files:
         return {path for (path,) in rows} | in_tables
 
     def _read(self, paths: Sequence[str]) -> dict[str, str]:
-        """Read the files that were not read yet; returns those that cannot be read and are still there, with the reason."""
+        """Read the files that were not read yet; returns those that cannot be read or have gone, with the reason."""
         new = [path for path in paths if path not in self._rows]
         unread: dict[str, str] = {}
         events: list[str] = []
@@ -142,14 +168,12 @@ class Files:
                     events.append(path)
                 else:
                     self._rows[path] = 0
-            except FileNotFoundError:
-                continue  # Of a run or a sweep that has just removed it.
             except file_errors(pa.ArrowException) as error:
                 unread[path] = reason_of(error)
         with closing(Parquet()) as parquet:
             for start in range(0, len(events), _AT_ONCE):
                 unread |= self._read_events(parquet, events[start : start + _AT_ONCE])
-        return {path: reason for path, reason in unread.items() if (self._root / path).exists()}
+        return unread
 
     def _columns(self, path: str) -> list[str]:
         with (self._root / path).open("rb") as file:

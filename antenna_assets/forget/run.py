@@ -41,6 +41,9 @@ ROUNDS = 5
 PAUSE_SECONDS = 1.0
 """Before the second round, and twice as long before each later one: a batch under way is committed by then."""
 
+SWAPS_AT_ONCE = 1_000
+"""Landed files whose rows in the ledger change in one transaction."""
+
 CATCH_UPS = 50
 """Batches may be committed while files are searched: so often the new ones are searched, too, before the ledger is locked."""
 
@@ -202,20 +205,20 @@ class _Work:
     def _replace_landed(self, identity_file: str) -> None:
         """Landed and rejected files, and with the last of them users and live sums."""
         searched = count = 0
-        swaps: list[Swap] = []
         for _ in range(CATCH_UPS):
             newest = _newest_batch(self._connection)
-            swaps += self._written_anew(files.named_after(self._connection, searched), identity_file)
-            searched = newest
+            windows = tables.live_windows(self._connection, self._identity.id)
+            swaps = self._written_anew(files.named_after(self._connection, searched), identity_file)
+            for start in range(0, len(swaps), SWAPS_AT_ONCE):
+                self._swap(swaps[start : start + SWAPS_AT_ONCE])
+            searched, count = newest, count + len(swaps)
             with self._connection.transaction():
                 lock_heads(self._connection)
                 # Nothing is searched under the lock: what was committed meanwhile is searched before the next try.
                 caught_up = _newest_batch(self._connection) == searched
-                self._swap(swaps)
                 if caught_up:
-                    tables.rename(self._connection, self._identity)
+                    tables.rename(self._connection, self._identity, windows)
                     commit_point("forget.swapped")
-            count, swaps = count + len(swaps), []
             if caught_up:
                 self._say(f"{count:,} landed files are written anew")
                 return
@@ -233,17 +236,19 @@ class _Work:
         ]
 
     def _swap(self, swaps: list[Swap]) -> None:
-        for swap in swaps:
-            found = self._connection.execute(
-                "UPDATE ledger.file SET path = %s, size = %s WHERE path = %s", [swap.new, swap.size, swap.old]
-            )
+        with self._connection.transaction():
             # One that expired meanwhile goes as it is.
-            if found.rowcount:
-                self._connection.execute("INSERT INTO ledger.replaced_file (path) VALUES (%s)", [swap.old])
-        if dropped := sum(swap.dropped for swap in swaps):
+            self._connection.execute(
+                "WITH swapped AS ("
+                " UPDATE ledger.file SET path = new.path, size = new.size"
+                " FROM unnest(%s::text[], %s::text[], %s::bigint[]) AS new (old, path, size) WHERE file.path = new.old"
+                " RETURNING new.old"
+                ") INSERT INTO ledger.replaced_file (path) SELECT old FROM swapped",
+                [[swap.old for swap in swaps], [swap.new for swap in swaps], [swap.size for swap in swaps]],
+            )
             self._connection.execute(
                 "UPDATE ledger.forgotten SET dropped = coalesce(dropped, 0) + %s WHERE pseudonym = %s",
-                [dropped, self._identity.pseudonym],
+                [sum(swap.dropped for swap in swaps), self._identity.pseudonym],
             )
 
     def _replace_hours(self, identity_file: str, users: list[str]) -> None:

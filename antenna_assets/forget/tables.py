@@ -3,7 +3,7 @@
 Hours are replaced under the fence that every publication passes.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -30,8 +30,14 @@ def hours_with(connection: psycopg.Connection, users: Collection[str]) -> set[da
     return found
 
 
-def rename(connection: psycopg.Connection, identity: Identity) -> None:
-    """The pseudonym in the users and the live sums, in the caller's transaction. The quota stays."""
+def live_windows(connection: psycopg.Connection, user: str) -> list[datetime]:
+    """The windows of the live sums that have the user. It reads the whole table, whose key begins with the window."""
+    rows = connection.execute("SELECT date FROM bytes_agg_user WHERE id = %s", [user])
+    return [date for (date,) in rows.fetchall()]
+
+
+def rename(connection: psycopg.Connection, identity: Identity, windows: Sequence[datetime]) -> None:
+    """The pseudonym in the users and these windows of the live sums, in the caller's transaction. The quota stays."""
     # Without the user no statement: each one gives the users a new version.
     known = connection.execute(
         "SELECT id FROM user_metadata WHERE id = ANY(%s)", [[identity.id, identity.pseudonym]]
@@ -46,11 +52,13 @@ def rename(connection: psycopg.Connection, identity: Identity) -> None:
     # Events that came late, after an earlier try.
     connection.execute(
         "INSERT INTO bytes_agg_user AS known (date, id, sum_user_bytes)"
-        " SELECT date, %s, sum_user_bytes FROM bytes_agg_user WHERE id = %s"
+        " SELECT date, %s, sum_user_bytes FROM bytes_agg_user WHERE date = ANY(%s) AND id = %s"
         " ON CONFLICT (date, id) DO UPDATE SET sum_user_bytes = known.sum_user_bytes + excluded.sum_user_bytes",
-        [identity.pseudonym, identity.id],
+        [identity.pseudonym, list(windows), identity.id],
     )
-    connection.execute("DELETE FROM bytes_agg_user WHERE id = %s", [identity.id])
+    connection.execute(
+        "DELETE FROM bytes_agg_user WHERE date = ANY(%s) AND id = %s", [list(windows), identity.id]
+    )
 
 
 def replace_hours(connection: psycopg.Connection, hour: datetime, identity: Identity) -> None:
