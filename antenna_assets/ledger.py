@@ -249,7 +249,8 @@ def require_nobody_forgotten(connection: psycopg.Connection) -> None:
         ForgottenMeanwhile: a user was forgotten since the connection was opened.
     """
     row = connection.execute(
-        "SELECT raised_at >= backend_start FROM ledger.forget_fence, pg_stat_activity WHERE pid = pg_backend_pid()"
+        "SELECT EXISTS (SELECT FROM ledger.fenced_session AS fenced JOIN pg_stat_activity AS own USING (pid)"
+        "  WHERE pid = pg_backend_pid() AND coalesce(fenced.backend_start = own.backend_start, true))"
     ).fetchone()
     if row != (False,):
         raise ForgottenMeanwhile(

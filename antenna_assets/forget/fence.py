@@ -56,13 +56,19 @@ def only_one(connection: psycopg.Connection) -> Iterator[None]:
 
 
 def raise_it(connection: psycopg.Connection, lake: Lake) -> None:
-    """From now on no session that is older publishes or replays; whatever such sessions commit is committed on return.
+    """From now on no session that is open publishes or replays; whatever such sessions commit is committed on return.
 
     Raises:
         WriterStuck: a transaction of one of them does not end.
         LakeError: a table cannot be written.
     """
-    connection.execute("UPDATE ledger.forget_fence SET raised_at = clock_timestamp()")
+    with connection.transaction():
+        connection.execute("DELETE FROM ledger.fenced_session")
+        # Who opens a session from now on reads what is there now. No clock says who is older: it may be set back.
+        connection.execute(
+            "INSERT INTO ledger.fenced_session (pid, backend_start) SELECT pid, backend_start FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
     for table in LAKE_TABLES:
         lake.raise_fence(table)
     # They look at the fence after they have written to one of these, and keep that lock to their end.
