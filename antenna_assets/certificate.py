@@ -18,7 +18,12 @@ from antenna_assets.crash import commit_point
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import EPOCH, HOUR, hour_key
 from antenna_assets.landed import landing_of, remember_landing
-from antenna_assets.ledger import Publication, read_generation, record_publication
+from antenna_assets.ledger import (
+    Publication,
+    read_generation,
+    record_publication,
+    require_nobody_forgotten,
+)
 from antenna_assets.schema import ASSETS
 
 # First key of the advisory locks on hours; the second is the hour's number since 1970.
@@ -65,9 +70,11 @@ def record_and_certify(connection: psycopg.Connection, publication: Publication)
 
     Raises:
         Superseded: a newer generation of the hour is published.
+        ForgottenMeanwhile: a user was forgotten since the connection was opened.
     """
     with connection.transaction():
         record_publication(connection, publication)
+        require_nobody_forgotten(connection)
         certify(connection, publication.hour, publication.generation)
 
 

@@ -6,7 +6,7 @@ What the commands do is elsewhere; here they are named, described and wired to t
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -627,11 +627,18 @@ def forget_user(
     yes: Annotated[
         bool, typer.Option("--yes", help="Do not ask: nothing leads back from the pseudonym.")
     ] = False,
+    drop_unjudged: Annotated[
+        bool,
+        typer.Option(
+            "--drop-unjudged",
+            help="Drop the rejected messages of which nobody can say whether they name the user; their rows and reasons stay.",
+        ),
+    ] = False,
 ) -> None:
     """Put a random pseudonym in the place of a user, in every table and file; sums stay. See docs/forgetting.md."""
     from antenna_assets.database import connect, require_migrated
     from antenna_assets.forget.identity import is_unfinished
-    from antenna_assets.forget.run import forget, places, places_table
+    from antenna_assets.forget.run import forget, places, places_table, unjudged_table
     from antenna_assets.lake import Lake
     from antenna_assets.settings import load_settings
     from antenna_assets.stack.services import postgres_url
@@ -641,14 +648,41 @@ def forget_user(
     with connect(postgres_url(settings), application="antenna forget-user") as connection:
         require_migrated(connection)
         found = places(connection, lake, user)
-        out.print(places_table(found) if found else "the id is nowhere")
-        if dry_run or not (found or is_unfinished(connection, user)):
+        unjudged, done = found.unjudged, "the id is nowhere"
+        if found:
+            out.print(places_table(found))
+        if unjudged:
+            out.print(unjudged_table(unjudged))
+        if dry_run:
+            if not found:
+                out.print(_sentence(done, unjudged), soft_wrap=True)
             return
-        if not yes:
-            typer.confirm("Forget this user? It cannot be undone.", abort=True)
-        identity = forget(connection, lake, user, say=say)
-    out.print(
-        f"[green]forgotten[/green]: {identity.pseudonym} is in its place, and the id is nowhere any more"
+        if found or is_unfinished(connection, user) or (drop_unjudged and unjudged):
+            if not yes:
+                typer.confirm("Forget this user? It cannot be undone.", abort=True)
+            forgotten = forget(
+                connection,
+                lake,
+                user,
+                say=say,
+                drop_unjudged=drop_unjudged,
+                spill_folder=settings.home / "spill" / "forget",
+            )
+            unjudged = forgotten.unjudged
+            dropped = f"; {forgotten.dropped:,} rejected messages were dropped" if forgotten.dropped else ""
+            done = f"[green]forgotten[/green]: {forgotten.pseudonym} is in its place{dropped}, and the id is nowhere any more"
+    out.print(_sentence(done, unjudged), soft_wrap=True)
+    if unjudged:
+        raise typer.Exit(1)
+
+
+def _sentence(done: str, unjudged: Sized) -> str:
+    """What can be said of an id: nothing, of messages that cannot be judged."""
+    if not unjudged:
+        return done
+    return (
+        f"{done}, as far as can be judged: {len(unjudged):,} rejected messages may still name the user;"
+        " --drop-unjudged drops them, and `antenna quarantine show` shows one"
     )
 
 

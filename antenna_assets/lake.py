@@ -7,7 +7,7 @@ in `delta.py`, and the columns of the tables are in `schema.py`.
 import posixpath
 import random
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -224,6 +224,7 @@ class Lake:
         tags: Mapping[str, int] | None = None,
         metadata: Mapping[str, str] | None = None,
         attempt: int | None = None,
+        before_commit: Callable[[], None] = lambda: None,
     ) -> int:
         """Make these files, and no others, the table's hour. Without files the hour is published as empty.
 
@@ -235,6 +236,7 @@ class Lake:
             tags: versions to keep with the hour, of `TAGS`; those of an earlier publication are dropped.
             metadata: for the reader of the table's history.
             attempt: what `ledger.begin_publication` gave; None if no other writer's matters.
+            before_commit: raises if there is another reason against it; called on each version before the commit on top of it.
 
         Returns:
             The Delta version of the commit.
@@ -261,6 +263,7 @@ class Lake:
                 with delta.lock, suppress(Conflict):
                     loaded = delta.newest() or delta.create()
                     beyond = loaded.version() if beyond is None else beyond
+                    before_commit()
                     return self._replace_on(
                         loaded,
                         table,
@@ -323,6 +326,18 @@ class Lake:
             if attempt is not None:
                 versions[f"{key}/{_ATTEMPT}"] = attempt
         return delta.replace(loaded, hour, files, versions, history)
+
+    def raise_fence(self, table: str) -> None:
+        """Let a writer that was paused between its look at a version and its commit on top of it look again.
+
+        Raises:
+            LakeError: the table cannot be written.
+        """
+        delta = self._tables[table]
+        with delta.lock:
+            loaded = delta.newest() or delta.create()
+            with delta.errors("written"):
+                delta.commit_nothing(loaded, "a user was forgotten")
 
     def sweep(
         self,

@@ -31,6 +31,10 @@ class HourExpired(LedgerError):
     """The hour's landed files are past their retention: it is published, and never built again."""
 
 
+class ForgottenMeanwhile(LedgerError):
+    """A user was forgotten since the session began: what it has read before may name them. Nothing was committed."""
+
+
 @dataclass(frozen=True)
 class Generation:
     """A snapshot of an hour: its landed files of all batches up to `up_to_batch`."""
@@ -255,6 +259,24 @@ def end_superseded(connection: psycopg.Connection, asset: str, hour: datetime, a
         "UPDATE ledger.publication_head SET begun = NULL WHERE asset = %s AND hour = %s AND begun = %s",
         [asset, hour, attempt],
     )
+
+
+def require_nobody_forgotten(connection: psycopg.Connection) -> None:
+    """The fence of `antenna forget-user`: a session that may have read a user before they were forgotten commits nothing.
+
+    Call it within the transaction that commits, after its first write: whoever forgets waits for those that wrote.
+
+    Raises:
+        ForgottenMeanwhile: a user was forgotten since the connection was opened.
+    """
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM ledger.fenced_session AS fenced JOIN pg_stat_activity AS own USING (pid)"
+        "  WHERE pid = pg_backend_pid() AND coalesce(fenced.backend_start = own.backend_start, true))"
+    ).fetchone()
+    if row != (False,):
+        raise ForgottenMeanwhile(
+            "a user was forgotten meanwhile, and what was read before that may name them: nothing was committed; run it again"
+        )
 
 
 def record_publication(connection: psycopg.Connection, publication: Publication) -> None:

@@ -10,7 +10,7 @@ from datetime import datetime
 import psycopg
 
 from antenna_assets.hours import hour_key
-from antenna_assets.ledger import LedgerError
+from antenna_assets.ledger import LedgerError, require_nobody_forgotten
 from antenna_assets.streaming.closing import close_passed
 from antenna_assets.streaming.commit import insert_batch
 from antenna_assets.streaming.head import read_head
@@ -65,6 +65,7 @@ def commit_replay(
     Raises:
         AlreadyReplayed: one of the messages was replayed since it was selected; nothing was written.
         HourInPart: retention has removed files of an hour that would get rows; nothing was written.
+        ForgottenMeanwhile: a user was forgotten since the connection was opened; nothing was written.
         LedgerError: the rows are not those of the messages.
     """
     if landed.rejections or landed.rows != len(messages):
@@ -109,6 +110,7 @@ def _commit(
         now=clock,
     )
     connection.execute("INSERT INTO ledger.replay (batch, transform) VALUES (%s, %s)", [number, transform])
+    require_nobody_forgotten(connection)
     statement = "COPY ledger.replayed (topic_id, partition, kafka_offset, reason, batch) FROM STDIN"
     with connection.cursor().copy(statement) as writer:
         for message in messages:
