@@ -92,7 +92,8 @@ def check(settings: Settings, path: Path, *, postgres_url: str) -> "Table | None
     from antenna_assets.simulator.quarantine import counts_by_reason
 
     rejected_in = counts_by_reason(postgres_url, settings.lake_uri)
+    answers = Answers.read(path)
     with connect(postgres_url) as connection:
         live_since = database_now(connection) - LIVE_RETENTION
-    found = differences(Answers.read(path), postgres_url, rejected_in=rejected_in, live_since=live_since)
+    found = differences(answers, postgres_url, rejected_in=rejected_in, live_since=live_since)
     return report(found) if found else None
