@@ -18,13 +18,13 @@ from antenna_assets.contents import files_content
 from antenna_assets.delta_litter import LOG, recent_files
 from antenna_assets.engines.contract import Dataset, Engine
 from antenna_assets.engines.output import new_folder
-from antenna_assets.errors import AntennaError
+from antenna_assets.errors import AntennaError, Superseded
 from antenna_assets.forget.identity import IDENTITY, Identity
 from antenna_assets.forget.spelled import replaced
-from antenna_assets.hours import EPOCH
+from antenna_assets.hours import EPOCH, hour_key
 from antenna_assets.lake import SCRATCH, Lake
 from antenna_assets.lake_files import lake_path, name_within, reason_of
-from antenna_assets.ledger import Publication, record_publication
+from antenna_assets.ledger import Publication, begin_publication, end_superseded, record_publication
 from antenna_assets.litter import everything_under, remove_files, remove_tree
 from antenna_assets.orphans import LANDING
 from antenna_assets.schema import HOUR_PARTITION, LAKE_TABLES, LANDED
@@ -150,18 +150,32 @@ def replace_hours(
         Superseded: a run published a newer generation meanwhile; nothing was changed.
     """
     for table, schema in LAKE_TABLES.items():
-        snapshot = lake.hour(table, hour)
-        if snapshot.generation is None or not snapshot.files:
+        if not lake.hour(table, hour).files:
             continue
+        # Before the files are read that are written anew: a run that began earlier does not bring the user back.
+        attempt = begin_publication(connection, table, hour, None)
+        snapshot = lake.hour(table, hour)
+        if snapshot.generation is None:
+            raise AntennaError(f"{table} has lost {hour_key(hour)} meanwhile; forget the user again")
         inputs = {"usage": Dataset(snapshot.files, schema), "identity": Dataset([identity_file], IDENTITY)}
         folder = lake.new_folder(table, hour, snapshot.generation)
         files = engine.write(_select(schema), inputs, schema, folder)
-        version = lake.replace_hour(
-            table, hour, snapshot.generation, files, tags=snapshot.tags, metadata={"reason": RUN}
-        )
-        # A run that died before it recorded its files is run again, with what landed.
+        try:
+            version = lake.replace_hour(
+                table,
+                hour,
+                snapshot.generation,
+                files,
+                tags=snapshot.tags,
+                metadata={"reason": RUN},
+                attempt=attempt,
+            )
+        except Superseded:
+            end_superseded(connection, table, hour, attempt)
+            raise
+        # A run that died before it recorded its files, or those of other users, is run again with what landed.
         before = publications(connection, hour, snapshot.generation).get(table)
-        if before is None:
+        if before is None or before["users_version"] != snapshot.tags.get("users_version"):
             continue
         content = {**(before["content"] or {}), "files": files_content(lake.location(table), files)}
         with connection.transaction():
@@ -177,6 +191,8 @@ def replace_hours(
                     RUN,
                     version,
                     content,
+                    attempt,
+                    snapshot.table_id,
                 ),
             )
 

@@ -21,6 +21,7 @@ from antenna_assets.forget import tables
 from antenna_assets.forget.identity import Identity, let_go, remember
 from antenna_assets.lake import SCRATCH, Lake
 from antenna_assets.lake_files import lake_path
+from antenna_assets.lake_identity import require_not_anothers, require_own_lake
 from antenna_assets.ledger import lock_heads
 from antenna_assets.litter import remove_tree
 
@@ -52,8 +53,9 @@ def places(connection: psycopg.Connection, lake: Lake, user: str) -> Places:
     """Everywhere that the id is kept.
 
     Raises:
-        AntennaError: a file cannot be read.
+        AntennaError: a file cannot be read, or this is not the ledger's lake.
     """
+    require_not_anothers(connection, lake.root)
     return Places(tables.rows_with(connection, user), files.files_with(lake, [user]))
 
 
@@ -64,7 +66,9 @@ def forget(connection: psycopg.Connection, lake: Lake, user: str, *, say: Say) -
 
     Raises:
         NotForgotten: something is left; run it again.
+        WrongLake: this is not the ledger's lake; nothing was changed.
     """
+    require_own_lake(connection, lake.root)
     identity = remember(connection, user)
     affected: set[datetime] = set()
     left = None

@@ -6,9 +6,11 @@ Messages are read by Spark, not here.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from antenna_assets.errors import AntennaError
+from antenna_assets.hours import EPOCH
 from antenna_assets.kafka_client import PLAIN, KafkaConfig, Refusal
 
 # Long enough for a broker that is starting, short enough for a person who mistyped its address.
@@ -89,15 +91,30 @@ class Broker:
 
         return self._offsets(topic, OffsetSpec.latest())
 
-    def _offsets(self, topic: Topic, spec: Any) -> dict[int, int]:
+    def ends(self, topic: Topic) -> dict[int, int]:
+        """The offset after the last message, of each partition: those of open transactions are before it, too."""
+        from confluent_kafka.admin import OffsetSpec
+
+        return self._offsets(topic, OffsetSpec.latest(), uncommitted=True)
+
+    def first_at(self, topic: Topic, instant: datetime) -> dict[int, int | None]:
+        """The offset of the first message that Kafka's record time puts at the instant or later, of each partition.
+
+        None where there is no such message. Those of open transactions count.
+        """
+        from confluent_kafka.admin import OffsetSpec
+
+        milliseconds = (instant - EPOCH) // timedelta(milliseconds=1)
+        found = self._offsets(topic, OffsetSpec.for_timestamp(milliseconds), uncommitted=True)
+        return {partition: None if offset < 0 else offset for partition, offset in found.items()}
+
+    def _offsets(self, topic: Topic, spec: Any, *, uncommitted: bool = False) -> dict[int, int]:
         from confluent_kafka import IsolationLevel, TopicPartition
 
         asked = {TopicPartition(topic.name, partition): spec for partition in topic.partitions}
-        committed_only = IsolationLevel.READ_COMMITTED
+        level = IsolationLevel.READ_UNCOMMITTED if uncommitted else IsolationLevel.READ_COMMITTED
         answers = self._ask(
-            lambda: self._admin.list_offsets(
-                asked, isolation_level=committed_only, request_timeout=TIMEOUT_SECONDS
-            )
+            lambda: self._admin.list_offsets(asked, isolation_level=level, request_timeout=TIMEOUT_SECONDS)
         )
         return {place.partition: answer.offset for place, answer in answers.items()}
 

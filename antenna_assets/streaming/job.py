@@ -19,7 +19,9 @@ from antenna_assets.crash import commit_point
 from antenna_assets.database import DatabaseError, connect, require_migrated
 from antenna_assets.disk import WHAT_TO_DO, free, is_full
 from antenna_assets.engines.contract import EngineError
+from antenna_assets.first_partition import require_start
 from antenna_assets.kafka_client import PLAIN, KafkaConfig
+from antenna_assets.lake_identity import WrongLake, require_own_lake
 from antenna_assets.ledger import HourExpired, committed_offsets
 from antenna_assets.lifetimes import AttemptTooOld
 from antenna_assets.postgres_errors import DatabaseUnfit, passes, told
@@ -34,6 +36,7 @@ from antenna_assets.streaming.head import claim_topic
 from antenna_assets.streaming.java import java_watched, stop_spark
 from antenna_assets.streaming.lock import StreamRunning, require_only_stream
 from antenna_assets.streaming.micro_batch import REPORT_SECONDS, MicroBatches
+from antenna_assets.streaming.present import FilesGone
 from antenna_assets.streaming.query import engine_of_sums, messages_from, new_checkpoint, start_spark
 from antenna_assets.streaming.waiting import Waiting
 
@@ -57,10 +60,11 @@ _PASSING = (
     AttemptTooOld,
     HourExpired,
     LakeUnwritable,
+    WrongLake,
     StateUnwritable,
 )
 # A person who starts a stream like that is told at once; only a stream that ran before waits.
-_AN_ERROR_AT_THE_START = (LakeUnwritable, StateUnwritable, BrokerRefuses)
+_AN_ERROR_AT_THE_START = (LakeUnwritable, WrongLake, StateUnwritable, BrokerRefuses)
 
 
 class Stream:
@@ -167,12 +171,17 @@ class Stream:
         """The ledger's connection, which holds the lock of the one stream, and the topic as the ledger knows it."""
         with connect(self._postgres_url, application="antenna stream", limits=STREAM) as connection:
             require_migrated(connection)
+            require_start(connection, self._settings.start)
             require_only_stream(connection)
+            # Before anything is written there, a probe included.
+            require_own_lake(connection, self._settings.lake_uri)
             require_writable(self._settings.lake_uri)
             topic = self._broker.describe()
             claim_topic(connection, topic.name, topic.id)
             self._require_unread_messages_exist(connection, topic)
             with blocked.blocks_told(self._postgres_url, self._waiting.begin):
+                # Before Spark, which takes its time: a stream that starts again and again closes hours, too.
+                self._batches.beat(connection)
                 yield connection, topic
 
     def _require_unread_messages_exist(self, connection: psycopg.Connection, topic: Topic) -> None:
@@ -224,7 +233,7 @@ class Stream:
             shutil.rmtree(checkpoint, ignore_errors=True)
 
     def _watch(self, query: "StreamingQuery", connection: psycopg.Connection) -> None:
-        """Wait for the query's end, let the clock close hours while it is idle, and report.
+        """Wait for the query's end, close hours meanwhile, and report.
 
         Raises:
             QueryFailed, StateUnwritable, or the error of a micro-batch: the query ended by it.
@@ -232,7 +241,7 @@ class Stream:
         reported = time.monotonic()
         # The query itself goes on after a failed commit, until it has a next micro-batch.
         while query.isActive and self._batches.failure is None and not self._stop.wait(0.2):
-            self._batches.beat_if_idle(connection)
+            self._batches.beat_if_due(connection)
             if time.monotonic() - reported > REPORT_SECONDS and self._batches.report():
                 reported = time.monotonic()
         self._batches.wait_until_idle()
@@ -267,8 +276,10 @@ def _name_of(error: Exception) -> str:
         QueryFailed: "Spark",
         StreamRunning: "another stream",
         AttemptTooOld: "the next attempt",
+        FilesGone: "the next attempt",
         HourExpired: "the next attempt",
         LakeUnwritable: "the lake",
+        WrongLake: "the lake",
         StateUnwritable: "the state",
     }
     return names.get(type(error), "PostgreSQL")

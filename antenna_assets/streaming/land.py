@@ -3,6 +3,7 @@
 The folder they go to is an attempt's (`attempt.py`); what was written is read back in `read_back.py`.
 """
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ def write(
     folder: str,
     clock: datetime,
     oldest: datetime,
+    full: Collection[datetime] = (),
     usual: Spelling | None = None,
 ) -> Written:
     """Parse a micro-batch of Kafka messages and write it below `folder`.
@@ -34,6 +36,7 @@ def write(
     Args:
         clock: the wall clock of the verdicts.
         oldest: events before this instant are too old.
+        full: hours that take no more events.
         usual: how most of the messages are spelled.
 
     Raises:
@@ -47,7 +50,7 @@ def write(
     # Counted while the messages are parsed, before anything is written: an action of its own costs more than a small batch.
     counted = Observation()
     # Both writes below need the verdicts: parse once, and keep the raw bytes of those alone that are rejected.
-    verdicts = judged(messages, clock=clock, oldest=oldest, usual=usual)
+    verdicts = judged(messages, clock=clock, oldest=oldest, full=full, usual=usual)
     verdicts = verdicts.observe(
         counted, F.count("*").alias("messages"), F.count("hour").alias("accepted")
     ).persist()
@@ -59,7 +62,7 @@ def write(
                 accepted.write.partitionBy("hour").parquet(target)
             counts = counted.get
             if refused := counts["messages"] - counts["accepted"]:
-                rejected = reasons(verdicts.where("hour IS NULL"), clock=clock, oldest=oldest)
+                rejected = reasons(verdicts.where("hour IS NULL"), clock=clock, oldest=oldest, full=full)
                 # One file, of few messages by one task; the search for many reasons is worth a shuffle.
                 rejected = rejected.select(*REJECTED.names)
                 rejected = rejected.coalesce(1) if refused < MANY_REJECTED else rejected.repartition(1)
