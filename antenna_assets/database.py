@@ -75,11 +75,6 @@ def connect(
         except BaseException:
             connection.close()
             raise
-    except psycopg.ProgrammingError:
-        raise DatabaseError(
-            "expected an address such as postgresql://user:password@host:5432/antenna in ANTENNA_POSTGRES_URL, "
-            "found one that PostgreSQL's client cannot read"
-        ) from None  # Its text repeats the address, and Dagster stores the causes of an error with it.
     except psycopg.Error as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise DatabaseError(
