@@ -137,7 +137,7 @@ def publications(connection: psycopg.Connection, hour: datetime, generation: int
     """
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
-            "SELECT DISTINCT ON (asset) asset, number, rows, bytes, p.users_version, lake_version, lake_table, content"
+            "SELECT DISTINCT ON (asset) asset, number, rows, bytes, p.users_version, lake_version, content"
             " FROM ledger.publication AS p JOIN ledger.publication_head AS head USING (asset, hour, generation)"
             " WHERE hour = %s AND generation = %s AND p.users_version IS NOT DISTINCT FROM head.users_version"
             " ORDER BY asset, attempt DESC NULLS LAST, lake_version DESC NULLS LAST, number DESC",
@@ -163,7 +163,7 @@ def content_of(
     `hour`, `generation`, `up_to_batch` and `users_version` say which snapshot it is. `landed`, `batches`, `rejected`
     and `offsets` are of its landing, as `landing_of` has them: facts of the generation, however old it is. `unknown_users` have no row in `user_metadata`:
     users, their rows and bytes. `published` has for each asset the number of its publication, rows and bytes; for a
-    lake table its Delta version, Delta's id of the table and files with the SHA-256 of each, for others the SHA-256 of the rows (`contents.py`).
+    lake table its Delta version and files with the SHA-256 of each, for others the SHA-256 of the rows (`contents.py`).
     """
     sealed = read_generation(connection, hour, generation)
     unknown = connection.execute(
@@ -177,8 +177,6 @@ def content_of(
         assets[asset] = {"publication": row["number"], "rows": row["rows"], "bytes": row["bytes"], **held}
         if row["lake_version"] is not None:
             assets[asset]["delta_version"] = row["lake_version"]
-        if row["lake_table"] is not None:
-            assets[asset]["delta_table"] = row["lake_table"]
     return {
         "hour": hour_key(hour),
         "generation": generation,

@@ -42,9 +42,27 @@ def main() -> None:
     """Run the command line; an expected error is one sentence and exit code 1."""
     try:
         app()
-    except AntennaError as error:
-        err.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True)
+    except Exception as error:
+        told = _told(error)
+        if told is None:
+            raise
+        err.print(f"[bold red]error:[/bold red] {escape(told)}", soft_wrap=True)
         sys.exit(1)
+
+
+def _told(error: Exception) -> str | None:
+    """The sentence of an expected error; of PostgreSQL's those that pass by themselves are."""
+    if isinstance(error, AntennaError):
+        return str(error)
+    if "psycopg" not in sys.modules:
+        return None
+    import psycopg
+
+    from antenna_assets.postgres_errors import passes, told
+
+    if isinstance(error, psycopg.Error) and passes(error):
+        return f"{told(error)}; what was committed stays, run the command again"
+    return None
 
 
 @contextmanager

@@ -56,6 +56,7 @@ def landing_hour(name: str) -> datetime:
 
 def lake_partition(hour: datetime) -> dict[str, int]:
     """The values of the lake's partition columns."""
+    hour = hour.astimezone(UTC)
     return {"year": hour.year, "month": hour.month, "day": hour.day, "hour": hour.hour}
 
 

@@ -345,9 +345,3 @@ def wholly_published(connection: psycopg.Connection, hour: datetime) -> bool:
     """Whether nothing is left to do for an hour."""
     row = connection.execute("SELECT published FROM ledger.hour_state WHERE hour = %s", [hour]).fetchone()
     return row is not None and row[0]
-
-
-def newest_closed_hour(connection: psycopg.Connection) -> datetime | None:
-    """The newest hour that is closed; None if none is."""
-    row = connection.execute("SELECT max(hour) FROM ledger.hour WHERE closed_at IS NOT NULL").fetchone()
-    return row[0] if row else None

@@ -13,11 +13,11 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from antenna_assets.candidates import LEFT_OUT, read_left_out, unpublished
 from antenna_assets.database import DatabaseError, connect, require_migrated, snapshot
 from antenna_assets.errors import AntennaError
-from antenna_assets.hours import HOUR
-from antenna_assets.ledger import hours_to_publish
 from antenna_assets.retries import read_failing_hours
+from antenna_assets.streaming.blocked import blocked_by
 from antenna_assets.streaming.broker import Broker
 from antenna_assets.streaming.lock import stream_runs
 from antenna_assets.streaming.progress import next_to_read
@@ -155,7 +155,9 @@ def _stream(connection: psycopg.Connection) -> Iterator[Metric]:
     ).fetchone()
     waiting, watermark = head or (None, None)
     yield _gauge(
-        "antenna_stream_waiting", "1 if the stream waits for Kafka, PostgreSQL or a disk.", waiting or 0
+        "antenna_stream_waiting",
+        "1 if the stream waits for Kafka, PostgreSQL, another session's lock or a disk.",
+        int(bool(waiting) or blocked_by(connection) is not None),
     )
     if watermark is not None:
         yield _gauge("antenna_low_watermark_timestamp_seconds", "Events before it were read.", watermark)
@@ -175,15 +177,26 @@ def _stream(connection: psycopg.Connection) -> Iterator[Metric]:
 def _hours(connection: psycopg.Connection) -> Iterator[Metric]:
     (open_,) = connection.execute("SELECT count(*) FROM ledger.hour WHERE closed_at IS NULL").fetchall()[0]
     yield _gauge("antenna_open_hours", "Hours that are not closed yet.", open_)
-    todo = hours_to_publish(connection, limit=HOURS_COUNTED)
+    todo, late, oldest = unpublished(connection, limit=HOURS_COUNTED)
     yield _gauge(
-        "antenna_hours_to_publish", f"Closed hours to publish, counted up to {HOURS_COUNTED:,}.", len(todo)
+        "antenna_hours_to_publish", f"Closed hours to publish, counted up to {HOURS_COUNTED:,}.", todo
     )
-    if todo:
-        end = (todo[0].hour + HOUR).timestamp()
+    yield _gauge(
+        "antenna_late_hours", "Those of them that were published before and wait with late rows.", late
+    )
+    if oldest is not None:
         yield _gauge(
-            "antenna_oldest_hour_to_publish_end_timestamp_seconds", "When the oldest of them ended.", end
+            "antenna_oldest_hour_to_publish_end_timestamp_seconds",
+            "When the oldest of them ended, or the late rows of a published one came.",
+            oldest,
         )
+    left_out = GaugeMetricFamily(
+        "antenna_left_out_hours", "Closed hours that cannot be asked for.", labels=["reason"]
+    )
+    counts = {one.reason: one.count for one in read_left_out(connection)}
+    for reason in LEFT_OUT:
+        left_out.add_metric([reason], counts.get(reason, 0))
+    yield left_out
     failing = read_failing_hours(connection)
     by_state = GaugeMetricFamily("antenna_failing_hours", "Hours whose runs failed.", labels=["stuck"])
     stuck = sum(one.stuck for one in failing)

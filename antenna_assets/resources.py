@@ -14,9 +14,10 @@ import dagster as dg
 import psycopg
 from pydantic import Field, PrivateAttr
 
-from antenna_assets.database import connect
+from antenna_assets.database import connect, told_plainly
 from antenna_assets.engines.contract import Engine, EngineError
 from antenna_assets.lake import Lake
+from antenna_assets.postgres_session import RUN
 from antenna_assets.run_lock import held
 from antenna_assets.settings import Settings, load_settings
 
@@ -39,7 +40,10 @@ class PostgresResource(dg.ConfigurableResource):
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection]:
         """A connection in autocommit mode, closed at the end of the block."""
-        with connect(_address(), application="antenna dagster") as connection:
+        with (
+            connect(_address(), application="antenna dagster", limits=RUN) as connection,
+            told_plainly(),
+        ):
             yield connection
 
 

@@ -19,6 +19,9 @@ from antenna_assets.errors import AntennaError
 from antenna_assets.lake_files import STORES, is_local
 
 PREFIX = "ANTENNA_"
+FIRST_START = datetime(2026, 1, 1, tzinfo=UTC)
+"""Where the hourly partitions begin if nothing else is known."""
+
 HOUR = timedelta(hours=1)
 
 _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
@@ -91,11 +94,18 @@ class Settings(BaseSettings):
     spark_remote: str | None = Field(
         None, description="Spark Connect address of the Spark engine", repr=False
     )
-    start: datetime = Field(datetime(2026, 1, 1, tzinfo=UTC), description="first hourly partition, UTC")
+    start: datetime = Field(
+        FIRST_START,
+        description="first hourly partition, UTC; unset: what `antenna up` wrote down in the state directory",
+    )
     horizon: Duration = Field(
         timedelta(days=35), description="older events are rejected; landing is kept this long"
     )
     lateness: Duration = Field(timedelta(minutes=1), description="allowed lateness before an hour closes")
+    republish_wait: Duration = Field(
+        timedelta(minutes=15),
+        description="longest that late rows wait before their hour is published again; 0: never",
+    )
     window: Duration = Field(timedelta(minutes=5), description="length of a live window; divides an hour")
     trigger: Duration = Field(timedelta(0), description="time between micro-batches; 0: as soon as possible")
     umask: int = Field(
@@ -152,6 +162,13 @@ class Settings(BaseSettings):
     @classmethod
     def _umask_in_octal(cls, text: Any) -> int:
         return text if isinstance(text, int) else file_modes.parse(str(text))
+
+    @field_validator("republish_wait")
+    @classmethod
+    def _republish_wait_is_of_minutes(cls, wait: timedelta) -> timedelta:
+        if wait > HOUR:
+            raise ValueError(f"expected at most 1 hour, found {duration_text(wait)}")
+        return wait
 
     @field_validator("crash_at")
     @classmethod
@@ -211,8 +228,28 @@ def is_of_a_service(name: str) -> bool:
     return _OF_A_SERVICE.fullmatch(name.removeprefix(PREFIX)) is not None
 
 
+def start_file(home: Path) -> Path:
+    """Where a state directory says which hourly partition is the first."""
+    return home / "first-partition"
+
+
+def _with_recorded_start(settings: Settings) -> Settings:
+    file = start_file(settings.home)
+    if "start" in settings.model_fields_set or not file.exists():
+        return settings
+    text = file.read_text(encoding="utf-8").strip()
+    try:
+        start = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise SettingsError(
+            f"{file}: expected the first hourly partition such as 2026-01-01T00:00:00+00:00, found {text!r}; "
+            "remove the file, and `antenna up` writes it again"
+        ) from error
+    return settings.model_copy(update={"start": start.astimezone(UTC)})
+
+
 def load_settings() -> Settings:
-    """Read the environment.
+    """Read the environment, and the state directory for the first partition.
 
     Raises:
         SettingsError: a value does not fit, or a variable with our prefix is not one of ours.
@@ -224,7 +261,7 @@ def load_settings() -> Settings:
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
             raise SettingsError(f"{name} is not a setting of this system; {hint}")
     try:
-        return Settings()
+        return _with_recorded_start(Settings())
     except ValidationError as error:
         first = error.errors()[0]
         name = PREFIX + str(first["loc"][0]).upper() if first["loc"] else "settings"

@@ -12,6 +12,7 @@ from pathlib import Path
 from antenna_assets import file_modes
 from antenna_assets.crash import commit_point
 from antenna_assets.database import connect, dagster_url, migrate
+from antenna_assets.first_partition import record_first_partition, require_start
 from antenna_assets.lake_files import is_local
 from antenna_assets.project_files import docker_folder
 from antenna_assets.settings import Settings
@@ -20,7 +21,7 @@ from antenna_assets.stack.services import Services
 
 _OURS = (
     *("lake", "dagster", "kafka", "spill", "checkpoints", "replays", "logs", "superset", "spark"),
-    *("up.lock", "demo-answers.json"),
+    *("up.lock", "first-partition", "demo-answers.json"),
 )
 """What is made in a state directory, but for PostgreSQL's folder. Whatever else lies there is not ours to change."""
 
@@ -34,6 +35,9 @@ def start(settings: Settings, say: Callable[[str], None]) -> Services:
         say(f"{changed:,} files and folders are their owner's alone now, as ANTENNA_UMASK says")
     with connect(found.postgres_url, application="antenna up") as connection:
         applied = migrate(connection)
+        recorded = record_first_partition(connection, settings)
+        # Without a setting it is the recorded one from now on.
+        require_start(connection, settings.start if "start" in settings.model_fields_set else recorded)
     if applied:
         say(f"applied {len(applied)} migrations")
     home = dagster_home(settings)

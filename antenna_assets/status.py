@@ -13,10 +13,13 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Column, Table
 
+from antenna_assets.candidates import LeftOut, late_hours, newest_closed_hour, present, read_left_out
 from antenna_assets.hours import hour_key
-from antenna_assets.requests import FailingHour
+from antenna_assets.requests import Candidate, FailingHour, waiting_hours
 from antenna_assets.retries import read_failing_hours
 from antenna_assets.schema import ASSETS
+from antenna_assets.settings import duration_text, load_settings
+from antenna_assets.streaming.blocked import blocked_by
 from antenna_assets.streaming.broker import Broker, BrokerError
 from antenna_assets.streaming.lock import stream_runs
 from antenna_assets.streaming.progress import next_to_read
@@ -48,9 +51,15 @@ def tables(
     yield _lag(connection, topic, broker, no_broker)
     yield _stream(connection)
     yield _hours(connection)
+    late = late_hours(connection)
+    if late:
+        yield _late(connection, late)
     failing = read_failing_hours(connection)
     if failing:
         yield _failing(failing)
+    left_out = read_left_out(connection)
+    if left_out:
+        yield _left_out(left_out)
     yield _quarantine(connection)
 
 
@@ -91,7 +100,10 @@ def _stream(connection: psycopg.Connection) -> Table:
         ).fetchone()
     progress = found or _Progress()
     table.add_row("runs", "yes" if runs else "no")
-    if progress.waiting_for is not None:
+    blocked = blocked_by(connection) if runs else None
+    if blocked is not None:
+        table.add_row("waits for", escape(blocked))
+    elif progress.waiting_for is not None:
         # The next commit clears it: of a stream that has ended it tells what it waited for then.
         table.add_row("waits for" if runs else "waited for", escape(progress.waiting_for))
         table.add_row("since", _time(progress.waiting_since))
@@ -113,7 +125,8 @@ def _hours(connection: psycopg.Connection) -> Table:
     table = Table(Column("hour", no_wrap=True), "state", "closed by", *columns, title=title)
     rows = connection.execute(
         # An asset that is behind the others' users' version, or was begun and not finished, is not published.
-        "SELECT hour, closed_by, rows, bytes, generation, closed_at IS NOT NULL AND dirty,"
+        # The hour as text, whatever year it is in.
+        "SELECT to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD-HH24:MI'), closed_by, rows, bytes, generation, closed_at IS NOT NULL AND dirty,"
         " (SELECT count(*) FROM ledger.publication_head AS head WHERE head.hour = state.hour AND begun IS NULL"
         "  AND head.generation = state.generation AND coalesce(users_version >="
         "   (SELECT max(asked_users_version) FROM ledger.publication_head AS other WHERE other.hour = state.hour), true))"
@@ -124,7 +137,7 @@ def _hours(connection: psycopg.Connection) -> Table:
         # Before the first generation an hour is just not run yet; after it, more rows make it dirty.
         state = "open" if closed_by is None else "dirty" if dirty and generation else "closed"
         table.add_row(
-            hour_key(hour),
+            hour,
             state,
             closed_by or "",
             f"{count:,}",
@@ -154,6 +167,40 @@ def _failing(hours: list[FailingHour]) -> Table:
         table.caption += (
             ". A stuck hour is not tried again by itself: mend the cause, then `antenna backfill --from HOUR`"
         )
+    return table
+
+
+def _late(connection: psycopg.Connection, hours: list[Candidate]) -> Table:
+    settings, now = load_settings(), present(connection)
+    longest = settings.republish_wait
+    newest = newest_closed_hour(connection, first=settings.start, end=now)
+    waiting = waiting_hours(hours, newest=newest, now=now, longest=longest)
+    columns = [Column(name, justify="right") for name in ("published rows", "late rows")]
+    table = Table("hour", *columns, "since", "published again", title="Late rows that wait")
+    for one in hours[:HOURS_SHOWN]:
+        until = waiting.get(one.hour)
+        table.add_row(
+            hour_key(one.hour),
+            f"{one.published_rows:,}",
+            f"{one.late_rows:,}",
+            _time(one.late_since),
+            f"from {_time(until)}" if until else "at the sensor's next tick",
+        )
+    table.caption = (
+        f"at most {duration_text(longest)} (ANTENNA_REPUBLISH_WAIT), the longer the larger the hour"
+    )
+    if len(hours) > HOURS_SHOWN:
+        table.caption = f"the oldest {HOURS_SHOWN} of {len(hours):,} hours; {table.caption}"
+    return table
+
+
+def _left_out(hours: list[LeftOut]) -> Table:
+    table = Table("why", Column("hours", justify="right"), "the first of them", title="Hours left out")
+    for one in hours:
+        table.add_row(one.reason, f"{one.count:,}", ", ".join(one.hours))
+    table.caption = (
+        "Dagster has no partition for them, so they are not asked for; as of the sensor's last tick"
+    )
     return table
 
 

@@ -20,6 +20,7 @@ from antenna_assets.ledger import lock_heads
 from antenna_assets.lifetimes import RUN_LOG_RETENTION, VERSION_RETENTION
 from antenna_assets.litter import Found, remove
 from antenna_assets.orphans import landing_orphans
+from antenna_assets.postgres_errors import passes, told
 from antenna_assets.retention import (
     Amount,
     drop_live_windows,
@@ -152,9 +153,11 @@ def _errors(lake: str) -> Iterator[None]:
         raise SweepError(
             "a writer has held the ledger for a minute; see that the stream is well, and sweep again"
         ) from error
-    except psycopg.OperationalError as error:
+    except psycopg.Error as error:
+        if not passes(error):
+            raise
         raise SweepError(
-            f"PostgreSQL went away in the middle of a sweep: {str(error).strip().splitlines()[0]}; sweep again"
+            f"PostgreSQL went away in the middle of a sweep: {told(error)}; sweep again"
         ) from error
     except file_errors() as error:
         place = getattr(error, "filename", None) or lake

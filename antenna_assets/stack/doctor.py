@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from antenna_assets.kafka_client import KafkaConfigError, Refusal
 from antenna_assets.lake_files import StoreError, is_local, require_conditional_writes, require_store
+from antenna_assets.postgres_errors import DatabaseError, DatabaseUnfit
 from antenna_assets.settings import Settings
 from antenna_assets.stack import jars, java, kafka, ports, services
 
@@ -68,6 +69,9 @@ def findings(settings: Settings) -> Iterator[Finding]:
             yield Finding(name, False, problem.found, problem.fix)
         except services.ServicesError as error:
             yield Finding(name, False, str(error).removesuffix(f"; {_UP}"), _UP)
+        except DatabaseUnfit as error:
+            found, _, fix = str(error).partition("; ")
+            yield Finding(name, False, found, fix or "correct ANTENNA_POSTGRES_URL")
         except Exception as error:  # a doctor that fails is no help: its failure is a finding
             yield Finding(
                 name, False, f"{type(error).__name__}: {error}", "report this as an issue of this project"
@@ -160,6 +164,8 @@ def _lake(settings: Settings) -> str:
 def _postgres(settings: Settings) -> str:
     import psycopg
 
+    from antenna_assets.database import connect, require_usable
+
     url = services.postgres_url(settings)
     where = f"{'external' if services.external_postgres(settings) else 'embedded'} PostgreSQL"
     fix = (
@@ -168,24 +174,14 @@ def _postgres(settings: Settings) -> str:
         else "run `antenna down`, then `antenna up`"
     )
     try:
-        with psycopg.connect(url, connect_timeout=_CONNECT_SECONDS) as connection:
+        with connect(url, application="antenna doctor", patience=_CONNECT_SECONDS) as connection:
+            require_usable(connection)
             info = connection.info
             return f"{where} {info.parameter_status('server_version')} on {info.host}:{info.port}, database {info.dbname}"
-    except psycopg.Error as error:
-        raise _Problem(f"{where} does not answer: {_without_password(str(error), url)}", fix) from error
-
-
-def _without_password(text: str, url: str) -> str:
-    """libpq repeats the whole URL when it cannot read it."""
-    from psycopg import ProgrammingError
-    from psycopg.conninfo import conninfo_to_dict
-
-    try:
-        password = str(conninfo_to_dict(url).get("password") or "")
-    except ProgrammingError:
-        return "the URL cannot be read; expected postgresql://user:password@host:port/database"
-    first = " ".join(text.split())
-    return first.replace(password, "***") if password else first
+    except DatabaseUnfit:
+        raise
+    except (DatabaseError, psycopg.Error) as error:
+        raise _Problem(f"{where} does not answer: {error}", fix) from error
 
 
 def _kafka(settings: Settings) -> str:

@@ -227,4 +227,7 @@ def _ensure_database(folder: Path, url: str) -> None:
 def _connect(url: str) -> "psycopg.Connection[Any]":
     import psycopg
 
-    return psycopg.connect(url, autocommit=True, connect_timeout=10)
+    # Options of the environment are for other servers.
+    return psycopg.connect(
+        url, autocommit=True, connect_timeout=10, options="-c default_transaction_read_only=off"
+    )

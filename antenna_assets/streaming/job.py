@@ -19,11 +19,15 @@ from antenna_assets.crash import commit_point
 from antenna_assets.database import DatabaseError, connect, require_migrated
 from antenna_assets.disk import WHAT_TO_DO, free, is_full
 from antenna_assets.engines.contract import EngineError
+from antenna_assets.first_partition import require_start
 from antenna_assets.kafka_client import PLAIN, KafkaConfig
 from antenna_assets.ledger import HourExpired, committed_offsets
 from antenna_assets.lifetimes import AttemptTooOld
+from antenna_assets.postgres_errors import DatabaseUnfit, passes, told
+from antenna_assets.postgres_session import STREAM
 from antenna_assets.settings import Settings
 from antenna_assets.spark_session import java_has_ended
+from antenna_assets.streaming import blocked
 from antenna_assets.streaming.attempt import LakeUnwritable, require_writable
 from antenna_assets.streaming.broker import Broker, BrokerError, BrokerRefuses, Topic
 from antenna_assets.streaming.errors import QueryFailed, StateUnwritable, StreamError
@@ -46,7 +50,7 @@ OLD_SESSION_SECONDS = 60
 
 # What another attempt, from the ledger, may mend.
 _PASSING = (
-    psycopg.OperationalError,
+    psycopg.Error,
     DatabaseError,
     BrokerError,
     QueryFailed,
@@ -136,7 +140,11 @@ class Stream:
                         self._waiting.begin(_name_of(error), _first_line(error))
                         raise
             except _PASSING as error:
-                if lost is None and isinstance(error, _AN_ERROR_AT_THE_START):
+                if isinstance(error, psycopg.Error) and not passes(error):
+                    raise
+                if isinstance(error, DatabaseUnfit) or (
+                    lost is None and isinstance(error, _AN_ERROR_AT_THE_START)
+                ):
                     raise
                 now = time.monotonic()
                 lost = now if lost == math.inf else lost
@@ -158,14 +166,16 @@ class Stream:
     @contextmanager
     def _session(self) -> Iterator[tuple[psycopg.Connection, Topic]]:
         """The ledger's connection, which holds the lock of the one stream, and the topic as the ledger knows it."""
-        with connect(self._postgres_url, application="antenna stream") as connection:
+        with connect(self._postgres_url, application="antenna stream", limits=STREAM) as connection:
             require_migrated(connection)
+            require_start(connection, self._settings.start)
             require_only_stream(connection)
             require_writable(self._settings.lake_uri)
             topic = self._broker.describe()
             claim_topic(connection, topic.name, topic.id)
             self._require_unread_messages_exist(connection, topic)
-            yield connection, topic
+            with blocked.blocks_told(self._postgres_url, self._waiting.begin):
+                yield connection, topic
 
     def _require_unread_messages_exist(self, connection: psycopg.Connection, topic: Topic) -> None:
         first = self._broker.earliest(topic)
@@ -249,6 +259,10 @@ class Stream:
 
 def _name_of(error: Exception) -> str:
     """What is away, by the error that says so."""
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        return "PostgreSQL's primary"
+    if isinstance(error, psycopg.errors.LockNotAvailable):
+        return blocked.NAME
     names: dict[type[Exception], str] = {
         BrokerError: "Kafka",
         BrokerRefuses: "Kafka",
@@ -271,6 +285,8 @@ def _is_of_spark(error: BaseException) -> bool:
 
 
 def _first_line(error: BaseException) -> str:
+    if isinstance(error, psycopg.Error):
+        return told(error)
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # Java's innermost cause says most; the first line of py4j only that there was an error.
     causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]

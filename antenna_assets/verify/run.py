@@ -3,8 +3,8 @@
 What is compared is in the other modules of this folder.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -12,6 +12,7 @@ import psycopg
 
 from antenna_assets.anchors import Anchor
 from antenna_assets.certificate import complete, newest_certificate, publications
+from antenna_assets.database import snapshot
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import hour_key
 from antenna_assets.lake import Lake
@@ -21,7 +22,7 @@ from antenna_assets.verify.chain import chain_differences
 from antenna_assets.verify.difference import ABSENT, Difference
 from antenna_assets.verify.lake import lake_findings, user_differences
 from antenna_assets.verify.landing import Landing
-from antenna_assets.verify.ledger import ledger_findings
+from antenna_assets.verify.ledger import lake_table, ledger_findings
 from antenna_assets.verify.parquet import Parquet
 from antenna_assets.verify.tables import table_differences, unpublished_rows
 
@@ -74,14 +75,14 @@ def verify(
     verified = Verified()
     differences, unbelievable = chain_differences(connection, anchors)
     verified.differences += differences
-    with _snapshot(connection):
+    with snapshot(connection):
         verified.differences += unpublished_rows(connection, first, end)
         hours = _hours(connection, first, end)
         verified.certificates = connection.execute("SELECT count(*) FROM ledger.certificate").fetchall()[0][0]
     with closing(Parquet()) as parquet:
         landing = Landing(connection, lake.root, parquet)
         for done, hour in enumerate(hours, start=1):
-            with _snapshot(connection):
+            with snapshot(connection):
                 _verify_hour(connection, lake, landing, parquet, hour, kept_since, unbelievable, verified)
             progress(done, len(hours))
     return verified
@@ -130,7 +131,9 @@ def _verify_hour(
     usage: list[str] | None = None
     try:
         for table in ("raw_parquet", "enriched_usage"):
-            in_lake = lake_findings(lake, table, certificate, before, parquet)
+            in_lake = lake_findings(
+                lake, table, certificate, before, parquet, table_id=lake_table(connection, certificate, table)
+            )
             differences += in_lake.differences
             pending.append(in_lake.pending)
             usage = in_lake.paths
@@ -167,10 +170,3 @@ def _verify_no_certificate(connection: psycopg.Connection, hour: datetime, verif
         verified.pending[key] = "published before there were certificates: run the hour again"
     else:
         verified.pending[key] = "not wholly published"
-
-
-@contextmanager
-def _snapshot(connection: psycopg.Connection) -> Iterator[None]:
-    with connection.transaction():
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        yield

@@ -9,9 +9,10 @@ EXCEPTION WHEN duplicate_object OR unique_violation THEN
     NULL;
 END
 $$;
-GRANT USAGE ON SCHEMA ledger TO antenna_metrics;
+GRANT USAGE ON SCHEMA ledger, public TO antenna_metrics;
 GRANT SELECT ON schema_migration, ledger.head, ledger.batch, ledger.batch_offset, ledger.file, ledger.rejection, ledger.hour,
-    ledger.hour_state, ledger.hour_generation, ledger.failing_hour, ledger.certificate TO antenna_metrics;
+    ledger.hour_state, ledger.hour_to_publish, ledger.left_out_hour, ledger.hour_generation, ledger.failing_hour,
+    ledger.certificate TO antenna_metrics;
 
 -- Sealing locks the hour's row and no row that the stream writes, so Dagster's runs change nothing of the stream's.
 REVOKE UPDATE (heartbeat_at) ON ledger.head FROM antenna_publisher;
