@@ -16,7 +16,7 @@ from antenna_assets.database import DatabaseError, connect, require_migrated
 from antenna_assets.delta_log import torn_files
 from antenna_assets.hours import hour_key
 from antenna_assets.kafka_client import KafkaConfigError, Refusal
-from antenna_assets.lake import Lake
+from antenna_assets.lake import Lake, LakeError
 from antenna_assets.lake_files import StoreError, is_local, lake_path, require_store
 from antenna_assets.lake_identity import WrongLake, require_not_anothers
 from antenna_assets.rebuild import missing_hours
@@ -31,6 +31,7 @@ OLDEST_PYTHON = (3, 11)
 FREE_GB = 5
 _CONNECT_SECONDS = 3
 _UP = "run `antenna up`"
+_LAKE_AND_LEDGER = "lake and ledger"
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,23 @@ def findings(settings: Settings) -> Iterator[Finding]:
         ("disk", lambda: _disk(settings.home)),
         ("lake", lambda: _lake(settings)),
         ("PostgreSQL", lambda: _postgres(settings)),
+        (_LAKE_AND_LEDGER, lambda: _lake_and_ledger(settings)),
         ("Kafka", lambda: _kafka(settings)),
         ("topic", lambda: _topic(settings)),
         ("ports", lambda: _ports(settings)),
         ("DAGSTER_HOME", _dagster_home),
     ]
+    answers = True
     for name, check in checks:
+        if name == _LAKE_AND_LEDGER and not answers:
+            continue  # It was waited for once.
         try:
             yield Finding(name, True, check())
         except _Problem as problem:
+            answers = answers and name != "PostgreSQL"
             yield Finding(name, False, problem.found, problem.fix)
         except services.ServicesError as error:
+            answers = answers and name != "PostgreSQL"
             yield Finding(name, False, str(error).removesuffix(f"; {_UP}"), _UP)
         except Exception as error:  # a doctor that fails is no help: its failure is a finding
             yield Finding(
@@ -152,17 +159,21 @@ def _lake(settings: Settings) -> str:
                 str(error),
                 "check ANTENNA_LAKE, the cloud's credentials and, if it has one of its own, its address",
             ) from error
-        return f"{uri} can be listed{_tables(settings)}"
-    return _writable(Path(uri), "ANTENNA_LAKE") + _tables(settings)
+        return f"{uri} can be listed{_logs(settings)}"
+    return _writable(Path(uri), "ANTENNA_LAKE") + _logs(settings)
 
 
-def _tables(settings: Settings) -> str:
-    """What is to be said of the tables' logs, and of the lake's ledger if that can be asked."""
+def _logs(settings: Settings) -> str:
+    """What there is to be said of the logs of the lake's tables."""
     for table in LAKE_TABLES:
         torn = torn_files(lake_path(settings.lake_uri) / table)
         if torn:
             named = "; ".join(map(str, torn[:3])) + (f"; and {len(torn) - 3:,} more" if len(torn) > 3 else "")
             raise _Problem(f"the log of {table} is torn: {named}", f"run `antenna rebuild-table {table}`")
+    return ", and the logs of its tables are whole"
+
+
+def _lake_and_ledger(settings: Settings) -> str:
     try:
         with connect(services.postgres_url(settings)) as connection:
             require_migrated(connection)
@@ -175,11 +186,14 @@ def _tables(settings: Settings) -> str:
                         f"{hour_key(missing[0].hour)}",
                         f"run `antenna rebuild-table {table}`",
                     )
-    except (services.ServicesError, DatabaseError):
-        return ""  # PostgreSQL is a finding of its own.
+    except DatabaseError as error:
+        raise _Problem(str(error), _UP) from error
     except WrongLake as error:
-        raise _Problem(*str(error).split("; ", 1)) from error
-    return ", and holds what the ledger has published"
+        found, _, fix = str(error).partition("; ")
+        raise _Problem(found, fix) from error
+    except LakeError as error:
+        raise _Problem(str(error), "see what is said of the lake above") from error
+    return "belong together, and the lake holds what the ledger has published"
 
 
 def _postgres(settings: Settings) -> str:
