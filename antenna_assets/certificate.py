@@ -7,17 +7,23 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import psycopg
 from psycopg.rows import class_row, dict_row
 
+from antenna_assets.clock import database_now
 from antenna_assets.crash import commit_point
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import EPOCH, HOUR, hour_key
-from antenna_assets.landed import landed_content
-from antenna_assets.ledger import Publication, read_generation, record_publication
+from antenna_assets.landed import landing_of, remember_landing
+from antenna_assets.ledger import (
+    Publication,
+    read_generation,
+    record_publication,
+    require_nobody_forgotten,
+)
 from antenna_assets.schema import ASSETS
 
 # First key of the advisory locks on hours; the second is the hour's number since 1970.
@@ -64,9 +70,11 @@ def record_and_certify(connection: psycopg.Connection, publication: Publication)
 
     Raises:
         Superseded: a newer generation of the hour is published.
+        ForgottenMeanwhile: a user was forgotten since the connection was opened.
     """
     with connection.transaction():
         record_publication(connection, publication)
+        require_nobody_forgotten(connection)
         certify(connection, publication.hour, publication.generation)
 
 
@@ -76,13 +84,15 @@ def certify(connection: psycopg.Connection, hour: datetime, generation: int) -> 
     The publisher holds its own asset's head. Then it takes the hour's advisory lock, and only with it looks at the
     others: of two that finish at once the second one sees the first. None of these rows is one that the stream writes.
     None is returned, and nothing is issued, while an asset is missing, while tables are of different users' versions,
-    and if nothing differs from the hour's newest certificate.
+    and if nothing differs from the hour's newest certificate, which then names what is published as well.
     """
     connection.execute("SELECT pg_advisory_xact_lock(%s::int, %s::int)", [_HOUR_LOCK, (hour - EPOCH) // HOUR])
     published = publications(connection, hour, generation)
     if not complete(published):
         return None
+    remember_landing(connection, read_generation(connection, hour, generation))
     content = content_of(connection, hour, generation, published)
+    _mark_certified(connection, hour)
     before = newest_certificate(connection, hour)
     if before is not None and without_numbers(before.content) == without_numbers(content):
         return None
@@ -90,7 +100,7 @@ def certify(connection: psycopg.Connection, hour: datetime, generation: int) -> 
     if head is None:
         raise psycopg.DataError("ledger.certificate_head is empty: expected its one row")
     number, previous = head[0] + 1, head[1]
-    issued_at = datetime.now(UTC)
+    issued_at = database_now(connection)
     text = canonical(
         {
             "content": content,
@@ -112,17 +122,33 @@ def certify(connection: psycopg.Connection, hour: datetime, generation: int) -> 
     return issued
 
 
+def _mark_certified(connection: psycopg.Connection, hour: datetime) -> None:
+    """The hour's publications are all named by its newest certificate, as far as anybody else sees them.
+
+    A head that another publication holds is left to that one's own certificate: to wait for it here, with the hour's lock,
+    would be a deadlock. If it dies instead, the hour is asked for once more.
+    """
+    connection.execute(
+        "UPDATE ledger.publication_head SET uncertified = false WHERE hour = %(hour)s AND asset IN ("
+        " SELECT asset FROM ledger.publication_head WHERE hour = %(hour)s AND uncertified"
+        " ORDER BY asset FOR UPDATE SKIP LOCKED)",
+        {"hour": hour},
+    )
+
+
 def publications(connection: psycopg.Connection, hour: datetime, generation: int) -> dict[str, dict]:
     """The publication in force of each asset whose head is at this generation, by asset.
 
-    A table holds what was published last. A lake table holds its highest Delta version: two runs may commit to it in
-    one order and record it in the other.
+    It is of the users' version that the head has. A table holds what was published last. Of a lake table, which two runs
+    may commit to in one order and record in the other, it is the attempt that began last: the lake lets no earlier one
+    follow it. Publications from before attempts were counted go by their Delta version.
     """
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
-            "SELECT DISTINCT ON (asset) asset, number, rows, bytes, users_version, lake_version, content"
-            " FROM ledger.publication JOIN ledger.publication_head USING (asset, hour, generation)"
-            " WHERE hour = %s AND generation = %s ORDER BY asset, lake_version DESC NULLS LAST, number DESC",
+            "SELECT DISTINCT ON (asset) asset, number, rows, bytes, p.users_version, lake_version, content"
+            " FROM ledger.publication AS p JOIN ledger.publication_head AS head USING (asset, hour, generation)"
+            " WHERE hour = %s AND generation = %s AND p.users_version IS NOT DISTINCT FROM head.users_version"
+            " ORDER BY asset, attempt DESC NULLS LAST, lake_version DESC NULLS LAST, number DESC",
             [hour, generation],
         ).fetchall()
     return {row.pop("asset"): row for row in rows}
@@ -143,7 +169,7 @@ def content_of(
     """What is certified of an hour.
 
     `hour`, `generation`, `up_to_batch` and `users_version` say which snapshot it is. `landed`, `batches`, `rejected`
-    and `offsets` are of its landing, as `landed_content` has them. `unknown_users` have no row in `user_metadata`:
+    and `offsets` are of its landing, as `landing_of` has them: facts of the generation, however old it is. `unknown_users` have no row in `user_metadata`:
     users, their rows and bytes. `published` has for each asset the number of its publication, rows and bytes; for a
     lake table its Delta version and files with the SHA-256 of each, for others the SHA-256 of the rows (`contents.py`).
     """
@@ -164,7 +190,7 @@ def content_of(
         "generation": generation,
         "up_to_batch": sealed.up_to_batch,
         "users_version": published["enriched_usage"]["users_version"],
-        **landed_content(connection, hour, sealed.up_to_batch),
+        **landing_of(connection, sealed),
         "unknown_users": {
             "users": unknown[0],
             "bytes": unknown[1],
@@ -191,6 +217,22 @@ def newest_certificate(connection: psycopg.Connection, hour: datetime) -> Certif
             " FROM ledger.certificate WHERE hour = %s ORDER BY number DESC LIMIT 1",
             [hour],
         ).fetchone()
+
+
+def newest_of_all(connection: psycopg.Connection) -> Certificate:
+    """The newest certificate of the chain, which stands for all before it.
+
+    Raises:
+        NoCertificate: there is none yet.
+    """
+    with connection.cursor(row_factory=class_row(Certificate)) as cursor:
+        found = cursor.execute(
+            "SELECT number, hour, generation, users_version, issued_at, text, previous_sha256, sha256"
+            " FROM ledger.certificate ORDER BY number DESC LIMIT 1"
+        ).fetchone()
+    if found is None:
+        raise NoCertificate("no hour has a certificate yet; `antenna status` shows how far they are")
+    return found
 
 
 def require_certificate(connection: psycopg.Connection, hour: datetime) -> Certificate:

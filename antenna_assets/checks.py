@@ -5,7 +5,7 @@ they commit; these checks look at what is published, also long after.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 
 import dagster as dg
 import psycopg
@@ -16,6 +16,7 @@ from antenna_assets.claims.lake import lake_claims
 from antenna_assets.claims.live import live_equals_hourly
 from antenna_assets.claims.tables import known_users_share, over_quota_is_exact, table_claims
 from antenna_assets.claims.verdict import Verdict
+from antenna_assets.clock import database_now
 from antenna_assets.database import snapshot
 from antenna_assets.hours import hour_key
 from antenna_assets.partitions import HOURS, POOL, hours_of
@@ -85,8 +86,8 @@ def hourly_table_checks(
     context: dg.AssetCheckExecutionContext, postgres: PostgresResource
 ) -> Iterator[dg.AssetCheckResult]:
     """The tables that people read hold what landed, agree with the live tables, and are there in time."""
-    now = datetime.now(UTC)
     with postgres.connection() as connection:
+        now = database_now(connection)
 
         def verdicts(hour: datetime) -> Verdicts:
             with snapshot(connection):
@@ -101,7 +102,7 @@ def hourly_table_checks(
 def hours_are_fresh_check(postgres: PostgresResource) -> dg.AssetCheckResult:
     """Of no hour, but of how far all of them are; it runs without a partition, too."""
     with postgres.connection() as connection:
-        return _result(FRESHNESS, hours_are_fresh(connection, datetime.now(UTC)))
+        return _result(FRESHNESS, hours_are_fresh(connection, database_now(connection)))
 
 
 def _lake_results(
@@ -170,7 +171,7 @@ def evaluation(check: dg.AssetCheckKey, verdict: Verdict, hour: str | None = Non
         check_name=check.name,
         partition=hour,
         passed=verdict.holds,
-        severity=_severity(check),
+        severity=_severity(check, verdict),
         blocking=check.name in BLOCKING,
         description=verdict.told,
         metadata={**({} if hour is None else {"hour": hour}), **verdict.figures},
@@ -187,14 +188,15 @@ def _result(check: dg.AssetCheckKey, verdict: Verdict, hours: list[str] | None =
         asset_key=check.asset_key,
         check_name=check.name,
         passed=verdict.holds,
-        severity=_severity(check),
+        severity=_severity(check, verdict),
         description=verdict.told,
         metadata={**named, **verdict.figures},
     )
 
 
-def _severity(check: dg.AssetCheckKey) -> dg.AssetCheckSeverity:
-    return dg.AssetCheckSeverity.ERROR if check.name in BLOCKING else dg.AssetCheckSeverity.WARN
+def _severity(check: dg.AssetCheckKey, verdict: Verdict) -> dg.AssetCheckSeverity:
+    blocks = check.name in BLOCKING and not verdict.only_warns
+    return dg.AssetCheckSeverity.ERROR if blocks else dg.AssetCheckSeverity.WARN
 
 
 def _together(of_hours: Mapping[str, Verdict]) -> Verdict:
@@ -207,4 +209,5 @@ def _together(of_hours: Mapping[str, Verdict]) -> Verdict:
         not failed,
         told or f"it holds for all {len(of_hours)} hours",
         {"hours_checked": len(of_hours), "hours_failed": len(failed)},
+        only_warns=all(verdict.only_warns for verdict in failed.values()),
     )

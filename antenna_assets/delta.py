@@ -273,12 +273,12 @@ class HourlyTable:
         with self.errors("written"):
             if version - table.version() <= CHECKPOINT_EVERY:
                 while table is not None and table.version() < version:
-                    self._commit_nothing(table, _COUNTED_ON)
+                    self.commit_nothing(table, _COUNTED_ON)
                     table = self.newest()
                 return
             # Its present content as a checkpoint of that version: thousands of empty commits say no more.
             log = self._folder / LOG
-            self._commit_nothing(table, _COUNTED_ON)
+            self.commit_nothing(table, _COUNTED_ON)
             table = self.newest()
             if table is None:
                 return
@@ -371,7 +371,7 @@ class HourlyTable:
             goes = litter(table)
             if goes and not dry_run:
                 # A writer that was paused between its check and its commit fails on this new version, and checks again.
-                self._commit_nothing(table, "a new version, before a sweep's files go")
+                self.commit_nothing(table, "a new version, before a sweep's files go")
                 newest = self.newest()
                 if newest is None:
                     raise LakeError(f"the table {self.location} is gone in the middle of a sweep")
@@ -379,7 +379,8 @@ class HourlyTable:
                 remove(goes)
             return {name_within(folder, one.path): one.size for one in goes}
 
-    def _commit_nothing(self, table: "DeltaTable", why: str) -> None:
+    def commit_nothing(self, table: "DeltaTable", why: str) -> None:
+        """Commit a new version with the same files, on which a writer that was paused has to look again."""
         from deltalake.transaction import CommitProperties
 
         table.create_write_transaction(

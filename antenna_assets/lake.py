@@ -7,9 +7,9 @@ in `delta.py`, and the columns of the tables are in `schema.py`.
 import posixpath
 import random
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from uuid import uuid4
 from antenna_assets.crash import commit_point
 from antenna_assets.delta import Conflict, HourlyTable, LakeError
 from antenna_assets.engines.contract import WrittenFile
-from antenna_assets.errors import Superseded
+from antenna_assets.errors import Superseded, Version
 from antenna_assets.hours import hour_key, lake_partition
 from antenna_assets.lake_files import lake_path
 from antenna_assets.lifetimes import VERSION_RETENTION
@@ -50,6 +50,8 @@ ATTEMPTS = 60
 """Commits of other writers that a replacement gives way to before it gives up: about 20 s of waiting in all."""
 
 _NO_TAG = -1
+_USERS_VERSION = "users_version"
+_ATTEMPT = "attempt"
 
 
 class NotPublished(LakeError):
@@ -70,6 +72,7 @@ class HourSnapshot:
         rows: of all files.
         tags: those of `TAGS` that were published with this generation.
         version: the Delta version; -1 while the table does not exist.
+        table_id: Delta's id of the table: one that was lost and built anew has another.
     """
 
     generation: int | None
@@ -77,6 +80,7 @@ class HourSnapshot:
     rows: int
     tags: dict[str, int]
     version: int
+    table_id: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,14 @@ class Lake:
                 generation = newest.transaction_version(hour_key(hour))
                 files = delta.files(newest, hour)
                 tags = {} if generation is None else _tags(newest, hour)
-                return HourSnapshot(generation, list(files), sum(files.values()), tags, newest.version())
+                return HourSnapshot(
+                    generation,
+                    list(files),
+                    sum(files.values()),
+                    tags,
+                    newest.version(),
+                    newest.metadata().id,
+                )
 
     def published_hour(self, table: str, hour: datetime) -> PublishedHour:
         """The hour as the newest version of a table holds it, for those who build on it.
@@ -174,6 +185,20 @@ class Lake:
                 f"{table} does not hold {hour_key(hour)} yet; materialize {table} for it first"
             )
         return PublishedHour(found.generation, found.files, found.tags)
+
+    def table_id(self, table: str) -> str | None:
+        """Delta's id of the table, None while there is none: one that was lost and built anew has another.
+
+        Raises:
+            LakeError: the table cannot be read.
+        """
+        delta = self._tables[table]
+        with delta.lock:
+            newest = delta.newest()
+            if newest is None:
+                return None
+            with delta.errors("read"):
+                return newest.metadata().id
 
     def paths(self, table: str) -> set[str]:
         """The files of a table's newest version, by their path within the table.
@@ -198,22 +223,26 @@ class Lake:
         *,
         tags: Mapping[str, int] | None = None,
         metadata: Mapping[str, str] | None = None,
+        attempt: int | None = None,
+        before_commit: Callable[[], None] = lambda: None,
     ) -> int:
         """Make these files, and no others, the table's hour. Without files the hour is published as empty.
 
-        The fence: the generation is compared on a loaded version, and the commit succeeds only on top of that version.
-        Files that were not committed are removed: a disk that is full gets no fuller with each attempt.
+        The fence: generation, users' version and attempt are compared, in this order, on a loaded version, and the commit
+        succeeds only on top of that version. Files that were not committed are removed: a disk that is full gets no fuller with each attempt.
 
         Args:
             files: complete and synced, in a folder from `new_folder`.
             tags: versions to keep with the hour, of `TAGS`; those of an earlier publication are dropped.
             metadata: for the reader of the table's history.
+            attempt: what `ledger.begin_publication` gave; None if no other writer's matters.
+            before_commit: raises if there is another reason against it; called on each version before the commit on top of it.
 
         Returns:
             The Delta version of the commit.
 
         Raises:
-            Superseded: the hour holds a newer generation.
+            Superseded: the hour holds a newer generation, or of the same one a newer users' version or a later attempt.
             LakeBusy: other writers were faster `ATTEMPTS` times.
             AttemptTooOld: the files are older than any run may be.
             LakeError: the table cannot be written.
@@ -228,14 +257,23 @@ class Lake:
         # The newest version before this attempt; none of it is committed up to there.
         beyond: int | None = None
         try:
-            for attempt in range(ATTEMPTS):
-                if attempt:
-                    time.sleep(random.uniform(0, min(0.7, 0.01 * 2**attempt)))
+            for commit in range(ATTEMPTS):
+                if commit:
+                    time.sleep(random.uniform(0, min(0.7, 0.01 * 2**commit)))
                 with delta.lock, suppress(Conflict):
                     loaded = delta.newest() or delta.create()
                     beyond = loaded.version() if beyond is None else beyond
+                    before_commit()
                     return self._replace_on(
-                        loaded, table, hour, generation, files, tags=given, history=history, again=attempt > 0
+                        loaded,
+                        table,
+                        hour,
+                        generation,
+                        files,
+                        tags=given,
+                        history=history,
+                        attempt=attempt,
+                        again=commit > 0,
                     )
             raise LakeBusy(
                 f"{table} of {key}: other writers committed first {ATTEMPTS} times; run the hour again"
@@ -255,6 +293,7 @@ class Lake:
         *,
         tags: Mapping[str, int],
         history: Mapping[str, str | int],
+        attempt: int | None,
         again: bool,
     ) -> int:
         """One attempt of `replace_hour` on the version that is loaded, under the table's lock; returns its version.
@@ -268,16 +307,37 @@ class Lake:
         """
         delta, key = self._tables[table], hour_key(hour)
         with delta.errors("read"):
-            newest = loaded.transaction_version(key)
-            if newest is not None and newest > generation:
-                raise Superseded(f"{table} of {key}", generation=generation, newest=newest)
+            held = _held(loaded, hour)
+            if held is not None:
+                # What is not given is not compared: no table has it for some hours only.
+                given = Version(
+                    generation,
+                    tags.get(_USERS_VERSION, held.users),
+                    held.attempt if attempt is None else attempt,
+                )
+                if held > given:
+                    raise Superseded(f"{table} of {key}", given, held)
             # A commit can be stored and still be reported as failed: then these very files are there.
             if again and files and delta.files(loaded, hour).keys() == {file.path for file in files}:
                 return loaded.version()
             versions = {key: generation}
             for tag in tags.keys() | _tags(loaded, hour).keys():
                 versions[f"{key}/{tag}"] = tags.get(tag, _NO_TAG)
+            if attempt is not None:
+                versions[f"{key}/{_ATTEMPT}"] = attempt
         return delta.replace(loaded, hour, files, versions, history)
+
+    def raise_fence(self, table: str) -> None:
+        """Let a writer that was paused between its look at a version and its commit on top of it look again.
+
+        Raises:
+            LakeError: the table cannot be written.
+        """
+        delta = self._tables[table]
+        with delta.lock:
+            loaded = delta.newest() or delta.create()
+            with delta.errors("written"):
+                delta.commit_nothing(loaded, "a user was forgotten")
 
     def sweep(
         self,
@@ -307,6 +367,15 @@ class Lake:
         delta = self._tables[table]
         with delta.lock:
             return delta.sweep(now=now, keep=keep, dry_run=dry_run, published=published)
+
+
+def _held(table: "DeltaTable", hour: datetime) -> Version | None:
+    """What the fence compares with; None if the hour was never published."""
+    generation = table.transaction_version(hour_key(hour))
+    if generation is None:
+        return None
+    attempt = table.transaction_version(f"{hour_key(hour)}/{_ATTEMPT}")
+    return Version(generation, _tags(table, hour).get(_USERS_VERSION, 0), attempt or 0)
 
 
 def _tags(table: "DeltaTable", hour: datetime) -> dict[str, int]:

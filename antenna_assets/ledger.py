@@ -14,8 +14,9 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from antenna_assets.crash import commit_point
-from antenna_assets.errors import AntennaError, Superseded
+from antenna_assets.errors import AntennaError, Superseded, Version
 from antenna_assets.hours import hour_key
+from antenna_assets.landed import remember_landing
 
 
 class LedgerError(AntennaError):
@@ -28,6 +29,10 @@ class HourNotClosed(LedgerError):
 
 class HourExpired(LedgerError):
     """The hour's landed files are past their retention: it is published, and never built again."""
+
+
+class ForgottenMeanwhile(LedgerError):
+    """A user was forgotten since the session began: what it has read before may name them. Nothing was committed."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,8 @@ class Generation:
 class Publication:
     """One publication of an hour by an asset. `users_version` is None where no user was looked up.
 
-    `lake_version` is the Delta version of a lake table, and `content` what `contents.py` says of the files or rows.
+    Of a lake table `attempt` is what `begin_publication` gave, `lake_version` the Delta version and `lake_table` Delta's id of
+    the table. `content` is what `contents.py` says of the files or rows.
     """
 
     asset: str
@@ -57,11 +63,13 @@ class Publication:
     run_id: str
     lake_version: int | None = None
     content: Mapping[str, Any] | None = None
+    attempt: int | None = None
+    lake_table: str | None = None
 
 
 @dataclass(frozen=True)
 class HourToPublish:
-    """A closed hour that has rows beyond its newest generation, or whose newest generation is not wholly published."""
+    """A closed hour that is not wholly published: `ledger.hour_state` says what that means."""
 
     hour: datetime
     up_to_batch: int
@@ -107,7 +115,7 @@ def require_closed(connection: psycopg.Connection, hours: Sequence[datetime]) ->
 
 
 def seal(connection: psycopg.Connection, hour: datetime) -> Generation:
-    """The hour's newest generation, after sealing the next one if landed files reach beyond it.
+    """The hour's newest generation, after sealing the next one if landed files reach beyond it, with what landed for it.
 
     Raises:
         HourNotClosed: the hour is open or unknown.
@@ -133,11 +141,14 @@ def seal(connection: psycopg.Connection, hour: datetime) -> Generation:
             )
             connection.execute("UPDATE ledger.hour SET generation = %s WHERE hour = %s", [generation, hour])
             commit_point("publish.seal.last_statement")
-        return (
-            newest
-            if newest and newest.generation == generation
-            else read_generation(connection, hour, generation)
-        )
+    sealed = (
+        newest
+        if newest and newest.generation == generation
+        else read_generation(connection, hour, generation)
+    )
+    # Not in the transaction: it holds the hour's row, which the stream writes.
+    remember_landing(connection, sealed)
+    return sealed
 
 
 def read_generation(connection: psycopg.Connection, hour: datetime, generation: int) -> Generation:
@@ -202,6 +213,21 @@ def expired_before(connection: psycopg.Connection) -> datetime | None:
     return row[0] if row else None
 
 
+FULL_HOUR_BYTES = 2**62
+"""An hour that holds so many takes no more events: every sum of an hour stays within 64 bits.
+
+No network comes near: it is 1,000 times the world's mobile traffic. The other half of what 64 bits hold is for the two
+micro-batches that may be under way when an hour gets there; one holds at most 2^56 bytes.
+"""
+
+
+def full_hours(connection: psycopg.Connection) -> list[datetime]:
+    """The hours that hold `FULL_HOUR_BYTES` or more, ascending; nearly always none."""
+    # The number as it stands in the index `hour_full`.
+    rows = connection.execute("SELECT hour FROM ledger.hour WHERE bytes >= 4611686018427387904 ORDER BY hour")
+    return [hour for (hour,) in rows.fetchall()]
+
+
 def _hour_expired(hour: datetime) -> HourExpired:
     return HourExpired(
         f"the landed files of {hour_key(hour)} are past the horizon and were swept: the hour stays as it is published "
@@ -209,35 +235,93 @@ def _hour_expired(hour: datetime) -> HourExpired:
     )
 
 
+def begin_publication(
+    connection: psycopg.Connection, asset: str, hour: datetime, users_version: int | None
+) -> int:
+    """The number of an attempt to publish an hour in the lake: a later one wins over an earlier one of the same version.
+
+    From here on the hour is not wholly published until this attempt or a later one is recorded: the lake and the ledger
+    have no common transaction, and whoever dies between the two leaves the hour to be asked for again.
+    """
+    return connection.execute(
+        "WITH taken AS (SELECT nextval('ledger.publication_attempt') AS attempt), marked AS ("
+        "  UPDATE ledger.publication_head SET begun = taken.attempt,"
+        "   asked_users_version = greatest(asked_users_version, %(users)s::bigint)"
+        "  FROM taken WHERE asset = %(asset)s AND hour = %(hour)s"
+        ") SELECT attempt FROM taken",
+        {"asset": asset, "hour": hour, "users": users_version},
+    ).fetchall()[0][0]
+
+
+def end_superseded(connection: psycopg.Connection, asset: str, hour: datetime, attempt: int) -> None:
+    """Nothing came of an attempt in the lake, which holds something newer."""
+    connection.execute(
+        "UPDATE ledger.publication_head SET begun = NULL WHERE asset = %s AND hour = %s AND begun = %s",
+        [asset, hour, attempt],
+    )
+
+
+def require_nobody_forgotten(connection: psycopg.Connection) -> None:
+    """The fence of `antenna forget-user`: a session that may have read a user before they were forgotten commits nothing.
+
+    Call it within the transaction that commits, after its first write: whoever forgets waits for those that wrote.
+
+    Raises:
+        ForgottenMeanwhile: a user was forgotten since the connection was opened.
+    """
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM ledger.fenced_session AS fenced JOIN pg_stat_activity AS own USING (pid)"
+        "  WHERE pid = pg_backend_pid() AND coalesce(fenced.backend_start = own.backend_start, true))"
+    ).fetchone()
+    if row != (False,):
+        raise ForgottenMeanwhile(
+            "a user was forgotten meanwhile, and what was read before that may name them: nothing was committed; run it again"
+        )
+
+
 def record_publication(connection: psycopg.Connection, publication: Publication) -> None:
     """Move the publication's head and write its row, in the caller's transaction. The head's row is the fence.
 
     Raises:
-        Superseded: a newer generation of the hour is published.
+        Superseded: a newer generation of the hour is published, or a newer users' version of the same one.
     """
     move_head(connection, publication)
     insert_publication(connection, publication)
 
 
 def move_head(connection: psycopg.Connection, publication: Publication) -> None:
-    """The fence: bring the asset's head of the hour to this generation, and hold it until the transaction ends.
+    """The fence: bring the asset's head of the hour to this generation and users' version, and hold it to the transaction's end.
 
     Raises:
-        Superseded: a newer generation of the hour is published.
+        Superseded: a newer generation of the hour is published, or a newer users' version of the same one.
     """
     fence = connection.execute(
-        "INSERT INTO ledger.publication_head AS head (asset, hour, generation) VALUES (%s, %s, %s)"
-        " ON CONFLICT (asset, hour) DO UPDATE SET generation = excluded.generation"
-        " WHERE head.generation <= excluded.generation RETURNING generation",
-        [publication.asset, publication.hour, publication.generation],
+        "INSERT INTO ledger.publication_head AS head"
+        " (asset, hour, generation, users_version, asked_users_version, uncertified)"
+        " VALUES (%(asset)s, %(hour)s, %(generation)s, %(users)s, %(users)s, true)"
+        " ON CONFLICT (asset, hour) DO UPDATE SET generation = excluded.generation,"
+        "  users_version = excluded.users_version,"
+        "  asked_users_version = greatest(head.asked_users_version, excluded.users_version),"
+        "  begun = CASE WHEN head.begun > %(attempt)s::bigint THEN head.begun END, uncertified = true"
+        " WHERE (head.generation, coalesce(head.users_version, 0))"
+        "  <= (excluded.generation, coalesce(excluded.users_version, 0)) RETURNING generation",
+        {
+            "asset": publication.asset,
+            "hour": publication.hour,
+            "generation": publication.generation,
+            "users": publication.users_version,
+            "attempt": publication.attempt,
+        },
     ).fetchone()
     if fence is None:
-        (newest,) = connection.execute(
-            "SELECT generation FROM ledger.publication_head WHERE asset = %s AND hour = %s",
+        held = connection.execute(
+            "SELECT generation, coalesce(users_version, 0) FROM ledger.publication_head WHERE asset = %s AND hour = %s",
             [publication.asset, publication.hour],
         ).fetchall()[0]
         what = f"{publication.asset} of {hour_key(publication.hour)}"
-        raise Superseded(what, generation=publication.generation, newest=newest)
+        raise Superseded(
+            what, Version(publication.generation, publication.users_version or 0), Version(*held)
+        )
 
 
 def insert_publication(connection: psycopg.Connection, publication: Publication) -> None:
@@ -245,8 +329,8 @@ def insert_publication(connection: psycopg.Connection, publication: Publication)
     content = None if publication.content is None else Jsonb(dict(publication.content))
     connection.execute(
         "INSERT INTO ledger.publication"
-        " (asset, hour, generation, rows, bytes, users_version, run_id, lake_version, content)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        " (asset, hour, generation, rows, bytes, users_version, run_id, lake_version, content, attempt, lake_table)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         [
             publication.asset,
             publication.hour,
@@ -257,19 +341,15 @@ def insert_publication(connection: psycopg.Connection, publication: Publication)
             publication.run_id,
             publication.lake_version,
             content,
+            publication.attempt,
+            publication.lake_table,
         ],
     )
 
 
 _TO_PUBLISH = """
     WITH todo AS (
-        SELECT hour.hour, hour.generation, sealed.up_to_batch
-        FROM ledger.hour LEFT JOIN ledger.hour_generation AS sealed USING (hour, generation)
-        WHERE hour.closed_at IS NOT NULL AND (
-            sealed.rows IS DISTINCT FROM hour.rows
-            OR NOT EXISTS (SELECT FROM ledger.certificate AS certified
-                           WHERE certified.hour = hour.hour AND certified.generation = hour.generation)
-        )
+        SELECT hour, generation, up_to_batch FROM ledger.hour_state WHERE closed_at IS NOT NULL AND NOT published
     ), asked AS (
         (SELECT * FROM todo ORDER BY hour LIMIT %s)
         UNION SELECT * FROM todo WHERE hour = (SELECT max(hour) FROM ledger.hour WHERE closed_at IS NOT NULL)
@@ -283,13 +363,13 @@ _TO_PUBLISH = """
 def hours_to_publish(connection: psycopg.Connection, *, limit: int) -> list[HourToPublish]:
     """The oldest `limit` closed hours that are dirty or not wholly published, and the newest closed one if it is; ascending.
 
-    An hour is wholly published if its newest generation has a certificate, which the last of its six assets leaves.
+    What it means to be wholly published is said once, in the view `ledger.hour_state`.
     """
     with connection.cursor(row_factory=class_row(HourToPublish)) as cursor:
         return cursor.execute(_TO_PUBLISH, [limit]).fetchall()
 
 
-def newest_closed_hour(connection: psycopg.Connection) -> datetime | None:
-    """The newest hour that is closed; None if none is."""
-    row = connection.execute("SELECT max(hour) FROM ledger.hour WHERE closed_at IS NOT NULL").fetchone()
-    return row[0] if row else None
+def wholly_published(connection: psycopg.Connection, hour: datetime) -> bool:
+    """Whether nothing is left to do for an hour."""
+    row = connection.execute("SELECT published FROM ledger.hour_state WHERE hour = %s", [hour]).fetchone()
+    return row is not None and row[0]

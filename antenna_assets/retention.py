@@ -13,7 +13,8 @@ import psycopg
 from psycopg import sql
 
 from antenna_assets.hours import hour_of
-from antenna_assets.ledger import lock_heads
+from antenna_assets.landed import remember_landing
+from antenna_assets.ledger import lock_heads, read_generation
 from antenna_assets.lifetimes import GRACE, LIVE_RETENTION, LONGEST_RUN
 from antenna_assets.litter import remove_files, remove_if_empty
 from antenna_assets.schema import LIVE_TABLES, ServingTable
@@ -41,7 +42,7 @@ def expire_files(
 ) -> dict[str, Amount]:
     """Let the ledger forget the files of hours and batches past the horizon; returns amounts by kind of file.
 
-    An hour whose rows are not all published by all six assets keeps its files, however old it is. A batch under way
+    An hour that is not wholly published, as `ledger.hour_state` has it, keeps its files, however old it is. A batch under way
     may use a clock that is `LONGEST_RUN` behind: until it would find an hour too old, the hour's files stay. Each hour is a
     transaction of its own, so that the stream waits for no more than that.
     """
@@ -52,6 +53,7 @@ def expire_files(
             "landed": _amount(connection, f"SELECT path, size FROM ledger.file WHERE {_OF_HOURS}", hours),  # noqa: S608
             "rejected": _amount(connection, _OLD_REJECTED, oldest),
         }
+    _remember_landings(connection, hours)
     landed = rejected = Amount()
     for hour in hours:
         with connection.transaction():
@@ -68,6 +70,18 @@ def expire_files(
             lock_heads(connection)
             rejected += _moved(connection, "path = ANY(%(of)s)", paths, now)
     return {"landed": landed, "rejected": rejected}
+
+
+def _remember_landings(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
+    """What landed for the hours that expire, if a version that did not keep it sealed them."""
+    unknown = connection.execute(
+        "SELECT hour, generation FROM ledger.hour WHERE hour = ANY(%s)"
+        " AND NOT EXISTS (SELECT FROM ledger.generation_landing AS kept"
+        "  WHERE kept.hour = hour.hour AND kept.generation = hour.generation)",
+        [list(hours)],
+    ).fetchall()
+    for hour, generation in unknown:
+        remember_landing(connection, read_generation(connection, hour, generation))
 
 
 def remove_expired_files(
@@ -139,11 +153,9 @@ def live_tables() -> list[ServingTable]:
 
 
 _EXPIRING_HOURS = """
-    SELECT hour.hour FROM ledger.hour JOIN ledger.hour_generation AS sealed USING (hour, generation)
-    WHERE hour.hour < %(before)s AND hour.closed_at IS NOT NULL AND sealed.rows = hour.rows
+    SELECT hour.hour FROM ledger.hour_state AS hour
+    WHERE hour.hour < %(before)s AND hour.published
       AND EXISTS (SELECT FROM ledger.file WHERE file.hour = hour.hour)
-      AND EXISTS (SELECT FROM ledger.certificate AS certified
-                  WHERE certified.hour = hour.hour AND certified.generation = hour.generation)
 """
 _OF_HOURS = "kind = 'landed' AND hour = ANY(%(of)s)"
 _OLD_REJECTED = """

@@ -22,6 +22,7 @@ from antenna_assets.ledger import lock_heads
 from antenna_assets.lifetimes import RUN_LOG_RETENTION, VERSION_RETENTION
 from antenna_assets.litter import Found, file_system_now, remove
 from antenna_assets.orphans import LANDING, old_attempts, unnamed
+from antenna_assets.postgres_errors import passes, told
 from antenna_assets.rebuild import published_files
 from antenna_assets.retention import (
     Amount,
@@ -199,9 +200,11 @@ def _errors(lake: str) -> Iterator[None]:
             f"{str(error).strip().splitlines()[0]}: sweep as a member of antenna_administrator; of Dagster's tables its "
             "webserver or daemon gives that role its rights when it starts: start it again"
         ) from error
-    except psycopg.OperationalError as error:
+    except psycopg.Error as error:
+        if not passes(error):
+            raise
         raise SweepError(
-            f"PostgreSQL went away in the middle of a sweep: {str(error).strip().splitlines()[0]}; sweep again"
+            f"PostgreSQL went away in the middle of a sweep: {told(error)}; sweep again"
         ) from error
     except file_errors() as error:
         place = getattr(error, "filename", None) or lake

@@ -334,6 +334,24 @@ def publication_changed(connection: psycopg.Connection, _lake: Path, rng: random
     add_to(connection, rng, "ledger.publication", where, *columns)
 
 
+@corruption
+def users_of_a_publication_head_changed(
+    connection: psycopg.Connection, _lake: Path, rng: random.Random
+) -> None:
+    add_to(connection, rng, "ledger.publication_head", "users_version IS NOT NULL", "users_version")
+
+
+@corruption
+def landing_of_a_generation_changed(connection: psycopg.Connection, _lake: Path, rng: random.Random) -> None:
+    row = a_row(connection, rng, "ledger.generation_landing")
+    change(
+        connection,
+        "UPDATE ledger.generation_landing SET content = jsonb_set(content, %s, '-1') WHERE ctid = %s::tid",
+        ["landed", rng.choice(["rows", "bytes", "files", "late_rows"])],
+        row,
+    )
+
+
 # The certificates.
 
 

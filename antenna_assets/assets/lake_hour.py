@@ -13,9 +13,16 @@ from antenna_assets.assets.report import Report, Stages
 from antenna_assets.certificate import record_and_certify
 from antenna_assets.contents import files_content
 from antenna_assets.engines.contract import Dataset, Engine, WrittenFile
+from antenna_assets.errors import Superseded
 from antenna_assets.lake import Lake
 from antenna_assets.lake_identity import require_same_lake
-from antenna_assets.ledger import Generation, LedgerError, Publication
+from antenna_assets.ledger import (
+    Generation,
+    LedgerError,
+    Publication,
+    end_superseded,
+    require_nobody_forgotten,
+)
 from antenna_assets.schema import LAKE_TABLES
 
 USERS_VERSION = "users_version"
@@ -41,6 +48,7 @@ def publish_files(
     generation: Generation,
     files: Sequence[WrittenFile],
     *,
+    attempt: int,
     stage: Stages,
     run_id: str,
     users_version: int | None = None,
@@ -49,18 +57,34 @@ def publish_files(
     """Make the files the hour of the asset's table, and report them.
 
     Args:
+        attempt: what `begin_publication` gave before anything was read.
         users_version: of the users that they were joined with, if they were.
         content: what the publication has to say besides its files.
 
     Raises:
-        Superseded: the hour holds a newer generation; nothing was changed.
+        Superseded: the hour holds a newer version; nothing was changed.
         WrongLake: the lake is not the ledger's any more; nothing was changed.
+        ForgottenMeanwhile: a user was forgotten since the connection was opened; nothing was changed.
         LakeError: the table cannot be written.
     """
     tags = {} if users_version is None else {USERS_VERSION: users_version}
     with stage("publish"):
         require_same_lake(connection, tables.root)
-        version = tables.replace_hour(asset, generation.hour, generation.generation, files, tags=tags)
+        try:
+            version = tables.replace_hour(
+                asset,
+                generation.hour,
+                generation.generation,
+                files,
+                tags=tags,
+                attempt=attempt,
+                before_commit=lambda: require_nobody_forgotten(connection),
+            )
+        except Superseded:
+            end_superseded(connection, asset, generation.hour, attempt)
+            raise
+        # If it was then that a user was forgotten, the files may be gone by now.
+        require_nobody_forgotten(connection)
         publication = Publication(
             asset=asset,
             hour=generation.hour,
@@ -71,6 +95,8 @@ def publish_files(
             run_id=run_id,
             lake_version=version,
             content={"files": files_content(tables.location(asset), files), **(content or {})},
+            attempt=attempt,
+            lake_table=tables.table_id(asset),
         )
         record_and_certify(connection, publication)
     with stage("preview"):

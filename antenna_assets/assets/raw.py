@@ -11,8 +11,15 @@ from antenna_assets.assets.sources import landing
 from antenna_assets.crash import commit_point
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.lake_identity import require_own_lake
-from antenna_assets.landed import landed_content
-from antenna_assets.ledger import landed_files, require_closed, seal
+from antenna_assets.landed import landing_of
+from antenna_assets.ledger import (
+    HourExpired,
+    begin_publication,
+    landed_files,
+    require_closed,
+    seal,
+    wholly_published,
+)
 from antenna_assets.partitions import hours_of
 from antenna_assets.resources import EngineResource, LakeResource, PostgresResource
 from antenna_assets.schema import LANDED, RAW_PARQUET
@@ -23,7 +30,8 @@ from antenna_assets.transforms import transform
 def raw_parquet(
     context: dg.AssetExecutionContext, postgres: PostgresResource, lake: LakeResource, engine: EngineResource
 ) -> dg.MaterializeResult:
-    """One row for each event of the hour, as it was received. Key: kafka_partition and kafka_offset.
+    """One row for each event of the hour, as it was received. Key: kafka_partition and kafka_offset,
+    which a topic that was made again counts anew.
 
     Times are UTC, bytes are bytes. Late events make a closed hour dirty; its next generation holds them.
     """
@@ -35,13 +43,21 @@ def raw_parquet(
         def materialize(hour: datetime, stage: Stages) -> Report:
             with stage("seal"):
                 generation = seal(connection, hour)
-                landed = landed_content(connection, hour, generation.up_to_batch)
+                landed = landing_of(connection, generation)
             commit_point("publish.sealed")
-            inputs = {
-                "landed": Dataset(
-                    [lake.landed_file(path) for path in landed_files(connection, generation)], LANDED
-                )
-            }
+            try:
+                paths = [lake.landed_file(path) for path in landed_files(connection, generation)]
+                attempt = begin_publication(connection, "raw_parquet", hour, None)
+            except HourExpired:
+                # What was begun is finished: the table holds what landed for this generation, row by row.
+                if (
+                    wholly_published(connection, hour)
+                    or tables.hour("raw_parquet", hour).generation != generation.generation
+                ):
+                    raise
+                attempt = begin_publication(connection, "raw_parquet", hour, None)
+                paths = tables.hour("raw_parquet", hour).files
+            inputs = {"landed": Dataset(paths, LANDED)}
             folder = tables.new_folder("raw_parquet", hour, generation.generation)
             with stage("transform"):
                 files = run.write(transform("raw_parquet"), inputs, RAW_PARQUET, folder)
@@ -53,6 +69,7 @@ def raw_parquet(
                 "raw_parquet",
                 generation,
                 files,
+                attempt=attempt,
                 stage=stage,
                 run_id=context.run.run_id,
             )

@@ -12,7 +12,7 @@ from antenna_assets.assets.sources import user_metadata
 from antenna_assets.contents import UNKNOWN_ROWS, UNKNOWN_ROWS_COLUMNS
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.lake_identity import require_own_lake
-from antenna_assets.ledger import read_generation
+from antenna_assets.ledger import begin_publication, read_generation
 from antenna_assets.resources import EngineResource, LakeResource, PostgresResource
 from antenna_assets.schema import ENRICHED_USAGE, RAW_PARQUET, USERS
 from antenna_assets.serving import write_users
@@ -23,7 +23,8 @@ from antenna_assets.transforms import transform
 def enriched_usage(
     context: dg.AssetExecutionContext, postgres: PostgresResource, lake: LakeResource, engine: EngineResource
 ) -> dg.MaterializeResult:
-    """One row for each event of the hour, with the user's name, e-mail and quota. Key: kafka_partition and kafka_offset.
+    """One row for each event of the hour, with the user's name, e-mail and quota. Key: kafka_partition and kafka_offset,
+    which a topic that was made again counts anew.
 
     Times are UTC, bytes are bytes, a quota is bytes an hour. An event of an unknown user keeps its bytes and has null
     there. Late events arrive with the hour's next generation.
@@ -36,6 +37,7 @@ def enriched_usage(
         users_version = write_users(connection, users_file)
 
         def materialize(hour: datetime, stage: Stages) -> Report:
+            attempt = begin_publication(connection, "enriched_usage", hour, users_version)
             raw = tables.published_hour("raw_parquet", hour)
             generation = read_generation(connection, hour, raw.generation)
             folder = tables.new_folder("enriched_usage", hour, raw.generation)
@@ -57,6 +59,7 @@ def enriched_usage(
                 "enriched_usage",
                 generation,
                 files,
+                attempt=attempt,
                 stage=stage,
                 run_id=context.run.run_id,
                 users_version=users_version,

@@ -6,11 +6,15 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a claim holds, in one sentence and in figures: bytes, rows, shares from 0 to 1."""
+    """Whether a claim holds, in one sentence and in figures: bytes, rows, shares from 0 to 1.
+
+    `only_warns`: it does not hold, but nothing that is published is known to be wrong.
+    """
 
     holds: bool
     told: str
     figures: Mapping[str, int | float] = field(default_factory=dict)
+    only_warns: bool = False
 
 
 def none_of(count: int, what: str) -> Verdict:

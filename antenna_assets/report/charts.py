@@ -14,7 +14,13 @@ _WIDTH, _HEIGHT, _LOW, _BAR = 760, 240, 120, 18
 _RED, _GREY = "#c44e52", "#bbbbbb"
 _COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#eeca3b", "#72b7b2", "#ff9da6", "#9d755d")
 """Of the antennas that are shown by themselves."""
-STATES = {"published": "#4c78a8", "late rows": "#f2a541", "closed": "#9d9d9d", "open": "#d8d8d8"}
+STATES = {
+    "published": "#4c78a8",
+    "publishing again": "#72b7b2",
+    "late rows": "#f2a541",
+    "closed": "#9d9d9d",
+    "open": "#d8d8d8",
+}
 """The colour of an hour's state."""
 
 _TIME = alt.X("time:O", title="UTC", axis=alt.Axis(labelAngle=0, labelOverlap=True))

@@ -80,7 +80,7 @@ def unpublished_hours(missing: dict[str, set[datetime]]) -> Iterator[Difference]
 
 
 def outdated(answers: Answers, connection: "Connection") -> Iterator[Difference]:
-    """Hours that were published before all of their rows had come."""
+    """Hours that were published before all of their rows had come, or of which a publication was not finished."""
     hours = [instant(row["hour"]) for row in answers.hours()]
     late = connection.execute(
         """
@@ -97,6 +97,16 @@ def outdated(answers: Answers, connection: "Connection") -> Iterator[Difference]
         yield Difference(
             "ledger", text, "published with all rows", f"rows came after the publication: {_JOB}"
         )
+    unfinished = connection.execute(
+        "SELECT hour FROM ledger.hour_state AS state WHERE hour = ANY(%s) AND NOT dirty AND hour <> ALL(%s) AND EXISTS ("
+        " SELECT FROM ledger.unsettled_publication AS unsettled WHERE unsettled.hour = state.hour) ORDER BY 1",
+        [hours, [hour for (hour,) in late]],
+    ).fetchall()
+    if unfinished:
+        text = ", ".join(
+            span(first, end) for first, end in spans(hour.astimezone(UTC) for (hour,) in unfinished)
+        )
+        yield Difference("ledger", text, "wholly published", f"a publication was not finished: {_JOB}")
 
 
 def spans(hours: Iterable[datetime]) -> list[tuple[datetime, datetime]]:

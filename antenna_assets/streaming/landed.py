@@ -19,11 +19,13 @@ class Written:
         folder: relative to the lake's root.
         begun: when the attempt began to write.
         messages: how many were read; each must be found again.
+        value_bytes: the bytes of their values.
     """
 
     folder: str
     begun: datetime
     messages: int
+    value_bytes: int = 0
 
 
 @dataclass(frozen=True)

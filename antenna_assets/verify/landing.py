@@ -76,16 +76,29 @@ class Landing:
         key = hour_key(certificate.hour)
         self._register_batches(files)
         counts = self._parquet.rows(
-            # Partition and offset are a key within a topic; one that was made again counts from 0 again.
-            "SELECT count(*) - count(DISTINCT (file.topic_id, kafka_partition, kafka_offset)),"
-            " count(*) FILTER (WHERE timestamp < $2 OR timestamp >= $3),"
-            # A replay has no offsets of its own: its rows keep those that they were rejected with.
-            " count(*) FILTER (WHERE file.topic_id IS NOT NULL AND NOT EXISTS ("
-            "  SELECT 1 FROM batch_range AS range WHERE range.batch = file.batch"
-            "  AND range.partition = event.kafka_partition"
-            "  AND range.from_offset <= event.kafka_offset AND event.kafka_offset < range.until_offset))"
-            " FROM read_parquet($1, filename = true, hive_partitioning = false) AS event"
-            " JOIN file_of_batch AS file ON file.path = event.filename",
+            # Partition and offset are a key within a topic; one that was made again counts from 0 again. A replay has no
+            # offsets of its own: its rows keep those that they were rejected with, and which topic's they are the ledger
+            # knows. Where one replay has the same coordinates of two topics, each row of theirs stands for one of the two.
+            "WITH event AS ("
+            "  SELECT file.batch, file.topic_id, kafka_partition, kafka_offset, timestamp"
+            "  FROM read_parquet($1, filename = true, hive_partitioning = false) AS event"
+            "  JOIN file_of_batch AS file ON file.path = event.filename"
+            "), streamed AS ("
+            "  SELECT *, NOT EXISTS (SELECT 1 FROM batch_range AS range WHERE range.batch = event.batch"
+            "   AND range.partition = event.kafka_partition AND range.from_offset <= event.kafka_offset"
+            "   AND event.kafka_offset < range.until_offset) AS astray"
+            "  FROM event WHERE topic_id IS NOT NULL"
+            "), replayed AS ("
+            "  SELECT event.batch, of_replay.topic_id, event.kafka_partition, event.kafka_offset, timestamp,"
+            "   of_replay.topic_id IS NULL AS astray"
+            "  FROM (SELECT *, row_number() OVER (PARTITION BY batch, kafka_partition, kafka_offset) AS number"
+            "   FROM event WHERE topic_id IS NULL) AS event"
+            "  LEFT JOIN (SELECT *, row_number() OVER (PARTITION BY batch, kafka_partition, kafka_offset"
+            "    ORDER BY topic_id) AS number FROM message_of_replay) AS of_replay"
+            "   USING (batch, kafka_partition, kafka_offset, number)"
+            "), every AS (SELECT * FROM streamed UNION ALL BY NAME SELECT * FROM replayed)"
+            " SELECT count(*) - count(DISTINCT (topic_id, kafka_partition, kafka_offset)),"
+            " count(*) FILTER (WHERE timestamp < $2 OR timestamp >= $3), count(*) FILTER (WHERE astray) FROM every",
             [self._path(file) for file in files],
             certificate.hour,
             certificate.hour + HOUR,
@@ -96,21 +109,27 @@ class Landing:
         yield from compared(key, "landed rows outside the offsets of their batch", 0, astray)
 
     def _register_batches(self, files: Sequence[LedgerFile]) -> None:
-        """Give DuckDB the batch and topic of each file, and the offsets of each batch."""
+        """Give DuckDB the batch and topic of each file, the offsets of each batch, and what replays are made of."""
         ranges = self._connection.execute(
             "SELECT batch, coalesce(topic_id, ''), partition, from_offset, until_offset"
             " FROM ledger.batch LEFT JOIN ledger.batch_offset USING (batch)"
             " WHERE kind = 'stream' AND batch = ANY(%s)",
             [[file.batch for file in files]],
         ).fetchall()
+        messages = self._connection.execute(
+            "SELECT batch, topic_id, partition, kafka_offset FROM ledger.replayed WHERE batch = ANY(%s)",
+            [[file.batch for file in files]],
+        ).fetchall()
         topics = {batch: topic_id for batch, topic_id, *_ in ranges}
         of_file = [(self._path(file), file.batch, topics.get(file.batch)) for file in files]
         of_batch = [(batch, *range_) for batch, _, *range_ in ranges]
         text, number = pa.string(), pa.int64()
+        place = {"kafka_partition": pa.int32(), "kafka_offset": number}
         bounds = ("batch", "partition", "from_offset", "until_offset")
         for name, rows, columns in (
             ("file_of_batch", of_file, {"path": text, "batch": number, "topic_id": text}),
             ("batch_range", of_batch, dict.fromkeys(bounds, number)),
+            ("message_of_replay", messages, {"batch": number, "topic_id": text, **place}),
         ):
             records = [dict(zip(columns, row, strict=True)) for row in rows]
             self._parquet.connection.register(name, pa.Table.from_pylist(records, pa.schema(columns)))

@@ -19,7 +19,7 @@ from antenna_assets.certificate import (
     without_numbers,
 )
 from antenna_assets.hours import hour_key
-from antenna_assets.landed import landed_content
+from antenna_assets.landed import Landing, LandingUnknown, landed_content, landing_of
 from antenna_assets.ledger import LedgerError, read_generation
 from antenna_assets.verify.difference import ABSENT, Difference, compared
 
@@ -52,10 +52,12 @@ def ledger_findings(
     key = hour_key(hour)
     found = LedgerFindings()
     landed = landed_content(connection, hour, content["up_to_batch"])
+    certified = {name: content[name] for name in landed}
     found.landing_is_kept = hour >= kept_since or landed["landed"]["files"] > 0
     if found.landing_is_kept:
-        found.differences += compared(key, "ledger", {name: content[name] for name in landed}, landed)
+        found.differences += compared(key, "ledger", certified, landed)
         found.differences += _sums(connection, hour, content["up_to_batch"])
+    found.differences += _landing(connection, certificate, certified)
     changed = [*_generation(connection, certificate), *_publications(connection, certificate)]
     found.differences += changed
     _heads(connection, certificate, found)
@@ -79,8 +81,39 @@ def ledger_findings(
                 if row["number"] != content["published"][asset]["publication"]
             }
     if found.pending is None:
-        found.pending = _dirty(connection, certificate)
+        found.pending = _dirty(connection, certificate) or _unsettled(connection, certificate)
     return found
+
+
+def _landing(
+    connection: psycopg.Connection, certificate: Certificate, certified: Landing
+) -> Iterator[Difference]:
+    """What landed for the generation when it was sealed, against what is certified: also when no file of it is left.
+
+    A certificate that was issued past the horizon by an earlier version says that nothing landed. It stays in the chain, and
+    is named here until the hour's next one, which the sensor asks for, takes its place.
+    """
+    key = hour_key(certificate.hour)
+    try:
+        sealed = read_generation(connection, certificate.hour, certificate.generation)
+        landed = landing_of(connection, sealed)
+    except LandingUnknown as unknown:
+        yield Difference(
+            key, "ledger, what landed for the generation", str(certified["landed"]), str(unknown)
+        )
+    except LedgerError:
+        return  # `_generation` names it.
+    else:
+        yield from compared(key, "ledger, as sealed", certified, landed)
+
+
+def lake_table(connection: psycopg.Connection, certificate: Certificate, asset: str) -> str | None:
+    """Delta's id of the lake table in which the certified hour was published; None if nobody wrote it down."""
+    row = connection.execute(
+        "SELECT lake_table FROM ledger.publication WHERE number = %s",
+        [certificate.content["published"][asset]["publication"]],
+    ).fetchone()
+    return row[0] if row else None
 
 
 def _sums(connection: psycopg.Connection, hour: datetime, up_to_batch: int) -> Iterator[Difference]:
@@ -160,7 +193,8 @@ def _heads(connection: psycopg.Connection, certificate: Certificate, found: Ledg
         asset: (generation, recorded)
         for asset, generation, recorded in connection.execute(
             "SELECT asset, generation, EXISTS (SELECT FROM ledger.publication AS p WHERE p.asset = head.asset"
-            "  AND p.hour = head.hour AND p.generation = head.generation)"
+            "  AND p.hour = head.hour AND p.generation = head.generation"
+            "  AND p.users_version IS NOT DISTINCT FROM head.users_version)"
             " FROM ledger.publication_head AS head WHERE hour = %s",
             [certificate.hour],
         )
@@ -170,8 +204,8 @@ def _heads(connection: psycopg.Connection, certificate: Certificate, found: Ledg
         if generation > certificate.generation and recorded:
             found.republished.add(asset)
             found.pending = f"generation {generation} is not wholly published"
-        elif generation != certificate.generation:
-            expected = f"generation {certificate.generation}"
+        elif generation != certificate.generation or not recorded:
+            expected = f"generation {certificate.generation} as a publication has it"
             what = f"publication_head of {asset}"
             found.differences.append(
                 Difference(key, what, expected, f"generation {generation}" if generation else ABSENT)
@@ -191,6 +225,20 @@ def _dirty(connection: psycopg.Connection, certificate: Certificate) -> str | No
     if row[1] != row[2]:
         return f"dirty: generation {row[0]} is without {row[1] - (row[2] or 0):,} late rows"
     return None
+
+
+def _unsettled(connection: psycopg.Connection, certificate: Certificate) -> str | None:
+    """What the sensor asks for the hour for, although its certificate is of the newest generation."""
+    rows = connection.execute(
+        "SELECT asset FROM ledger.unsettled_publication WHERE hour = %s ORDER BY asset",
+        [certificate.hour],
+    ).fetchall()
+    assets = ", ".join(asset for (asset,) in rows)
+    return (
+        f"{assets} was begun again, or with newer users, and not finished: run the hour again"
+        if rows
+        else None
+    )
 
 
 def _rows_and_bytes(of: dict[str, Any]) -> dict[str, int]:

@@ -30,7 +30,7 @@ _QUERIES = {
     "generations": "SELECT hour, generation, up_to_batch, rows, bytes FROM ledger.hour_generation ORDER BY 1, 2",
     "publications": "SELECT asset, hour, generation, rows, bytes, users_version, lake_version"
     " FROM ledger.publication ORDER BY number",
-    "heads": "SELECT asset, hour, generation FROM ledger.publication_head",
+    "heads": "SELECT asset, hour, generation, users_version FROM ledger.publication_head",
     **{name: f"SELECT * FROM {name}" for name in (*LIVE, *HOURLY)},  # noqa: S608
 }
 

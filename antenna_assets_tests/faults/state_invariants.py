@@ -22,7 +22,7 @@ class Invariants:
         self._model = model
         self._files = Files()
         self._delta = {name: DeltaLog(lake / name) for name in LAKE}
-        self._highest: dict[tuple[str, datetime], int] = {}
+        self._highest: dict[tuple[str, datetime], tuple[int, int]] = {}
         self._lake_commits: dict[tuple[str, int], tuple[datetime, int, int | None]] = {}
         self.planted: set[Path] = set()
 
@@ -129,7 +129,7 @@ class Invariants:
             assert row.closed_at is not None or row.generation == 0, f"an open hour was sealed: {row}"
             self._never_down("ledger", row.hour, row.generation)
         for row in facts["heads"]:
-            self._never_down(row.asset, row.hour, row.generation)
+            self._never_down(row.asset, row.hour, row.generation, row.users_version or 0)
         last: dict[tuple[str, datetime], int] = {}
         for row in facts["publications"]:
             assert row.generation >= last.get((row.asset, row.hour), 0), f"5: {row}"
@@ -140,15 +140,16 @@ class Invariants:
         assert last == {(row.asset, row.hour): row.generation for row in facts["heads"]}
         return contents
 
-    def _never_down(self, what: str, hour: datetime, generation: int) -> None:
-        highest = self._highest.get((what, hour), 0)
-        assert generation >= highest, f"5: {what} of {hour} went from generation {highest} to {generation}"
-        self._highest[what, hour] = generation
+    def _never_down(self, what: str, hour: datetime, generation: int, users_version: int = 0) -> None:
+        """Neither the generation nor, within one, the version of the users."""
+        highest, now = self._highest.get((what, hour), (0, 0)), (generation, users_version)
+        assert now >= highest, f"5: {what} of {hour} went from {highest} to {now}"
+        self._highest[what, hour] = now
 
     def _4_lake(self, contents: dict[tuple[datetime, int], dict[Coordinates, Event]]) -> None:
         for table, log in self._delta.items():
             for commit in log.new_commits():
-                self._never_down(f"delta {table}", commit.hour, commit.generation)
+                self._never_down(f"delta {table}", commit.hour, commit.generation, commit.users_version or 0)
                 content = contents[commit.hour, commit.generation]
                 rows = [row for path in commit.files for row in self._files.rows(path)]
                 found = dict(map(event_of, rows))

@@ -132,6 +132,20 @@ class Ledger(RuleBasedStateMachine):
         self.world.run([self.hour(hour)])
         self.the_older_generation_commits_late()
 
+    @precondition(lambda self: self.closed and self.held is None)
+    @rule(
+        hour=st.integers(0, 9),
+        point=st.sampled_from(HOLDS),
+        passage=st.integers(1, 2),
+        user=st.tuples(st.just("somebody"), st.just("g@h.i"), st.integers(0, 300_000)),
+    )
+    def older_users_commit_late(self, hour: int, point: str, passage: int, user: User) -> None:
+        """A publication stops on its way, and the hour is published with newer users meanwhile, at the same generation."""
+        self.held = self.world.hold_run(point, passage, self.hour(hour))
+        self.users_change(KNOWN[0], user)
+        self.world.run([self.hour(hour)])
+        self.the_older_generation_commits_late()
+
     @rule(again=st.booleans())
     def replay(self, again: bool) -> None:
         """A replay, and perhaps the same one by somebody else at the same time."""
@@ -197,7 +211,9 @@ class Ledger(RuleBasedStateMachine):
                 assert newest[row.hour].rows == row.rows
                 heads = [head.generation for head in facts["heads"] if head.hour == row.hour]
                 assert heads == [row.generation] * 6, f"{row}: {heads}"
-        assert self.world.differences_that_verify_finds() == []
+                users = {head.users_version for head in facts["heads"] if head.hour == row.hour} - {None}
+                assert len(users) == 1, f"{row}: published with versions {users} of the users"
+        assert self.world.what_verify_finds() == []
 
     def hour(self, number: int) -> str:
         return self.closed[number % len(self.closed)]

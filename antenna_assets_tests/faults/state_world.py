@@ -222,12 +222,12 @@ class World:
         start = self.keys.index(keys[0])
         return [key for key, expected in zip(keys, self.keys[start:], strict=False) if key == expected]
 
-    def differences_that_verify_finds(self) -> list[str]:
-        """What `antenna verify` would print."""
+    def what_verify_finds(self) -> list[str]:
+        """What `antenna verify` would print: differences, and hours that are not finished."""
         found = verify(
             self._connection, Lake(self.settings.lake_uri), kept_since=self.first - self.settings.horizon
         )
-        return [str(difference) for difference in found.differences]
+        return [*map(str, found.differences), *map(str, found.pending.items())]
 
     def _reap(self) -> None:
         """What Dagster's run monitoring does with the runs of a dead worker."""
