@@ -432,7 +432,7 @@ class HourlyTable:
         if not actions.num_rows:
             return set()
         columns = [actions[f"partition.{name}"].to_pylist() for name in HOUR_PARTITION]
-        return {datetime(*values, tzinfo=UTC) for values in zip(*columns, strict=True)}
+        return {datetime(y, m, d, h, tzinfo=UTC) for y, m, d, h in zip(*columns, strict=True)}
 
     def _addition(self, file: WrittenFile, partition: Mapping[str, str], now: datetime) -> "object":
         action = self._action(file, partition)

@@ -102,7 +102,7 @@ def set_aside(paths: "list[LakePath]", into: "LakePath") -> None:
             target = into / f"{path.name}.{number}"
         if isinstance(path, Path):
             into.mkdir(parents=True, exist_ok=True)
-            path.rename(target)
+            path.rename(str(target))
             sync([into, path.parent])
         else:
             target.write_bytes(path.read_bytes())
