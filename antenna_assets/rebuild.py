@@ -86,7 +86,7 @@ class Rebuilt:
 def published_hours(connection: psycopg.Connection, table: str) -> list[PublishedHour]:
     """The hours of a table of the lake that the ledger has published, each as its newest publication says."""
     rows = connection.execute(
-        "SELECT DISTINCT ON (hour) hour, generation, lake_version, users_version, content->'files'"
+        "SELECT DISTINCT ON (hour) hour, generation, lake_version, publication.users_version, content->'files'"
         " FROM ledger.publication JOIN ledger.publication_head USING (asset, hour, generation)"
         " WHERE asset = %s AND lake_version IS NOT NULL ORDER BY hour, number DESC",
         [table],
