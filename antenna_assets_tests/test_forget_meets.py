@@ -185,6 +185,34 @@ def test_row_34_the_second_of_two_who_forget_is_refused_and_no_file_is_lost(
         must_be_whole(world, connection, USER)
 
 
+def test_row_34_a_login_with_the_two_roles_forgets_and_fences_sessions_of_others(
+    certified_world: World, tmp_path: Path
+) -> None:
+    name = f"forgets_{uuid4().hex[:8]}"
+    role = sql.Identifier(name)
+    with certified_world.copy(tmp_path) as world, connect(world.url) as owner:
+        before = sums(owner)
+        owner.execute(
+            sql.SQL(
+                "CREATE ROLE {} LOGIN PASSWORD 'only-of-this-test' IN ROLE antenna_administrator, antenna_publisher"
+            ).format(role)
+        )
+        try:
+            parts = urlsplit(world.url)
+            place = f"{name}:only-of-this-test@{parts.netloc.rpartition('@')[2]}"
+            with connect(urlunsplit(parts._replace(netloc=place))) as connection:
+                forget(connection, Lake(str(world.lake)), USER, say=print)
+                with pytest.raises(ForgottenMeanwhile):
+                    require_nobody_forgotten(owner)
+            with connect(world.url) as late:
+                require_nobody_forgotten(late)
+            assert sums(owner) == before
+            must_be_whole(world, owner, USER)
+        finally:
+            owner.execute(sql.SQL("DROP OWNED BY {}").format(role))
+            owner.execute(sql.SQL("DROP ROLE {}").format(role))
+
+
 def test_row_34_late_rows_of_a_user_who_is_being_forgotten_are_added_to_the_pseudonym(
     certified_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
