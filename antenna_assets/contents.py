@@ -12,7 +12,7 @@ from pydantic_core import to_json
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.lake_files import lake_path
 
-UNKNOWN_ROWS = "SELECT count(*) AS unknown_rows FROM enriched_usage WHERE quota IS NULL"
+UNKNOWN_ROWS = "SELECT count(*) AS unknown_rows FROM enriched_usage WHERE email IS NULL"
 """Rows of users that `user_metadata` does not hold; both engines run it."""
 
 UNKNOWN_ROWS_COLUMNS = pa.schema([pa.field("unknown_rows", pa.int64(), nullable=False)])

@@ -7,7 +7,7 @@ in `delta.py`, and the columns of the tables are in `schema.py`.
 import posixpath
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -119,6 +119,10 @@ class Lake:
         self._tables = {
             name: HourlyTable(self.location(name), columns) for name, columns in LAKE_TABLES.items()
         }
+
+    def table(self, name: str) -> HourlyTable:
+        """A table, for those who mend its log."""
+        return self._tables[name]
 
     def location(self, table: str) -> str:
         """Path or URI of a table."""
@@ -336,14 +340,22 @@ class Lake:
                 delta.commit_nothing(loaded, "a user was forgotten")
 
     def sweep(
-        self, table: str, *, now: datetime, keep: timedelta = VERSION_RETENTION, dry_run: bool = False
+        self,
+        table: str,
+        *,
+        now: datetime,
+        keep: timedelta = VERSION_RETENTION,
+        dry_run: bool = False,
+        published: Collection[str] = (),
     ) -> dict[str, int]:
         """Delete the files that no version of the last `keep` names, those of attempts that never committed included.
 
         Files younger than `SAFE_AGE` stay, whatever they are. The log keeps every version for Delta's own 30 days.
 
         Args:
+            now: by the clock of the table's files.
             keep: longer than the longest reader of a version.
+            published: files that the ledger names, which stay.
             dry_run: delete nothing.
 
         Returns:
@@ -354,7 +366,7 @@ class Lake:
         """
         delta = self._tables[table]
         with delta.lock:
-            return delta.sweep(now=now, keep=keep, dry_run=dry_run)
+            return delta.sweep(now=now, keep=keep, dry_run=dry_run, published=published)
 
 
 def _held(table: "DeltaTable", hour: datetime) -> Version | None:

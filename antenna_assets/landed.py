@@ -50,7 +50,7 @@ _LANDED = f"""
 """  # noqa: S608
 
 _BATCHES = f"""
-    SELECT count(*) AS batches, coalesce(sum(rows), 0)::bigint AS rows, coalesce(sum(bytes), 0)::bigint AS bytes,
+    SELECT count(*) AS batches, coalesce(sum(rows), 0)::bigint AS rows, coalesce(sum(bytes), 0) AS bytes,
         coalesce(sum(quarantined), 0)::bigint AS quarantined, coalesce(sum(late_rows), 0)::bigint AS late_rows
     FROM ledger.batch WHERE batch IN (SELECT batch FROM ({_FILES}) AS file)
 """  # noqa: S608
@@ -130,12 +130,13 @@ def landed_content(
     values = {"hour": hour, "batch": up_to_batch, "expired": expired}
     with connection.cursor(row_factory=dict_row) as cursor:
         landed = cursor.execute(_LANDED, values).fetchone()
-        batches = cursor.execute(_BATCHES, values).fetchone()
+        (batches,) = cursor.execute(_BATCHES, values).fetchall()
         rejected = cursor.execute(_REJECTED, values).fetchall()
         offsets = cursor.execute(_OFFSETS, values).fetchall()
     return {
         "landed": landed,
-        "batches": batches,
+        # Of several hours, and so perhaps beyond 64 bits.
+        "batches": {**batches, "bytes": int(batches["bytes"])},
         "rejected": {row["reason"]: row["rows"] for row in rejected},
         "offsets": offsets,
     }

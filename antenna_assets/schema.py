@@ -72,7 +72,9 @@ USERS = pa.schema(
         _column("id", pa.string(), "user"),
         _column("name", pa.string(), "display name"),
         _column("email", pa.string(), "e-mail address"),
-        _column("quota", pa.int64(), "bytes the user may transfer in an hour"),
+        _column(
+            "quota", pa.int64(), "bytes the user may transfer in an hour; null: unlimited", nullable=True
+        ),
     ]
 )
 
@@ -83,7 +85,12 @@ ENRICHED_USAGE = pa.schema(
         *LANDED,
         _column("name", pa.string(), "the user's name; null for an unknown user", nullable=True),
         _column("email", pa.string(), "the user's e-mail; null for an unknown user", nullable=True),
-        _column("quota", pa.int64(), "the user's bytes per hour; null for an unknown user", nullable=True),
+        _column(
+            "quota",
+            pa.int64(),
+            "the user's bytes per hour; null: unlimited, or an unknown user",
+            nullable=True,
+        ),
     ]
 )
 

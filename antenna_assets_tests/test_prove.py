@@ -3,9 +3,10 @@
 import re
 from pathlib import Path
 
+from antenna_assets_tests.prove.between import CELLS, FEATURES
 from antenna_assets_tests.prove.page import page
 from antenna_assets_tests.prove.results import RowTest, keep, read, rows
-from antenna_assets_tests.prove.rows import PARTS, ROWS
+from antenna_assets_tests.prove.rows import LIVENESS, PARTS, ROWS
 
 REPORT = """<?xml version="1.0"?><testsuites commit="{commit}">
 <testsuite timestamp="2026-11-24T{time}:00+00:00">
@@ -33,7 +34,7 @@ DATABASE = RowTest("a.test_b", "test_row_8_postgresql_is_away")
 
 def test_the_page_has_the_figures_of_the_tests_and_says_which_failed(tmp_path: Path) -> None:
     write(tmp_path, "one.xml", commit="c" * 40, time="10:00", fault="<failure/>")
-    text = page(rows(read(tmp_path), [*BROKER, DATABASE]))
+    text = page(rows(read(tmp_path), [*BROKER, DATABASE]), {})
     assert f"1 of {len(ROWS)} rows shown, by 3 tests" in text
     assert "| yes | the broker is killed (2 cases) | kills: 12,005; away, s: 2.5 to 10.5 | 13 |" in text
     assert "| **NO** | postgresql is away |" in text
@@ -67,7 +68,30 @@ def test_a_row_is_shown_only_if_all_of_its_tests_were_run(tmp_path: Path) -> Non
     write(tmp_path, "one.xml", commit="c" * 40, time="10:00", fault="")
     found = rows(read(tmp_path), [*BROKER, DATABASE, RowTest("a.test_b", "test_row_8_another")])
     assert (found[7].passed, found[8].passed) == (True, False)
-    assert "**1 of its tests were not run to their end yet.**" in page(found)
+    assert "**1 of its tests were not run to their end yet.**" in page(found, {})
+
+
+def test_a_row_of_earlier_code_is_shown_as_such_until_it_is_run_again(tmp_path: Path) -> None:
+    write(tmp_path, "one.xml", commit="c" * 40, time="10:00", fault="")
+    found = rows(read(tmp_path), [*BROKER, DATABASE])
+    before = page({}, found)
+    assert before.count("**Shown of earlier code; not run again since.**") == 2
+    assert f"0 of {len(ROWS)} rows shown" in before
+    assert "2 more were shown of earlier code" in before
+    assert "earlier code" not in page(found, found)
+
+
+def test_liveness_and_safety_are_apart() -> None:
+    text = page({}, {})
+    order = [int(row) for row in re.findall(r"^## Row (\d+)$", text, re.MULTILINE)]
+    assert order == [*LIVENESS, *(row for row in ROWS if row not in LIVENESS)]
+
+
+def test_each_cell_of_the_matrix_is_of_known_features_and_names_the_rows_that_show_it() -> None:
+    for cell in CELLS:
+        assert {cell.one, cell.other} <= FEATURES.keys()
+        rows_named = {int(row) for row in re.findall(r"\d+", cell.why.partition(":")[0])}
+        assert (cell.status == "shown") == bool(rows_named & set(ROWS)), cell
 
 
 def test_a_test_is_the_same_to_pytest_and_in_its_reports() -> None:

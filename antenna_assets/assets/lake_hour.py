@@ -15,6 +15,7 @@ from antenna_assets.contents import files_content
 from antenna_assets.engines.contract import Dataset, Engine, WrittenFile
 from antenna_assets.errors import Superseded
 from antenna_assets.lake import Lake
+from antenna_assets.lake_identity import require_same_lake
 from antenna_assets.ledger import (
     Generation,
     LedgerError,
@@ -62,11 +63,13 @@ def publish_files(
 
     Raises:
         Superseded: the hour holds a newer version; nothing was changed.
+        WrongLake: the lake is not the ledger's any more; nothing was changed.
         ForgottenMeanwhile: a user was forgotten since the connection was opened; nothing was changed.
         LakeError: the table cannot be written.
     """
     tags = {} if users_version is None else {USERS_VERSION: users_version}
     with stage("publish"):
+        require_same_lake(connection, tables.root)
         try:
             version = tables.replace_hour(
                 asset,

@@ -27,8 +27,8 @@ def live_equals_hourly(
             True, f"not compared: live windows are kept for {LIVE_RETENTION.days} days", {"compared": 0}
         )
     generation, _ = published(connection, hourly.name, hour)
-    late, open_ = _landed_after(connection, hour, generation)
-    live_bytes, hourly_bytes, keys = _sums(connection, live, hourly, hour)
+    late, open_ = map(int, _landed_after(connection, hour, generation))
+    live_bytes, hourly_bytes, keys = map(int, _sums(connection, live, hourly, hour))
     difference = live_bytes - hourly_bytes
     other = difference - late - open_
     figures = {
@@ -50,8 +50,8 @@ def live_equals_hourly(
 def _landed_after(connection: psycopg.Connection, hour: datetime, generation: int) -> tuple[int, int]:
     """Bytes of the hour that landed after the generation: of late rows, and of rows in open windows."""
     return connection.execute(
-        "SELECT coalesce(sum(file.bytes) FILTER (WHERE batch.low_watermark >= %(end)s), 0)::bigint,"
-        " coalesce(sum(file.bytes) FILTER (WHERE batch.low_watermark IS NULL OR batch.low_watermark < %(end)s), 0)::bigint"
+        "SELECT coalesce(sum(file.bytes) FILTER (WHERE batch.low_watermark >= %(end)s), 0),"
+        " coalesce(sum(file.bytes) FILTER (WHERE batch.low_watermark IS NULL OR batch.low_watermark < %(end)s), 0)"
         " FROM ledger.file JOIN ledger.batch USING (batch)"
         " WHERE file.kind = 'landed' AND file.hour = %(hour)s AND batch > %(batch)s",
         {
@@ -67,10 +67,10 @@ def _sums(
 ) -> tuple[int, int, int]:
     """Bytes in the live table, bytes in the hourly one, and how many keys differ."""
     query = sql.SQL(
-        "WITH live AS (SELECT {key}, sum({sum})::bigint AS bytes FROM {live}"
+        "WITH live AS (SELECT {key}, sum({sum}) AS bytes FROM {live}"
         "  WHERE date >= %(hour)s AND date < %(end)s GROUP BY {key}),"
         " hourly AS (SELECT {key}, {hourly_sum} AS bytes FROM {hourly} WHERE date = %(hour)s)"
-        " SELECT coalesce(sum(live.bytes), 0)::bigint, coalesce(sum(hourly.bytes), 0)::bigint,"
+        " SELECT coalesce(sum(live.bytes), 0), coalesce(sum(hourly.bytes), 0),"
         "  count(*) FILTER (WHERE live.bytes IS DISTINCT FROM hourly.bytes)"
         " FROM live FULL JOIN hourly USING ({key})"
     ).format(

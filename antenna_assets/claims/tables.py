@@ -32,7 +32,7 @@ def table_claims(
         NotInTable: the hour was never published there.
     """
     facts = sql.SQL(
-        "SELECT count(*), coalesce(sum({sum}), 0)::bigint, count(*) FILTER (WHERE {sum} < 0), count(DISTINCT {key})"
+        "SELECT count(*), coalesce(sum({sum}), 0), count(*) FILTER (WHERE {sum} < 0), count(DISTINCT {key})"
         " FROM {table} WHERE date >= %s AND date < %s"
     ).format(
         sum=sql.Identifier(table.sum_column), key=sql.Identifier(table.key), table=sql.Identifier(table.name)
@@ -45,7 +45,7 @@ def table_claims(
     if conserves_bytes:
         generation, _ = published(connection, table.name, hour)
         claims["bytes_are_conserved"] = bytes_are_conserved(
-            connection, hour, generation, rows=None, bytes_=bytes_
+            connection, hour, generation, rows=None, bytes_=int(bytes_)
         )
     return claims
 
@@ -98,14 +98,16 @@ def over_quota_is_exact(connection: psycopg.Connection, hour: datetime) -> Verdi
 def known_users_share(connection: psycopg.Connection, hour: datetime) -> Verdict:
     """Nearly all bytes of the hour are of users that `user_metadata` knew."""
     known, all_ = connection.execute(
-        "SELECT coalesce(sum(sum_user_bytes) FILTER (WHERE email IS NOT NULL), 0)::bigint,"
-        " coalesce(sum(sum_user_bytes), 0)::bigint FROM bytes_agg_user_1h WHERE date = %s",
+        "SELECT coalesce(sum(sum_user_bytes) FILTER (WHERE email IS NOT NULL), 0),"
+        " coalesce(sum(sum_user_bytes), 0) FROM bytes_agg_user_1h WHERE date = %s",
         [hour],
     ).fetchall()[0]
-    share = known / all_ if all_ else 1.0
+    share = float(known / all_) if all_ else 1.0
     told = f"{share:.1%} of the bytes are of known users, at least {LEAST_KNOWN_SHARE:.0%} are expected"
     return Verdict(
-        share >= LEAST_KNOWN_SHARE, told, {"known_users_share": share, "unknown_users_bytes": all_ - known}
+        share >= LEAST_KNOWN_SHARE,
+        told,
+        {"known_users_share": share, "unknown_users_bytes": int(all_ - known)},
     )
 
 

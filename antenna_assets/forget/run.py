@@ -27,6 +27,7 @@ from antenna_assets.forget.lake import Files, Swap, Unjudged
 from antenna_assets.forget.spelled import Search
 from antenna_assets.lake import Lake
 from antenna_assets.lake_files import lake_path
+from antenna_assets.lake_identity import require_not_anothers, require_own_lake
 from antenna_assets.ledger import lock_heads
 from antenna_assets.litter import everything_under
 
@@ -81,9 +82,10 @@ def places(connection: psycopg.Connection, lake: Lake, user: str) -> Places:
     """Everywhere that the id is kept.
 
     Raises:
-        AntennaError: a file cannot be read.
+        AntennaError: a file cannot be read, or this is not the ledger's lake.
     """
     require_identity(user)
+    require_not_anothers(connection, lake.root)
     search = Search(user, "", is_a_name=tables.is_a_name(connection, user))
     return _places(connection, Files(lake, user, search), user, search)
 
@@ -117,8 +119,10 @@ def forget(
     Raises:
         ForgettingRunning: somebody else is being forgotten.
         NotForgotten: something is left; run it again.
+        WrongLake: this is not the ledger's lake; nothing was changed.
     """
     require_identity(user)
+    require_own_lake(connection, lake.root)
     with fence.only_one(connection):
         identity = remember(connection, user)
         search = Search(user, identity.pseudonym, is_a_name=tables.is_a_name(connection, user))

@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from antenna_assets.hours import hour_key, landing_hour
 from antenna_assets.lake_files import lake_path
-from antenna_assets.ledger import LedgerError
+from antenna_assets.lake_identity import require_own_lake
+from antenna_assets.ledger import LedgerError, full_hours
 from antenna_assets.litter import remove_tree
 from antenna_assets.quarantine.files import QuarantineError
 from antenna_assets.quarantine.messages import Selection, select
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 LEFT = "left by the transformation"
 FAILED = "the transformation failed"
 IN_PART = "its hour is no longer whole"
+FULL = "its hour is full"
 
 
 @dataclass(frozen=True)
@@ -93,18 +95,26 @@ def plan(
     verdicts = verdicts_on(settings, spark, mended, clock)
     hours = {name: landing_hour(name) for name in pc.unique(verdicts["hour"]).to_pylist() if name is not None}
     gone = set(hours_in_part(connection, hours.values()))
-    in_part = {name for name, hour in hours.items() if hour in gone}
-    keep, added = [], dict.fromkeys(sorted(hours.keys() - in_part), (0, 0))
+    full = set(full_hours(connection))
+    closed_to = {
+        **{name: FULL for name, hour in hours.items() if hour in full},
+        **{name: IN_PART for name, hour in hours.items() if hour in gone},
+    }
+    keep, added = [], dict.fromkeys(sorted(hours.keys() - closed_to.keys()), (0, 0))
     for row in verdicts.to_pylist():
         name = row["hour"]
-        accepted = name is not None and name not in in_part
+        accepted = name is not None and name not in closed_to
         keep.append(accepted)
         if accepted:
             added[name] = (added[name][0] + 1, added[name][1] + row["bytes"])
             continue
         why, detail = row["reason"], row["detail"] or ""
         if why is None:
-            why, detail = IN_PART, f"retention has removed landed files of {hour_key(hours[name])}"
+            why = closed_to[name]
+            detail = {
+                IN_PART: f"retention has removed landed files of {hour_key(hours[name])}",
+                FULL: f"{hour_key(hours[name])} holds 2^62 bytes already and takes no more",
+            }[why]
         staying.append(Staying(row["kafka_partition"], row["kafka_offset"], why, detail))
     closed = _closed(connection, hours.values())
     return Plan(
@@ -129,6 +139,7 @@ def carry_out(
 
     Raises:
         QuarantineError: nothing was accepted.
+        WrongLake: this is not the ledger's lake.
         AlreadyReplayed, HourInPart: another replay or retention was faster; nothing was written.
         ForgottenMeanwhile: a user was forgotten since the messages were selected; nothing was written.
     """
@@ -136,6 +147,7 @@ def carry_out(
         raise QuarantineError(
             "none of the selected messages would be accepted, so there is nothing to replay"
         )
+    require_own_lake(connection, settings.lake_uri)
     require_writable(settings.lake_uri)
     head = read_head(connection, settings.topic)
     with Attempt(settings.lake_uri, head.batch + 1) as attempt:

@@ -27,7 +27,7 @@ _BY_ANTENNA = """WITH used AS ({used}),
 ranked AS (
     SELECT antenna_id, row_number() OVER (ORDER BY sum(bytes) DESC, antenna_id) AS rank FROM used GROUP BY antenna_id
 )
-SELECT used.date, CASE WHEN rank <= %(antennas)s THEN antenna_id ELSE %(others)s END AS antenna, sum(bytes)::bigint AS bytes
+SELECT used.date, CASE WHEN rank <= %(antennas)s THEN antenna_id ELSE %(others)s END AS antenna, sum(bytes)::float8 AS bytes
 FROM used JOIN ranked USING (antenna_id) GROUP BY 1, 2 ORDER BY 1, 2"""
 _OF_HOURS = (
     "SELECT hour AS date, antenna_id, bytes FROM usage_by_antenna WHERE hour >= %(begin)s AND hour < %(end)s"
@@ -35,11 +35,11 @@ _OF_HOURS = (
 _OF_WINDOWS = """SELECT timestamp AS date, id AS antenna_id, value AS bytes FROM bytes
 WHERE type = 'antenna_total_bytes' AND timestamp >= %(begin)s AND timestamp < %(end)s"""
 
-_APPS = """SELECT app, sum(bytes)::bigint AS bytes, sum(bytes) / nullif(sum(sum(bytes)) OVER (), 0)::float8 AS share
+_APPS = """SELECT app, sum(bytes)::float8 AS bytes, (sum(bytes) / nullif(sum(sum(bytes)) OVER (), 0))::float8 AS share
 FROM usage_by_app WHERE hour >= %(begin)s AND hour < %(end)s
 GROUP BY app ORDER BY 2 DESC, 1 LIMIT %(apps)s"""
 
-_USERS = """SELECT id, coalesce(name, id) AS name, max(percent) AS percent, sum(bytes)::bigint AS bytes,
+_USERS = """SELECT id, coalesce(name, id) AS name, max(percent) AS percent, sum(bytes)::float8 AS bytes,
     count(*) FILTER (WHERE over_quota) AS hours_over
 FROM usage_against_quota WHERE hour >= %(begin)s AND hour < %(end)s AND percent IS NOT NULL
 GROUP BY id, name ORDER BY 3 DESC, 1 LIMIT %(users)s"""

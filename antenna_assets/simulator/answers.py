@@ -31,16 +31,19 @@ class AnswersError(AntennaError):
 
 
 class KnownUser(NamedTuple):
-    """What `user_metadata` says of a user. `quota` is bytes per hour."""
+    """What `user_metadata` says of a user. `quota` is bytes per hour; None: unlimited."""
 
     email: str
-    quota: int
+    quota: int | None
 
 
 def known_users(path: Path) -> dict[str, KnownUser]:
     """The users of a CSV file with the columns id, name, email and quota, by id."""
     with path.open(encoding="utf-8", newline="") as file:
-        return {row["id"]: KnownUser(row["email"], int(row["quota"])) for row in csv.DictReader(file)}
+        return {
+            row["id"]: KnownUser(row["email"], int(row["quota"]) if row["quota"] else None)
+            for row in csv.DictReader(file)
+        }
 
 
 class Answers:
@@ -54,7 +57,7 @@ class Answers:
 
     def __init__(
         self,
-        users: Mapping[str, tuple[str, int]],
+        users: Mapping[str, tuple[str, int | None]],
         *,
         window: timedelta = timedelta(minutes=5),
         scenario: Scenario | Mapping[str, Any] | None = None,
@@ -145,6 +148,7 @@ class Answers:
             }
             for row in users
             if (user := self.users.get(row["id"])) is not None
+            and user.quota is not None
             and (size := row["sum_user_bytes"]) > user.quota
         ]
         return {

@@ -11,7 +11,7 @@ import psycopg
 
 from antenna_assets.hours import hour_key
 from antenna_assets.ledger import LedgerError, require_nobody_forgotten
-from antenna_assets.streaming.closing import advance
+from antenna_assets.streaming.closing import close_passed
 from antenna_assets.streaming.commit import insert_batch
 from antenna_assets.streaming.head import read_head
 from antenna_assets.streaming.landed import Landed, rows_per_hour
@@ -58,7 +58,7 @@ def commit_replay(
     """Commit a replay as a batch of its own; returns the batch's number. No offset and no watermark moves.
 
     Args:
-        clock: the wall clock that the verdicts used.
+        clock: PostgreSQL's clock that the verdicts used.
         messages: what the landed rows are made of, one row each.
         transform: the Python text that the messages went through, if any.
 
@@ -107,6 +107,7 @@ def _commit(
         clock=clock,
         landed=landed,
         low_watermark=head.low_watermark,
+        now=clock,
     )
     connection.execute("INSERT INTO ledger.replay (batch, transform) VALUES (%s, %s)", [number, transform])
     require_nobody_forgotten(connection)
@@ -115,6 +116,8 @@ def _commit(
         for message in messages:
             writer.write_row((message.topic_id, message.partition, message.offset, message.reason, number))
     # Nothing would close an hour that a replay opens behind the watermark until the stream's next batch.
-    advance(connection, head, head.low_watermark, head.first_hour, "watermark")
+    close_passed(
+        connection, head, head.low_watermark, now=clock, first_hour=head.first_hour, closed_by="watermark"
+    )
     connection.execute("UPDATE ledger.head SET batch = %s WHERE topic = %s", [number, topic])
     return number

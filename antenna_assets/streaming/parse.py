@@ -21,14 +21,15 @@ all, is its verdict. Choices that the design leaves open:
   number of more than 1,000 digits, wherever it stands.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from uuid import uuid4
 
 from pyspark.sql import DataFrame
 
-from antenna_assets.hours import EPOCH, MICROSECOND
+from antenna_assets.hours import EPOCH, HOUR, MICROSECOND
 from antenna_assets.schema import MAX_APP_BYTES, MAX_BYTES, MAX_ID_BYTES
+from antenna_assets.streaming.envelope import shown_by_spark
 from antenna_assets.streaming.spelling import Spelling
 from antenna_assets.streaming.spelling import steps as spelling_steps
 
@@ -94,6 +95,17 @@ _BEGINNING = (
     "concat(octet_length(value), ' bytes that begin with ', left(text, least(80, char_length(text) div 2)))"
 )
 
+# The first five in their order. By sorting, as each look through all names for each of them would take minutes for a
+# message of a megabyte: equal names lie side by side then, and each knows its place.
+_REPEATED_NAMES = _let(
+    "by_name",
+    {"all": "sort_array(transform(syntax.names, (name, place) -> struct(name, place)))"},
+    """transform(slice(sort_array(transform(
+        filter(by_name.all, (one, number) -> get(by_name.all, number + 1).name = one.name
+            AND (number = 0 OR get(by_name.all, number - 1).name <> one.name)),
+        one -> struct(one.place AS place, one.name AS name))), 1, 5), one -> one.name)""",
+)
+
 # `json_object_keys` goes through an object without regard for repeated names and stops behind it: it tells a repeated
 # name and trailing data from bad syntax. It lets raw control characters and single quotes pass, which `from_json` can
 # refuse. Each failing parser costs 5 us and more, so most of what is not JSON meets only this one more.
@@ -112,8 +124,7 @@ _NOT_ONE_VALUE = _let(
     THEN CASE WHEN size(syntax.names) > size(array_distinct(syntax.names)) THEN {
         _found(
             "duplicate_field",
-            '''concat('given more than once: ', array_join(slice(filter(array_distinct(syntax.names),
-            one -> size(array_remove(syntax.names, one)) < size(syntax.names) - 1), 1, 5), ', '))''',
+            f"concat('given more than once: ', array_join({_REPEATED_NAMES}, ', '))",
         )
     } ELSE {_found("not_json", "'a name repeated in a nested object, or half a surrogate pair'")} END
     ELSE {_found("trailing_data", _BEGINNING)} END""",
@@ -179,7 +190,8 @@ _FIELD_FAULT = _let(
 
 _BAD_FIELD = _let("message", {"again": "try_parse_json(text)"}, _FIELD_FAULT)
 
-_FOUND = f"""CASE WHEN value IS NULL THEN {_found("blank", "'no value'")}
+_FOUND = f"""CASE WHEN valid THEN {_found("bytes_out_of_range", "'the hour holds 2^62 bytes already and takes no more'")}
+    WHEN value IS NULL THEN {_found("blank", "'no value'")}
     WHEN NOT is_valid_utf8(text) THEN {_found("not_utf8", "concat(octet_length(value), ' bytes')")}
     WHEN {_is_blank("text")} THEN {_found("blank", "concat(octet_length(value), ' bytes of white space')")}
     WHEN NOT single THEN {_NOT_ONE_VALUE}
@@ -227,9 +239,10 @@ _STEPS: list[dict[str, str]] = [
             END"""
     },
     {
-        "fine": f"""coalesce((plain OR bytes_type = 'BIGINT') AND bytes BETWEEN 0 AND {MAX_BYTES} AND time BETWEEN oldest AND newest
+        "valid": f"""coalesce((plain OR bytes_type = 'BIGINT') AND bytes BETWEEN 0 AND {MAX_BYTES} AND time BETWEEN oldest AND newest
             AND {" AND ".join(_text_is_fine(name, longest) for name, longest in _TEXTS.items())}, false)"""
     },
+    {"fine": "valid"},
     {
         # `date_format` follows the session's time zone; these do not.
         "hours": "CASE WHEN fine THEN CAST(floor(unix_seconds(time) / 3600) AS int) END"
@@ -252,13 +265,16 @@ _WHY = (
 )
 
 
-def parsed(messages: DataFrame, *, clock: datetime, oldest: datetime) -> DataFrame:
+def parsed(
+    messages: DataFrame, *, clock: datetime, oldest: datetime, full: Collection[datetime] = ()
+) -> DataFrame:
     """The messages with their verdicts, one row each.
 
     Args:
         messages: `value` (binary or null), `partition`, `offset`, `timestamp`, as Spark reads them from Kafka.
         clock: the wall clock of the verdicts, aware; an event more than five minutes ahead is in the future.
         oldest: the oldest event time to accept, aware.
+        full: hours that take no more events, see `ledger.full_hours`.
 
     Returns:
         The five columns of the event (UTC, microseconds; undefined when rejected), `kafka_partition`, `kafka_offset`,
@@ -267,11 +283,16 @@ def parsed(messages: DataFrame, *, clock: datetime, oldest: datetime) -> DataFra
     """
     columns = (*_EVENT, *_COORDINATES, "value", *_WHY, "hour")
     steps = [_TEXT, *spelling_steps(None), *_STEPS, _REASON]
-    return _selected(messages, columns, steps, clock=clock, oldest=oldest)
+    return _selected(messages, columns, steps, clock=clock, oldest=oldest, full=full)
 
 
 def judged(
-    messages: DataFrame, *, clock: datetime, oldest: datetime, usual: Spelling | None = None
+    messages: DataFrame,
+    *,
+    clock: datetime,
+    oldest: datetime,
+    full: Collection[datetime] = (),
+    usual: Spelling | None = None,
 ) -> DataFrame:
     """As `parsed`, without the reasons: `hour` is null when rejected, and `value` is null when accepted.
 
@@ -280,15 +301,17 @@ def judged(
     """
     columns = (*_EVENT, *_COORDINATES, "CASE WHEN NOT fine THEN value END AS value", "hour")
     steps = [_TEXT, *spelling_steps(usual), *_STEPS]
-    return _selected(messages, columns, steps, clock=clock, oldest=oldest)
+    return _selected(messages, columns, steps, clock=clock, oldest=oldest, full=full)
 
 
-def reasons(rejected: DataFrame, *, clock: datetime, oldest: datetime) -> DataFrame:
+def reasons(
+    rejected: DataFrame, *, clock: datetime, oldest: datetime, full: Collection[datetime] = ()
+) -> DataFrame:
     """The rows that `judged` rejected, with `reason` and `detail`, by the same clock and bounds."""
     messages = rejected.selectExpr(
         "value", "kafka_partition AS partition", "kafka_offset AS offset", "kafka_timestamp AS timestamp"
     )
-    return parsed(messages, clock=clock, oldest=oldest)
+    return parsed(messages, clock=clock, oldest=oldest, full=full)
 
 
 def _selected(
@@ -298,16 +321,20 @@ def _selected(
     *,
     clock: datetime,
     oldest: datetime,
+    full: Collection[datetime],
 ) -> DataFrame:
     # Spark writes a number into the code that it generates, but an array beside it: as plain numbers the bounds, new in
     # each micro-batch, made it compile everything anew, and Java begin slowly again. The index, which is 0 and 1 for
     # any partition, keeps Spark from taking the numbers out of the array.
     bounds = f"array({_micros(oldest)}L, {_micros(clock + AHEAD)}L)"
     view = f"messages_{uuid4().hex}"
-    query = f"""SELECT value, partition AS kafka_partition, offset AS kafka_offset, timestamp AS kafka_timestamp,
+    query = f"""SELECT value, partition AS kafka_partition, offset AS kafka_offset,
+        {shown_by_spark("timestamp")} AS kafka_timestamp,
         timestamp_micros(get({bounds}, pmod(partition, 1))) AS oldest,
         timestamp_micros(get({bounds}, pmod(partition, 1) + 1)) AS newest FROM {view}"""  # noqa: S608
     for step in steps:
+        if full and "fine" in step:
+            step = {"fine": f"valid AND floor(unix_seconds(time) / 3600) NOT IN ({_hours(full)})"}
         added = ", ".join(f"{sql} AS {name}" for name, sql in step.items())
         query = f"SELECT *, {added} FROM ({query})"  # noqa: S608
     # One text for all steps: a call of `selectExpr` for each took 0.3 s of every micro-batch while another is committed.
@@ -318,6 +345,10 @@ def _selected(
         return session.sql(f"SELECT {', '.join(columns)} FROM ({query})")  # noqa: S608
     finally:
         session.catalog.dropTempView(view)
+
+
+def _hours(full: Collection[datetime]) -> str:
+    return ", ".join(str((hour - EPOCH) // HOUR) for hour in sorted(full))
 
 
 def _micros(moment: datetime) -> int:

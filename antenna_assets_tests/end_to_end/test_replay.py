@@ -185,7 +185,7 @@ def stream_one_event(connection: psycopg.Connection, number: int, offset: int, s
         clock=CLOCK,
         ranges=[OffsetRange(0, offset, offset + 1)],
         landed=Landed(files=[LandedFile(path, NINE, 1, 5, place.stat().st_size)], event_times={0: NINE}),
-        lagging=(),
+        lagging=[0],
         lateness=MINUTE,
     )
 

@@ -33,8 +33,7 @@ def main() -> int:
     arguments = _arguments()
     reports = REPORTS / _code()
     reports.mkdir(parents=True, exist_ok=True)
-    for outdated in set(REPORTS.iterdir()) - {reports}:
-        shutil.rmtree(outdated)
+    outdated = sorted(set(REPORTS.iterdir()) - {reports})
     tests = _tests()
     for name, part in PARTS.items():
         wanted = {test: node for test, node in tests.items() if test.row in set(part) & arguments.rows}
@@ -50,8 +49,13 @@ def main() -> int:
             if not ended & set(left):
                 break
             left = {test: node for test, node in left.items() if test not in ended}
-    found = rows(read(reports), tests)
-    PAGE.write_text(page(found), encoding="utf-8")
+    current = read(reports)
+    for folder in outdated:
+        if not set(read(folder)) & set(tests) - set(current):
+            shutil.rmtree(folder)
+    earlier = read(*(folder for folder in outdated if folder.exists()))
+    found = rows(current, tests)
+    PAGE.write_text(page(found, rows(earlier, tests)), encoding="utf-8")
     _say(f"written: {PAGE.relative_to(PROJECT)}")
     return int(not all(row in found and found[row].passed for row in arguments.rows))
 

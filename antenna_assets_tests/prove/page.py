@@ -7,8 +7,9 @@ from importlib.metadata import version
 
 import psutil
 
+from antenna_assets_tests.prove.between import CELLS, FEATURES
 from antenna_assets_tests.prove.results import Row, Shown
-from antenna_assets_tests.prove.rows import ROWS
+from antenna_assets_tests.prove.rows import LIVENESS, ROWS
 
 HEAD = """# Proofs
 
@@ -29,10 +30,38 @@ BOUNDS = """
 """
 
 
-def page(found: Mapping[int, Row]) -> str:
-    """The page for what was found, in the order of the rows."""
-    sections = [_section(row, found.get(row)) for row in ROWS]
-    return HEAD + _machine() + "\n" + _summary(found) + "\n" + "\n".join(sections) + BOUNDS
+def page(found: Mapping[int, Row], earlier: Mapping[int, Row]) -> str:
+    """The page for what was found, liveness and safety apart and each in the order of the rows.
+
+    Args:
+        earlier: what was found of earlier code. A row has it while nothing of it was run of this code.
+    """
+    safety = [row for row in ROWS if row not in LIVENESS]
+    parts = {
+        "Liveness: what happens, and within which time": LIVENESS,
+        "Safety: what never happens": safety,
+    }
+    text = HEAD + _machine() + "\n" + _summary(found, earlier)
+    for title, of in parts.items():
+        sections = [_section(row, found.get(row), earlier.get(row)) for row in of]
+        text += f"\n# {title}\n\n" + "\n".join(sections)
+    return text + _between() + BOUNDS
+
+
+def _between() -> str:
+    """The pairs of features that can meet, a line each."""
+    lines = [
+        "",
+        "# Between the features",
+        "",
+        "Each pair that can meet. *Shown* names the rows whose tests try it; *argued* and *not promised* say why.",
+        "",
+        "| what meets | | how it is known | |",
+        "|---|---|---|---|",
+    ]
+    for cell in CELLS:
+        lines.append(f"| {FEATURES[cell.one]} | {FEATURES[cell.other]} | {cell.status} | {_cell(cell.why)} |")
+    return "\n".join([*lines, ""])
 
 
 def _machine() -> str:
@@ -42,14 +71,19 @@ def _machine() -> str:
     return f"Machine: {os.cpu_count()} cores, {memory:.0f} GiB, {platform.system()}, Python {platform.python_version()}; {versions}.\n"
 
 
-def _summary(found: Mapping[int, Row]) -> str:
+def _summary(found: Mapping[int, Row], earlier: Mapping[int, Row]) -> str:
     shown = sum(run.passed for run in found.values())
+    before = sum(run.passed for row, run in earlier.items() if row not in found)
+    of_earlier = (
+        f" {before} more were shown of earlier code, at the commits that they name." if before else ""
+    )
     tests = [test for run in found.values() for test in run.tests]
     minutes = sum(test.seconds for test in tests) / 60
-    return f"{shown} of {len(ROWS)} rows shown, by {len(tests)} tests in {minutes:.0f} minutes.\n"
+    return f"{shown} of {len(ROWS)} rows shown, by {len(tests)} tests in {minutes:.0f} minutes.{of_earlier}\n"
 
 
-def _section(row: int, run: Row | None) -> str:
+def _section(row: int, current: Row | None, earlier: Row | None) -> str:
+    run = current or earlier
     lines = [f"## Row {row}", "", ROWS[row], ""]
     if run is None:
         return "\n".join([*lines, "The long form was not run to its end yet.", ""])
@@ -57,6 +91,8 @@ def _section(row: int, run: Row | None) -> str:
     lines.append(
         f"Begun {newest.begun:%Y-%m-%d %H:%M} UTC at commit {newest.commit[:10]}; again: `make prove ROWS={row}`."
     )
+    if current is None:
+        lines.append("**Shown of earlier code; not run again since.**")
     if run.missing:
         lines.append(f"**{run.missing} of its tests were not run to their end yet.**")
     lines += ["", "| shown | by | figures | s |", "|---|---|---|--:|"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from antenna_assets.stack.files import replace_file
+from antenna_assets.stack.files import READABLE, replace_file
 
 FAULTS = ("failure", "error", "skipped")
 
@@ -95,13 +95,13 @@ def keep(report: Path, kept: Path, commit: str) -> None:
             elif part.tag != "properties":
                 case.remove(part)
     # ASCII, and whole or absent: another `make prove` may read the folder at this moment.
-    replace_file(kept, ET.tostring(root).decode("ascii") + "\n")
+    replace_file(kept, ET.tostring(root).decode("ascii") + "\n", READABLE)
 
 
-def read(reports: Path) -> dict[RowTest, Shown]:
-    """The newest run of each test in a folder of reports."""
+def read(*folders: Path) -> dict[RowTest, Shown]:
+    """The newest run of each test in folders of reports."""
     found: dict[RowTest, Shown] = {}
-    for report in reports.glob("*.xml"):
+    for report in (report for folder in folders for report in folder.glob("*.xml")):
         root = ET.parse(report).getroot()
         begun = datetime.fromisoformat(root[0].attrib["timestamp"])
         for case in root[0].iter("testcase"):

@@ -53,6 +53,9 @@ ROWS = {
 }
 """What must hold, by row. The numbers are those that the tests' names carry."""
 
+LIVENESS = (25, 26, 27, 28)
+"""The rows that promise that something happens, each within a bound; the others promise that something never does."""
+
 PARTS: dict[str, tuple[int, ...]] = {
     "data": (3, 12, 13, 21, 22, 23, 24),
     "outages": (4, 5, 6, 7, 8, 9, 10),

@@ -1,6 +1,7 @@
 """Superset with the project's dashboards, as `make dashboards` starts it, in a real browser. With `--pictures` it leaves screenshots."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ import psycopg
 import pytest
 import yaml
 from playwright.sync_api import Browser, Page, Response, expect
+from psycopg import sql
 
+from antenna_assets.database import connect
 from antenna_assets.hours import HOUR, hour_key
 from antenna_assets.project_files import docker_folder
 from antenna_assets.settings import Settings, load_settings
@@ -29,6 +32,8 @@ ASSETS = docker_folder() / "superset" / "assets"
 DASHBOARDS = ("usage-and-quota", "trust")
 HOURS = 30
 CHART_ERRORS = ".ant-alert-error, .ant-alert-warning"
+LARGEST = 2**62
+MARKUP = "<b>ana</b>"
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             first = send(settings, home / "answers.json", events=60_000, hours=HOURS)
             read_everything(settings)
             _publish(first, first + (HOURS - 1) * HOUR)
+            _add_sums_beyond_what_javascript_counts(settings, first)
             send(
                 settings,
                 home / "answers.json",
@@ -81,6 +87,28 @@ def _publish(first: datetime, last: datetime) -> None:
     }
     done = subprocess.run((*EXECUTE, json.dumps(tags)), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2_000:]
+
+
+def _add_sums_beyond_what_javascript_counts(settings: Settings, hour: datetime) -> None:
+    """Most that an hour can hold, for one antenna, app and user with markup for a name: charts must show them, too."""
+    assert settings.postgres_url is not None
+    with connect(settings.postgres_url) as connection:
+        for table, column in (
+            ("bytes_agg_antenna_1h", "sum_antenna_bytes"),
+            ("bytes_agg_app_1h", "sum_app_bytes"),
+            ("bytes_agg_user_1h", "sum_user_bytes"),
+            ("users_over_quota_1h", "sum_user_bytes"),
+        ):
+            update = "UPDATE {table} SET {column} = %s WHERE (date, {column}) = (SELECT date, {column} FROM {table}"
+            update += " WHERE date >= %s ORDER BY date, {column} DESC LIMIT 1)"
+            names = {"table": sql.Identifier(table), "column": sql.Identifier(column)}
+            connection.execute(sql.SQL(update).format(**names), [LARGEST, hour])
+        connection.execute("UPDATE ledger.hour SET bytes = %s WHERE hour = %s", [LARGEST, hour])
+        connection.execute("UPDATE ledger.hour_generation SET bytes = %s WHERE hour = %s", [LARGEST, hour])
+        connection.execute(
+            "UPDATE user_metadata SET name = %s WHERE id IN (SELECT id FROM users_over_quota_1h WHERE sum_user_bytes = %s)",
+            [MARKUP, LARGEST],
+        )
 
 
 @pytest.fixture
@@ -133,6 +161,11 @@ def test_each_chart_of_a_dashboard_shows_rows_and_no_error(
         assert all(query["rowcount"] > 0 for query in answer["body"]["result"]), (chart, answer)
     assert visitor.locator(CHART_ERRORS).all_inner_texts() == []
     expect(visitor.get_by_text("No results were returned")).to_have_count(0)
+    if slug == "usage-and-quota":
+        # 2^62 bytes in billions: in two tables, and in the one number.
+        expect(visitor.get_by_text(re.compile(r"4,611,686,01\d\.")).first).to_be_visible()
+        # Its tags are text, and no elements of the page.
+        expect(visitor.get_by_text(MARKUP).first).to_be_visible()
     if folder := request.config.getoption("--pictures"):
         visitor.screenshot(path=str(Path(folder) / f"{slug}.png"))
 
