@@ -4,11 +4,11 @@ What an hour is, is in `hours.py`; whether it is closed, in the ledger.
 """
 
 import warnings
-from datetime import datetime
+from datetime import UTC, datetime
 
 import dagster as dg
 
-from antenna_assets.hours import KEY_FORMAT, range_of_hours
+from antenna_assets.hours import HOUR, KEY_FORMAT, hour_of, range_of_hours
 from antenna_assets.requests import HOURS_PER_RUN
 from antenna_assets.settings import load_settings
 
@@ -24,6 +24,18 @@ POOL = "hours"
 """The runs that hold one of its places at a time are bounded in `docker/dagster.yaml`."""
 
 BACKFILL_POLICY = dg.BackfillPolicy.multi_run(max_partitions_per_run=HOURS_PER_RUN)
+
+
+def first_and_end() -> tuple[datetime, datetime]:
+    """The first hour that Dagster takes for a partition now, and the end of the last, by the clock of this machine.
+
+    Without any they are the same.
+    """
+    first, last = HOURS.get_first_partition_window(), HOURS.get_last_partition_window()
+    if first is None or last is None:
+        start = HOURS.start.astimezone(UTC)
+        return start, start
+    return hour_of(first.start), hour_of(last.start) + HOUR
 
 
 def hours_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> list[datetime]:

@@ -1,51 +1,62 @@
-"""Which hours to ask for now: the policy of the sensor, as a pure function of what is to do and what was tried.
+"""Which hours to ask for now: the policy of the sensor, as a pure function of what could be asked for and when it failed.
 
-What is closed and published is in `ledger.py`; Dagster's runs are read and asked for in `sensors.py`.
+Which hours could be asked for is in `candidates.py`; what became of earlier requests, in `retries.py`; Dagster's runs are
+read and asked for in `sensors.py`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from antenna_assets.hours import contiguous, hour_key, range_of_hours
-from antenna_assets.ledger import HourToPublish
+from antenna_assets.hours import contiguous, hour_key
 
 HOURS_PER_RUN = 24
 """The most hours of a run, and of all the runs that one tick asks for."""
+
+RETRIES = 6
+"""So many of them are kept for hours that failed before, and no more while others wait: neither side starves the other."""
 
 FIRST_WAIT = timedelta(seconds=30)
 LONGEST_WAIT = timedelta(hours=1)
 MOST_ATTEMPTS = 10
 """After so many, some four hours, an hour is stuck: nobody asks for it again but a person, or rows that come later."""
 
+ROWS_A_MINUTE = 1_000_000
+"""An hour that is published waits a minute for so many of its rows before they are all written again for the sake of a few."""
+
+LARGE_SHARE = 0.1
+"""Where so much of an hour is new, it does not wait."""
+
 
 @dataclass(frozen=True)
-class Attempt:
-    """An earlier request whose run has ended: for hours of batches up to `batch`."""
+class Candidate:
+    """A closed hour that is not wholly published, that Dagster knows, that no run covers, and that does not wait for a retry.
 
-    hours: frozenset[datetime]
-    batch: int
-    run_id: str
-    ended: datetime
+    Attributes:
+        attempts: how many runs failed since it was last published.
+        published_rows: what is published of it; 0 if it waits for its first publication, or for the end of another one.
+        late_rows: those that came since, the first of them at `late_since`.
+    """
+
+    hour: datetime
+    up_to_batch: int
+    attempts: int = 0
+    published_rows: int = 0
+    late_rows: int = 0
+    late_since: datetime | None = None
 
 
 @dataclass(frozen=True)
 class Request:
-    """Hours to run together. `after` is the end of the newest earlier attempt at one of them, if there was any."""
+    """Hours to run together, and the newest batch in them."""
 
     hours: Sequence[datetime]
     batch: int
-    after: datetime | None = None
 
     @property
     def name(self) -> str:
-        """The hours, and the newest batch in them."""
+        """What it is for. Another request may have the same name: the key of a run needs more than that."""
         return f"{hour_key(self.hours[0])}..{hour_key(self.hours[-1])}@{self.batch}"
-
-    @property
-    def run_key(self) -> str:
-        """Dagster spends a run key even if its run fails: each attempt has its own."""
-        return self.name if self.after is None else f"{self.name}#{self.after:%Y%m%dT%H%M%S.%f}"
 
 
 @dataclass(frozen=True)
@@ -64,87 +75,69 @@ class FailingHour:
 
     @property
     def stuck(self) -> bool:
-        """Whether it is not asked for again."""
+        """Whether it is not asked for again, unless rows come."""
         return self.attempts >= MOST_ATTEMPTS
 
 
-def hours_and_batch(name: str) -> tuple[frozenset[datetime], int]:
-    """The inverse of `Request.name`."""
-    hours, _, batch = name.rpartition("@")
-    first, last = hours.split("..")
-    return frozenset(range_of_hours(first, last)), int(batch)
+def wait_after(attempts: int) -> timedelta:
+    """How long an hour waits after its last attempt: twice as long each time."""
+    # Not 2**attempts: after a month of failures that is no number any more.
+    return min(FIRST_WAIT * 2 ** min(max(attempts - 1, 0), 16), LONGEST_WAIT)
 
 
-def failing_hours(
-    todo: Sequence[HourToPublish], attempts: Sequence[Attempt], known: Sequence[FailingHour] = ()
-) -> dict[datetime, FailingHour]:
-    """The hours that earlier attempts did not publish. Rows that came later start anew: they have a higher batch.
+def republish_wait(published_rows: int, late_rows: int, longest: timedelta) -> timedelta:
+    """How long late rows wait before the hour that they belong to is published again.
 
-    Args:
-        known: those of the last tick, of which the stuck ones stay so when their attempts are long ago.
+    To publish them every row of the hour is written again. So the wait grows with the rows that are published, a minute a
+    million, up to `longest`, and shrinks with the share of late rows, down to nothing where a tenth of the hour is new. A
+    small hour waits for less than the time between two ticks: it costs nothing.
     """
-    stuck = {one.hour: one for one in known if one.stuck}
-    found: dict[datetime, FailingHour] = {}
-    for one in todo:
-        tried = [of for of in attempts if one.hour in of.hours and of.batch >= one.up_to_batch]
-        before = stuck.get(one.hour)
-        if before is not None and before.batch >= one.up_to_batch:
-            found[one.hour] = before
-        elif tried:
-            last = max(tried, key=lambda attempt: attempt.ended)
-            # Not 2**attempts: after a month of failures that is no number any more.
-            wait = min(FIRST_WAIT * 2 ** min(len(tried) - 1, 16), LONGEST_WAIT)
-            batch = max(attempt.batch for attempt in tried)
-            found[one.hour] = FailingHour(
-                one.hour, batch, len(tried), last.run_id, last.ended, last.ended + wait
-            )
+    if not published_rows or late_rows <= 0:
+        return timedelta(0)
+    old = max(0.0, 1 - late_rows / (published_rows + late_rows) / LARGE_SHARE)
+    return min(longest, timedelta(minutes=1) * (published_rows / ROWS_A_MINUTE)) * old
+
+
+def waiting_hours(
+    candidates: Sequence[Candidate], *, newest: datetime | None, now: datetime, longest: timedelta
+) -> dict[datetime, datetime]:
+    """The hours whose late rows wait, and until when; the newest hour never does."""
+    found: dict[datetime, datetime] = {}
+    for one in candidates:
+        if one.hour != newest and not one.attempts and one.late_since is not None:
+            until = one.late_since + republish_wait(one.published_rows, one.late_rows, longest)
+            # Rows of the future are a clock that was set back: nobody waits until it is there again.
+            if one.late_since <= now < until:
+                found[one.hour] = until
     return found
 
 
-def plan_requests(
-    todo: Sequence[HourToPublish],
-    *,
-    running: frozenset[datetime],
-    failing: Mapping[datetime, FailingHour],
-    newest: datetime | None,
-    now: datetime,
-) -> list[Request]:
+def plan_requests(candidates: Sequence[Candidate], *, newest: datetime | None) -> list[Request]:
     """What to ask for now, oldest first, at most `HOURS_PER_RUN` hours.
 
-    An hour that failed waits before it is asked for again, twice as long each time, and in ever smaller company: 24 hours,
-    then 12, 6, 3, and alone. So one bad hour holds up its neighbours for some minutes and not for ever. The newest hour
-    is asked for whatever waits before it: it is the one that people look at.
+    Hours that failed are asked for in ever smaller company: 24 hours, then 12, 6, 3, and alone. So one bad hour holds up its
+    neighbours for some minutes and not for ever; and the retries of many bad hours leave room for the others. The newest
+    hour is asked for whatever waits before it: it is the one that people look at.
 
     Args:
-        todo: hours with something to publish, ascending.
-        running: hours that a run in progress covers; they are left to it.
-        failing: those of `todo` that earlier attempts did not publish.
+        candidates: those that do not wait, ascending.
         newest: the newest closed hour.
     """
-    batches = {one.hour: one.up_to_batch for one in todo}
-    companies: dict[int, list[datetime]] = {}
-    for hour in batches:
-        tried = failing.get(hour)
-        if hour in running or (tried is not None and (tried.stuck or now < tried.next_attempt)):
-            continue
-        attempts = 0 if tried is None else tried.attempts
-        companies.setdefault(max(1, HOURS_PER_RUN >> attempts), []).append(hour)
-    waiting = sum(map(len, companies.values()))
-    groups = [group for longest, hours in companies.items() for group in contiguous(hours, longest)]
-    chosen: list[list[datetime]] = []
-    left = HOURS_PER_RUN
-    if newest is not None and waiting > HOURS_PER_RUN and any(newest in group for group in groups):
-        groups = [[hour for hour in group if hour != newest] for group in groups]
-        chosen.append([newest])
-        left -= 1
-    for group in sorted(filter(None, groups)):
-        chosen += [group[:left]] if left else []
-        left -= len(group[:left])
+    found = {one.hour: one for one in candidates}
+    first = [newest] if newest in found and len(found) > HOURS_PER_RUN else []
+    left = HOURS_PER_RUN - len(first)
+    fresh = [one.hour for one in candidates if not one.attempts and one.hour not in first]
+    failed = [one.hour for one in candidates if one.attempts and one.hour not in first]
+    again = failed[: max(RETRIES, left - len(fresh))]
+    groups = [first, *_groups(sorted(fresh[: left - len(again)] + again), found)]
     return [
-        Request(
-            group,
-            max(batches[hour] for hour in group),
-            max((failing[hour].ended for hour in group if hour in failing), default=None),
-        )
-        for group in sorted(chosen)
+        Request(group, max(found[hour].up_to_batch for hour in group))
+        for group in sorted(filter(None, groups))
     ]
+
+
+def _groups(hours: Sequence[datetime], found: Mapping[datetime, Candidate]) -> list[list[datetime]]:
+    companies: dict[int, list[datetime]] = {}
+    for hour in hours:
+        companies.setdefault(max(1, HOURS_PER_RUN >> found[hour].attempts), []).append(hour)
+    return [group for longest, company in companies.items() for group in contiguous(company, longest)]

@@ -10,13 +10,14 @@ from contextlib import closing, contextmanager
 import psycopg
 
 from antenna_assets.database import connect
+from antenna_assets.postgres_session import RUN
 
 
 @contextmanager
 def held(url: str, run_id: str) -> Iterator[None]:
     """Hold the run's lock within the block, in a session of its own. Several processes of a run may hold it at once."""
     # `closing`, for a session that PostgreSQL ended meanwhile is no reason to fail a run that is done.
-    with closing(connect(url, application=f"antenna run {run_id}")) as connection:
+    with closing(connect(url, application=f"antenna run {run_id}", limits=RUN)) as connection:
         connection.execute("SELECT pg_advisory_lock_shared(hashtextextended(%s, 0))", [run_id])
         yield
 

@@ -1,40 +1,48 @@
 """`closed_hours`, the one trigger: it asks for runs of the closed hours that are not wholly published.
 
-What is closed and published is in the ledger; what became of earlier requests, in Dagster's instance. The policy is
+What is closed, published and failing is in the ledger; which runs go on or have ended, in Dagster's instance. The policy is
 in `requests.py`.
 """
 
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from uuid import uuid4
 
 import dagster as dg
+import psycopg
 
+from antenna_assets.candidates import (
+    LeftOut,
+    candidates,
+    newest_closed_hour,
+    present,
+    read_left_out,
+    record_left_out,
+)
 from antenna_assets.checks import FRESHNESS, evaluation
 from antenna_assets.claims.history import hours_are_fresh
 from antenna_assets.crash import commit_point
-from antenna_assets.hours import NotAnHour, hour_key, parse_hour, range_of_hours
+from antenna_assets.hours import HOUR, NotAnHour, hour_key, hours_between, parse_hour
 from antenna_assets.jobs import hourly_usage, publishes_hours
-from antenna_assets.ledger import hours_to_publish, newest_closed_hour
-from antenna_assets.requests import (
-    HOURS_PER_RUN,
-    LONGEST_WAIT,
-    Attempt,
-    FailingHour,
-    Request,
-    failing_hours,
-    hours_and_batch,
-    plan_requests,
-)
+from antenna_assets.partitions import first_and_end
+from antenna_assets.requests import FailingHour, Request, plan_requests, waiting_hours
 from antenna_assets.resources import PostgresResource
-from antenna_assets.retries import read_failing_hours, record_failing_hours
+from antenna_assets.retries import (
+    NEVER_LAUNCHED_AFTER,
+    forget_published,
+    forget_request,
+    open_requests,
+    read_failing_hours,
+    record_end,
+    record_request,
+)
+from antenna_assets.settings import load_settings
 
 PARTITION_TAG = "dagster/partition"
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 REQUEST_TAG = "antenna/request"
-# Looked at in a tick, so that hours that run or wait do not hide those behind them.
-HOURS_LOOKED_AT = 8 * HOURS_PER_RUN
 
 # Not NOT_STARTED: that is a run whose launch broke off. Run monitoring ends it, and meanwhile its hours are free.
 _IN_PROGRESS = [
@@ -53,76 +61,104 @@ def closed_hours(context: dg.SensorEvaluationContext, postgres: PostgresResource
     It also tells when hours begin to come late, and when they are in time again: no run does while nothing runs.
     """
     commit_point("sensor.before_query")
-    now = datetime.now(UTC)
+    # What Dagster takes for a partition, by the clock of this machine. One key that it does not know fails the whole tick.
+    first, end = first_and_end()
     # Before the ended ones: a run that ends in between is then in both, and not in neither.
-    running = _running_hours(context.instance)
+    running = _running_hours(context.instance, first, end)
     with postgres.connection() as connection:
+        now = present(connection)
         fresh = hours_are_fresh(connection, now)
-        todo = hours_to_publish(connection, limit=HOURS_LOOKED_AT)
-        known = read_failing_hours(connection)
-        failing = failing_hours(todo, _attempts(context.instance), known) if todo else {}
-        record_failing_hours(connection, list(failing.values()))
-        newest = newest_closed_hour(connection)
-    requests = plan_requests(todo, running=running, failing=failing, newest=newest, now=now)
-    if failing:
-        context.log.warning(_told(failing.values()))
+        _record_ends(connection, context.instance, now)
+        forget_published(connection)
+        record_left_out(connection, first=first, end=end)
+        newest = newest_closed_hour(connection, first=first, end=end)
+        found = candidates(connection, first=first, end=end, running=running, newest=newest, now=now)
+        waiting = waiting_hours(found, newest=newest, now=now, longest=load_settings().republish_wait)
+        requests = plan_requests([one for one in found if one.hour not in waiting], newest=newest)
+        keyed = {f"{request.name}#{uuid4().hex}": request for request in requests}
+        for key, request in keyed.items():
+            record_request(connection, key, request)
+        failing, left_out = read_failing_hours(connection), read_left_out(connection)
+    told = [*_told(failing), *_told_left_out(left_out)]
+    if told:
+        context.log.warning("; ".join(told))
+    told += _told_waiting(waiting)
     state = "fresh" if fresh.holds else "late"
     changed = state != (context.cursor or "fresh")
     commit_point("sensor.before_requests")
     return dg.SensorResult(
-        run_requests=[_run_request(request) for request in requests],
-        skip_reason=None if requests else _why_nothing(len(todo), failing.values()),
+        run_requests=[_run_request(key, request) for key, request in keyed.items()],
+        skip_reason=None if requests else _why_nothing(len(running), told),
         asset_events=[evaluation(FRESHNESS, fresh)] if changed else [],
         cursor=state,
     )
 
 
-def _why_nothing(todo: int, failing: Collection[FailingHour]) -> str:
-    if not todo:
+def _why_nothing(running: int, told: Sequence[str]) -> str:
+    if not running and not told:
         return "every closed hour is published"
-    told = f"; {_told(failing)}" if failing else ""
-    return f"{todo} hours are not published, none to be asked for now{told}"
+    going_on = [f"{running} hours are left to runs in progress"] if running else []
+    return "; ".join(["nothing to ask for now", *going_on, *told])
 
 
-def _run_request(request: Request) -> dg.RunRequest:
-    tags = {REQUEST_TAG: request.name}
+def _run_request(key: str, request: Request) -> dg.RunRequest:
+    # Dagster spends a run key even if its run fails, and for ever: no two requests have the same.
+    tags = {REQUEST_TAG: key}
     first, last = hour_key(request.hours[0]), hour_key(request.hours[-1])
     if first == last:
-        return dg.RunRequest(run_key=request.run_key, partition_key=first, tags=tags)
+        return dg.RunRequest(run_key=key, partition_key=first, tags=tags)
     range_ = {RANGE_START_TAG: first, RANGE_END_TAG: last}
-    return dg.RunRequest(run_key=request.run_key, tags={**tags, **range_})
+    return dg.RunRequest(run_key=key, tags={**tags, **range_})
 
 
-def _running_hours(instance: dg.DagsterInstance) -> frozenset[datetime]:
-    """The hours of all runs in progress, those of backfills and of people included."""
+def _running_hours(instance: dg.DagsterInstance, first: datetime, end: datetime) -> frozenset[datetime]:
+    """The hours of all runs in progress, those of backfills and of people included, from `first` on and before `end`."""
     hours: set[datetime] = set()
     for run in filter(publishes_hours, instance.get_runs(dg.RunsFilter(statuses=_IN_PROGRESS))):
-        tags = run.tags
-        # A run whose keys are no hours ends by itself, with an error that says so.
-        with suppress(NotAnHour):
-            if PARTITION_TAG in tags:
-                hours.add(parse_hour(tags[PARTITION_TAG]))
-            elif RANGE_START_TAG in tags:
-                hours.update(range_of_hours(tags[RANGE_START_TAG], tags[RANGE_END_TAG]))
+        # Dagster checks the keys of a range in no way.
+        range_ = _range_of(run.tags)
+        if range_ is not None:
+            begin, last = range_
+            hours.update(hours_between(max(begin, first), min(last, end - HOUR) + HOUR))
     return frozenset(hours)
 
 
-def _attempts(instance: dg.DagsterInstance) -> list[Attempt]:
-    """The ended attempts of the last day. Older ones would not change the wait, which is the longest by then."""
-    since = datetime.now(UTC) - 24 * LONGEST_WAIT
-    records = instance.get_run_records(
-        dg.RunsFilter(job_name=hourly_usage.name, statuses=_ENDED, created_after=since)
-    )
-    found: list[Attempt] = []
-    for record in records:
-        run = record.dagster_run
-        if REQUEST_TAG in run.tags:
-            ended = datetime.fromtimestamp(record.end_time or 0, UTC)
-            found.append(Attempt(*hours_and_batch(run.tags[REQUEST_TAG]), run.run_id, ended))
-    return found
+def _range_of(tags: Mapping[str, str]) -> tuple[datetime, datetime] | None:
+    """The first and the last hour that a run is for; None if its keys are none, with which it ends by itself."""
+    alone = tags.get(PARTITION_TAG)
+    first, last = (alone, alone) if alone else (tags.get(RANGE_START_TAG), tags.get(RANGE_END_TAG))
+    try:
+        return parse_hour(first or ""), parse_hour(last or "")
+    except NotAnHour:
+        return None
 
 
-def _told(failing: Iterable[FailingHour]) -> str:
+def _record_ends(connection: psycopg.Connection, instance: dg.DagsterInstance, now: datetime) -> None:
+    """Note in the ledger what became of the requests whose runs have all ended."""
+    requests = open_requests(connection)
+    if not requests:
+        return
+    runs: dict[str, list[dg.RunRecord]] = defaultdict(list)
+    for record in instance.get_run_records(dg.RunsFilter(tags={REQUEST_TAG: [one.key for one in requests]})):
+        runs[record.dagster_run.tags[REQUEST_TAG]].append(record)
+    for request in requests:
+        of = runs[request.key]
+        if not of:
+            if now - request.asked_at > NEVER_LAUNCHED_AFTER:
+                forget_request(connection, request)
+        elif all(record.dagster_run.status in _ENDED for record in of):
+            last = max(of, key=lambda record: record.end_time or 0)
+            record_end(
+                connection,
+                request,
+                runs=len(of),
+                last_run=last.dagster_run.run_id,
+                ended=datetime.fromtimestamp(last.end_time or 0, UTC),
+                now=now,
+            )
+
+
+def _told(failing: Iterable[FailingHour]) -> list[str]:
     """A sentence on the hours that failed, the next ones to be tried first, and one on those that are stuck."""
     ordered = sorted(failing, key=lambda one: one.next_attempt)
     waiting = [
@@ -133,14 +169,27 @@ def _told(failing: Iterable[FailingHour]) -> str:
     stuck = [f"{hour_key(one.hour)} ({one.attempts} attempts)" for one in ordered if one.stuck]
     told = []
     if waiting:
-        told.append(f"failing hours: {_first_few(waiting)}")
+        told.append(f"failing hours: {_first_few(waiting, len(waiting))}")
     if stuck:
         told.append(
-            f"stuck hours: {_first_few(stuck)}: mend the cause, then `antenna backfill --from HOUR` publishes one"
+            f"stuck hours: {_first_few(stuck, len(stuck))}: mend the cause, then `antenna backfill --from HOUR` publishes one"
         )
-    return "; ".join(told)
+    return told
 
 
-def _first_few(items: Sequence[str]) -> str:
-    more = f" and {len(items) - 5} more" if len(items) > 5 else ""
+def _told_left_out(left_out: Sequence[LeftOut]) -> list[str]:
+    return [f"hours left out, {one.reason}: {_first_few(one.hours, one.count)}" for one in left_out]
+
+
+def _told_waiting(waiting: Mapping[datetime, datetime]) -> list[str]:
+    """A sentence on the published hours whose late rows wait, those that are due first."""
+    if not waiting:
+        return []
+    due = sorted(waiting.items(), key=lambda item: item[1])
+    hours = [f"{hour_key(hour)} (at {until:%H:%M:%S} UTC)" for hour, until in due]
+    return [f"hours with late rows, published again after a wait: {_first_few(hours, len(hours))}"]
+
+
+def _first_few(items: Sequence[str], count: int) -> str:
+    more = f" and {count - 5} more" if count > 5 else ""
     return f"{', '.join(items[:5])}{more}"

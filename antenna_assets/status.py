@@ -13,10 +13,14 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Column, Table
 
+from antenna_assets.candidates import LeftOut, late_hours, newest_closed_hour, present, read_left_out
+from antenna_assets.clock import database_now, wrong_here
 from antenna_assets.hours import hour_key
-from antenna_assets.requests import FailingHour
+from antenna_assets.requests import Candidate, FailingHour, waiting_hours
 from antenna_assets.retries import read_failing_hours
 from antenna_assets.schema import ASSETS
+from antenna_assets.settings import duration_text, load_settings
+from antenna_assets.streaming.blocked import blocked_by
 from antenna_assets.streaming.broker import Broker, BrokerError
 from antenna_assets.streaming.lock import stream_runs
 from antenna_assets.streaming.progress import next_to_read
@@ -31,6 +35,9 @@ class _Progress:
 
     waiting_for: str | None = None
     waiting_since: datetime | None = None
+    held_by: str | None = None
+    held_since: datetime | None = None
+    host_clock: str | None = None
     batch: int = 0
     low_watermark: datetime | None = None
     heartbeat_at: datetime | None = None
@@ -52,24 +59,32 @@ def tables(
         yield _gone(gone)
     yield _stream(connection)
     yield _hours(connection)
+    late = late_hours(connection)
+    if late:
+        yield _late(connection, late)
     failing = read_failing_hours(connection)
     if failing:
         yield _failing(failing)
+    left_out = read_left_out(connection)
+    if left_out:
+        yield _left_out(left_out)
     yield _quarantine(connection)
 
 
 def _lag(connection: psycopg.Connection, name: str, broker: Broker | None, no_broker: str) -> Table:
-    columns = [Column(title, justify="right") for title in ("read up to", "Kafka's end", "lag")]
+    titles = ("read up to", "Kafka's end", "lag", "in or behind open transactions")
+    columns = [Column(title, justify="right") for title in titles]
     table = Table("partition", *columns, title=f"Topic {name}")
     reason = no_broker
     try:
         if broker is not None:
             topic = broker.describe()
             done = next_to_read(connection, broker, topic)
-            for partition, end in sorted(broker.next_offsets(topic).items()):
-                table.add_row(
-                    str(partition), f"{done[partition]:,}", f"{end:,}", f"{end - done[partition]:,}"
-                )
+            readable = broker.next_offsets(topic)
+            for partition, end in sorted(broker.ends(topic).items()):
+                held = end - max(done[partition], readable[partition])
+                numbers = (done[partition], end, end - done[partition], max(0, held))
+                table.add_row(str(partition), *(f"{number:,}" for number in numbers))
             return table
     except BrokerError as error:
         reason = str(error)
@@ -79,7 +94,7 @@ def _lag(connection: psycopg.Connection, name: str, broker: Broker | None, no_br
         [name],
     ).fetchall()
     for partition, offset in read:
-        table.add_row(str(partition), f"{offset:,}", "unknown", "unknown")
+        table.add_row(str(partition), f"{offset:,}", *["unknown"] * 3)
     table.caption = escape(f"the lag is unknown: {reason}")
     return table
 
@@ -113,20 +128,34 @@ def _stream(connection: psycopg.Connection) -> Table:
     runs = stream_runs(connection)
     with connection.cursor(row_factory=class_row(_Progress)) as cursor:
         found = cursor.execute(
-            "SELECT waiting_for, waiting_since, batch, low_watermark, heartbeat_at,"
+            "SELECT waiting_for, waiting_since, held_by, held_since, host_clock, batch, low_watermark, heartbeat_at,"
             " (SELECT coalesce(sum(rows), 0) FROM ledger.batch) AS rows,"
             " (SELECT coalesce(sum(late_rows), 0) FROM ledger.batch) AS late_rows FROM ledger.head"
         ).fetchone()
     progress = found or _Progress()
     table.add_row("runs", "yes" if runs else "no")
-    if progress.waiting_for is not None:
+    blocked = blocked_by(connection) if runs else None
+    if blocked is not None:
+        table.add_row("waits for", escape(blocked))
+    elif progress.waiting_for is not None:
         # The next commit clears it: of a stream that has ended it tells what it waited for then.
         table.add_row("waits for" if runs else "waited for", escape(progress.waiting_for))
         table.add_row("since", _time(progress.waiting_since))
+    if progress.held_by is not None:
+        # As of the newest look.
+        table.add_row(f"closing {'is' if runs else 'was'} held by", escape(progress.held_by))
+        table.add_row("held since", _time(progress.held_since))
+    here = wrong_here(connection)
+    for whose, wrong in (("stream's clock", progress.host_clock), ("clock here", here)):
+        if wrong is not None:
+            table.add_row(whose, escape(wrong))
     table.add_row("batches", f"{progress.batch:,}")
     table.add_row("rows landed", f"{progress.rows:,}")
     table.add_row("late rows", f"{progress.late_rows:,}")
-    table.add_row("low watermark", _time(progress.low_watermark))
+    watermark = _time(progress.low_watermark)
+    if progress.low_watermark is not None and progress.low_watermark > database_now(connection):
+        watermark += ", in the future: a clock was wrong; `antenna reopen` opens the hours again"
+    table.add_row("low watermark", watermark)
     table.add_row("last heartbeat", _time(progress.heartbeat_at))
     return table
 
@@ -141,7 +170,8 @@ def _hours(connection: psycopg.Connection) -> Table:
     table = Table(Column("hour", no_wrap=True), "state", "closed by", *columns, title=title)
     rows = connection.execute(
         # An asset that is behind the others' users' version, or was begun and not finished, is not published.
-        "SELECT hour, closed_by, rows, bytes, generation, closed_at IS NOT NULL AND dirty,"
+        # The hour as text, whatever year it is in.
+        "SELECT to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD-HH24:MI'), closed_by, rows, bytes, generation, closed_at IS NOT NULL AND dirty,"
         " (SELECT count(*) FROM ledger.publication_head AS head WHERE head.hour = state.hour AND begun IS NULL"
         "  AND head.generation = state.generation AND coalesce(users_version >="
         "   (SELECT max(asked_users_version) FROM ledger.publication_head AS other WHERE other.hour = state.hour), true))"
@@ -152,7 +182,7 @@ def _hours(connection: psycopg.Connection) -> Table:
         # Before the first generation an hour is just not run yet; after it, more rows make it dirty.
         state = "open" if closed_by is None else "dirty" if dirty and generation else "closed"
         table.add_row(
-            hour_key(hour),
+            hour,
             state,
             closed_by or "",
             f"{count:,}",
@@ -182,6 +212,40 @@ def _failing(hours: list[FailingHour]) -> Table:
         table.caption += (
             ". A stuck hour is not tried again by itself: mend the cause, then `antenna backfill --from HOUR`"
         )
+    return table
+
+
+def _late(connection: psycopg.Connection, hours: list[Candidate]) -> Table:
+    settings, now = load_settings(), present(connection)
+    longest = settings.republish_wait
+    newest = newest_closed_hour(connection, first=settings.start, end=now)
+    waiting = waiting_hours(hours, newest=newest, now=now, longest=longest)
+    columns = [Column(name, justify="right") for name in ("published rows", "late rows")]
+    table = Table("hour", *columns, "since", "published again", title="Late rows that wait")
+    for one in hours[:HOURS_SHOWN]:
+        until = waiting.get(one.hour)
+        table.add_row(
+            hour_key(one.hour),
+            f"{one.published_rows:,}",
+            f"{one.late_rows:,}",
+            _time(one.late_since),
+            f"from {_time(until)}" if until else "at the sensor's next tick",
+        )
+    table.caption = (
+        f"at most {duration_text(longest)} (ANTENNA_REPUBLISH_WAIT), the longer the larger the hour"
+    )
+    if len(hours) > HOURS_SHOWN:
+        table.caption = f"the oldest {HOURS_SHOWN} of {len(hours):,} hours; {table.caption}"
+    return table
+
+
+def _left_out(hours: list[LeftOut]) -> Table:
+    table = Table("why", Column("hours", justify="right"), "the first of them", title="Hours left out")
+    for one in hours:
+        table.add_row(one.reason, f"{one.count:,}", ", ".join(one.hours))
+    table.caption = (
+        "Dagster has no partition for them, so they are not asked for; as of the sensor's last tick"
+    )
     return table
 
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
+from antenna_assets.candidates import newest_closed_hour
 from antenna_assets.certificate import record_and_certify
 from antenna_assets.errors import Superseded
 from antenna_assets.ledger import (
@@ -13,7 +14,6 @@ from antenna_assets.ledger import (
     HourToPublish,
     hours_to_publish,
     landed_files,
-    newest_closed_hour,
     require_closed,
     seal,
 )
@@ -146,7 +146,8 @@ def test_the_oldest_hours_come_first_up_to_the_limit_and_then_the_newest(
     for number in (2, 0, 3, 1):
         land(connection, number + 1, TEN + number * HOUR, 1)
     assert [one.hour for one in hours_to_publish(connection, limit=2)] == [TEN, TEN + HOUR, TEN + 3 * HOUR]
-    assert newest_closed_hour(connection) == TEN + 3 * HOUR
+    assert newest_closed_hour(connection, first=TEN, end=TEN + 9 * HOUR) == TEN + 3 * HOUR
+    assert newest_closed_hour(connection, first=TEN, end=TEN + 3 * HOUR) == TEN + 2 * HOUR
     # The newest one is published: the others are no newest ones.
     seal(connection, TEN + 3 * HOUR)
     for asset in ASSETS:

@@ -12,13 +12,14 @@ import pytest
 
 from antenna_assets.certificate import newest_certificate, record_and_certify
 from antenna_assets.claims.history import hours_are_fresh
-from antenna_assets.database import connect
+from antenna_assets.database import connect, migrate
 from antenna_assets.errors import Superseded
 from antenna_assets.hours import HOUR
 from antenna_assets.lake import Lake
 from antenna_assets.ledger import begin_publication, end_superseded, hours_to_publish
 from antenna_assets.schema import ASSETS
 from antenna_assets_tests.publications import publication
+from antenna_assets_tests.test_upgrade import MIGRATIONS, program_of_level
 
 pytestmark = pytest.mark.services
 
@@ -231,3 +232,47 @@ def test_row_29_the_version_of_the_users_counts_their_changes_in_the_order_in_wh
         assert connection.execute(read).fetchall() == [(before + 1, [1])]
         second.execute("UPDATE user_metadata SET quota = 2 WHERE id = %s", [ids[1]])
     assert connection.execute(read).fetchall() == [(before + 2, [1, 2])]
+
+
+OLDER_HOURS = {
+    # What each asset was published with before: for raw_parquet nothing, for the others versions of the users in their order.
+    "whole": ([20], [20], 105),
+    "one table died half-way": ([20], [20, 21], 105),
+    "an older version came last": ([21, 20], [21, 20], 105),
+    "certified past the horizon": ([20], [20], 0),
+}
+
+
+def test_row_28_hours_that_an_older_version_left_half_published_are_asked_for_after_an_upgrade(
+    empty_database: str, tmp_path: Path
+) -> None:
+    level = MIGRATIONS.index("0015_hour_state.sql")
+    with connect(empty_database) as connection:
+        with program_of_level(level, tmp_path / "sql"):
+            migrate(connection)
+        for number, (tables, usage, landed) in enumerate(OLDER_HOURS.values()):
+            hour = TEN + number * HOUR
+            connection.execute(
+                "INSERT INTO ledger.hour (hour, rows, closed_at, closed_by, generation) VALUES (%s, 105, now(), 'clock', 1)",
+                [hour],
+            )
+            connection.execute("INSERT INTO ledger.hour_generation VALUES (%s, 1, 1, 105, 0, now())", [hour])
+            for asset in ASSETS:
+                versions = (
+                    [None] if asset == "raw_parquet" else usage if asset == "enriched_usage" else tables
+                )
+                connection.execute("INSERT INTO ledger.publication_head VALUES (%s, %s, 1)", [asset, hour])
+                for version in versions:
+                    connection.execute(
+                        "INSERT INTO ledger.publication (asset, hour, generation, rows, bytes, users_version, run_id)"
+                        " VALUES (%s, %s, 1, 0, 0, %s, 'run')",
+                        [asset, hour, version],
+                    )
+            text = f'{{"content":{{"landed":{{"bytes":0,"files":0,"late_rows":0,"rows":{landed}}},"offsets":[]}}}}'
+            connection.execute(
+                "INSERT INTO ledger.certificate VALUES (%s, %s, 1, %s, now(), %s, '', '')",
+                [number + 1, hour, tables[-1], text],
+            )
+        migrate(connection)
+        asked_for = {one.hour for one in hours_to_publish(connection, limit=9)}
+    assert asked_for == {TEN + number * HOUR for number in (1, 2, 3)}

@@ -1,12 +1,14 @@
 import socket
 import time
 from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from antenna_assets import clock
 from antenna_assets.settings import Settings
 from antenna_assets.stack import doctor, jars, java, kafka
 from antenna_assets.stack.doctor import Finding
@@ -183,3 +185,15 @@ def test_a_check_that_fails_by_itself_is_a_finding(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(doctor, "_python", broken)
     assert look(Settings(home=tmp_path))["Python"].found == "RuntimeError: surprise"
+
+
+@pytest.mark.services
+def test_row_26_a_machine_whose_own_clock_differs_from_postgresqls_is_named_with_a_fix(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert look(settings)["clock"] == Finding("clock", True, "as PostgreSQL's, give or take half a minute")
+    monkeypatch.setattr(clock, "host_now", lambda: datetime.now(UTC) - timedelta(hours=1))
+    found = look(settings)["clock"]
+    assert not found.ok
+    assert " behind PostgreSQL's, whose clock judges events and closes hours" in found.found
+    assert found.fix == "set this machine's clock right, as by NTP"

@@ -14,10 +14,13 @@ from psycopg import sql
 
 from antenna_assets import database
 from antenna_assets.database import DatabaseError, connect, migrate, require_migrated
+from antenna_assets.hours import HOUR
 from antenna_assets.lake import Lake
 from antenna_assets.project_files import sql_folder
+from antenna_assets.retries import forget_published, read_failing_hours
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.certified import FIRST, HOURS, World, publish
+from antenna_assets_tests.serving_rows import certify, hour
 
 pytestmark = pytest.mark.services
 
@@ -139,3 +142,23 @@ def test_a_newer_program_refuses_an_older_schema_and_names_what_is_missing(
             DatabaseError, match=f"lacks migration {MIGRATIONS[level]}; `antenna up` applies it"
         ):
             require_migrated(connection)
+
+
+def test_an_hour_that_failed_before_the_upgrade_goes_on_failing_and_one_that_was_published_does_not(
+    empty_database: str, tmp_path: Path
+) -> None:
+    level = MIGRATIONS.index("0016_requests.sql")
+    with connect(empty_database) as connection:
+        with program_of_level(level, tmp_path / "sql"):
+            migrate(connection)
+        hour(connection, FIRST, landed=10)
+        hour(connection, FIRST + HOUR, 10)
+        certify(connection, FIRST + HOUR, 1, 1, FIRST)
+        connection.execute(
+            "INSERT INTO ledger.failing_hour (hour, batch, attempts, run_id, ended, next_attempt)"
+            " SELECT hour, 7, 10, 'run', now(), now() FROM ledger.hour"
+        )
+        migrate(connection)
+        forget_published(connection)
+        (failing,) = read_failing_hours(connection)
+        assert (failing.hour, failing.batch, failing.attempts, failing.stuck) == (FIRST, 7, 10, True)

@@ -5,14 +5,13 @@ from datetime import datetime
 import psycopg
 
 from antenna_assets.claims.verdict import Verdict
-from antenna_assets.landed import landing_of
 from antenna_assets.ledger import read_generation
 
 
 def bytes_are_conserved(
     connection: psycopg.Connection, hour: datetime, generation: int, *, rows: int | None, bytes_: int
 ) -> Verdict:
-    """Hold what an asset has of a generation against the files that landed for it, or what is kept of them past the horizon.
+    """Hold what an asset has of a generation against the files that landed for it, or past the horizon what was sealed of them.
 
     Args:
         rows: None for an asset whose rows are not events.
@@ -24,8 +23,7 @@ def bytes_are_conserved(
         [hour, sealed.up_to_batch],
     ).fetchall()[0]
     if not kept:
-        landed = landing_of(connection, sealed)["landed"]
-        landed_rows, landed_bytes = landed["rows"], landed["bytes"]
+        landed_rows, landed_bytes = sealed.rows, sealed.bytes
     landed_bytes = int(landed_bytes)
     figures = {"landed_bytes": landed_bytes, "bytes": bytes_, "difference_bytes": bytes_ - landed_bytes}
     told = f"{landed_bytes:,} bytes landed, {bytes_:,} are here"

@@ -29,7 +29,8 @@ def hours_are_fresh(connection: psycopg.Connection, now: datetime) -> Verdict:
     newest, open_, unpublished, oldest = connection.execute(
         "SELECT max(hour) FILTER (WHERE closed_at IS NOT NULL), count(*) FILTER (WHERE closed_at IS NULL),"
         " count(*) FILTER (WHERE closed_at IS NOT NULL AND NOT certified), min(hour) FILTER (WHERE NOT certified)"
-        " FROM ledger.hour_state WHERE hour <= %s",
+        # Whatever else is in the ledger, no year that Python does not know.
+        " FROM ledger.hour_state WHERE hour <= %s AND hour > '0001-01-02'",
         [due],
     ).fetchall()[0]
     if newest is None and not open_:

@@ -14,6 +14,7 @@ import psutil
 
 from antenna_assets.kafka_client import PLAIN, KafkaConfig, Refusal
 from antenna_assets.stack import ports
+from antenna_assets.stack.java import java_environment
 from antenna_assets.stack.kafka_storage import (
     LOG_LINES,
     PARTITIONS,
@@ -21,7 +22,6 @@ from antenna_assets.stack.kafka_storage import (
     cluster_id,
     format_storage,
     java_command,
-    java_environment,
     server_properties,
 )
 

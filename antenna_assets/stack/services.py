@@ -10,11 +10,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from antenna_assets.crash import commit_point
 from antenna_assets.errors import AntennaError
 from antenna_assets.kafka_client import PLAIN, KafkaConfig, read_kafka_config
+from antenna_assets.postgres_address import parts
 from antenna_assets.settings import Settings
 from antenna_assets.stack import jars, java, kafka, ports, postgres
 from antenna_assets.stack.files import locked
@@ -90,8 +90,17 @@ def kafka_config(settings: Settings) -> KafkaConfig:
 
 
 def external_postgres(settings: Settings) -> str | None:
-    """The external PostgreSQL's URL; None for the embedded one, also where `antenna env` has exported its address."""
-    return None if _is_embedded(settings.postgres_url, settings.home / "postgres") else settings.postgres_url
+    """The external PostgreSQL's URL; None for the embedded one, also where `antenna env` has exported its address.
+
+    Raises:
+        DatabaseUnfit: libpq cannot read it.
+    """
+    url = settings.postgres_url
+    if url is None:
+        return None
+    found = parts(url)
+    place = f"{found.get('host')}:{found.get('port')}"
+    return None if _is_embedded(place, settings.home / "postgres") else url
 
 
 def external_kafka(settings: Settings) -> str | None:
@@ -102,8 +111,7 @@ def external_kafka(settings: Settings) -> str | None:
 
 
 def _is_embedded(address: str | None, folder: Path) -> bool:
-    place = urlsplit(address).netloc.rpartition("@")[2] if address and "://" in address else address
-    return place in {f"{ports.HOST}:{port}" for port in ports.noted(folder / "ports.json")}
+    return address in {f"{ports.HOST}:{port}" for port in ports.noted(folder / "ports.json")}
 
 
 def up(settings: Settings, say: Say) -> Services:

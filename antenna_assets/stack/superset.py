@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from antenna_assets.database import connect
 from antenna_assets.errors import AntennaError
 from antenna_assets.project_files import docker_folder
 from antenna_assets.settings import Settings
@@ -117,12 +118,11 @@ def _make_secrets(home: Path, settings: Settings, postgres_url: str) -> None:
 
 def _embedded_login(postgres_url: str) -> str:
     """The embedded database's address for a login that may read the dashboards' views and nothing else."""
-    import psycopg
     from psycopg import sql
 
     password = secrets.token_urlsafe(24)
     login = sql.Identifier(LOGIN)
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
+    with connect(postgres_url, application="antenna dashboards") as connection:
         if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [LOGIN]).fetchone() is None:
             connection.execute(sql.SQL("CREATE ROLE {} IN ROLE antenna_dashboards").format(login))
         connection.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(login, sql.Literal(password)))

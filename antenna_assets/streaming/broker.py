@@ -109,23 +109,30 @@ class Broker:
 
         return self._offsets(topic, OffsetSpec.latest())
 
-    def offsets_at(self, topic: Topic, time: datetime) -> dict[int, int]:
-        """The offset of the first message that is not older, of each partition that has one."""
+    def ends(self, topic: Topic) -> dict[int, int]:
+        """The offset after the last message, of each partition: those of open transactions are before it, too."""
         from confluent_kafka.admin import OffsetSpec
 
-        millis = (time - EPOCH) // timedelta(milliseconds=1)
-        found = self._offsets(topic, OffsetSpec.for_timestamp(millis))
-        return {partition: offset for partition, offset in found.items() if offset >= 0}
+        return self._offsets(topic, OffsetSpec.latest(), uncommitted=True)
 
-    def _offsets(self, topic: Topic, spec: Any) -> dict[int, int]:
+    def first_at(self, topic: Topic, instant: datetime) -> dict[int, int | None]:
+        """The offset of the first message that Kafka's record time puts at the instant or later, of each partition.
+
+        None where there is no such message. Those of open transactions count.
+        """
+        from confluent_kafka.admin import OffsetSpec
+
+        milliseconds = (instant - EPOCH) // timedelta(milliseconds=1)
+        found = self._offsets(topic, OffsetSpec.for_timestamp(milliseconds), uncommitted=True)
+        return {partition: None if offset < 0 else offset for partition, offset in found.items()}
+
+    def _offsets(self, topic: Topic, spec: Any, *, uncommitted: bool = False) -> dict[int, int]:
         from confluent_kafka import IsolationLevel, TopicPartition
 
         asked = {TopicPartition(topic.name, partition): spec for partition in topic.partitions}
-        committed_only = IsolationLevel.READ_COMMITTED
+        level = IsolationLevel.READ_UNCOMMITTED if uncommitted else IsolationLevel.READ_COMMITTED
         answers = self._ask(
-            lambda: self._admin.list_offsets(
-                asked, isolation_level=committed_only, request_timeout=TIMEOUT_SECONDS
-            )
+            lambda: self._admin.list_offsets(asked, isolation_level=level, request_timeout=TIMEOUT_SECONDS)
         )
         return {place.partition: answer.offset for place, answer in answers.items()}
 

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 
+import psycopg
+
 from antenna_assets.engines.contract import EngineError
 from antenna_assets.errors import AntennaError
+from antenna_assets.postgres_errors import told
 
 
 class StreamError(AntennaError):
@@ -48,6 +51,8 @@ def is_of_spark(error: BaseException) -> bool:
 
 def first_line(error: BaseException) -> str:
     """What an error says, in one line."""
+    if isinstance(error, psycopg.Error):
+        return told(error)
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # Java's innermost cause says most; the first line of py4j only that there was an error.
     causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]

@@ -19,11 +19,16 @@ import psycopg
 from antenna_assets.crash import commit_point
 from antenna_assets.database import DatabaseError, connect, require_migrated
 from antenna_assets.disk import WHAT_TO_DO, free, is_full
+from antenna_assets.first_partition import require_start
 from antenna_assets.kafka_client import PLAIN, KafkaConfig
+from antenna_assets.lake_identity import WrongLake, require_own_lake
 from antenna_assets.ledger import HourExpired, committed_offsets
 from antenna_assets.lifetimes import AttemptTooOld
+from antenna_assets.postgres_errors import DatabaseUnfit, passes
+from antenna_assets.postgres_session import STREAM
 from antenna_assets.settings import Settings
 from antenna_assets.spark_session import java_has_ended
+from antenna_assets.streaming import blocked
 from antenna_assets.streaming import query as query_settings
 from antenna_assets.streaming.attempt import LakeUnwritable, require_writable
 from antenna_assets.streaming.broker import (
@@ -54,6 +59,7 @@ from antenna_assets.streaming.java import (
 )
 from antenna_assets.streaming.lock import StreamRunning, release, require_only_stream
 from antenna_assets.streaming.micro_batch import REPORT_SECONDS, MicroBatches
+from antenna_assets.streaming.present import FilesGone
 from antenna_assets.streaming.query import engine_of_sums, messages_from, new_checkpoint, start_spark
 from antenna_assets.streaming.starts import read_from, read_starts, settle_starts
 from antenna_assets.streaming.waiting import Waiting
@@ -72,7 +78,7 @@ OLD_SESSION_SECONDS = 60
 
 # What another attempt, from the ledger, may mend.
 _PASSING = (
-    psycopg.OperationalError,
+    psycopg.Error,
     DatabaseError,
     BrokerError,
     QueryFailed,
@@ -80,10 +86,11 @@ _PASSING = (
     AttemptTooOld,
     HourExpired,
     LakeUnwritable,
+    WrongLake,
     StateUnwritable,
 )
 # A person who starts a stream like that is told at once; only a stream that ran before waits.
-_AN_ERROR_AT_THE_START = (LakeUnwritable, StateUnwritable, BrokerRefuses)
+_AN_ERROR_AT_THE_START = (LakeUnwritable, WrongLake, StateUnwritable, BrokerRefuses)
 
 
 class Stream:
@@ -185,7 +192,11 @@ class Stream:
             except (ReadingFailed, SparkEnded) as error:
                 self._take_smaller_parts(error)
             except _PASSING as error:
-                if lost is None and isinstance(error, _AN_ERROR_AT_THE_START):
+                if isinstance(error, psycopg.Error) and not passes(error):
+                    raise
+                if isinstance(error, DatabaseUnfit) or (
+                    lost is None and isinstance(error, _AN_ERROR_AT_THE_START)
+                ):
                     raise
                 now = time.monotonic()
                 lost = now if lost == math.inf else lost
@@ -207,9 +218,12 @@ class Stream:
     @contextmanager
     def _session(self) -> Iterator[tuple[psycopg.Connection, Topic]]:
         """The ledger's connection, which holds the lock of the one stream, and the topic as the ledger knows it."""
-        with connect(self._postgres_url, application="antenna stream") as connection:
+        with connect(self._postgres_url, application="antenna stream", limits=STREAM) as connection:
             require_migrated(connection)
+            require_start(connection, self._settings.start)
             require_only_stream(connection)
+            # Before anything is written there, a probe included.
+            require_own_lake(connection, self._settings.lake_uri)
             require_writable(self._settings.lake_uri)
             found = self._broker.describe()
             head = claim_topic(connection, found.name, found.id)
@@ -225,8 +239,11 @@ class Stream:
                 self._say,
                 lambda first: doubling(connection, self._broker, topic, self._settings.lake_uri, first),
             )
+            # Before Spark, which takes its time: a stream that starts again and again closes hours, too.
+            self._batches.beat(connection)
             try:
-                yield connection, topic
+                with blocked.blocks_told(self._postgres_url, self._waiting.begin):
+                    yield connection, topic
             finally:
                 # By hand: a session that ends keeps its lock for a moment, and the next query wants it.
                 release(connection)
@@ -359,7 +376,7 @@ class Stream:
             shutil.rmtree(checkpoint, ignore_errors=True)
 
     def _watch(self, query: "StreamingQuery", connection: psycopg.Connection) -> None:
-        """Wait for the query's end, let the clock close hours while it is idle, and report.
+        """Wait for the query's end, close hours meanwhile, and report.
 
         Raises:
             QueryFailed, StateUnwritable, or the error of a micro-batch: the query ended by it.
@@ -372,7 +389,7 @@ class Stream:
             and not self._batches.outgrown
             and not self._stop.wait(0.2)
         ):
-            self._batches.beat_if_idle(connection)
+            self._batches.beat_if_due(connection)
             if time.monotonic() - reported > REPORT_SECONDS and self._batches.report():
                 reported = time.monotonic()
         self._batches.wait_until_idle()
@@ -399,6 +416,10 @@ class Stream:
 
 def _name_of(error: Exception) -> str:
     """What is away, by the error that says so."""
+    if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+        return "PostgreSQL's primary"
+    if isinstance(error, psycopg.errors.LockNotAvailable):
+        return blocked.NAME
     names: dict[type[Exception], str] = {
         BrokerError: "Kafka",
         BrokerRefuses: "Kafka",
@@ -406,8 +427,10 @@ def _name_of(error: Exception) -> str:
         QueryFailed: "Spark",
         StreamRunning: "another stream",
         AttemptTooOld: "the next attempt",
+        FilesGone: "the next attempt",
         HourExpired: "the next attempt",
         LakeUnwritable: "the lake",
+        WrongLake: "the lake",
         StateUnwritable: "the state",
     }
     return names.get(type(error), "PostgreSQL")

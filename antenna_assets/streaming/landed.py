@@ -44,7 +44,8 @@ class Landed:
     """What a micro-batch became: files, counts and sums.
 
     `live` has the rows of each live table as (window start, key, bytes); `event_times` the largest accepted event
-    time of each partition; `begun` when the attempt began to write files, None if it wrote none.
+    time of each partition; `begun` when the attempt began to write files, None if it wrote none; `lake` the root of the
+    lake that has the files, to look at them before they are committed.
     """
 
     files: Sequence[LandedFile] = ()
@@ -53,6 +54,7 @@ class Landed:
     first_event_time: datetime | None = None
     live: Mapping[str, Sequence[tuple[datetime, str, int]]] = field(default_factory=dict)
     begun: datetime | None = None
+    lake: str | None = None
 
     @property
     def rows(self) -> int:

@@ -4,10 +4,10 @@ It changes the ledger alone, in one transaction, while no stream runs. What a st
 """
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 import psycopg
 
+from antenna_assets.clock import database_now
 from antenna_assets.ledger import committed_offsets
 from antenna_assets.streaming.broker import Broker, Topic
 from antenna_assets.streaming.errors import StreamError
@@ -145,7 +145,8 @@ def _record(connection: psycopg.Connection, head: Head, found: list[Loss], topic
         topic_id = topic.id if made_again else next_life(head.topic_id)
         # The partitions of the new topic are others: the old ones' times must not hold the watermark back.
         connection.execute(
-            "UPDATE ledger.head SET topic_id = %s, event_times = '{}' WHERE topic = %s",
+            "UPDATE ledger.head SET topic_id = %s, event_times = '{}', silent_since = '{}', mark = '{}', mark_at = NULL"
+            " WHERE topic = %s",
             [topic_id, head.topic],
         )
         if not made_again:
@@ -155,7 +156,7 @@ def _record(connection: psycopg.Connection, head: Head, found: list[Loss], topic
     connection.execute(
         "INSERT INTO ledger.batch (batch, kind, clock, rows, bytes, quarantined, late_rows, low_watermark)"
         " VALUES (%s, 'loss', %s, 0, 0, 0, 0, %s)",
-        [number, datetime.now(UTC), head.low_watermark],
+        [number, database_now(connection), head.low_watermark],
     )
     with connection.cursor() as cursor:
         cursor.executemany(

@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 
+from antenna_assets.clock import Clock
 from antenna_assets.engines.contract import Engine
 from antenna_assets.hours import closed_before, hour_key
 from antenna_assets.ledger import expired_before, full_hours
@@ -25,22 +26,24 @@ from antenna_assets.streaming import query
 from antenna_assets.streaming.attempt import Attempt, LakeUnwritable
 from antenna_assets.streaming.batch_size import BatchSize
 from antenna_assets.streaming.broker import Broker, Topic
+from antenna_assets.streaming.closing import quiet_hours_of
+from antenna_assets.streaming.closing_rule import Left, looked, told
 from antenna_assets.streaming.commit import commit_batch, commit_heartbeat
 from antenna_assets.streaming.errors import QueryFailed, ReadingFailed, StreamError, first_line, is_of_spark
 from antenna_assets.streaming.exact_ranges import PART_MESSAGES, PartBounds, Unreadable, read_ranges
-from antenna_assets.streaming.head import claim_topic, read_head
+from antenna_assets.streaming.head import Head, claim_topic, read_head
 from antenna_assets.streaming.java import java_ends_within
 from antenna_assets.streaming.land import write
 from antenna_assets.streaming.landed import Landed, Written
 from antenna_assets.streaming.plan import OffsetRange, planned_ranges
-from antenna_assets.streaming.progress import next_to_read
+from antenna_assets.streaming.progress import left_to_read, next_to_read, read_past
 from antenna_assets.streaming.read_back import read_back
 from antenna_assets.streaming.spelling import UsualSpelling
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-# How long the stream is idle before the wall clock closes hours.
+# How often a stream looks what it can close, with a batch or without.
 HEARTBEAT_SECONDS = 5
 # How often a stream that runs for ever says what it did. A micro-batch that takes longer is told by itself.
 REPORT_SECONDS = 10
@@ -95,6 +98,8 @@ class MicroBatches:
         # One transaction at a time on the one connection: micro-batches and heartbeats come from two threads.
         self._ledger_in_use = threading.Lock()
         self._committing: Future[None] | None = None
+        self._clock: Clock | None = None
+        self._wrong_host: str | None = None
         self._batch = 0
         self._oldest = settings.start
         self._full: list[datetime] = []
@@ -130,28 +135,49 @@ class MicroBatches:
                 self.wait_until_idle()
 
     def beat(self, connection: psycopg.Connection) -> bool:
-        """Let the wall clock close hours if nothing is left to read; whether that was so."""
+        """Close what can be closed by now; whether nothing is left to read."""
+        settings = self._settings
         with self._ledger_in_use:
             # Before Kafka is asked: whatever comes after this instant may still be on time.
-            now = datetime.now(UTC)
+            now = self._read_clock(connection)
             topic = self._broker.describe()
-            done = self.done(connection, topic)
-            if any(done[partition] < end for partition, end in self._broker.next_offsets(topic).items()):
-                return False
+            left = left_to_read(self._broker, topic, self.done(connection, topic))
             head = claim_topic(connection, topic.name, topic.id)
             commit_heartbeat(
-                connection, topic=topic.name, batch=head.batch, now=now, lateness=self._settings.lateness
+                connection,
+                topic=topic.name,
+                batch=head.batch,
+                now=now,
+                lateness=settings.lateness,
+                quiet=settings.quiet,
+                left=left,
+                read_past=self._read_past(connection, head, topic, left, now) if left else None,
+                host_clock=self._wrong_host,
             )
-            return True
+            self._last_beat = time.monotonic()
+            return not left
 
-    def beat_if_idle(self, connection: psycopg.Connection) -> None:
-        """Beat after `HEARTBEAT_SECONDS` without a commit or a beat."""
-        now = time.monotonic()
-        if now - max(self.last_commit, self._last_beat) > HEARTBEAT_SECONDS:
-            self._last_beat = now
-            # Messages that are left may be those that the lake has no space for: that is no going on.
-            if self.beat(connection):
-                self._committed()
+    def _read_past(
+        self,
+        connection: psycopg.Connection,
+        head: Head,
+        topic: Topic,
+        left: Mapping[int, Left],
+        now: datetime,
+    ) -> datetime | None:
+        """See `read_past`. Kafka is asked about quiet hours alone, and never while the head is locked."""
+        settings = self._settings
+        memory = looked(head.memory, now=now, lagging=left, delivered={})
+        quiet = quiet_hours_of(
+            connection, head, memory, now=now, lateness=settings.lateness, quiet=settings.quiet
+        )
+        return read_past(self._broker, topic, left, quiet)
+
+    def beat_if_due(self, connection: psycopg.Connection) -> None:
+        """Beat if the last one was `HEARTBEAT_SECONDS` ago."""
+        # Messages that are left may be those that the lake has no space for: that is no going on.
+        if time.monotonic() - self._last_beat > HEARTBEAT_SECONDS and self.beat(connection):
+            self._committed()
 
     def done(self, connection: psycopg.Connection, topic: Topic) -> dict[int, int]:
         """See `next_to_read`."""
@@ -209,7 +235,7 @@ class MicroBatches:
             ReadingFailed: Spark failed over the messages.
         """
         settings = self._settings
-        clock = datetime.now(UTC)
+        clock = self._now()
         waiting = self._committing is not None and not self._committing.done()
         with Attempt(settings.lake_uri, self._batch + 1 + waiting) as attempt:
             with _reading(ranges, count, record):
@@ -282,7 +308,7 @@ class MicroBatches:
 
     def _without_messages(self, ranges: Sequence[OffsetRange]) -> _ToCommit:
         attempt = Attempt(self._settings.lake_uri, self._batch + 1)
-        return _ToCommit(attempt, None, ranges, datetime.now(UTC), time.monotonic(), first=False)
+        return _ToCommit(attempt, None, ranges, self._now(), time.monotonic(), first=False)
 
     def _read_one_by_one(
         self,
@@ -329,11 +355,12 @@ class MicroBatches:
             landed = Landed()
             if batch.written is not None:
                 landed = read_back(batch.written, engine, lake=settings.lake_uri, window=settings.window)
+            now = self._read_clock(connection)
             # Asked after landing: a topic that was replaced meanwhile must not be committed under the old one's offsets.
             topic = self._broker.describe()
             head = claim_topic(connection, topic.name, topic.id)
-            following = self._broker.next_offsets(topic)
             done = self.done(connection, topic) | {r.partition: r.until_offset for r in batch.ranges}
+            left = left_to_read(self._broker, topic, done)
             watermark = commit_batch(
                 connection,
                 topic=topic.name,
@@ -342,8 +369,11 @@ class MicroBatches:
                 clock=batch.clock,
                 ranges=batch.ranges,
                 landed=landed,
-                lagging=[partition for partition, end in following.items() if end > done[partition]],
+                lagging=left,
                 lateness=settings.lateness,
+                now=now,
+                left=told(left),
+                host_clock=self._wrong_host,
                 before_commit=batch.attempt.keep,
             )
             self._committed()
@@ -355,9 +385,27 @@ class MicroBatches:
 
         Retention may go on meanwhile; the commit looks again.
         """
+        self._read_clock(connection)
         self._batch = read_head(connection, self._settings.topic).batch
         self._oldest = max(self._settings.start, expired_before(connection) or self._settings.start)
         self._full = full_hours(connection)
+
+    def _read_clock(self, connection: psycopg.Connection) -> datetime:
+        """PostgreSQL's clock, and a word on this host if its own is wrong."""
+        if self._clock is None:
+            self._clock = Clock(connection)
+        now = self._clock.read(connection)
+        wrong = self._clock.wrong_host
+        if wrong is not None and self._wrong_host is None:
+            self._say(f"{wrong}: nothing is rejected or closed by it, but set it right")
+        self._wrong_host = wrong
+        return now
+
+    def _now(self) -> datetime:
+        """PostgreSQL's clock, as last read, for whoever cannot ask: the connection may be in the middle of a commit."""
+        if self._clock is None:
+            raise StreamError("no query runs: the clock was never read")
+        return self._clock.now()
 
     @contextmanager
     def _failure_kept(self) -> Iterator[None]:

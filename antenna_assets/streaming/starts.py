@@ -144,8 +144,9 @@ def _offsets_of(broker: Broker, topic: Topic, asked: From, first: Mapping[int, i
     if asked.end == "latest":
         return following
     if asked.time is not None:
-        found = broker.offsets_at(topic, asked.time)
-        return {partition: found.get(partition, following[partition]) for partition in topic.partitions}
+        # A message of an open transaction is beyond what can be read yet.
+        found = broker.first_at(topic, asked.time)
+        return {p: end if (at := found[p]) is None else min(at, end) for p, end in following.items()}
     offsets = dict(asked.offsets or {})
     if set(offsets) != set(topic.partitions):
         raise StreamError(

@@ -29,12 +29,19 @@ class LakeFindings:
 
 
 def lake_findings(
-    lake: Lake, table: str, certificate: Certificate, before: Sequence[str] | None, parquet: Parquet
+    lake: Lake,
+    table: str,
+    certificate: Certificate,
+    before: Sequence[str] | None,
+    parquet: Parquet,
+    *,
+    table_id: str | None,
 ) -> LakeFindings:
     """Compare an hour of a lake table with its certificate, file by file, and with the files it was made from.
 
     Args:
         before: the files whose events these must be; None if they are not there any more or not to be believed.
+        table_id: Delta's id of the table that the hour was published in, None if nobody wrote it down.
     """
     key, certified = hour_key(certificate.hour), certificate.content["published"][table]
     found = LakeFindings()
@@ -48,12 +55,12 @@ def lake_findings(
         certificate.generation,
         snapshot.generation if snapshot.generation is not None else ABSENT,
     )
-    if certified.get("delta_table", snapshot.table_id) != snapshot.table_id:
+    if table_id not in (None, snapshot.table_id):
         found.differences.append(
             Difference(
                 key,
                 f"{table}, Delta's id of the table",
-                certified["delta_table"],
+                str(table_id),
                 f"{snapshot.table_id or ABSENT}: the table was lost"
                 f"{' and built anew' if snapshot.table_id else ''}; `antenna backfill --from {key}` publishes the hour in it",
             )

@@ -107,6 +107,15 @@ def _landing(
         yield from compared(key, "ledger, as sealed", certified, landed)
 
 
+def lake_table(connection: psycopg.Connection, certificate: Certificate, asset: str) -> str | None:
+    """Delta's id of the lake table in which the certified hour was published; None if nobody wrote it down."""
+    row = connection.execute(
+        "SELECT lake_table FROM ledger.publication WHERE number = %s",
+        [certificate.content["published"][asset]["publication"]],
+    ).fetchone()
+    return row[0] if row else None
+
+
 def _sums(connection: psycopg.Connection, hour: datetime, up_to_batch: int) -> Iterator[Difference]:
     """The sums that the ledger keeps, against what they are sums of."""
     key = hour_key(hour)
@@ -156,7 +165,7 @@ def _publications(connection: psycopg.Connection, certificate: Certificate) -> I
     certified = certificate.content["published"]
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
-            "SELECT number, asset, hour, generation, rows, bytes, users_version, lake_version, lake_table"
+            "SELECT number, asset, hour, generation, rows, bytes, users_version, lake_version"
             " FROM ledger.publication WHERE number = ANY(%s)",
             [[of["publication"] for of in certified.values()]],
         ).fetchall()
@@ -169,7 +178,6 @@ def _publications(connection: psycopg.Connection, certificate: Certificate) -> I
             **_rows_and_bytes(of),
             "users_version": None if asset == "raw_parquet" else certificate.content["users_version"],
             "lake_version": of.get("delta_version"),
-            "lake_table": of.get("delta_table"),
         }
         yield from compared(
             hour_key(certificate.hour),

@@ -3,24 +3,27 @@
 What is compared is in the other modules of this folder.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import psycopg
 
+from antenna_assets.anchors import Anchor
 from antenna_assets.certificate import complete, newest_certificate, publications
+from antenna_assets.database import snapshot
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import hour_key
 from antenna_assets.lake import Lake
 from antenna_assets.lake_files import is_local, require_store
+from antenna_assets.lake_identity import require_not_anothers
 from antenna_assets.schema import HOURLY_TABLES
 from antenna_assets.verify.chain import chain_differences
 from antenna_assets.verify.difference import ABSENT, Difference
 from antenna_assets.verify.lake import lake_findings, user_differences
 from antenna_assets.verify.landing import Landing
-from antenna_assets.verify.ledger import ledger_findings
+from antenna_assets.verify.ledger import lake_table, ledger_findings
 from antenna_assets.verify.parquet import Parquet
 from antenna_assets.verify.tables import table_differences, unpublished_rows
 
@@ -50,6 +53,7 @@ def verify(
     first: datetime | None = None,
     end: datetime | None = None,
     kept_since: datetime,
+    anchors: Sequence[Anchor] = (),
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Verified:
     """Recompute what the certificates claim, from the files and tables, for all closed hours from `first` on before `end`.
@@ -60,25 +64,28 @@ def verify(
     Args:
         connection: in autocommit mode.
         kept_since: hours before it may have lost their landed files to the retention.
+        anchors: hashes of certificates that were kept outside the database.
         progress: is told how many hours of how many are done.
 
     Raises:
         StoreError: the lake's object store cannot be reached.
+        WrongLake: this is not the ledger's lake.
     """
     if not is_local(lake.root):
         # Of a store that does not answer, nothing can be said.
         require_store(lake.root)
+    require_not_anothers(connection, lake.root)
     verified = Verified()
-    differences, unbelievable = chain_differences(connection)
+    differences, unbelievable = chain_differences(connection, anchors)
     verified.differences += differences
-    with _snapshot(connection):
+    with snapshot(connection):
         verified.differences += unpublished_rows(connection, first, end)
         hours = _hours(connection, first, end)
         verified.certificates = connection.execute("SELECT count(*) FROM ledger.certificate").fetchall()[0][0]
     with closing(Parquet()) as parquet:
         landing = Landing(connection, lake.root, parquet)
         for done, hour in enumerate(hours, start=1):
-            with _snapshot(connection):
+            with snapshot(connection):
                 _verify_hour(connection, lake, landing, parquet, hour, kept_since, unbelievable, verified)
             progress(done, len(hours))
     return verified
@@ -127,7 +134,9 @@ def _verify_hour(
     usage: list[str] | None = None
     try:
         for table in ("raw_parquet", "enriched_usage"):
-            in_lake = lake_findings(lake, table, certificate, before, parquet)
+            in_lake = lake_findings(
+                lake, table, certificate, before, parquet, table_id=lake_table(connection, certificate, table)
+            )
             differences += in_lake.differences
             pending.append(in_lake.pending)
             usage = in_lake.paths
@@ -164,10 +173,3 @@ def _verify_no_certificate(connection: psycopg.Connection, hour: datetime, verif
         verified.pending[key] = "published before there were certificates: run the hour again"
     else:
         verified.pending[key] = "not wholly published"
-
-
-@contextmanager
-def _snapshot(connection: psycopg.Connection) -> Iterator[None]:
-    with connection.transaction():
-        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        yield

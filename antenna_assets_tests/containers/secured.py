@@ -22,7 +22,7 @@ import pytest
 from psycopg import sql
 
 from antenna_assets.database import connect
-from antenna_assets.stack import jars, java, kafka_storage, postgres, postgres_data
+from antenna_assets.stack import jars, java, postgres, postgres_data
 from antenna_assets.stack.ports import HOST
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -85,7 +85,7 @@ def secured_kafka(home: Path, folder: Path, port: int, more: str = "") -> Iterat
         broker = subprocess.Popen(
             command,
             cwd=home,
-            env={**kafka_storage.java_environment(), "KAFKA_HOME": str(home / "kafka")},
+            env={**java.java_environment(), "KAFKA_HOME": str(home / "kafka")},
             stdout=output,
             stderr=output,
         )

@@ -3,12 +3,15 @@
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from antenna_assets.hours import range_of_hours
 from antenna_assets.local_runs import publish
+from antenna_assets.sensors import RANGE_END_TAG, RANGE_START_TAG
 from antenna_assets.settings import Settings
 
 EXECUTE = (
@@ -24,6 +27,15 @@ def instance(folder: Path) -> Iterator[dg.DagsterInstance]:
     folder.mkdir(exist_ok=True)
     with dg.instance_for_test(temp_dir=str(folder)) as opened:
         yield opened
+
+
+def hours_of(requests: Iterable[dg.RunRequest]) -> list[datetime]:
+    """The hours that the sensor asks for, ascending."""
+    found: list[datetime] = []
+    for request in requests:
+        first = request.partition_key or request.tags[RANGE_START_TAG]
+        found += range_of_hours(first, request.partition_key or request.tags[RANGE_END_TAG])
+    return sorted(found)
 
 
 def publish_what_the_sensor_asks_for(on: dg.DagsterInstance) -> int:

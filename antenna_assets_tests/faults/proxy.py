@@ -12,7 +12,7 @@ class Proxy:
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
-        self._target = (parts.hostname or "127.0.0.1", parts.port or 5432)
+        self.lead_to(url)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._lock = threading.Lock()
@@ -28,6 +28,11 @@ class Proxy:
     def __exit__(self, *_: object) -> None:
         self.cut()
         self._listener.close()
+
+    def lead_to(self, url: str) -> None:
+        """Let later connections go to the server of this address, as a name does after a failover."""
+        parts = urlsplit(url)
+        self._target = (parts.hostname or "127.0.0.1", parts.port or 5432)
 
     def cut(self) -> None:
         """Break every connection, and let none come to be."""

@@ -19,6 +19,7 @@ from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults.live import committed, running, wait_until
 from antenna_assets_tests.faults.proxy import Proxy
 from antenna_assets_tests.faults.runs import send
+from antenna_assets_tests.standby import standby_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -172,3 +173,28 @@ def test_row_8_postgresql_lets_nobody_in_for_seconds_and_the_stream_goes_on(
         wait_until(lambda: "going on from the ledger" in said)
     assert len([line for line in said if line.startswith("waiting")]) == 1
     assert_exact(settings, answers)
+
+
+def test_row_37_the_address_leads_to_a_standby_after_a_failover_and_the_stream_goes_on_when_it_is_promoted(
+    settings: Settings, spark: "SparkSession", tmp_path: Path
+) -> None:
+    answers = tmp_path / "answers.json"
+    send(settings, answers, seed=1, events=500)
+    primary = settings.postgres_url or ""
+    with (
+        standby_of(primary) as standby,
+        Proxy(primary) as proxy,
+        running(settings, spark, proxy.url) as said,
+    ):
+        after = settings.model_copy(update={"postgres_url": standby.url})
+        wait_until(lambda: committed(settings) == 500)
+        wait_until(lambda: committed(after) == 500)
+        proxy.cut()
+        proxy.lead_to(standby.url)
+        proxy.mend()
+        send(settings, answers, seed=2, events=500)
+        wait_until(lambda: any("it is a standby, or became one" in line for line in said))
+        standby.promote()
+        wait_until(lambda: committed(after) == 1_000)
+        wait_until(lambda: "going on from the ledger" in said)
+        assert_exact(after, answers)

@@ -4,18 +4,15 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-import dagster as dg
 import pytest
 
 from antenna_assets.database import connect
 from antenna_assets.hours import hour_key
 from antenna_assets.lake import Lake
 from antenna_assets.local_runs import tick
-from antenna_assets.requests import hours_and_batch
 from antenna_assets.schema import ASSETS, LAKE_TABLES
-from antenna_assets.sensors import REQUEST_TAG
 from antenna_assets.settings import Settings
-from antenna_assets_tests.end_to_end.runs import instance, publish_what_the_sensor_asks_for
+from antenna_assets_tests.end_to_end.runs import hours_of, instance, publish_what_the_sensor_asks_for
 from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.publish import die, publish_hour, tick_once
@@ -33,6 +30,7 @@ PUBLICATION = (
     "publish.lake.committed:2",
     "publish.hour_done",
     "publish.hour_done:2",
+    "publish.table.computed",
     "publish.table.fenced",
     "publish.table.deleted:2",
     "publish.table.copied",
@@ -106,11 +104,7 @@ def test_row_15_a_tick_that_is_killed_is_asked_for_again_by_the_next(
     home.mkdir()
     die(settings, point, tick_once, home)
     with instance(home) as dagster:
-        assert the_hour(settings) in hours_asked_for(dagster)
+        assert the_hour(settings) in hours_of(tick(dagster))
         publish_what_the_sensor_asks_for(dagster)
         assert tick(dagster) == []
     assert_published_once(settings, answers, 1)
-
-
-def hours_asked_for(on: dg.DagsterInstance) -> set[datetime]:
-    return {hour for request in tick(on) for hour in hours_and_batch(request.tags[REQUEST_TAG])[0]}

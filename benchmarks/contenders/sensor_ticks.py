@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import dagster as dg
 
+from antenna_assets.candidates import candidates, newest_closed_hour, present
 from antenna_assets.database import connect
-from antenna_assets.ledger import hours_to_publish
 from antenna_assets.local_runs import tick
-from antenna_assets.sensors import HOURS_LOOKED_AT
+from antenna_assets.partitions import first_and_end
 from antenna_assets.settings import load_settings
 
 
@@ -19,7 +19,11 @@ def main() -> None:
     """`sensor_ticks QUERIES TICKS`."""
     queries, ticks = map(int, sys.argv[1:])
     with connect(load_settings().postgres_url or "") as connection:
-        query = _seconds(queries, lambda: hours_to_publish(connection, limit=HOURS_LOOKED_AT))
+        first, end = first_and_end()
+        newest, now = newest_closed_hour(connection, first=first, end=end), present(connection)
+        query = _seconds(
+            queries, lambda: candidates(connection, first=first, end=end, newest=newest, now=now)
+        )
     with dg.DagsterInstance.get() as instance:
         asked = len(tick(instance))
         whole = _seconds(ticks, lambda: tick(instance))

@@ -6,16 +6,21 @@ ANTENNA_POSTGRES_URL, whose owner runs this. Again is harmless: the passwords ar
 
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import sql
 
 from antenna_assets.database import connect, migrate
+from antenna_assets.postgres_address import parts
 from antenna_assets.settings import load_settings
 from antenna_assets.stack.services import postgres_url
 
-ROLES = {"stream": "antenna_stream", "publisher": "antenna_publisher", "dashboards": "antenna_dashboards"}
+ROLES = {
+    "stream": "antenna_stream",
+    "publisher": "antenna_publisher",
+    "dashboards": "antenna_dashboards",
+    "administrator": "antenna_administrator",
+}
 SUPERSET = "superset"
 LEAST_CHARACTERS = 32
 
@@ -34,7 +39,7 @@ def main(folder: Path) -> None:
 
 
 def _login(connection: psycopg.Connection, address: Path, name: str) -> None:
-    password = urlsplit(address.read_text(encoding="utf-8").strip()).password or ""
+    password = parts(address.read_text(encoding="utf-8").strip()).get("password", "")
     if len(password) < LEAST_CHARACTERS:
         raise SystemExit(
             f"{address}: expected a password of {LEAST_CHARACTERS} or more characters, found {len(password)};"

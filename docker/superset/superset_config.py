@@ -6,12 +6,12 @@ the role `antenna_dashboards`, `admin_password` that of the first administrator.
 
 import os
 from copy import deepcopy
-from datetime import timedelta
 from pathlib import Path
 
 from sqlalchemy.engine.url import URL, make_url
 from superset.config import TALISMAN_CONFIG as _TALISMAN
 from superset.constants import CHANGE_ME_SECRET_KEY
+from usage_session import connect_arguments, forget_environment, metadata_uri
 
 _LEAST_CHARACTERS = 32
 
@@ -36,12 +36,12 @@ def _key() -> str:
 
 
 SECRET_KEY = _key()
-SQLALCHEMY_DATABASE_URI = secret("metadata_url")
+forget_environment()
+SQLALCHEMY_DATABASE_URI = metadata_uri(secret("metadata_url"))
 
 # The database of assets/databases/antenna.yaml has this host, which no network knows. Its address and password are put
 # in when a connection is opened, so they are neither in the files nor in Superset's own database.
 _USAGE_HOST = "usage.invalid"
-_SESSION = f"-c TimeZone=UTC -c default_transaction_read_only=on -c statement_timeout={int(timedelta(minutes=1).total_seconds())}s"
 
 
 def DB_CONNECTION_MUTATOR(
@@ -50,8 +50,9 @@ def DB_CONNECTION_MUTATOR(
     """The antennas' PostgreSQL, as a session in UTC that reads and does not take forever."""
     if uri.host != _USAGE_HOST:
         return uri, params
-    found = make_url(secret("usage_url")).set(drivername="postgresql+psycopg2")
-    return found, {**params, "connect_args": {**params.get("connect_args", {}), "options": _SESSION}}
+    # libpq reads the address, and not SQLAlchemy, which knows fewer forms.
+    arguments = {**params.get("connect_args", {}), **connect_arguments(secret("usage_url"))}
+    return make_url("postgresql+psycopg2://"), {**params, "connect_args": arguments}
 
 
 # Nothing is fetched from or told to other hosts.

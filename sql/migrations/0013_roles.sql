@@ -6,9 +6,12 @@ DECLARE
     name text;
 BEGIN
     FOREACH name IN ARRAY ARRAY['antenna_stream', 'antenna_publisher', 'antenna_dashboards', 'antenna_administrator'] LOOP
+        -- CREATE ROLE asks for the right to make roles before it sees that one is there.
+        CONTINUE WHEN EXISTS (SELECT FROM pg_roles WHERE rolname = name);
         BEGIN
             EXECUTE format('CREATE ROLE %I NOLOGIN', name);
         EXCEPTION WHEN duplicate_object OR unique_violation THEN
+            -- Another database's migration was faster.
             NULL;
         END;
     END LOOP;
@@ -16,7 +19,12 @@ END
 $$;
 
 GRANT USAGE ON SCHEMA ledger TO antenna_stream, antenna_publisher, antenna_administrator;
-GRANT SELECT ON ALL TABLES IN SCHEMA ledger TO antenna_stream, antenna_publisher, antenna_administrator;
+-- Names and not ALL TABLES: an extension or another owner may have tables beside ours, which are not ours to grant.
+GRANT SELECT ON ledger.head, ledger.batch, ledger.batch_offset, ledger.file, ledger.rejection, ledger.hour,
+    ledger.hour_generation, ledger.publication, ledger.publication_head, ledger.users_version, ledger.certificate,
+    ledger.certificate_head, ledger.replay, ledger.replayed, ledger.expired_file, ledger.accepted_loss, ledger.failing_hour,
+    ledger.quota_hour, ledger.published_bytes
+    TO antenna_stream, antenna_publisher, antenna_administrator;
 -- Every command looks first whether the schema is the one that it knows.
 GRANT SELECT ON schema_migration TO antenna_stream, antenna_publisher, antenna_dashboards, antenna_administrator;
 
@@ -38,8 +46,6 @@ GRANT INSERT, DELETE ON ledger.failing_hour TO antenna_publisher;
 GRANT UPDATE (heartbeat_at) ON ledger.head TO antenna_publisher;
 -- Dagster's own tables, which it makes and migrates itself.
 GRANT USAGE, CREATE ON SCHEMA dagster TO antenna_publisher;
-GRANT ALL ON ALL TABLES IN SCHEMA dagster TO antenna_publisher;
-GRANT ALL ON ALL SEQUENCES IN SCHEMA dagster TO antenna_publisher;
 
 -- Nobody's e-mail is in these.
 GRANT SELECT ON usage_by_antenna, usage_by_user, usage_by_app, top_talkers, usage_against_quota, over_quota_history,
@@ -47,7 +53,10 @@ GRANT SELECT ON usage_by_antenna, usage_by_user, usage_by_app, top_talkers, usag
 
 -- People who look after users, retention, quarantine and losses. They neither publish nor certify; tables are made and
 -- changed by the database's owner alone.
-GRANT SELECT ON ALL TABLES IN SCHEMA public TO antenna_administrator;
+GRANT SELECT ON user_metadata, bytes_agg_antenna, bytes_agg_user, bytes_agg_app, bytes_agg_antenna_1h, bytes_agg_user_1h,
+    bytes_agg_app_1h, users_over_quota_1h, bytes, bytes_hourly, user_quota_limit, usage_by_antenna, usage_by_user,
+    usage_by_app, top_talkers, usage_against_quota, over_quota_history, usage_compared, hour_trust, quarantine_by_hour
+    TO antenna_administrator;
 GRANT INSERT, UPDATE, DELETE ON user_metadata, bytes_agg_antenna, bytes_agg_user, bytes_agg_app TO antenna_administrator;
 GRANT INSERT, UPDATE ON ledger.hour, ledger.expired_file TO antenna_administrator;
 GRANT UPDATE ON ledger.head, ledger.users_version TO antenna_administrator;
@@ -56,4 +65,21 @@ GRANT INSERT ON ledger.batch, ledger.batch_offset, ledger.rejection, ledger.acce
     TO antenna_administrator;
 -- Old logs of runs go with a sweep.
 GRANT USAGE ON SCHEMA dagster TO antenna_administrator;
-GRANT SELECT, DELETE ON ALL TABLES IN SCHEMA dagster TO antenna_administrator;
+-- Those of Dagster's tables that are there already, if they are this owner's: others make theirs as the publisher.
+DO $$
+DECLARE
+    one record;
+BEGIN
+    FOR one IN
+        SELECT oid::regclass AS name, relkind FROM pg_class
+        WHERE relnamespace = 'dagster'::regnamespace AND relkind IN ('r', 'p', 'S') AND pg_has_role(relowner, 'USAGE')
+    LOOP
+        IF one.relkind = 'S' THEN
+            EXECUTE format('GRANT ALL ON SEQUENCE %s TO antenna_publisher', one.name);
+        ELSE
+            EXECUTE format('GRANT ALL ON TABLE %s TO antenna_publisher', one.name);
+            EXECUTE format('GRANT SELECT, DELETE ON TABLE %s TO antenna_administrator', one.name);
+        END IF;
+    END LOOP;
+END
+$$;
