@@ -10,3 +10,7 @@ The way of the data:
     engines/    ->  DuckDB or Spark run the SQL of `sql/transforms/`
     lake        ->  commits parquet files to Delta tables; serving publishes rows to PostgreSQL
 """
+
+from antenna_assets import file_modes
+
+file_modes.apply()

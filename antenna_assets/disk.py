@@ -10,6 +10,7 @@ from pathlib import Path
 from antenna_assets.lake_files import is_local, reason_of
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK_FULL = "53100"
 _TEXTS = ("No space left on device", "Disk quota exceeded")
 
 WHAT_TO_DO = "free space on that disk; `antenna sweep --dry-run` shows what the lake can do without"
@@ -18,6 +19,9 @@ WHAT_TO_DO = "free space on that disk; `antenna sweep --dry-run` shows what the 
 def is_full(error: BaseException) -> bool:
     """Whether the error, of Python, Java, DuckDB or deltalake, says that there is no space left."""
     if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    # PostgreSQL's texts are in the language of its settings.
+    if getattr(error, "sqlstate", None) == _DISK_FULL:
         return True
     try:
         text = str(error)

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from uuid import uuid4
 
 from antenna_assets.errors import AntennaError
 
@@ -37,6 +38,9 @@ _ONCE: dict[str, dict[str, Any]] = {
     "s3": {"config_kwargs": {"connect_timeout": 3, "read_timeout": 3, "retries": {"total_max_attempts": 1}}},
     "gs": {"requests_timeout": 3},
 }
+
+_TAKEN = (409, 412)
+"""What HTTP answers to a condition that does not hold."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -172,6 +176,43 @@ def require_store(place: str) -> None:
             store.call("GET", f"b/{bucket}/o", prefix=prefix, maxResults=1)
     except file_errors() as error:
         raise StoreError(f"{place} cannot be listed: {reason_of(error)}") from error
+
+
+def require_conditional_writes(place: str) -> None:
+    """Try whether a store refuses to write a name that is taken, if it is asked to: Delta's commits rest on it.
+
+    Google's own store does; of S3 there are many servers. What is written is removed again.
+
+    Raises:
+        StoreError: it writes all the same, does not know the question, or nothing can be written; or as `filesystem`.
+    """
+    scheme = _scheme(place)
+    if scheme != "s3":
+        return
+    store = filesystem(scheme, skip_instance_cache=True, **_ONCE[scheme])
+    bucket, _, prefix = place.removeprefix(f"{scheme}://").partition("/")
+    probe = {"Bucket": bucket, "Key": f"{prefix.rstrip('/')}/scratch/probe-{uuid4().hex}".lstrip("/")}
+    try:
+        store.call_s3("put_object", **probe, Body=b"")
+    except file_errors() as error:
+        raise StoreError(f"{place} cannot be written: {reason_of(error)}") from error
+    try:
+        store.call_s3("put_object", **probe, Body=b"", IfNoneMatch="*")
+    except file_errors() as error:
+        answer = getattr(error.__cause__, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode")
+        if answer not in _TAKEN:
+            raise StoreError(
+                f"{place}: expected the store to refuse a write with `If-None-Match: *` to a name that is taken, "
+                f"found that it does not know the question: {reason_of(error)}"
+            ) from error
+    else:
+        raise StoreError(
+            f"{place}: expected the store to refuse a write with `If-None-Match: *` to a name that is taken, found that it "
+            "writes all the same: two commits of one version of a Delta table would both succeed"
+        )
+    finally:
+        with suppress(*file_errors()):
+            store.call_s3("delete_object", **probe)
 
 
 def file_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:

@@ -1,12 +1,14 @@
 """What assets, checks and sensors are given: PostgreSQL, the lake, the engine.
 
-Each opens its service when it is first used, so that loading the definitions needs none of them.
+Each opens its service when it is first used, so that loading the definitions needs none of them. What may hold a secret,
+as an address does, is no configured value: Dagster shows those to everyone and stores them with each job. It is read from
+the settings when it is used.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import dagster as dg
 import psycopg
@@ -19,11 +21,12 @@ from antenna_assets.postgres_session import RUN
 from antenna_assets.run_lock import held
 from antenna_assets.settings import Settings, load_settings
 
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
 
 class PostgresResource(dg.ConfigurableResource):
     """PostgreSQL with the ledger and the serving tables. A run that is given it shows there that its worker lives."""
-
-    url: str | None = Field(None, description="address; unset: what the settings or the embedded service say")
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["PostgresResource"]:
@@ -31,22 +34,23 @@ class PostgresResource(dg.ConfigurableResource):
         if context.run is None:
             yield self
         else:
-            with held(self._address(), context.run.run_id):
+            with held(_address(), context.run.run_id):
                 yield self
 
     @contextmanager
     def connection(self) -> Iterator[psycopg.Connection]:
         """A connection in autocommit mode, closed at the end of the block."""
         with (
-            connect(self._address(), application="antenna dagster", limits=RUN) as connection,
+            connect(_address(), application="antenna dagster", limits=RUN) as connection,
             told_plainly(),
         ):
             yield connection
 
-    def _address(self) -> str:
-        from antenna_assets.stack.services import postgres_url
 
-        return self.url or postgres_url(load_settings())
+def _address() -> str:
+    from antenna_assets.stack.services import postgres_url
+
+    return postgres_url(load_settings())
 
 
 class LakeResource(dg.ConfigurableResource):
@@ -74,9 +78,10 @@ class EngineResource(dg.ConfigurableResource):
     spill_folder: str | None = Field(
         None, description="where DuckDB spills to; unset: the system's folder for temporary files"
     )
-    spark_config: dict[str, str] = Field(
-        {},
-        description="configuration of the Spark session, if Spark is the engine; spark.remote makes it a client of Spark Connect",
+    spark_config: dict[str, str] | None = Field(
+        default=None,
+        description="configuration of the Spark session, if Spark is the engine; unset: what the settings say, where an "
+        "address of Spark Connect with its token stays",
     )
     _engine: Engine | None = PrivateAttr(None)
 
@@ -102,22 +107,28 @@ class EngineResource(dg.ConfigurableResource):
         from dagster_pyspark import LazyPySparkResource
 
         from antenna_assets.engines.spark import SparkEngine
-        from antenna_assets.spark_session import use_java
+        from antenna_assets.spark_session import start_java
 
-        if "spark.remote" not in self.spark_config:
-            use_java()
-        elif find_spec("grpc_status") is None or find_spec("pandas") is None:
+        config = spark_config(load_settings()) if self.spark_config is None else self.spark_config
+        remote = "spark.remote" in config
+        if remote and (find_spec("grpc_status") is None or find_spec("pandas") is None):
             raise EngineError(
                 "Spark Connect needs packages that are not there: pip install 'antenna-assets[connect]'"
             )
-        spark = LazyPySparkResource(spark_config=self.spark_config)
-        return SparkEngine(lambda: spark.spark_session)
+        spark = LazyPySparkResource(spark_config=config)
+
+        def session() -> "SparkSession":
+            if not remote:
+                start_java(config)
+            return spark.spark_session
+
+        return SparkEngine(session)
 
 
 def default_resources(settings: Settings) -> dict[str, object]:
     """The resources that the settings describe, by name."""
     return {
-        "postgres": PostgresResource(url=settings.postgres_url),
+        "postgres": PostgresResource(),
         "lake": LakeResource(root=settings.lake_uri),
         "engine": default_engine(settings),
     }
@@ -126,18 +137,23 @@ def default_resources(settings: Settings) -> dict[str, object]:
 def default_engine(settings: Settings) -> EngineResource:
     """The engine that the settings describe."""
     from antenna_assets.engines.duckdb import EMBEDDED_MEMORY
-    from antenna_assets.spark_session import configuration, store_configuration
 
-    if settings.spark_remote:
-        spark_config = {"spark.remote": settings.spark_remote}
-    else:
-        spark_config = {"spark.master": settings.spark_master, **configuration(settings.spark_master)}
-        if settings.engine == "spark":
-            spark_config |= store_configuration(settings.lake_uri)
     return EngineResource(
         name=settings.engine,
         memory_limit=EMBEDDED_MEMORY,
         # Not the system's folder, which may be memory.
         spill_folder=str(settings.home / "spill"),
-        spark_config=spark_config,
     )
+
+
+def spark_config(settings: Settings) -> dict[str, str]:
+    """The configuration of the Spark session that the settings describe."""
+    from antenna_assets.spark_session import configuration, store_configuration
+
+    if settings.spark_remote:
+        return {"spark.remote": settings.spark_remote}
+    return {
+        "spark.master": settings.spark_master,
+        **configuration(settings.spark_master),
+        **store_configuration(settings.lake_uri),
+    }

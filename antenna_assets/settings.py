@@ -1,7 +1,7 @@
 """Every setting of the system: its name, its default and its check.
 
-This is the only module that reads the environment. It knows nothing of running services: where the embedded
-ones listen is `stack.services`.
+This is the only module that reads the environment, but for the umask, which comes before everything (`file_modes.py`).
+It knows nothing of running services: where the embedded ones listen is `stack.services`.
 """
 
 import os
@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from antenna_assets import file_modes
 from antenna_assets.errors import AntennaError
 from antenna_assets.lake_files import STORES, is_local
 
@@ -53,16 +54,31 @@ def duration_text(value: timedelta) -> str:
 
 Duration = Annotated[timedelta, BeforeValidator(duration)]
 
+_OF_A_SERVICE = re.compile(
+    r".+_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT|PORT_.+)|PORT(_.+)?|SERVICE_HOST|SERVICE_PORT(_.+)?"
+)
+"""How names go on that Kubernetes gives every pod for each service of its namespace: `ANTENNA_ASSETS_SERVICE_HOST` for
+`antenna-assets`, and `ANTENNA_PORT` for one that is called `antenna`. No setting ends like this."""
+
 
 class Settings(BaseSettings):
     """The settings in force. Unset or empty means the default; an unknown `ANTENNA_` variable is an error."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        # Of errors all that is raised may be stored and shown, addresses with their passwords too.
+        hide_input_in_errors=True,
+    )
 
     home: Path = Field(
         Path(".antenna"), description="state directory of the embedded services and of Dagster"
     )
-    postgres_url: str | None = Field(None, description="external PostgreSQL; unset: the embedded one")
+    postgres_url: str | None = Field(
+        None, description="external PostgreSQL; unset: the embedded one", repr=False
+    )
     kafka_bootstrap: str | None = Field(None, description="external Kafka brokers; unset: the embedded one")
     kafka_config: Path | None = Field(
         None,
@@ -75,7 +91,9 @@ class Settings(BaseSettings):
     )
     engine: Literal["duckdb", "spark"] = Field("duckdb", description="what runs the hourly transformations")
     spark_master: str = Field("local[*]", description="Spark master of the stream, and of the Spark engine")
-    spark_remote: str | None = Field(None, description="Spark Connect address of the Spark engine")
+    spark_remote: str | None = Field(
+        None, description="Spark Connect address of the Spark engine", repr=False
+    )
     start: datetime = Field(
         FIRST_START,
         description="first hourly partition, UTC; unset: what `antenna up` wrote down in the state directory",
@@ -88,8 +106,15 @@ class Settings(BaseSettings):
         timedelta(minutes=15),
         description="longest that late rows wait before their hour is published again; 0: never",
     )
+    quiet: Duration = Field(
+        timedelta(minutes=15), description="an ended hour that gets no row for so long closes"
+    )
     window: Duration = Field(timedelta(minutes=5), description="length of a live window; divides an hour")
     trigger: Duration = Field(timedelta(0), description="time between micro-batches; 0: as soon as possible")
+    umask: int = Field(
+        file_modes.PRIVATE,
+        description="rights that files and folders do not get; 027 lets the group read a lake that is shared on purpose",
+    )
     crash_at: str | None = Field(
         None,
         description="commit point at which the process kills itself; `point:N` at its N-th passage, with `:java`, "
@@ -108,6 +133,12 @@ class Settings(BaseSettings):
         if separator and (scheme not in STORES or not place.strip("/")):
             stores = " or ".join(f"{store}://bucket/prefix" for store in STORES)
             raise ValueError(f"expected a path, or {stores}; found {lake}")
+        if separator and any(mark in place for mark in "@?"):
+            # The lake's place is shown and stored wherever its files are named.
+            raise ValueError(
+                f"expected {scheme}://bucket/prefix without a login or options; a store's credentials are given as its "
+                "own programs take them, by AWS_ACCESS_KEY_ID or GOOGLE_APPLICATION_CREDENTIALS for example"
+            )
         return lake
 
     @field_validator("kafka_config")
@@ -136,6 +167,11 @@ class Settings(BaseSettings):
         if wait > HOUR:
             raise ValueError(f"expected at most 1 hour, found {duration_text(wait)}")
         return wait
+
+    @field_validator("umask", mode="before")
+    @classmethod
+    def _umask_in_octal(cls, text: Any) -> int:
+        return text if isinstance(text, int) else file_modes.parse(str(text))
 
     @field_validator("crash_at")
     @classmethod
@@ -166,6 +202,7 @@ class Settings(BaseSettings):
         """The settings that are set, as environment variables with their text. A fault to inject is not passed on."""
         values = {name: getattr(self, name) for name in type(self).model_fields if name != "crash_at"}
         values["lake"] = self.lake_uri
+        values["umask"] = f"{self.umask:03o}"
         if self.spark_remote:
             del values["spark_master"]
         if "start" not in self.model_fields_set:
@@ -214,6 +251,11 @@ def _with_recorded_start(settings: Settings) -> Settings:
     return recorded
 
 
+def is_of_a_service(name: str) -> bool:
+    """Whether Kubernetes makes a variable of this name, for a service whose name begins like our settings."""
+    return _OF_A_SERVICE.fullmatch(name.removeprefix(PREFIX)) is not None
+
+
 def load_settings() -> Settings:
     """Read the environment, and the state directory for the first partition.
 
@@ -222,7 +264,7 @@ def load_settings() -> Settings:
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in os.environ:
-        if name.startswith(PREFIX) and name not in known:
+        if name.startswith(PREFIX) and name not in known and not is_of_a_service(name):
             close = get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
             raise SettingsError(f"{name} is not a setting of this system; {hint}")

@@ -1,21 +1,24 @@
-"""Spark sessions: which Java, jars and configuration they get.
+"""Spark sessions: which Java, jars, configuration and surroundings they get.
 
 What runs in a session is the stream's or the engine's matter.
 """
 
 import logging
 import os
+import pwd
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from antenna_assets.file_modes import umask
 from antenna_assets.settings import s3_endpoint
 from antenna_assets.stack.class_archive import archive
 from antenna_assets.stack.jars import store_jars
+from antenna_assets.stack.java import LOCALE
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -49,11 +52,78 @@ COMPILE_ALL = "-XX:-DontCompileHugeMethods"
 measured, such a one takes three times as long."""
 
 
-def use_java() -> None:
-    """Let PySpark's launcher find the Java that fits it; it reads JAVA_HOME from this process."""
-    from antenna_assets.stack.java import java_home
+_OTHERS = ("SPARK_", "PYSPARK_", "HADOOP_", "YARN_")
+_OF_A_CLUSTER = (
+    "SPARK_LOCAL_IP",
+    "SPARK_PUBLIC_DNS",
+    "SPARK_LOCAL_HOSTNAME",
+    "HADOOP_CONF_DIR",
+    "YARN_CONF_DIR",
+)
+_OURS = ("SPARK_LOCAL_DIRS", "SPARK_USER", "HADOOP_USER_NAME")
 
-    os.environ["JAVA_HOME"] = str(java_home())
+
+def use_java(master: str = "local") -> None:
+    """Let PySpark's launcher find the Java that fits it, and nothing of another Spark, Hadoop or Java configuration.
+
+    All that reads the environment of this process. What a cluster asks for stays if `master` is one.
+    """
+    from antenna_assets.stack.java import java_environment, java_home
+
+    home = java_home()
+    kept = _OURS if master.startswith("local") else (*_OURS, *_OF_A_CLUSTER)
+    ours = {
+        name: text
+        for name, text in java_environment().items()
+        if name in kept or not name.startswith(_OTHERS)
+    }
+    for name in os.environ.keys() - ours:
+        del os.environ[name]
+    os.environ.update(ours, JAVA_HOME=str(home))
+
+
+def start_java(options: Mapping[str, str], **popen: Any) -> None:
+    """Start the Java in which a session with these options will run, unless this process has one.
+
+    Args:
+        popen: further arguments of its `subprocess.Popen`.
+    """
+    use_java(options.get("spark.master", "local"))
+    from pyspark import SparkConf, SparkContext
+    from pyspark.java_gateway import launch_gateway
+
+    if SparkContext._gateway is not None:
+        return
+    nameless = not _user_has_a_name()
+    if nameless:
+        options = _without_a_user_name(options)
+    gateway = launch_gateway(SparkConf(loadDefaults=False).setAll(list(options.items())), popen)
+    if nameless:
+        # Java asks the system who it is, and Hadoop ends where the answer has no name.
+        hadoop = gateway.jvm.org.apache.hadoop.security.UserGroupInformation
+        hadoop.setLoginUser(hadoop.createRemoteUser(os.environ.get("HADOOP_USER_NAME", "antenna")))
+    SparkContext._ensure_initialized(gateway=gateway)
+
+
+def _user_has_a_name() -> bool:
+    """A container's user id may be in no list of users."""
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return False
+    return True
+
+
+def _without_a_user_name(options: Mapping[str, str]) -> dict[str, str]:
+    """The options for a Java whose user has no name and no home. Before it can be told one, it opens no jar by Hadoop."""
+    home = os.environ.get("HOME", "")
+    home = home if Path(home).is_absolute() and os.access(home, os.W_OK) else tempfile.gettempdir()
+    jars = options.get("spark.jars", "").replace(",", os.pathsep)
+    return {
+        **{name: text for name, text in options.items() if name != "spark.jars"},
+        **({"spark.driver.extraClassPath": jars} if jars else {}),
+        "spark.driver.extraJavaOptions": f'{options.get("spark.driver.extraJavaOptions", "")} "-Duser.home={home}"',
+    }
 
 
 def configuration(master: str, archive_at_exit: str | None = None) -> dict[str, str]:
@@ -61,8 +131,10 @@ def configuration(master: str, archive_at_exit: str | None = None) -> dict[str, 
     return {
         **COMMON,
         **(LOCAL if master.startswith("local") else {}),
+        # Hadoop sets the modes of files by itself.
+        "spark.hadoop.fs.permissions.umask-mode": f"{umask():03o}",
         "spark.driver.extraJavaOptions": " ".join(_java_options(archive_at_exit)),
-        "spark.executor.extraJavaOptions": COMPILE_ALL,
+        "spark.executor.extraJavaOptions": " ".join([*LOCALE, COMPILE_ALL]),
     }
 
 
@@ -110,6 +182,7 @@ def store_configuration(lake: str) -> dict[str, str]:
 
 def _java_options(archive_at_exit: str | None) -> list[str]:
     options = [
+        *LOCALE,
         # Java takes its log configuration as an address; a path with spaces needs the quoting that as_uri gives.
         f"-Dlog4j2.configurationFile={LOG_CONFIGURATION.as_uri()}",
         # A tenth faster than G1 with micro-batches on two cores.
@@ -135,9 +208,8 @@ def session(
     Args:
         archive_at_exit: where Java is to write its classes at its end, for `stack.class_archive`.
     """
-    use_java()
-    from pyspark import SparkConf, SparkContext
-    from pyspark.java_gateway import launch_gateway
+    use_java(master)
+    from pyspark import SparkConf
     from pyspark.sql import SparkSession
 
     configured = configuration(master, archive_at_exit)
@@ -148,10 +220,9 @@ def session(
     # Some of them on the root logger.
     logging.getLogger().addFilter(_is_not_of_py4j)
     with _interrupt_handler_kept():
-        if SparkContext._gateway is None:
-            # In a process group of its own: a signal to ours, as Ctrl-C or a service manager sends it, is for Python,
-            # which then stops Java in order. If Python dies, Java sees the end of its input and goes too.
-            SparkContext(conf=conf, gateway=launch_gateway(conf, {"start_new_session": True}))
+        # In a process group of its own: a signal to ours, as Ctrl-C or a service manager sends it, is for Python,
+        # which then stops Java in order. If Python dies, Java sees the end of its input and goes too.
+        start_java(options, start_new_session=True)
         return SparkSession.builder.config(conf=conf).getOrCreate()
 
 

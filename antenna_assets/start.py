@@ -9,19 +9,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from antenna_assets import file_modes
 from antenna_assets.crash import commit_point
 from antenna_assets.database import connect, dagster_url, migrate
 from antenna_assets.first_partition import record_first_partition, require_start
+from antenna_assets.lake_files import is_local
 from antenna_assets.project_files import docker_folder
 from antenna_assets.settings import Settings
 from antenna_assets.stack import services
 from antenna_assets.stack.services import Services
+
+_OURS = (
+    *("lake", "dagster", "kafka", "spill", "checkpoints", "replays", "logs", "superset", "spark"),
+    *("up.lock", "demo-answers.json"),
+)
+"""What is made in a state directory, but for PostgreSQL's folder. Whatever else lies there is not ours to change."""
 
 
 def start(settings: Settings, say: Callable[[str], None]) -> Services:
     """Start what is embedded, migrate the database, and write Dagster's home. Again is harmless."""
     found = services.up(settings, say)
     commit_point("up.services_started")
+    changed = tighten(settings)
+    if changed:
+        say(f"{changed:,} files and folders are their owner's alone now, as ANTENNA_UMASK says")
     with connect(found.postgres_url, application="antenna up") as connection:
         applied = migrate(connection)
         recorded = record_first_partition(connection, settings)
@@ -34,6 +45,18 @@ def start(settings: Settings, say: Callable[[str], None]) -> Services:
     commit_point("up.before_dagster_yaml")
     shutil.copyfile(docker_folder() / "dagster.yaml", home / "dagster.yaml")
     return found
+
+
+def tighten(settings: Settings) -> int:
+    """Make a state directory and a lake from before there was ANTENNA_UMASK as private as new ones; how much was changed."""
+    home = settings.home
+    changed = sum(file_modes.tighten(home / name) for name in _OURS)
+    if is_local(settings.lake_uri):
+        changed += file_modes.tighten(Path(settings.lake_uri))
+    # PostgreSQL, which root runs as another user, has to pass them. Its own folders are its user's alone.
+    for folder in (home / "postgres", home):
+        changed += file_modes.take(folder, file_modes.umask() & ~(0o001 if os.geteuid() == 0 else 0))
+    return changed
 
 
 def dagster_home(settings: Settings) -> Path:

@@ -110,7 +110,7 @@ class Land:
             clock=datetime.now(UTC),
             ranges=[OffsetRange(0, begin, self.offset)],
             landed=landed,
-            lagging=[],
+            lagging=[0],
             lateness=timedelta(minutes=1),
         )
 
@@ -154,7 +154,7 @@ class Land:
         return LandedFile(f"{folder}/part-0.parquet", hour, table.num_rows, bytes_, path.stat().st_size)
 
 
-def publish(world: World, hours: Sequence[datetime], dagster_home: Path) -> None:
+def publish(world: World, hours: Sequence[datetime], dagster_home: Path, *, log_level: str = "ERROR") -> None:
     """Run the real job over a range of hours, in this process."""
     tags = {
         "dagster/asset_partition_range_start": hour_key(hours[0]),
@@ -165,7 +165,7 @@ def publish(world: World, hours: Sequence[datetime], dagster_home: Path) -> None
         environment.setenv("ANTENNA_POSTGRES_URL", world.url)
         environment.setenv("ANTENNA_LAKE", str(world.lake))
         job = build_definitions().resolve_job_def("hourly_usage")
-        config = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+        config = {"loggers": {"console": {"config": {"log_level": log_level}}}}
         assert job.execute_in_process(instance=on, tags=tags, run_config=config).success
 
 

@@ -13,8 +13,9 @@ import antenna_assets
 from antenna_assets import resources
 from antenna_assets.definitions import build_definitions
 from antenna_assets.engines.contract import EngineError
-from antenna_assets.resources import EngineResource
+from antenna_assets.resources import EngineResource, spark_config
 from antenna_assets.schema import ASSETS
+from antenna_assets.settings import load_settings
 from antenna_assets.transforms import transform
 
 PACKAGE = Path(antenna_assets.__file__).parent
@@ -144,17 +145,12 @@ def test_there_is_one_job_and_one_sensor_and_steps_share_a_process() -> None:
 
 
 def test_spark_is_a_master_or_a_server_of_spark_connect(monkeypatch: pytest.MonkeyPatch) -> None:
-    def spark_config() -> dict[str, str]:
-        engine = (build_definitions().resources or {})["engine"]
-        assert isinstance(engine, EngineResource)
-        return engine.spark_config
-
     monkeypatch.setenv("ANTENNA_SPARK_MASTER", "local[3]")
-    assert spark_config()["spark.master"] == "local[3]"
+    assert spark_config(load_settings())["spark.master"] == "local[3]"
     monkeypatch.delenv("ANTENNA_SPARK_MASTER")
     monkeypatch.setenv("ANTENNA_SPARK_REMOTE", "sc://127.0.0.1")
     # What else a session is given is for its own Java, and here there is none.
-    assert spark_config() == {"spark.remote": "sc://127.0.0.1"}
+    assert spark_config(load_settings()) == {"spark.remote": "sc://127.0.0.1"}
 
 
 def test_spark_connect_without_its_packages_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,13 @@ def test_every_command_of_a_pod_is_one_of_antenna() -> None:
         known = {option for parameter in commands[command].params for option in parameter.opts}
         assert {option for option in options if option.startswith("--")} <= known
         asked[name] = command
-    assert asked == {"metrics": "metrics", "migrate": "up", "stream": "stream", "sweep": "sweep"}
+    assert asked == {
+        "metrics": "metrics",
+        "migrate": "up",
+        "stream": "stream",
+        "sweep": "sweep",
+        "verify": "verify",
+    }
 
 
 def test_every_setting_is_known_and_none_is_a_secret() -> None:
@@ -151,6 +157,52 @@ def test_dagsters_instance_is_that_of_one_machine() -> None:
     assert chart["retention"]["sensor"]["purgeAfterDays"] == ours["retention"]["sensor"]["purge_after_days"]
     assert chart["telemetry"] == ours["telemetry"]
     assert chart["postgresql"]["postgresqlParams"]["options"] == "-c search_path=dagster"
+
+
+def test_row_38_metrics_are_read_by_an_account_and_a_login_that_can_change_nothing() -> None:
+    (container,) = pods()["metrics"]["containers"]
+    assert pods()["metrics"]["serviceAccountName"] == "antenna-metrics"
+    assert [one["secretRef"]["name"] for one in container["envFrom"] if "secretRef" in one] == [
+        "antenna-metrics"
+    ]
+    lake = (FOLDER / "terraform" / "identities.tf").read_text(encoding="utf-8")
+    assert "antenna-metrics" not in lake
+
+
+def test_row_38_dagsters_pods_are_reached_by_those_alone_that_need_them() -> None:
+    policies = {one["metadata"]["name"]: one["spec"] for one in objects() if one["kind"] == "NetworkPolicy"}
+    entered = {
+        name: (
+            spec["podSelector"]["matchLabels"],
+            [
+                (sorted(str(peer) for peer in rule["from"]), [port["port"] for port in rule["ports"]])
+                for rule in spec["ingress"]
+            ],
+        )
+        for name, spec in policies.items()
+        if name.startswith("dagster-")
+    }
+    # The labels are those of the chart's templates.
+    of = {name: str({"podSelector": {"matchLabels": {"component": name}}}) for name in (
+        "dagster-proxy", "dagster-webserver", "dagster-daemon",
+    )}  # fmt: skip
+    (deployment,) = deployments()
+    assert entered == {
+        "dagster-webserver": (
+            {"component": "dagster-webserver"},
+            [([of["dagster-proxy"]], [values()["dagsterWebserver"]["service"]["port"]])],
+        ),
+        "dagster-code-location": (
+            {"component": "user-deployments"},
+            [([of["dagster-daemon"], of["dagster-webserver"]], [deployment["port"]])],
+        ),
+        "dagster-daemon": ({"component": "dagster-daemon"}, []),
+    }
+    assert all(spec["policyTypes"] == ["Ingress"] for spec in policies.values())
+
+
+def test_row_40_no_pod_of_ours_is_given_the_names_of_the_services_around() -> None:
+    assert {name for name, pod in pods().items() if pod.get("enableServiceLinks") is not False} == set()
 
 
 def camel(value: Any) -> Any:

@@ -15,16 +15,25 @@ import pytest
 from psycopg import sql
 
 from antenna_assets.database import connect
+from antenna_assets.metrics import LedgerCollector
 from antenna_assets.project_files import docker_folder
 from antenna_assets.settings import Settings
 from antenna_assets.streaming.job import Stream
 from antenna_assets.sweep import sweep
+from antenna_assets_tests.certified import FIRST, Land
 from antenna_assets_tests.end_to_end.runs import instance, publish_what_the_sensor_asks_for
 from antenna_assets_tests.end_to_end.test_pipeline import scenario, send, wrong
+from antenna_assets_tests.test_metrics import no_broker
 
 pytestmark = pytest.mark.services
 
-ROLES = ("antenna_stream", "antenna_publisher", "antenna_dashboards", "antenna_administrator")
+ROLES = (
+    "antenna_stream",
+    "antenna_publisher",
+    "antenna_dashboards",
+    "antenna_administrator",
+    "antenna_metrics",
+)
 SCHEMAS = ["public", "ledger"]
 
 
@@ -176,3 +185,24 @@ def test_the_stream_and_the_runs_work_with_their_roles_and_dashboards_see_no_e_m
         )
         assert amounts["landed files past the horizon, to go after a grace"].count > 0
         assert amounts["rows of bytes_agg_user past their retention"].count > 0
+
+
+def test_row_38_a_scrape_tells_the_metrics_role_all_that_it_tells_the_owner(
+    connection: psycopg.Connection,
+    postgres_url: str,
+    login: Callable[[str], AbstractContextManager[str]],
+    tmp_path: Path,
+) -> None:
+    Land(connection, tmp_path, seed=3)({FIRST: 4}, rejected=["blank"])
+    connection.execute("UPDATE ledger.hour SET closed_at = now(), closed_by = 'clock'")
+
+    def told(url: str) -> list[tuple[str, object]]:
+        samples = [
+            sample for metric in LedgerCollector(url, no_broker).collect() for sample in metric.samples
+        ]
+        return [(sample.name, sample.value) for sample in samples]
+
+    with login("antenna_metrics") as url:
+        assert told(url) == told(postgres_url)
+    assert ("antenna_landed_rows_total", 4) in told(postgres_url)
+    assert ("antenna_hours_to_publish", 1) in told(postgres_url)

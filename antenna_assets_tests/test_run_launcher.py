@@ -139,8 +139,9 @@ def test_a_session_that_postgresql_ended_does_not_fail_the_run(
 
 
 def test_an_asset_that_is_given_postgresql_holds_its_runs_lock(
-    postgres_url: str, connection: psycopg.Connection
+    postgres_url: str, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("ANTENNA_POSTGRES_URL", postgres_url)
     seen = []
 
     @dg.asset
@@ -149,7 +150,7 @@ def test_an_asset_that_is_given_postgresql_holds_its_runs_lock(
         with postgres.connection():
             pass
 
-    assert dg.materialize([one], resources={"postgres": PostgresResource(url=postgres_url)}).success
+    assert dg.materialize([one], resources={"postgres": PostgresResource()}).success
     ((run_id, was_held),) = seen
     assert was_held
     wait_until_free(connection, run_id)

@@ -11,7 +11,8 @@ from datetime import datetime
 import dagster as dg
 import psycopg
 
-from antenna_assets.certificate import newest_certificate
+from antenna_assets.anchors import anchor_of
+from antenna_assets.certificate import Certificate, newest_certificate
 from antenna_assets.crash import commit_point
 from antenna_assets.errors import Superseded
 from antenna_assets.hours import hour_key
@@ -56,7 +57,11 @@ def materialize_hours(
         if "rows" in report:
             report["dagster/partition_row_count"] = report["rows"]
         report |= stages.seconds
-        report["certificate"] = _certificate(connection, hour)
+        newest = newest_certificate(connection, hour)
+        if newest is not None and _last_published(newest) == context.asset_key.to_user_string():
+            # Where logs are kept elsewhere, this is the hash's anchor outside the database.
+            context.log.info(anchor_of(newest).line)
+        report["certificate"] = _certificate(newest, hour)
         if len(hours) > 1:
             numbers = {name: value for name, value in report.items() if isinstance(value, int | float)}
             context.log_event(dg.AssetMaterialization(context.asset_key, partition=key, metadata=numbers))
@@ -64,9 +69,15 @@ def materialize_hours(
     return dg.MaterializeResult()
 
 
-def _certificate(connection: psycopg.Connection, hour: datetime) -> dg.MetadataValue:
+def _last_published(certificate: Certificate) -> str:
+    """The asset whose publication brought the certificate."""
+    published = certificate.content["published"]
+    return max(published, key=lambda asset: published[asset]["publication"])
+
+
+def _certificate(found: Certificate | None, hour: datetime) -> dg.MetadataValue:
     """The hour's newest certificate and how to see it; the last of the hour's six assets leaves it."""
-    found, command = newest_certificate(connection, hour), f"`antenna certificate {hour_key(hour)}`"
+    command = f"`antenna certificate {hour_key(hour)}`"
     if found is None:
         return dg.MetadataValue.md(
             f"none yet: the last of the hour's six assets leaves it; {command} will show it"

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from antenna_assets.errors import AntennaError
+from antenna_assets.stack.files import READABLE, program_folder
 from antenna_assets.stack.jars import jars_home
 
 
@@ -30,7 +31,7 @@ def make_archive() -> None:
         ArchiveError: Spark or Java failed.
     """
     target = archive()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    program_folder(target.parent)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         written = Path(folder) / target.name
         done = subprocess.run(
@@ -40,6 +41,7 @@ def make_archive() -> None:
             raise ArchiveError(
                 f"expected Java to write {written.name}, it ended with {done.returncode}: {done.stderr.strip()[-500:]}"
             )
+        written.chmod(READABLE)
         written.replace(target)
 
 

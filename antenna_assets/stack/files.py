@@ -9,8 +9,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+READABLE = 0o644
+"""The mode of files that are part of the program, as those of its packages are, and hold nothing of anyone."""
 
-def replace_file(path: Path, content: str, mode: int = 0o644) -> None:
+
+def program_folder(path: Path) -> None:
+    """Make a folder, and those above it that are missing, that everyone can read: it holds a part of the program."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in missing:
+        folder.chmod(0o755)
+
+
+def replace_file(path: Path, content: str, mode: int = 0o600) -> None:
     """Write a file under a temporary name and rename it: no reader sees a part of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)

@@ -24,7 +24,7 @@ from typing import Any
 
 from antenna_assets.errors import AntennaError
 from antenna_assets.lake_files import STORES
-from antenna_assets.stack.files import replace_file
+from antenna_assets.stack.files import READABLE, program_folder, replace_file
 
 LOCK = Path(__file__).with_name("jars.lock.toml")
 CONNECTOR = "spark-sql-kafka-0-10_2.13"
@@ -175,7 +175,7 @@ def missing(name: str) -> list[Jar]:
         else:
             stamps[jar.name], changed = stamp, True
     if changed:
-        replace_file(folder / "stamps.json", json.dumps(stamps, indent=0))
+        replace_file(folder / "stamps.json", json.dumps(stamps, indent=0), READABLE)
     return absent
 
 
@@ -199,7 +199,7 @@ def ensure(name: str, say: Callable[[str], None] = lambda _: None) -> list[Path]
 def _fetch_all(absent: list[Jar], folder: Path, name: str, say: Callable[[str], None]) -> None:
     total, done = sum(jar.size for jar in absent), 0
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        program_folder(folder)
         with (
             tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as work,
             ThreadPoolExecutor(_PARALLEL) as pool,
@@ -228,6 +228,7 @@ def _fetch(jar: Jar, folder: Path, work: Path) -> None:
                 path = _download(jar.coordinate, Path(repository))
                 found = _sha256(path)
                 if found == jar.sha256:
+                    path.chmod(READABLE)
                     path.replace(folder / jar.name)
                     return
             problem = f"its SHA-256 is {found}, expected {jar.sha256}"
@@ -299,7 +300,9 @@ def lock(repository: Path) -> None:
     }
     rows = {name: [vars(jar) for jar in jars] for name, jars in sets.items()}
     replace_file(
-        LOCK, "# Written by `make lock`: the jars by coordinate and SHA-256.\n" + tomli_w.dumps(rows)
+        LOCK,
+        "# Written by `make lock`: the jars by coordinate and SHA-256.\n" + tomli_w.dumps(rows),
+        READABLE,
     )
 
 

@@ -14,9 +14,15 @@ from functools import cache
 from pathlib import Path
 
 from antenna_assets.errors import AntennaError
-from antenna_assets.stack.files import replace_file
+from antenna_assets.stack.files import program_folder, replace_file
 
 OLDEST, NEWEST = 17, 21
+# A user's options for other JVMs: a second collector among them would stop ours, and the last of them beats our own.
+VARIABLES = ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH")
+LOCALE = ("-Duser.language=en", "-Duser.country=US")
+"""A machine's language is no matter: `I` in small letters is `i`, also in Turkey, and numbers have points, also in Germany."""
+NEUTRAL = "C.UTF-8"
+"""The locale of the processes that we start: the texts of their errors are known, and names of files are UTF-8."""
 VECTOR_MODULE = "jdk.incubator.vector"
 """Spark's launcher always adds this module to the JVM's command line."""
 
@@ -53,6 +59,11 @@ def java_home() -> Path:
         return _written_launcher()
     except JavaError as error:
         raise JavaError("; ".join([*refused, str(error)])) from error
+
+
+def java_environment() -> dict[str, str]:
+    """The environment of a Java that we start: without options for others, and with a locale that is known."""
+    return {**{name: text for name, text in os.environ.items() if name not in VARIABLES}, "LC_ALL": NEUTRAL}
 
 
 def refused_java() -> list[str]:
@@ -137,7 +148,7 @@ def _written_launcher() -> Path:
 
 def _keep(path: Path, content: str) -> None:
     if not path.is_file() or path.read_text() != content:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        program_folder(path.parent)
         replace_file(path, content, 0o755)
 
 
@@ -158,7 +169,14 @@ def _settings_of(java: Path) -> str:
 def _run_java(java: Path, *arguments: str) -> str:
     """What a short Java command says on standard error, where the JVM writes its version."""
     try:
-        done = subprocess.run([java, *arguments], capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(
+            [java, *arguments],
+            env=java_environment(),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
     except (OSError, subprocess.SubprocessError) as error:
         raise JavaError(f"expected a Java that runs, found that {java} does not: {error}") from error
     return done.stderr

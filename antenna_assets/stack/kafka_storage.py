@@ -15,7 +15,7 @@ from antenna_assets.errors import AntennaError
 from antenna_assets.stack import ports
 from antenna_assets.stack.files import set_aside
 from antenna_assets.stack.jars import kafka_classpath
-from antenna_assets.stack.java import java_home
+from antenna_assets.stack.java import LOCALE, java_environment, java_home
 
 PARTITIONS = 4
 LOG_LINES = 15
@@ -64,9 +64,6 @@ appender.file.strategy.max = 3
 """
 
 _FORMAT_OPTIONS = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-
-# A user's options for other JVMs: a second collector among them would stop ours.
-_JVM_VARIABLES = {"JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS"}
 
 
 class KafkaError(AntennaError):
@@ -122,8 +119,4 @@ def server_properties(data: str, port: int, controller_port: int) -> str:
 def java_command(*options: str) -> list[str]:
     classpath = os.pathsep.join(map(str, kafka_classpath()))
     log4j = "-Dlog4j2.configurationFile=log4j2.properties"
-    return [str(java_home() / "bin" / "java"), *options, log4j, "-cp", classpath]
-
-
-def java_environment() -> dict[str, str]:
-    return {name: text for name, text in os.environ.items() if name not in _JVM_VARIABLES}
+    return [str(java_home() / "bin" / "java"), *LOCALE, *options, log4j, "-cp", classpath]

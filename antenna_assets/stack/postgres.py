@@ -13,7 +13,7 @@ import psutil
 
 from antenna_assets.stack import ports
 from antenna_assets.stack.files import replace_file
-from antenna_assets.stack.postgres_data import ROLE, PostgresError, password_of, prepare, run_program
+from antenna_assets.stack.postgres_data import ROLE, PostgresError, own, password_of, prepare, run_program
 
 if TYPE_CHECKING:
     import psycopg
@@ -161,6 +161,7 @@ def _launch(folder: Path) -> None:
     while True:
         (port,) = ports.remembered(folder / "ports.json", 1, fresh=fresh_port)
         replace_file(data / "antenna.conf", _SETTINGS.format(host=ports.HOST, port=port))
+        own(data / "antenna.conf")
         _release_recycled_pid(folder)
         begin = log.stat().st_size if log.exists() else 0
         try:

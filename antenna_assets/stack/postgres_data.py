@@ -138,6 +138,8 @@ def _package() -> Any:
 def run_program(folder: Path, command: str, *arguments: str, stdin: str = "") -> None:
     """Run one of PostgreSQL's programs to its end, as the OS user that the server has."""
     environment = {name: text for name, text in os.environ.items() if not name.startswith("PG")}
+    # What it says is read here.
+    environment["LC_ALL"] = "C"
     user: dict[str, Any] = {"user": _OS_USER, "group": _OS_USER, "extra_groups": []} if _is_root() else {}
     # A server that pg_ctl starts keeps its standard output open: a pipe would never end, a file does.
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as given:

@@ -1,25 +1,40 @@
 """The chain of certificates: each one's hash computed anew from its text, and each one's predecessor.
 
-What the certificates claim of their hours is not looked at here.
+What the certificates claim of their hours is not looked at here. Anchors are hashes that were kept elsewhere: with them the
+chain is held against something that its own database cannot change.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import psycopg
 from psycopg.rows import class_row
 
+from antenna_assets.anchors import Anchor, breaks
 from antenna_assets.certificate import Certificate, canonical, sha256_of
 from antenna_assets.hours import hour_key
-from antenna_assets.verify.difference import Difference, compared
+from antenna_assets.verify.difference import ABSENT, Difference, compared
 
 THE_CHAIN = "all hours"
 
 
-def chain_differences(connection: psycopg.Connection) -> tuple[list[Difference], set[int]]:
+def chain_differences(
+    connection: psycopg.Connection, anchors: Sequence[Anchor] = ()
+) -> tuple[list[Difference], set[int]]:
     """What is wrong with the chain, and the numbers of the certificates whose text cannot be believed."""
-    differences: list[Difference] = []
+    differences = [
+        Difference(
+            THE_CHAIN,
+            f"anchor of certificate {anchor.number}, SHA-256 of the line before it",
+            expected,
+            anchor.after or "",
+        )
+        for anchor, expected in breaks(anchors)
+    ]
+    anchored: dict[int, set[str]] = {}
+    for anchor in anchors:
+        anchored.setdefault(anchor.number, set()).add(anchor.sha256)
     unbelievable: set[int] = set()
     number, previous = 0, ""
     with connection.transaction(), connection.cursor(row_factory=class_row(Certificate)) as cursor:
@@ -31,14 +46,30 @@ def chain_differences(connection: psycopg.Connection) -> tuple[list[Difference],
         )
         for certificate in cursor:
             found = _differences(certificate, number + 1, previous)
+            found += _anchor_differences(
+                hour_key(certificate.hour),
+                certificate.number,
+                anchored.pop(certificate.number, ()),
+                sha256_of(certificate.text),
+            )
             if found:
                 unbelievable.add(certificate.number)
             differences += found
             number, previous = certificate.number, sha256_of(certificate.text)
+    for missing, hashes in sorted(anchored.items()):
+        differences += _anchor_differences(THE_CHAIN, missing, hashes, ABSENT)
     differences += compared(
         THE_CHAIN, "end of the chain of certificates", (number, previous), head or "no row"
     )
     return differences, unbelievable
+
+
+def _anchor_differences(hour: str, number: int, anchored: Iterable[str], found: str) -> list[Difference]:
+    return [
+        Difference(hour, f"certificate {number}, its anchored SHA-256", anchor, found)
+        for anchor in sorted(anchored)
+        if anchor != found
+    ]
 
 
 def _differences(certificate: Certificate, number: int, previous: str) -> list[Difference]:

@@ -3,19 +3,21 @@
 What is compared is in the other modules of this folder.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import psycopg
 
+from antenna_assets.anchors import Anchor
 from antenna_assets.certificate import complete, newest_certificate, publications
 from antenna_assets.database import snapshot
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import hour_key
 from antenna_assets.lake import Lake
 from antenna_assets.lake_files import is_local, require_store
+from antenna_assets.lake_identity import require_not_anothers
 from antenna_assets.schema import HOURLY_TABLES
 from antenna_assets.verify.chain import chain_differences
 from antenna_assets.verify.difference import ABSENT, Difference
@@ -51,6 +53,7 @@ def verify(
     first: datetime | None = None,
     end: datetime | None = None,
     kept_since: datetime,
+    anchors: Sequence[Anchor] = (),
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Verified:
     """Recompute what the certificates claim, from the files and tables, for all closed hours from `first` on before `end`.
@@ -61,16 +64,19 @@ def verify(
     Args:
         connection: in autocommit mode.
         kept_since: hours before it may have lost their landed files to the retention.
+        anchors: hashes of certificates that were kept outside the database.
         progress: is told how many hours of how many are done.
 
     Raises:
         StoreError: the lake's object store cannot be reached.
+        WrongLake: this is not the ledger's lake.
     """
     if not is_local(lake.root):
         # Of a store that does not answer, nothing can be said.
         require_store(lake.root)
+    require_not_anothers(connection, lake.root)
     verified = Verified()
-    differences, unbelievable = chain_differences(connection)
+    differences, unbelievable = chain_differences(connection, anchors)
     verified.differences += differences
     with snapshot(connection):
         verified.differences += unpublished_rows(connection, first, end)

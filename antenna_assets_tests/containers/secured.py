@@ -22,7 +22,7 @@ import pytest
 from psycopg import sql
 
 from antenna_assets.database import connect
-from antenna_assets.stack import jars, java, kafka_storage, postgres, postgres_data
+from antenna_assets.stack import jars, java, postgres, postgres_data
 from antenna_assets.stack.ports import HOST
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -60,8 +60,8 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def secured_kafka(home: Path, folder: Path, port: int) -> Iterator[None]:
-    """The broker of docker/kafka/secure.properties, started by docker/kafka/start."""
+def secured_kafka(home: Path, folder: Path, port: int, more: str = "") -> Iterator[None]:
+    """The broker of docker/kafka/secure.properties, with more properties, started by docker/kafka/start."""
     (controller,) = free_ports(1)
     text = (DOCKER / "kafka" / "secure.properties").read_text(encoding="utf-8")
     for there, here in (
@@ -77,7 +77,7 @@ def secured_kafka(home: Path, folder: Path, port: int) -> Iterator[None]:
         assert there in text
         text = text.replace(there, here)
     home.mkdir()
-    (home / "server.properties").write_text(text, encoding="utf-8")
+    (home / "server.properties").write_text(text + more, encoding="utf-8")
     _write_kafka_run_class(home / "kafka" / "bin" / "kafka-run-class.sh")
     log = home / "console.log"
     command = (str(DOCKER / "kafka" / "start"), str(home / "server.properties"), str(folder / "kafka_logins"))
@@ -85,7 +85,7 @@ def secured_kafka(home: Path, folder: Path, port: int) -> Iterator[None]:
         broker = subprocess.Popen(
             command,
             cwd=home,
-            env={**kafka_storage.java_environment(), "KAFKA_HOME": str(home / "kafka")},
+            env={**java.java_environment(), "KAFKA_HOME": str(home / "kafka")},
             stdout=output,
             stderr=output,
         )

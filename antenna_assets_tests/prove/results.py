@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from antenna_assets.stack.files import replace_file
+from antenna_assets.stack.files import READABLE, replace_file
 
 FAULTS = ("failure", "error", "skipped")
 
@@ -95,7 +95,7 @@ def keep(report: Path, kept: Path, commit: str) -> None:
             elif part.tag != "properties":
                 case.remove(part)
     # ASCII, and whole or absent: another `make prove` may read the folder at this moment.
-    replace_file(kept, ET.tostring(root).decode("ascii") + "\n")
+    replace_file(kept, ET.tostring(root).decode("ascii") + "\n", READABLE)
 
 
 def read(*folders: Path) -> dict[RowTest, Shown]:
