@@ -7,17 +7,23 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import psycopg
 from psycopg.rows import class_row, dict_row
 
+from antenna_assets.clock import database_now
 from antenna_assets.crash import commit_point
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import EPOCH, HOUR, hour_key
 from antenna_assets.landed import landing_of, remember_landing
-from antenna_assets.ledger import Publication, read_generation, record_publication
+from antenna_assets.ledger import (
+    Publication,
+    read_generation,
+    record_publication,
+    require_nobody_forgotten,
+)
 from antenna_assets.schema import ASSETS
 
 # First key of the advisory locks on hours; the second is the hour's number since 1970.
@@ -64,9 +70,11 @@ def record_and_certify(connection: psycopg.Connection, publication: Publication)
 
     Raises:
         Superseded: a newer generation of the hour is published.
+        ForgottenMeanwhile: a user was forgotten since the connection was opened.
     """
     with connection.transaction():
         record_publication(connection, publication)
+        require_nobody_forgotten(connection)
         certify(connection, publication.hour, publication.generation)
 
 
@@ -92,7 +100,7 @@ def certify(connection: psycopg.Connection, hour: datetime, generation: int) -> 
     if head is None:
         raise psycopg.DataError("ledger.certificate_head is empty: expected its one row")
     number, previous = head[0] + 1, head[1]
-    issued_at = datetime.now(UTC)
+    issued_at = database_now(connection)
     text = canonical(
         {
             "content": content,

@@ -5,7 +5,7 @@ they commit; these checks look at what is published, also long after.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 
 import dagster as dg
 import psycopg
@@ -16,6 +16,7 @@ from antenna_assets.claims.lake import lake_claims
 from antenna_assets.claims.live import live_equals_hourly
 from antenna_assets.claims.tables import known_users_share, over_quota_is_exact, table_claims
 from antenna_assets.claims.verdict import Verdict
+from antenna_assets.clock import database_now
 from antenna_assets.database import snapshot
 from antenna_assets.hours import hour_key
 from antenna_assets.partitions import HOURS, POOL, hours_of
@@ -85,8 +86,8 @@ def hourly_table_checks(
     context: dg.AssetCheckExecutionContext, postgres: PostgresResource
 ) -> Iterator[dg.AssetCheckResult]:
     """The tables that people read hold what landed, agree with the live tables, and are there in time."""
-    now = datetime.now(UTC)
     with postgres.connection() as connection:
+        now = database_now(connection)
 
         def verdicts(hour: datetime) -> Verdicts:
             with snapshot(connection):
@@ -101,7 +102,7 @@ def hourly_table_checks(
 def hours_are_fresh_check(postgres: PostgresResource) -> dg.AssetCheckResult:
     """Of no hour, but of how far all of them are; it runs without a partition, too."""
     with postgres.connection() as connection:
-        return _result(FRESHNESS, hours_are_fresh(connection, datetime.now(UTC)))
+        return _result(FRESHNESS, hours_are_fresh(connection, database_now(connection)))
 
 
 def _lake_results(

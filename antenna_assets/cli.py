@@ -6,7 +6,7 @@ What the commands do is elsewhere; here they are named, described and wired to t
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -205,6 +205,14 @@ def stream(
             "--available-now", help="Read to Kafka's present end, close what can be closed, and end."
         ),
     ] = False,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Where to begin a topic that was not read yet: earliest, latest, a time such as "
+            "2026-11-20T10:00:00Z, or each partition as 0:1500,1:980. Recorded.",
+        ),
+    ] = None,
 ) -> None:
     """Run the streaming job: from Kafka to landed files, ledger and live tables. Stops on Ctrl-C and SIGTERM."""
     from antenna_assets.settings import load_settings
@@ -221,6 +229,7 @@ def stream(
             kafka_config=found.kafka_config,
             say=say,
             stop=stop,
+            start=start,
         )
         try:
             if available_now:
@@ -238,19 +247,29 @@ def accept_loss(
         bool, typer.Option("--yes", help="Record the loss; without it, it is only shown.")
     ] = False,
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "accepted by hand",
+    skip: Annotated[
+        tuple[int, int],
+        typer.Option(
+            metavar="PARTITION OFFSET",
+            help="Record as lost the one record that the stream cannot read; it must be the next one to read.",
+        ),
+    ] = (-1, -1),
 ) -> None:
     """Show what Kafka itself lost before it was read, and with --yes record it, so that the stream can go on."""
     from antenna_assets.database import connect, require_migrated
     from antenna_assets.settings import load_settings
     from antenna_assets.stack.services import services
     from antenna_assets.streaming.broker import Broker
-    from antenna_assets.streaming.loss import accept, losses
+    from antenna_assets.streaming.loss import accept, losses, step_over
 
     settings = load_settings()
     found = services(settings)
     broker = Broker(found.kafka_bootstrap, settings.topic, found.kafka_config)
     with connect(found.postgres_url, application="antenna accept-loss") as connection:
         require_migrated(connection)
+        if skip != (-1, -1):
+            out.print(f"{step_over(connection, broker, *skip, reason)}: recorded as lost", soft_wrap=True)
+            return
         lost = accept(connection, broker, reason) if yes else losses(connection, broker)
     for loss in lost:
         out.print(str(loss), soft_wrap=True)
@@ -262,6 +281,35 @@ def accept_loss(
             if yes
             else "not recorded: run it again with --yes to accept this"
         )
+
+
+@app.command()
+def reopen(
+    first: Annotated[str, typer.Option("--from", help="First hour to open again, as 2026-11-22-10:00.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "reopened by hand",
+) -> None:
+    """Open the hours again that a wrong clock of PostgreSQL closed. Set the clock right first; no stream may run."""
+    from antenna_assets.database import connect, require_migrated
+    from antenna_assets.hours import parse_hour
+    from antenna_assets.settings import load_settings
+    from antenna_assets.stack.services import postgres_url
+    from antenna_assets.streaming.reopen import planned
+    from antenna_assets.streaming.reopen import reopen as run
+
+    settings = load_settings()
+    hour = parse_hour(first)
+    with connect(postgres_url(settings), application="antenna reopen") as connection:
+        require_migrated(connection)
+        found = planned(connection, settings.topic, hour, settings.horizon)
+        if not found:
+            out.print(f"no hour from {first} on is closed")
+            return
+        out.print(str(found), soft_wrap=True)
+        if not yes:
+            typer.confirm("Open them again?", abort=True)
+        done = run(connection, settings.topic, hour, horizon=settings.horizon, reason=reason)
+    out.print(f"recorded: {done}; the stream can go on", soft_wrap=True)
 
 
 @app.command()
@@ -324,24 +372,113 @@ def doctor() -> None:
 @app.command()
 def sweep(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing; show what would go.")] = False,
+    every: Annotated[
+        str | None,
+        typer.Option(
+            help="Sweep now and again after this time, as '1 day', until stopped. An error is told."
+        ),
+    ] = None,
 ) -> None:
     """Remove files that nothing refers to and what is past its retention. Safe while everything runs."""
-    from antenna_assets.settings import load_settings
+    from antenna_assets.settings import duration, load_settings
     from antenna_assets.stack.services import postgres_url
     from antenna_assets.start import dagster_home
     from antenna_assets.sweep import report
     from antenna_assets.sweep import sweep as run
 
     settings = load_settings()
-    amounts = run(
-        postgres_url(settings),
-        settings.lake_uri,
-        dagster_home=dagster_home(settings),
-        horizon=settings.horizon,
-        now=datetime.now(UTC),
-        dry_run=dry_run,
-    )
-    out.print(report(amounts, dry_run=dry_run))
+
+    def once() -> None:
+        amounts = run(
+            postgres_url(settings),
+            settings.lake_uri,
+            dagster_home=dagster_home(settings),
+            horizon=settings.horizon,
+            dry_run=dry_run,
+        )
+        out.print(report(amounts, dry_run=dry_run))
+
+    if every is None:
+        once()
+        return
+    try:
+        pause = duration(every).total_seconds()
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if not pause:
+        raise typer.BadParameter("expected a time such as '1 day', found none")
+    with stop_on_signals() as stop:
+        while not stop.is_set():
+            try:
+                once()
+            except AntennaError as error:
+                say(f"not swept, to be tried again after {every}: {error}")
+            stop.wait(pause)
+
+
+@app.command("adopt-lake")
+def adopt_lake(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Bind them; without it, what is there is only shown.")
+    ] = False,
+) -> None:
+    """Bind the lake at ANTENNA_LAKE to this database, after a move or a loss. Older copies of either then fit no more."""
+    from antenna_assets.database import connect, require_migrated
+    from antenna_assets.lake_identity import adopt, evidence, found_id, known_lake
+    from antenna_assets.settings import load_settings
+    from antenna_assets.stack.services import postgres_url
+    from antenna_assets.streaming.lock import require_only_stream
+
+    settings = load_settings()
+    with connect(postgres_url(settings), application="antenna adopt-lake") as connection:
+        require_migrated(connection)
+        # Nothing lands meanwhile.
+        require_only_stream(connection)
+        known, seen = known_lake(connection), evidence(connection, settings.lake_uri)
+        out.print(
+            f"the ledger's lake: {f'{known.id}, claimed at {known.place}' if known else 'none yet'}",
+            soft_wrap=True,
+        )
+        try:
+            found = found_id(settings.lake_uri) or "no id"
+        except AntennaError as error:
+            found = str(error)
+        out.print(
+            f"{settings.lake_uri}: {found}; {seen.found} of {seen.named} files of the ledger are there",
+            soft_wrap=True,
+        )
+        if not yes:
+            out.print("not bound: run it again with --yes to bind them")
+            return
+        adopt(connection, settings.lake_uri)
+    out.print("[green]bound[/green]: `antenna verify` says what the lake lacks")
+
+
+@app.command("rebuild-table")
+def rebuild_table(
+    table: Annotated[str, typer.Argument(help="raw_parquet or enriched_usage.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Change nothing; show what is torn or missing.")
+    ] = False,
+) -> None:
+    """Bring back a table of the lake whose log was torn or lost, as the ledger knows it. Exit code 1 if an hour stays away."""
+    from antenna_assets.database import connect, require_migrated
+    from antenna_assets.lake import Lake
+    from antenna_assets.rebuild import lines, rebuild
+    from antenna_assets.schema import LAKE_TABLES
+    from antenna_assets.settings import load_settings
+    from antenna_assets.stack.services import postgres_url
+
+    if table not in LAKE_TABLES:
+        raise typer.BadParameter(f"expected {' or '.join(LAKE_TABLES)}, found {table!r}")
+    settings = load_settings()
+    with connect(postgres_url(settings), application="antenna rebuild-table") as connection:
+        require_migrated(connection)
+        done = rebuild(connection, Lake(settings.lake_uri), table, dry_run=dry_run)
+    for line in lines(table, done, dry_run=dry_run):
+        out.print(line, soft_wrap=True)
+    if done.to_run or done.lost:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -414,6 +551,7 @@ def verify(
     """Recompute what the certificates claim from the files and tables. Exit code 1, and the differences, if there are any."""
     from antenna_assets.anchors import read_anchors
     from antenna_assets.certificate_view import differences_table, pending_table
+    from antenna_assets.clock import database_now
     from antenna_assets.database import connect, require_migrated
     from antenna_assets.hours import HOUR, parse_hour
     from antenna_assets.lake import Lake
@@ -436,13 +574,14 @@ def verify(
         ) as bar,
     ):
         require_migrated(connection)
+        kept_since = database_now(connection) - settings.horizon
         task = bar.add_task("verifying", total=None)
         found = run(
             connection,
             Lake(settings.lake_uri),
             first=begin,
             end=end,
-            kept_since=datetime.now(UTC) - settings.horizon,
+            kept_since=kept_since,
             anchors=anchored,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
@@ -488,11 +627,18 @@ def forget_user(
     yes: Annotated[
         bool, typer.Option("--yes", help="Do not ask: nothing leads back from the pseudonym.")
     ] = False,
+    drop_unjudged: Annotated[
+        bool,
+        typer.Option(
+            "--drop-unjudged",
+            help="Drop the rejected messages of which nobody can say whether they name the user; their rows and reasons stay.",
+        ),
+    ] = False,
 ) -> None:
     """Put a random pseudonym in the place of a user, in every table and file; sums stay. See docs/forgetting.md."""
     from antenna_assets.database import connect, require_migrated
     from antenna_assets.forget.identity import is_unfinished
-    from antenna_assets.forget.run import forget, places, places_table
+    from antenna_assets.forget.run import forget, places, places_table, unjudged_table
     from antenna_assets.lake import Lake
     from antenna_assets.settings import load_settings
     from antenna_assets.stack.services import postgres_url
@@ -502,14 +648,41 @@ def forget_user(
     with connect(postgres_url(settings), application="antenna forget-user") as connection:
         require_migrated(connection)
         found = places(connection, lake, user)
-        out.print(places_table(found) if found else "the id is nowhere")
-        if dry_run or not (found or is_unfinished(connection, user)):
+        unjudged, done = found.unjudged, "the id is nowhere"
+        if found:
+            out.print(places_table(found))
+        if unjudged:
+            out.print(unjudged_table(unjudged))
+        if dry_run:
+            if not found:
+                out.print(_sentence(done, unjudged), soft_wrap=True)
             return
-        if not yes:
-            typer.confirm("Forget this user? It cannot be undone.", abort=True)
-        identity = forget(connection, lake, user, say=say)
-    out.print(
-        f"[green]forgotten[/green]: {identity.pseudonym} is in its place, and the id is nowhere any more"
+        if found or is_unfinished(connection, user) or (drop_unjudged and unjudged):
+            if not yes:
+                typer.confirm("Forget this user? It cannot be undone.", abort=True)
+            forgotten = forget(
+                connection,
+                lake,
+                user,
+                say=say,
+                drop_unjudged=drop_unjudged,
+                spill_folder=settings.home / "spill" / "forget",
+            )
+            unjudged = forgotten.unjudged
+            dropped = f"; {forgotten.dropped:,} rejected messages were dropped" if forgotten.dropped else ""
+            done = f"[green]forgotten[/green]: {forgotten.pseudonym} is in its place{dropped}, and the id is nowhere any more"
+    out.print(_sentence(done, unjudged), soft_wrap=True)
+    if unjudged:
+        raise typer.Exit(1)
+
+
+def _sentence(done: str, unjudged: Sized) -> str:
+    """What can be said of an id: nothing, of messages that cannot be judged."""
+    if not unjudged:
+        return done
+    return (
+        f"{done}, as far as can be judged: {len(unjudged):,} rejected messages may still name the user;"
+        " --drop-unjudged drops them, and `antenna quarantine show` shows one"
     )
 
 

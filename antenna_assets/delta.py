@@ -7,8 +7,9 @@ import json
 import posixpath
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Lock
@@ -18,18 +19,43 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from antenna_assets.crash import commit_point
-from antenna_assets.delta_litter import LOG, recent_files, unreferenced
+from antenna_assets.delta_litter import recent_files, unreferenced
+from antenna_assets.delta_log import (
+    LAST_CHECKPOINT,
+    LOG,
+    Torn,
+    log_files,
+    set_aside,
+    torn_files,
+    wrong_commit,
+)
 from antenna_assets.disk import WHAT_TO_DO, is_full
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import lake_partition
 from antenna_assets.lake_files import file_errors, lake_path, name_within, reason_of, sync
 from antenna_assets.lifetimes import SAFE_AGE, require_young
-from antenna_assets.litter import Found, everything_under, remove, remove_files, remove_if_empty
+from antenna_assets.litter import (
+    Found,
+    everything_under,
+    file_system_now,
+    remove,
+    remove_files,
+    remove_if_empty,
+)
 from antenna_assets.schema import HOUR_PARTITION
 
 if TYPE_CHECKING:
-    from deltalake import DeltaTable
+    from deltalake import DeltaTable, PostCommitHookProperties
+
+    from antenna_assets.lake_files import LakePath
+
+
+CHECKPOINT_EVERY = 100
+"""Versions from one checkpoint of the log to the next."""
+
+
+_COUNTED_ON = "versions go on where the ledger knows them to have been"
 
 
 class LakeError(AntennaError):
@@ -38,6 +64,15 @@ class LakeError(AntennaError):
 
 class Conflict(Exception):
     """Another writer committed after the version that this commit was checked against."""
+
+
+@dataclass(frozen=True)
+class RestoredHour:
+    """An hour whose files are there and that the table's log does not know: what `restore` commits."""
+
+    hour: datetime
+    files: Sequence[WrittenFile]
+    versions: Mapping[str, int]
 
 
 class HourlyTable:
@@ -49,6 +84,8 @@ class HourlyTable:
         self._columns = columns
         self._folder = lake_path(location)
         self._handle: DeltaTable | None = None
+        # The newest version that was seen to be whole.
+        self._whole = -1
 
     def newest(self) -> "DeltaTable | None":
         """The table at its newest version; None if there is none yet."""
@@ -59,6 +96,7 @@ class HourlyTable:
             try:
                 # Measured with 43,800 hours: 64 ms after a commit of others and 1 ms after none; a new load is 140 ms.
                 self._handle.update_incremental()
+                self._require_whole(self._handle.version())
                 return self._handle
             except (DeltaError, OSError):
                 self._handle = None  # Its log was cleaned up meanwhile.
@@ -67,7 +105,28 @@ class HourlyTable:
                 self._handle = DeltaTable(self.location)
             except TableNotFoundError:
                 self._handle = None
+        if self._handle is not None:
+            self._require_whole(self._handle.version())
         return self._handle
+
+    def _require_whole(self, version: int) -> None:
+        """Stop at a newest commit that was torn: deltalake reads an empty one, or one cut between two lines, as no change.
+
+        Raises:
+            LakeError: it was.
+        """
+        path = self._folder / LOG / f"{version:020}.json"
+        # In a store an object is there whole or not at all.
+        if version == self._whole or not isinstance(path, Path):
+            return
+        with self.errors("read"), suppress(FileNotFoundError):
+            if reason := wrong_commit(path.read_bytes()):
+                self._handle = None
+                raise LakeError(
+                    f"the table {self.location} cannot be read: its log is torn: {path} {reason}; `antenna rebuild-table "
+                    f"{self._folder.name}` is the way back"
+                )
+        self._whole = version
 
     def create(self) -> "DeltaTable":
         """The table, made by this call or by another writer's at the same time."""
@@ -77,6 +136,7 @@ class HourlyTable:
 
         partition = [pa.field(name, pa.int32(), nullable=False) for name in HOUR_PARTITION]
         with self.errors("created"):
+            made = [path for path in self._folder.parents if not path.exists()]
             if isinstance(self._folder, Path):
                 self._folder.mkdir(parents=True, exist_ok=True)
             with suppress(CommitFailedError):  # Another writer made it.
@@ -88,6 +148,18 @@ class HourlyTable:
                     # Retries would let two creators both commit, the second over the first one's metadata.
                     commit_properties=CommitProperties(max_commit_retries=0),
                 )
+            commit_point("publish.lake.created")
+            # Whoever made it: nothing that is committed on top of it may outlive it.
+            log = self._folder / LOG
+            sync(
+                [
+                    log / f"{0:020}.json",
+                    log,
+                    self._folder,
+                    self._folder.parent,
+                    *(path.parent for path in made),
+                ]
+            )
         table = self.newest()
         if table is None:
             raise LakeError(
@@ -102,10 +174,13 @@ class HourlyTable:
         files: Sequence[WrittenFile],
         versions: Mapping[str, int],
         metadata: Mapping[str, str | int],
+        *,
+        of_any_age: bool = False,
     ) -> int:
         """Commit these files as the whole hour, on top of the very version that `table` has loaded.
 
         Args:
+            of_any_age: the ledger names the files, so that no sweep takes them.
             versions: application transactions to set, by their key.
             metadata: for the reader of the table's history.
 
@@ -119,28 +194,125 @@ class HourlyTable:
 
         partition = {name: str(value) for name, value in lake_partition(hour).items()}
         with self.errors("written"):
+            if of_any_age or not files:
+                additions = [self._action(file, partition) for file in files]
+            else:
+                now = file_system_now(self._folder)
+                additions = [self._addition(file, partition, now) for file in files]
             try:
                 table.create_write_transaction(
-                    [self._addition(file, partition) for file in files],
+                    additions,
                     mode="overwrite",
                     schema=table.schema(),
                     partition_by=list(HOUR_PARTITION),
                     partition_filters=[(name, "=", value) for name, value in partition.items()],
                     commit_properties=CommitProperties(
-                        custom_metadata=dict(metadata),
+                        # How many files: a log that was cut between two lines is told from a whole one.
+                        custom_metadata={**metadata, "files": len(files)},
                         # Retries would move the commit onto a version that nobody has checked.
                         max_commit_retries=0,
                         app_transactions=[Transaction(key, version) for key, version in versions.items()],
                     ),
+                    post_commithook_properties=_no_hooks(),
                 )
             except CommitFailedError as error:
                 raise Conflict(str(error)) from error
             commit_point("publish.lake.committed")
             version = table.version() + 1
-            log = self._folder / LOG
-            # deltalake does not, and what follows a publication is recorded elsewhere for good.
-            sync([log / f"{version:020}.json", log])
+            self._settle(version)
             return version
+
+    def restore(self, table: "DeltaTable", hours: Sequence["RestoredHour"]) -> None:
+        """Commit the files of hours that the version which `table` has loaded holds nothing of.
+
+        Raises:
+            Conflict: `table` is no longer the newest version.
+        """
+        from deltalake import Transaction
+        from deltalake.exceptions import CommitFailedError
+        from deltalake.transaction import CommitProperties
+
+        with self.errors("written"):
+            additions = [
+                self._action(file, {name: str(value) for name, value in lake_partition(one.hour).items()})
+                for one in hours
+                for file in one.files
+            ]
+            try:
+                table.create_write_transaction(
+                    additions,
+                    mode="append",
+                    schema=table.schema(),
+                    partition_by=list(HOUR_PARTITION),
+                    commit_properties=CommitProperties(
+                        custom_metadata={
+                            "rebuild": "hours as the ledger names them",
+                            "files": len(additions),
+                        },
+                        max_commit_retries=0,
+                        app_transactions=[
+                            Transaction(key, version)
+                            for one in hours
+                            for key, version in one.versions.items()
+                        ],
+                    ),
+                    post_commithook_properties=_no_hooks(),
+                )
+            except CommitFailedError as error:
+                raise Conflict(str(error)) from error
+            self._settle(table.version() + 1)
+
+    def count_on_from(self, version: int) -> None:
+        """Bring the table to a version that is not below this one, without a change.
+
+        For a table that was built anew: its versions go on where the ledger knows them to have been.
+        """
+        table = self.newest()
+        if table is None or table.version() >= version:
+            return
+        with self.errors("written"):
+            if version - table.version() <= CHECKPOINT_EVERY:
+                while table is not None and table.version() < version:
+                    self.commit_nothing(table, _COUNTED_ON)
+                    table = self.newest()
+                return
+            # Its present content as a checkpoint of that version: thousands of empty commits say no more.
+            log = self._folder / LOG
+            self.commit_nothing(table, _COUNTED_ON)
+            table = self.newest()
+            if table is None:
+                return
+            table.create_checkpoint()
+            before = [path for path in log_files(self._folder) if path.name != LAST_CHECKPOINT]
+            for kind in ("json", "checkpoint.parquet"):
+                target = log / f"{version:020}.{kind}"
+                target.write_bytes((log / f"{table.version():020}.{kind}").read_bytes())
+                sync([target, log])
+            hint = json.loads((log / LAST_CHECKPOINT).read_text(encoding="utf-8"))
+            (log / LAST_CHECKPOINT).write_text(json.dumps({**hint, "version": version}), encoding="utf-8")
+            sync([log / LAST_CHECKPOINT])
+            commit_point("rebuild.counted_on")
+            remove_files(before)
+            sync([log])
+            self._handle = None
+
+    def _settle(self, version: int) -> None:
+        """Bring a commit to the disk, and at every hundredth version a checkpoint, before what it sums up may go.
+
+        deltalake syncs neither, and what follows a publication is recorded elsewhere for good.
+        """
+        log = self._folder / LOG
+        # The one before may be another writer's, who has not come to it yet.
+        before = log / f"{version - 1:020}.json"
+        sync([*([before] if before.exists() else []), log / f"{version:020}.json", log])
+        if version % CHECKPOINT_EVERY:
+            return
+        table = self.newest()
+        if table is None:
+            return
+        table.create_checkpoint()
+        sync([log / f"{table.version():020}.checkpoint.parquet", log / LAST_CHECKPOINT, log])
+        table.cleanup_metadata()
 
     def discard(self, files: Sequence[WrittenFile], *, beyond: int) -> None:
         """Remove the files of an attempt that failed, unless a version after `beyond` names their folder.
@@ -177,8 +349,14 @@ class HourlyTable:
         actions = pa.table(table.get_add_actions(flatten=True))
         return {unquote(path) for path in actions["path"].to_pylist()} if actions.num_rows else set()
 
-    def sweep(self, *, now: datetime, keep: timedelta, dry_run: bool) -> dict[str, int]:
-        """Delete what no version of the last `keep` names; returns paths in the table and their sizes in bytes."""
+    def sweep(
+        self, *, now: datetime, keep: timedelta, dry_run: bool, published: Collection[str] = ()
+    ) -> dict[str, int]:
+        """Delete what no version of the last `keep` names; returns paths in the table and their sizes in bytes.
+
+        Args:
+            published: files that the ledger names. They stay, whatever the log says: it may be a part of what it was.
+        """
         table = self.newest()
         if table is None:
             return {}
@@ -187,13 +365,13 @@ class HourlyTable:
             found = list(everything_under(folder))
 
             def litter(newest: "DeltaTable") -> list[Found]:
-                referenced = self.paths(newest) | recent_files(folder, now - keep)
+                referenced = self.paths(newest) | recent_files(folder, now - keep) | set(published)
                 return unreferenced(folder, found, referenced, before=now - SAFE_AGE)
 
             goes = litter(table)
             if goes and not dry_run:
                 # A writer that was paused between its check and its commit fails on this new version, and checks again.
-                self._commit_nothing(table)
+                self.commit_nothing(table, "a new version, before a sweep's files go")
                 newest = self.newest()
                 if newest is None:
                     raise LakeError(f"the table {self.location} is gone in the middle of a sweep")
@@ -201,7 +379,8 @@ class HourlyTable:
                 remove(goes)
             return {name_within(folder, one.path): one.size for one in goes}
 
-    def _commit_nothing(self, table: "DeltaTable") -> None:
+    def commit_nothing(self, table: "DeltaTable", why: str) -> None:
+        """Commit a new version with the same files, on which a writer that was paused has to look again."""
         from deltalake.transaction import CommitProperties
 
         table.create_write_transaction(
@@ -209,8 +388,12 @@ class HourlyTable:
             mode="append",
             schema=table.schema(),
             partition_by=list(HOUR_PARTITION),
-            commit_properties=CommitProperties(custom_metadata={"sweep": "a new version, before files go"}),
+            commit_properties=CommitProperties(custom_metadata={"nothing": why, "files": 0}),
+            post_commithook_properties=_no_hooks(),
         )
+        newest = self.newest()
+        if newest is not None:
+            self._settle(newest.version())
 
     @contextmanager
     def errors(self, done: str) -> Iterator[None]:
@@ -224,11 +407,40 @@ class HourlyTable:
             advice = "check ANTENNA_LAKE, its permissions or credentials, and the free space"
             if is_full(error):
                 advice = WHAT_TO_DO
+            elif torn := self.torn():
+                advice = (
+                    f"its log is torn: {torn[0]}; `antenna rebuild-table {self._folder.name}` is the way back"
+                )
             raise LakeError(
                 f"the table {self.location} cannot be {done}: {_told(error)}; {advice}"
             ) from error
 
-    def _addition(self, file: WrittenFile, partition: Mapping[str, str]) -> "object":
+    def torn(self) -> list[Torn]:
+        """What is torn in the table's log, as far as it can be read."""
+        with suppress(*file_errors()):
+            return torn_files(self._folder)
+        return []
+
+    def set_aside(self, paths: "list[LakePath]", into: "LakePath") -> None:
+        """Move files out of the log, and forget what was read of it."""
+        self._handle, self._whole = None, -1
+        set_aside(paths, into)
+
+    def held(self, table: "DeltaTable") -> set[datetime]:
+        """The hours that the table has files of."""
+        actions = pa.table(table.get_add_actions(flatten=True))
+        if not actions.num_rows:
+            return set()
+        columns = [actions[f"partition.{name}"].to_pylist() for name in HOUR_PARTITION]
+        return {datetime(y, m, d, h, tzinfo=UTC) for y, m, d, h in zip(*columns, strict=True)}
+
+    def _addition(self, file: WrittenFile, partition: Mapping[str, str], now: datetime) -> "object":
+        action = self._action(file, partition)
+        written = datetime.fromtimestamp(lake_path(file.path).stat().st_mtime, UTC)
+        require_young(file.path, begun=written, now=now)
+        return action
+
+    def _action(self, file: WrittenFile, partition: Mapping[str, str]) -> "object":
         from deltalake.transaction import AddAction
 
         folder = self.location + "/"
@@ -236,8 +448,6 @@ class HourlyTable:
             raise ValueError(
                 f"expected a file in {folder}, found {file.path}; write into a folder from new_folder()"
             )
-        written = datetime.fromtimestamp(lake_path(file.path).stat().st_mtime, UTC)
-        require_young(file.path, begun=written, now=datetime.now(UTC))
         return AddAction(
             path=file.path.removeprefix(folder),  # deltalake percent-encodes it
             size=file.size,
@@ -246,6 +456,13 @@ class HourlyTable:
             data_change=True,
             stats=json.dumps({"numRecords": file.rows}),
         )
+
+
+def _no_hooks() -> "PostCommitHookProperties":
+    """Checkpoints and the log's clean-up are made after the sync, in `_settle`."""
+    from deltalake import PostCommitHookProperties
+
+    return PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 
 def _told(error: BaseException) -> str:

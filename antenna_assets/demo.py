@@ -10,13 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import psycopg
 from rich.console import Console
 from rich.table import Column, Table
 
+from antenna_assets.clock import database_now
 from antenna_assets.database import connect
 from antenna_assets.errors import AntennaError
 from antenna_assets.hours import HOUR, hour_key, hour_of
@@ -98,7 +99,7 @@ def run_demo(settings: Settings, *, out: Console, say: Say) -> None:
 
 
 def serve_demo(settings: Settings, *, out: Console, say: Say, stop: threading.Event) -> None:
-    """Run live events, the stream and Dagster's webserver and daemon until `stop` is set or one of them ends.
+    """Run live events, the stream, a daily sweep and Dagster's webserver and daemon until `stop` is set or one of them ends.
 
     Raises:
         DemoFailed: one of the processes ended by itself.
@@ -106,6 +107,7 @@ def serve_demo(settings: Settings, *, out: Console, say: Say, stop: threading.Ev
     host, port = ADDRESS
     commands = {
         "stream": [sys.executable, "-m", "antenna_assets.cli", "stream"],
+        "sweep": [sys.executable, "-m", "antenna_assets.cli", "sweep", "--every", "1 day"],
         "dagster": [
             str(Path(sys.executable).with_name("dagster")),
             *("dev", "--workspace", str(workspace_file()), "--host", host, "--port", str(port)),
@@ -160,11 +162,12 @@ def _end(processes: Iterable[subprocess.Popen[bytes]]) -> None:
 def _unused_hours(settings: Settings, postgres_url: str) -> datetime:
     """The newest two hours that are over and of which the ledger has no rows yet, so that answers are exact."""
     with connect(postgres_url) as connection:
+        now = database_now(connection)
         used = {
             hour for (hour,) in connection.execute("SELECT hour FROM ledger.hour WHERE rows > 0").fetchall()
         }
-    first = hour_of(datetime.now(UTC) - settings.lateness) - HOURS * HOUR
-    while first >= max(settings.start, datetime.now(UTC) - settings.horizon + timedelta(days=1)):
+    first = hour_of(now - settings.lateness) - HOURS * HOUR
+    while first >= max(settings.start, now - settings.horizon + timedelta(days=1)):
         if not used & {first + number * HOUR for number in range(HOURS)}:
             return first
         first -= HOUR

@@ -1,9 +1,9 @@
-"""Pure arithmetic on hours: partition key <-> UTC window <-> lake partition, and what the low watermark is.
+"""Pure arithmetic on hours: partition key <-> UTC window <-> lake partition.
 
 An hour is named by its first instant, a timezone-aware `datetime` in UTC. Nothing here reads a clock.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from antenna_assets.errors import AntennaError
@@ -89,32 +89,6 @@ def contiguous(hours: Iterable[datetime], longest: int) -> list[list[datetime]]:
         else:
             groups.append([hour])
     return groups
-
-
-def low_watermark(
-    event_times: Mapping[int, datetime],
-    *,
-    lagging: Iterable[int],
-    now: datetime,
-    lateness: timedelta,
-    previous: datetime | None,
-) -> datetime | None:
-    """The instant before which no more on-time event is expected; None while nothing is known.
-
-    Args:
-        event_times: the largest accepted event time of each partition that has one.
-        lagging: the partitions that still have messages to read. They alone decide, and one of them without an
-            accepted event holds the watermark back.
-        now: the wall clock, which the watermark never passes.
-        lateness: how much later than the newest event an event may come and still be on time.
-        previous: the last watermark, below which it never falls.
-    """
-    lagging = set(lagging)
-    if lagging - event_times.keys() or not event_times:
-        return previous
-    oldest = min(event_times[partition] for partition in (lagging or event_times))
-    watermark = min(oldest, now) - lateness
-    return watermark if previous is None else max(previous, watermark)
 
 
 def closed_before(watermark: datetime) -> datetime:

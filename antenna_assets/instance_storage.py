@@ -6,6 +6,7 @@ Its sessions pin the same as ours: by Dagster's columns without a zone, a sessio
 
 from typing import Any
 
+import sqlalchemy as db
 from dagster._core.storage.config import PostgresStorageConfig
 from dagster._serdes import ConfigurableClassData
 from dagster_postgres.storage import DagsterPostgresStorage
@@ -69,12 +70,40 @@ def sqlalchemy_url(address: str) -> str:
     return url.render_as_string(hide_password=False)
 
 
+_GRANTING = 0x6772616E74
+_SWEPT = """
+    FROM pg_class WHERE relnamespace = to_regnamespace('dagster') AND relkind = 'r' AND pg_has_role(relowner, 'USAGE')
+    AND EXISTS (SELECT FROM pg_roles WHERE rolname = 'antenna_administrator')
+    AND NOT (has_table_privilege('antenna_administrator', oid, 'SELECT') AND has_table_privilege('antenna_administrator', oid, 'DELETE'))
+"""
+
+
+def _let_the_administrator_sweep(engine: db.Engine) -> None:
+    """Grant `antenna_administrator` what `antenna sweep` needs of the tables of this login's that it has no right to yet."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        if not connection.execute(db.text(f"SELECT 1 {_SWEPT} LIMIT 1")).fetchone():
+            return
+        # One after the other: two grants on one table at once are an error of PostgreSQL's.
+        connection.execute(
+            db.text(
+                f"""DO $$ DECLARE one regclass; BEGIN
+                    PERFORM pg_advisory_xact_lock({_GRANTING});
+                    FOR one IN SELECT oid::regclass {_SWEPT} LOOP
+                        EXECUTE format('GRANT SELECT, DELETE ON %s TO antenna_administrator', one);
+                    END LOOP;
+                END $$"""
+            )
+        )
+
+
 class PooledPostgresStorage(DagsterPostgresStorage):
     """Runs, events and schedules in PostgreSQL; a process keeps a few connections for each."""
 
     def __init__(self, postgres_url: str, **options: Any) -> None:
         url = sqlalchemy_url(postgres_url)
         super().__init__(url, **options)
+        # Who made the tables has them, and may not be the one that the schema's migration knew.
+        _let_the_administrator_sweep(self._run_storage._engine)
         for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
             storage._engine.dispose()
             storage._engine = create_pg_engine(

@@ -7,7 +7,7 @@ in `delta.py`, and the columns of the tables are in `schema.py`.
 import posixpath
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -120,6 +120,10 @@ class Lake:
             name: HourlyTable(self.location(name), columns) for name, columns in LAKE_TABLES.items()
         }
 
+    def table(self, name: str) -> HourlyTable:
+        """A table, for those who mend its log."""
+        return self._tables[name]
+
     def location(self, table: str) -> str:
         """Path or URI of a table."""
         return posixpath.join(self.root, table)
@@ -220,6 +224,7 @@ class Lake:
         tags: Mapping[str, int] | None = None,
         metadata: Mapping[str, str] | None = None,
         attempt: int | None = None,
+        before_commit: Callable[[], None] = lambda: None,
     ) -> int:
         """Make these files, and no others, the table's hour. Without files the hour is published as empty.
 
@@ -231,6 +236,7 @@ class Lake:
             tags: versions to keep with the hour, of `TAGS`; those of an earlier publication are dropped.
             metadata: for the reader of the table's history.
             attempt: what `ledger.begin_publication` gave; None if no other writer's matters.
+            before_commit: raises if there is another reason against it; called on each version before the commit on top of it.
 
         Returns:
             The Delta version of the commit.
@@ -257,6 +263,7 @@ class Lake:
                 with delta.lock, suppress(Conflict):
                     loaded = delta.newest() or delta.create()
                     beyond = loaded.version() if beyond is None else beyond
+                    before_commit()
                     return self._replace_on(
                         loaded,
                         table,
@@ -320,15 +327,35 @@ class Lake:
                 versions[f"{key}/{_ATTEMPT}"] = attempt
         return delta.replace(loaded, hour, files, versions, history)
 
+    def raise_fence(self, table: str) -> None:
+        """Let a writer that was paused between its look at a version and its commit on top of it look again.
+
+        Raises:
+            LakeError: the table cannot be written.
+        """
+        delta = self._tables[table]
+        with delta.lock:
+            loaded = delta.newest() or delta.create()
+            with delta.errors("written"):
+                delta.commit_nothing(loaded, "a user was forgotten")
+
     def sweep(
-        self, table: str, *, now: datetime, keep: timedelta = VERSION_RETENTION, dry_run: bool = False
+        self,
+        table: str,
+        *,
+        now: datetime,
+        keep: timedelta = VERSION_RETENTION,
+        dry_run: bool = False,
+        published: Collection[str] = (),
     ) -> dict[str, int]:
         """Delete the files that no version of the last `keep` names, those of attempts that never committed included.
 
         Files younger than `SAFE_AGE` stay, whatever they are. The log keeps every version for Delta's own 30 days.
 
         Args:
+            now: by the clock of the table's files.
             keep: longer than the longest reader of a version.
+            published: files that the ledger names, which stay.
             dry_run: delete nothing.
 
         Returns:
@@ -339,7 +366,7 @@ class Lake:
         """
         delta = self._tables[table]
         with delta.lock:
-            return delta.sweep(now=now, keep=keep, dry_run=dry_run)
+            return delta.sweep(now=now, keep=keep, dry_run=dry_run, published=published)
 
 
 def _held(table: "DeltaTable", hour: datetime) -> Version | None:

@@ -31,6 +31,10 @@ class HourExpired(LedgerError):
     """The hour's landed files are past their retention: it is published, and never built again."""
 
 
+class ForgottenMeanwhile(LedgerError):
+    """A user was forgotten since the session began: what it has read before may name them. Nothing was committed."""
+
+
 @dataclass(frozen=True)
 class Generation:
     """A snapshot of an hour: its landed files of all batches up to `up_to_batch`."""
@@ -176,6 +180,7 @@ def landed_files(connection: psycopg.Connection, generation: Generation) -> list
     rows = connection.execute(
         "SELECT path, false AS expired, batch FROM ledger.file WHERE kind = 'landed' AND hour = %(hour)s AND batch <= %(batch)s"
         " UNION ALL SELECT path, true, batch FROM ledger.expired_file WHERE hour = %(hour)s AND batch <= %(batch)s"
+        " UNION ALL SELECT '', true, 0 FROM ledger.expired_hour WHERE hour = %(hour)s"
         " ORDER BY batch, path",
         {"hour": generation.hour, "batch": generation.up_to_batch},
     ).fetchall()
@@ -191,7 +196,9 @@ def require_unexpired(connection: psycopg.Connection, hours: Sequence[datetime])
         HourExpired: names the first such hour.
     """
     row = connection.execute(
-        "SELECT min(hour) FROM ledger.expired_file WHERE hour = ANY(%s)", [list(hours)]
+        "SELECT min(hour) FROM (SELECT hour FROM ledger.expired_file WHERE hour = ANY(%(hours)s)"
+        " UNION ALL SELECT hour FROM ledger.expired_hour WHERE hour = ANY(%(hours)s)) AS expired",
+        {"hours": list(hours)},
     ).fetchone()
     if row is not None and row[0] is not None:
         raise _hour_expired(row[0])
@@ -199,7 +206,10 @@ def require_unexpired(connection: psycopg.Connection, hours: Sequence[datetime])
 
 def expired_before(connection: psycopg.Connection) -> datetime | None:
     """The end of the newest hour that is past its retention: no event before it is accepted any more."""
-    row = connection.execute("SELECT max(hour) + interval '1 hour' FROM ledger.expired_file").fetchone()
+    row = connection.execute(
+        "SELECT greatest((SELECT max(hour) FROM ledger.expired_file), (SELECT max(hour) FROM ledger.expired_hour))"
+        " + interval '1 hour'"
+    ).fetchone()
     return row[0] if row else None
 
 
@@ -249,6 +259,24 @@ def end_superseded(connection: psycopg.Connection, asset: str, hour: datetime, a
         "UPDATE ledger.publication_head SET begun = NULL WHERE asset = %s AND hour = %s AND begun = %s",
         [asset, hour, attempt],
     )
+
+
+def require_nobody_forgotten(connection: psycopg.Connection) -> None:
+    """The fence of `antenna forget-user`: a session that may have read a user before they were forgotten commits nothing.
+
+    Call it within the transaction that commits, after its first write: whoever forgets waits for those that wrote.
+
+    Raises:
+        ForgottenMeanwhile: a user was forgotten since the connection was opened.
+    """
+    row = connection.execute(
+        "SELECT EXISTS (SELECT FROM ledger.fenced_session AS fenced JOIN pg_stat_activity AS own USING (pid)"
+        "  WHERE pid = pg_backend_pid() AND coalesce(fenced.backend_start = own.backend_start, true))"
+    ).fetchone()
+    if row != (False,):
+        raise ForgottenMeanwhile(
+            "a user was forgotten meanwhile, and what was read before that may name them: nothing was committed; run it again"
+        )
 
 
 def record_publication(connection: psycopg.Connection, publication: Publication) -> None:

@@ -22,7 +22,11 @@ VERSION_RETENTION = timedelta(days=7)
 report with its corrections."""
 
 RUN_LOG_RETENTION = timedelta(days=30)
-"""What a run of Dagster logged stays so long. What it says of assets and checks stays for ever."""
+"""What a run of Dagster logged stays so long."""
+
+PAGES_RETENTION = timedelta(days=400)
+"""Runs, and the newest of what they said of each asset's partition, stay so long: a year's hours are seen in Dagster's
+pages, with last year's beside them. What an hour is made of and how it was published is in the ledger for ever."""
 
 LIVE_RETENTION = timedelta(days=7)
 """Live windows are added to so long. They are for what happens now; for the rest the hourly tables are exact."""

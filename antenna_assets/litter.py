@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from errno import EEXIST, ENOTEMPTY
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
-from antenna_assets.lake_files import in_parallel
+from antenna_assets.lake_files import file_errors, in_parallel
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -34,6 +35,22 @@ class Found:
     size: int
     changed: datetime
     is_folder: bool
+
+
+def file_system_now(folder: "LakePath") -> datetime:
+    """The time that a file gets which is changed in this folder now: by the clock of its file system or store, which may be
+    another machine's. Ages of files are counted from it, and never from this machine's clock.
+
+    Raises:
+        OSError: nothing can be written there; also the errors of a store.
+    """
+    probe = folder / f".probe-{uuid4().hex}"
+    try:
+        probe.write_bytes(b"0")
+        return datetime.fromtimestamp(probe.stat().st_mtime, UTC)
+    finally:
+        with suppress(*file_errors()):
+            remove_files([probe])
 
 
 def everything_under(folder: "LakePath") -> Iterator[Found]:

@@ -19,8 +19,9 @@ from antenna_assets.errors import AntennaError
 from antenna_assets.retries import read_failing_hours
 from antenna_assets.streaming.blocked import blocked_by
 from antenna_assets.streaming.broker import Broker
+from antenna_assets.streaming.closing_rule import READ_OUT
 from antenna_assets.streaming.lock import stream_runs
-from antenna_assets.streaming.progress import next_to_read
+from antenna_assets.streaming.progress import left_to_read, next_to_read
 
 HOURS_COUNTED = 1_000
 """Hours to publish are counted up to here."""
@@ -88,17 +89,17 @@ class LedgerCollector(Collector):
                     require_migrated(connection)
                     with snapshot(connection):
                         metrics += [*self._counters(connection), *_stream(connection), *_hours(connection)]
-                    lag = self._lag(connection)
+                    lag = [*self._lag(connection)]
             except (DatabaseError, psycopg.Error):
                 up.add_metric(["postgresql"], 0)
                 return metrics
         up.add_metric(["postgresql"], 1)
-        up.add_metric(["kafka"], lag is not None)
-        return metrics if lag is None else [*metrics, lag]
+        up.add_metric(["kafka"], bool(lag))
+        return [*metrics, *lag]
 
     def _counters(self, connection: psycopg.Connection) -> Iterator[Metric]:
         newest, *sums = connection.execute(
-            "SELECT coalesce(max(batch), %(seen)s), count(*), coalesce(sum(rows), 0)::bigint,"
+            "SELECT coalesce(max(batch), %(seen)s), coalesce(sum(merged), 0)::bigint, coalesce(sum(rows), 0)::bigint,"
             " coalesce(sum(bytes), 0), coalesce(sum(quarantined), 0)::bigint, coalesce(sum(late_rows), 0)::bigint"
             " FROM ledger.batch WHERE batch > %(seen)s",
             {"seen": self._seen},
@@ -129,35 +130,54 @@ class LedgerCollector(Collector):
             by_reason.add_metric([reason], count)
         yield by_reason
 
-    def _lag(self, connection: psycopg.Connection) -> Metric | None:
-        """None if Kafka does not answer."""
+    def _lag(self, connection: psycopg.Connection) -> Iterator[Metric]:
+        """Nothing if Kafka does not answer."""
         try:
             self._broker = self._broker or self._make_broker()
             topic = self._broker.describe()
             done = next_to_read(connection, self._broker, topic)
-            ends = self._broker.next_offsets(topic)
+            left = left_to_read(self._broker, topic, done)
         except AntennaError:
             # The next one looks up the address again, which may have changed.
             self._broker = None
-            return None
+            return
         lag = GaugeMetricFamily(
             "antenna_lag_messages", "Messages that are not committed yet.", labels=["partition"]
         )
-        for partition, end in sorted(ends.items()):
-            lag.add_metric([str(partition)], end - done[partition])
-        return lag
+        held = GaugeMetricFamily(
+            "antenna_held_messages",
+            "Messages in or behind open transactions, which nobody can read yet; they are in the lag.",
+            labels=["partition"],
+        )
+        for partition in sorted(done):
+            one = left.get(partition, READ_OUT)
+            lag.add_metric([str(partition)], one.end - one.offset)
+            held.add_metric([str(partition)], one.held)
+        yield lag
+        yield held
 
 
 def _stream(connection: psycopg.Connection) -> Iterator[Metric]:
     yield _gauge("antenna_stream_runs", "1 if a stream holds this ledger.", stream_runs(connection))
-    head = connection.execute(
-        "SELECT bool_or(waiting_for IS NOT NULL)::int, extract(epoch FROM min(low_watermark))::float8 FROM ledger.head"
-    ).fetchone()
-    waiting, watermark = head or (None, None)
+    waiting, watermark, held, wrong = connection.execute(
+        "SELECT bool_or(waiting_for IS NOT NULL)::int, extract(epoch FROM min(low_watermark))::float8,"
+        " extract(epoch FROM clock_timestamp() - min(held_since))::float8, bool_or(host_clock IS NOT NULL)::int"
+        " FROM ledger.head"
+    ).fetchall()[0]
     yield _gauge(
         "antenna_stream_waiting",
         "1 if the stream waits for Kafka, PostgreSQL, another session's lock or a disk.",
         int(bool(waiting) or blocked_by(connection) is not None),
+    )
+    yield _gauge(
+        "antenna_closing_held_seconds",
+        "How long an hour that has ended is kept open by messages that are not read; 0 if none is.",
+        held or 0,
+    )
+    yield _gauge(
+        "antenna_stream_clock_wrong",
+        "1 if the own clock of the stream's host differs from PostgreSQL's by more than half a minute.",
+        wrong or 0,
     )
     if watermark is not None:
         yield _gauge("antenna_low_watermark_timestamp_seconds", "Events before it were read.", watermark)

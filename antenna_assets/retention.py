@@ -1,12 +1,13 @@
 """What is past its time: landed and rejected files, first their ledger rows and later they themselves, and live windows.
 
-An hour's facts in the ledger stay for ever. Files that nothing ever referred to are the matter of `orphans.py`.
+An hour's facts in the ledger stay for ever. Files that nothing ever referred to are the matter of `orphans.py`, and what the
+ledger keeps of the past is that of `compaction.py`.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
@@ -32,6 +33,9 @@ class Amount:
     count: int = 0
     bytes: int = 0
 
+    def __add__(self, other: "Amount") -> "Amount":
+        return Amount(self.count + other.count, self.bytes + other.bytes)
+
 
 def expire_files(
     connection: psycopg.Connection, *, horizon: timedelta, now: datetime, dry_run: bool = False
@@ -39,33 +43,42 @@ def expire_files(
     """Let the ledger forget the files of hours and batches past the horizon; returns amounts by kind of file.
 
     An hour that is not wholly published, as `ledger.hour_state` has it, keeps its files, however old it is. A batch under way
-    may use a clock that is `LONGEST_RUN` behind: until it would find an hour too old, the hour's files stay.
+    may use a clock that is `LONGEST_RUN` behind: until it would find an hour too old, the hour's files stay. Each hour is a
+    transaction of its own, so that the stream waits for no more than that.
     """
     oldest = now - horizon - LONGEST_RUN
-    if not dry_run:
-        _remember_landings(connection, hour_of(oldest))
-    with connection.transaction():
-        if not dry_run:
+    hours = sorted(hour for (hour,) in connection.execute(_EXPIRING_HOURS, {"before": hour_of(oldest)}))
+    if dry_run:
+        return {
+            "landed": _amount(connection, f"SELECT path, size FROM ledger.file WHERE {_OF_HOURS}", hours),  # noqa: S608
+            "rejected": _amount(connection, _OLD_REJECTED, oldest),
+        }
+    _remember_landings(connection, hours)
+    landed = rejected = Amount()
+    for hour in hours:
+        with connection.transaction():
             lock_heads(connection)
-        hours = [hour for (hour,) in connection.execute(_EXPIRING_HOURS, [hour_of(oldest)])]
-        if not dry_run:
             # As a run does that seals: it has its generation before, or is refused after.
-            connection.execute(
-                "SELECT FROM ledger.hour WHERE hour = ANY(%s) ORDER BY hour FOR UPDATE", [hours]
-            )
-        rows = connection.execute(
-            _COUNT if dry_run else _MOVE, {"hours": hours, "oldest": oldest, "now": now}
-        ).fetchall()
-    return {"landed": Amount(), "rejected": Amount()} | {kind: Amount(n, size) for kind, n, size in rows}
+            connection.execute("SELECT FROM ledger.hour WHERE hour = %s FOR UPDATE", [hour])
+            # Rows may have come meanwhile.
+            still = f"{_EXPIRING_HOURS} AND hour.hour = %(hour)s"
+            if connection.execute(still.encode(), {"before": hour_of(oldest), "hour": hour}).fetchone():
+                landed += _moved(connection, _OF_HOURS, [hour], now)
+    some = f"{_OLD_REJECTED} LIMIT {ROWS_AT_ONCE}".encode()
+    while paths := [path for path, _ in connection.execute(some, {"of": oldest})]:
+        with connection.transaction():
+            lock_heads(connection)
+            rejected += _moved(connection, "path = ANY(%(of)s)", paths, now)
+    return {"landed": landed, "rejected": rejected}
 
 
-def _remember_landings(connection: psycopg.Connection, before: datetime) -> None:
+def _remember_landings(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
     """What landed for the hours that expire, if a version that did not keep it sealed them."""
     unknown = connection.execute(
-        f"SELECT hour, generation FROM ledger.hour JOIN ({_EXPIRING_HOURS}) AS expiring USING (hour)"  # noqa: S608
-        " WHERE NOT EXISTS (SELECT FROM ledger.generation_landing AS kept"
+        "SELECT hour, generation FROM ledger.hour WHERE hour = ANY(%s)"
+        " AND NOT EXISTS (SELECT FROM ledger.generation_landing AS kept"
         "  WHERE kept.hour = hour.hour AND kept.generation = hour.generation)",
-        [before],
+        [list(hours)],
     ).fetchall()
     for hour, generation in unknown:
         remember_landing(connection, read_generation(connection, hour, generation))
@@ -140,26 +153,35 @@ def live_tables() -> list[ServingTable]:
 
 
 _EXPIRING_HOURS = """
-    SELECT hour FROM ledger.hour_state AS state
-    WHERE hour < %s AND published AND EXISTS (SELECT FROM ledger.file WHERE file.hour = state.hour)
-    ORDER BY hour
+    SELECT hour.hour FROM ledger.hour_state AS hour
+    WHERE hour.hour < %(before)s AND hour.published
+      AND EXISTS (SELECT FROM ledger.file WHERE file.hour = hour.hour)
+"""
+_OF_HOURS = "kind = 'landed' AND hour = ANY(%(of)s)"
+_OLD_REJECTED = """
+    SELECT file.path, file.size FROM ledger.file JOIN ledger.batch USING (batch)
+    WHERE file.kind = 'rejected' AND batch.clock < %(of)s
 """
 
-_EXPIRING_FILES = """
-    (kind = 'landed' AND hour = ANY(%(hours)s)
-     OR kind = 'rejected' AND batch IN (SELECT batch FROM ledger.batch WHERE clock < %(oldest)s))
-"""
 
-_COUNT = f"SELECT kind, count(*), sum(size)::bigint FROM ledger.file WHERE {_EXPIRING_FILES} GROUP BY kind"  # noqa: S608
+def _amount(connection: psycopg.Connection, query: str, of: Any) -> Amount:
+    summed = f"SELECT count(*), sum(size) FROM ({query}) AS found"  # noqa: S608
+    count, size = connection.execute(summed.encode(), {"of": of}).fetchall()[0]
+    return Amount(count, int(size or 0))
 
-_MOVE = f"""
-    WITH gone AS (DELETE FROM ledger.file WHERE {_EXPIRING_FILES} RETURNING *),
-    moved AS (
-        INSERT INTO ledger.expired_file (path, kind, hour, rows, bytes, size, batch, expired_at)
-        SELECT path, kind, hour, rows, bytes, size, batch, %(now)s FROM gone RETURNING kind, size
-    )
-    SELECT kind, count(*), sum(size)::bigint FROM moved GROUP BY kind
-"""  # noqa: S608
+
+def _moved(connection: psycopg.Connection, which: str, of: Sequence[Any], now: datetime) -> Amount:
+    """Move rows of files to those of expired ones, in the caller's transaction."""
+    query = f"""
+        WITH gone AS (DELETE FROM ledger.file WHERE {which} RETURNING *),
+        moved AS (
+            INSERT INTO ledger.expired_file (path, kind, hour, rows, bytes, size, batch, expired_at)
+            SELECT path, kind, hour, rows, bytes, size, batch, %(now)s FROM gone RETURNING size
+        )
+        SELECT count(*), sum(size) FROM moved
+    """  # noqa: S608
+    count, size = connection.execute(query.encode(), {"of": list(of), "now": now}).fetchall()[0]
+    return Amount(count, int(size or 0))
 
 
 def _remove_landed(lake: "LakePath", paths: Sequence[str]) -> None:

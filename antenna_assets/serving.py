@@ -16,7 +16,7 @@ from antenna_assets.database import snapshot
 from antenna_assets.disk import unwritable
 from antenna_assets.errors import AntennaError
 from antenna_assets.lake_files import file_errors, lake_path
-from antenna_assets.ledger import Publication, insert_publication, move_head
+from antenna_assets.ledger import Publication, insert_publication, move_head, require_nobody_forgotten
 from antenna_assets.schema import USERS, ServingTable
 
 
@@ -105,14 +105,17 @@ def replace_hour(
 
     Raises:
         Superseded: a newer generation of the hour is published; nothing was changed.
+        ForgottenMeanwhile: a user was forgotten since the connection was opened; nothing was changed.
     """
     names = [field.name for field in table.columns]
     target = sql.Identifier(table.name)
     copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
         target, sql.SQL(", ").join(map(sql.Identifier, ["date", *names]))
     )
+    commit_point("publish.table.computed")
     with connection.transaction():
         move_head(connection, publication)
+        require_nobody_forgotten(connection)
         commit_point("publish.table.fenced")
         connection.execute(sql.SQL("DELETE FROM {} WHERE date = %s").format(target), [publication.hour])
         commit_point("publish.table.deleted")

@@ -106,6 +106,9 @@ class Settings(BaseSettings):
         timedelta(minutes=15),
         description="longest that late rows wait before their hour is published again; 0: never",
     )
+    quiet: Duration = Field(
+        timedelta(minutes=15), description="an ended hour that gets no row for so long closes"
+    )
     window: Duration = Field(timedelta(minutes=5), description="length of a live window; divides an hour")
     trigger: Duration = Field(timedelta(0), description="time between micro-batches; 0: as soon as possible")
     umask: int = Field(
@@ -158,17 +161,17 @@ class Settings(BaseSettings):
             raise ValueError(f"expected a length that divides an hour, found {duration_text(window)}")
         return window
 
-    @field_validator("umask", mode="before")
-    @classmethod
-    def _umask_in_octal(cls, text: Any) -> int:
-        return text if isinstance(text, int) else file_modes.parse(str(text))
-
     @field_validator("republish_wait")
     @classmethod
     def _republish_wait_is_of_minutes(cls, wait: timedelta) -> timedelta:
         if wait > HOUR:
             raise ValueError(f"expected at most 1 hour, found {duration_text(wait)}")
         return wait
+
+    @field_validator("umask", mode="before")
+    @classmethod
+    def _umask_in_octal(cls, text: Any) -> int:
+        return text if isinstance(text, int) else file_modes.parse(str(text))
 
     @field_validator("crash_at")
     @classmethod
@@ -202,6 +205,8 @@ class Settings(BaseSettings):
         values["umask"] = f"{self.umask:03o}"
         if self.spark_remote:
             del values["spark_master"]
+        if "start" not in self.model_fields_set:
+            del values["start"]
         return {
             PREFIX + name.upper(): duration_text(value)
             if isinstance(value, timedelta)
@@ -223,11 +228,6 @@ def s3_endpoint() -> str | None:
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 
-def is_of_a_service(name: str) -> bool:
-    """Whether Kubernetes makes a variable of this name, for a service whose name begins like our settings."""
-    return _OF_A_SERVICE.fullmatch(name.removeprefix(PREFIX)) is not None
-
-
 def start_file(home: Path) -> Path:
     """Where a state directory says which hourly partition is the first."""
     return home / "first-partition"
@@ -245,7 +245,15 @@ def _with_recorded_start(settings: Settings) -> Settings:
             f"{file}: expected the first hourly partition such as 2026-01-01T00:00:00+00:00, found {text!r}; "
             "remove the file, and `antenna up` writes it again"
         ) from error
-    return settings.model_copy(update={"start": start.astimezone(UTC)})
+    recorded = settings.model_copy(update={"start": start.astimezone(UTC)})
+    # It was not set: another state directory, or a ledger that was restored, may say otherwise.
+    recorded.model_fields_set.discard("start")
+    return recorded
+
+
+def is_of_a_service(name: str) -> bool:
+    """Whether Kubernetes makes a variable of this name, for a service whose name begins like our settings."""
+    return _OF_A_SERVICE.fullmatch(name.removeprefix(PREFIX)) is not None
 
 
 def load_settings() -> Settings:

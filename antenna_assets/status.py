@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from antenna_assets.candidates import LeftOut, late_hours, newest_closed_hour, present, read_left_out
+from antenna_assets.clock import database_now, wrong_here
 from antenna_assets.hours import hour_key
 from antenna_assets.requests import Candidate, FailingHour, waiting_hours
 from antenna_assets.retries import read_failing_hours
@@ -23,6 +24,7 @@ from antenna_assets.streaming.blocked import blocked_by
 from antenna_assets.streaming.broker import Broker, BrokerError
 from antenna_assets.streaming.lock import stream_runs
 from antenna_assets.streaming.progress import next_to_read
+from antenna_assets.streaming.starts import WHERE_THE_LEDGER_ENDS
 
 HOURS_SHOWN = 24
 
@@ -33,6 +35,9 @@ class _Progress:
 
     waiting_for: str | None = None
     waiting_since: datetime | None = None
+    held_by: str | None = None
+    held_since: datetime | None = None
+    host_clock: str | None = None
     batch: int = 0
     low_watermark: datetime | None = None
     heartbeat_at: datetime | None = None
@@ -49,6 +54,9 @@ def tables(
         broker: None if there is none to ask, for the reason that `no_broker` gives.
     """
     yield _lag(connection, topic, broker, no_broker)
+    gone = _gone_before(connection, topic)
+    if gone:
+        yield _gone(gone)
     yield _stream(connection)
     yield _hours(connection)
     late = late_hours(connection)
@@ -64,17 +72,19 @@ def tables(
 
 
 def _lag(connection: psycopg.Connection, name: str, broker: Broker | None, no_broker: str) -> Table:
-    columns = [Column(title, justify="right") for title in ("read up to", "Kafka's end", "lag")]
+    titles = ("read up to", "Kafka's end", "lag", "in or behind open transactions")
+    columns = [Column(title, justify="right") for title in titles]
     table = Table("partition", *columns, title=f"Topic {name}")
     reason = no_broker
     try:
         if broker is not None:
             topic = broker.describe()
             done = next_to_read(connection, broker, topic)
-            for partition, end in sorted(broker.next_offsets(topic).items()):
-                table.add_row(
-                    str(partition), f"{done[partition]:,}", f"{end:,}", f"{end - done[partition]:,}"
-                )
+            readable = broker.next_offsets(topic)
+            for partition, end in sorted(broker.ends(topic).items()):
+                held = end - max(done[partition], readable[partition])
+                numbers = (done[partition], end, end - done[partition], max(0, held))
+                table.add_row(str(partition), *(f"{number:,}" for number in numbers))
             return table
     except BrokerError as error:
         reason = str(error)
@@ -84,8 +94,32 @@ def _lag(connection: psycopg.Connection, name: str, broker: Broker | None, no_br
         [name],
     ).fetchall()
     for partition, offset in read:
-        table.add_row(str(partition), f"{offset:,}", "unknown", "unknown")
+        table.add_row(str(partition), f"{offset:,}", *["unknown"] * 3)
     table.caption = escape(f"the lag is unknown: {reason}")
+    return table
+
+
+def _gone_before(connection: psycopg.Connection, topic: str) -> list[tuple[int, int, int, str | None]]:
+    """Partition, first offset and start of those partitions of which messages were never there to be read, or left out."""
+    return connection.execute(
+        "SELECT partition, first_offset, start_offset, asked FROM ledger.partition_start"
+        " JOIN ledger.head USING (topic, topic_id) WHERE topic = %s AND start_offset > 0"
+        " AND asked IS DISTINCT FROM %s ORDER BY partition",
+        [topic, WHERE_THE_LEDGER_ENDS],
+    ).fetchall()
+
+
+def _gone(rows: list[tuple[int, int, int, str | None]]) -> Table:
+    table = Table("partition", "messages", "why", title="Never read")
+    for partition, first, start, asked in rows:
+        if first > 0:
+            table.add_row(
+                str(partition), f"0 to {first - 1:,}", "gone before the stream first saw the partition"
+            )
+        if asked is not None and start > first:
+            table.add_row(
+                str(partition), f"{first:,} to {start - 1:,}", f"antenna stream --from {escape(asked)}"
+            )
     return table
 
 
@@ -94,7 +128,7 @@ def _stream(connection: psycopg.Connection) -> Table:
     runs = stream_runs(connection)
     with connection.cursor(row_factory=class_row(_Progress)) as cursor:
         found = cursor.execute(
-            "SELECT waiting_for, waiting_since, batch, low_watermark, heartbeat_at,"
+            "SELECT waiting_for, waiting_since, held_by, held_since, host_clock, batch, low_watermark, heartbeat_at,"
             " (SELECT coalesce(sum(rows), 0) FROM ledger.batch) AS rows,"
             " (SELECT coalesce(sum(late_rows), 0) FROM ledger.batch) AS late_rows FROM ledger.head"
         ).fetchone()
@@ -107,10 +141,21 @@ def _stream(connection: psycopg.Connection) -> Table:
         # The next commit clears it: of a stream that has ended it tells what it waited for then.
         table.add_row("waits for" if runs else "waited for", escape(progress.waiting_for))
         table.add_row("since", _time(progress.waiting_since))
+    if progress.held_by is not None:
+        # As of the newest look.
+        table.add_row(f"closing {'is' if runs else 'was'} held by", escape(progress.held_by))
+        table.add_row("held since", _time(progress.held_since))
+    here = wrong_here(connection)
+    for whose, wrong in (("stream's clock", progress.host_clock), ("clock here", here)):
+        if wrong is not None:
+            table.add_row(whose, escape(wrong))
     table.add_row("batches", f"{progress.batch:,}")
     table.add_row("rows landed", f"{progress.rows:,}")
     table.add_row("late rows", f"{progress.late_rows:,}")
-    table.add_row("low watermark", _time(progress.low_watermark))
+    watermark = _time(progress.low_watermark)
+    if progress.low_watermark is not None and progress.low_watermark > database_now(connection):
+        watermark += ", in the future: a clock was wrong; `antenna reopen` opens the hours again"
+    table.add_row("low watermark", watermark)
     table.add_row("last heartbeat", _time(progress.heartbeat_at))
     return table
 

@@ -12,15 +12,19 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from antenna_assets.clock import database_now
+from antenna_assets.compaction import forget_removed_files, merge_batches
 from antenna_assets.database import connect, require_migrated
 from antenna_assets.errors import AntennaError
 from antenna_assets.lake import Lake
 from antenna_assets.lake_files import file_errors, lake_path, reason_of
+from antenna_assets.lake_identity import require_not_anothers
 from antenna_assets.ledger import lock_heads
 from antenna_assets.lifetimes import RUN_LOG_RETENTION, VERSION_RETENTION
-from antenna_assets.litter import Found, remove
-from antenna_assets.orphans import landing_orphans
+from antenna_assets.litter import Found, file_system_now, remove
+from antenna_assets.orphans import LANDING, old_attempts, unnamed
 from antenna_assets.postgres_errors import passes, told
+from antenna_assets.rebuild import published_files
 from antenna_assets.retention import (
     Amount,
     drop_live_windows,
@@ -28,7 +32,7 @@ from antenna_assets.retention import (
     live_tables,
     remove_expired_files,
 )
-from antenna_assets.run_logs import drop_run_events, remove_run_output
+from antenna_assets.run_logs import drop_old_pages, drop_run_events, remove_run_output
 from antenna_assets.schema import LAKE_TABLES
 
 if TYPE_CHECKING:
@@ -55,7 +59,7 @@ def sweep(
     *,
     dagster_home: Path,
     horizon: timedelta,
-    now: datetime,
+    now: datetime | None = None,
     dry_run: bool = False,
 ) -> dict[str, Amount]:
     """Remove what is unneeded; returns how much of it went, or with `dry_run` would go, by what it is.
@@ -63,9 +67,11 @@ def sweep(
     Args:
         lake: the lake's root.
         dagster_home: folder of Dagster's instance; it need not exist.
-        now: the wall clock.
+        now: an instant to sweep at; that of PostgreSQL's clock if none is given. This machine's clock is not asked: the
+            ages of files are counted by the clock of their file system or store.
 
     Raises:
+        WrongLake: this is not the ledger's lake. Nothing was removed.
         SweepRunning: another sweep is under way.
         SweepError: a file or folder cannot be read or removed, or a writer has held the ledger for a minute.
         LakeError: a table cannot be swept.
@@ -74,6 +80,10 @@ def sweep(
     amounts: dict[str, Amount] = {}
     with connect(postgres_url, application="antenna sweep") as connection, _errors(lake):
         require_migrated(connection)
+        require_not_anothers(connection, lake)
+        clock = database_now(connection)
+        now = now or clock
+        files_now = _files_now(root, clock) + (now - clock)
         if not dry_run:
             _claim(connection)
             # From here on, no attempt commits that was older than the longest run before.
@@ -86,12 +96,20 @@ def sweep(
         expired = expire_files(connection, horizon=horizon, now=now, dry_run=dry_run)
         amounts["landed files past the horizon, to go after a grace"] = expired["landed"]
         amounts["rejected files past the horizon, to go after a grace"] = expired["rejected"]
+        amounts["batches past the horizon, which become one an hour"] = merge_batches(
+            connection, horizon=horizon, now=now, dry_run=dry_run
+        )
+        amounts["names of removed files, which become a sum an hour"] = forget_removed_files(
+            connection, now=now, dry_run=dry_run
+        )
         amounts["files and folders in landing and scratch that the ledger does not name"] = _sweep_landing(
-            connection, root, now=now, dry_run=dry_run
+            connection, root, now=files_now, clock=now, dry_run=dry_run
         )
         tables, days = Lake(lake), VERSION_RETENTION.days
         for table in LAKE_TABLES:
-            swept = tables.sweep(table, now=now, dry_run=dry_run)
+            swept = tables.sweep(
+                table, now=files_now, dry_run=dry_run, published=published_files(connection, table)
+            )
             amounts[f"files and folders in {table} that no version of {days} days names"] = Amount(
                 len(swept), sum(swept.values())
             )
@@ -103,8 +121,14 @@ def sweep(
         amounts[f"events of Dagster's runs older than {days} days, but for those on assets"] = (
             drop_run_events(connection, now=now, dry_run=dry_run)
         )
-        amounts[f"files with output of Dagster's runs older than {days} days"] = remove_run_output(
-            dagster_home, now=now, dry_run=dry_run
+        amounts["what Dagster's pages say of assets, replaced or older than 400 days, and such runs"] = (
+            drop_old_pages(connection, now=now, dry_run=dry_run)
+        )
+        output = dagster_home / "storage"
+        amounts[f"files with output of Dagster's runs older than {days} days"] = (
+            remove_run_output(dagster_home, now=file_system_now(output) + (now - clock), dry_run=dry_run)
+            if output.is_dir()
+            else Amount()
         )
     return amounts
 
@@ -121,15 +145,29 @@ def report(amounts: dict[str, Amount], *, dry_run: bool) -> "Table":
     return table
 
 
+def _files_now(root: "LakePath", clock: datetime) -> datetime:
+    """The present by the clock of the lake's files. Without a lake there are none."""
+    if isinstance(root, Path) and not root.is_dir():
+        return clock
+    landing = root / LANDING
+    return file_system_now(root if isinstance(root, Path) and not landing.is_dir() else landing)
+
+
 def _sweep_landing(
-    connection: psycopg.Connection, root: "LakePath", *, now: datetime, dry_run: bool
+    connection: psycopg.Connection, root: "LakePath", *, now: datetime, clock: datetime, dry_run: bool
 ) -> Amount:
-    count = size = 0
-    for found in landing_orphans(connection, root, now=now):
-        if not dry_run:
-            remove(found)
-        count, size = count + len(found), size + _size(found)
-    return Amount(count, size)
+    amount = Amount()
+    for found in old_attempts(connection, root, now=now, clock=clock):
+        going = unnamed(connection, root, found)
+        if going and not dry_run:
+            # Asked again and removed under the lock that a commit takes, which looks at its files: one of the two comes
+            # first. At most some hundred files at a time, as the stream waits for it.
+            with connection.transaction():
+                lock_heads(connection)
+                going = unnamed(connection, root, found)
+                remove(going)
+        amount += Amount(len(going), _size(going))
+    return amount
 
 
 def _size(found: list[Found]) -> int:
@@ -152,6 +190,11 @@ def _errors(lake: str) -> Iterator[None]:
     except psycopg.errors.LockNotAvailable as error:
         raise SweepError(
             "a writer has held the ledger for a minute; see that the stream is well, and sweep again"
+        ) from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise SweepError(
+            f"{str(error).strip().splitlines()[0]}: sweep as a member of antenna_administrator; of Dagster's tables its "
+            "webserver or daemon gives that role its rights when it starts: start it again"
         ) from error
     except psycopg.Error as error:
         if not passes(error):

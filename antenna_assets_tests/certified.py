@@ -110,7 +110,7 @@ class Land:
             clock=datetime.now(UTC),
             ranges=[OffsetRange(0, begin, self.offset)],
             landed=landed,
-            lagging=[],
+            lagging=[0],
             lateness=timedelta(minutes=1),
         )
 

@@ -71,7 +71,7 @@ def reject(
         landed=Landed(
             files=[LandedFile(path, None, len(rows), size, place.stat().st_size)], rejections=rejections
         ),
-        lagging=(),
+        lagging=list(messages),
         lateness=timedelta(minutes=1),
     )
     return read_head(connection, TOPIC).batch

@@ -25,7 +25,7 @@ from antenna_assets.streaming.waiting import Waiting
 
 COMMANDS = (
     *("up", "down", "env", "simulate", "stream", "status", "check"),
-    *("quarantine", "certificate", "verify", "doctor", "sweep", "backfill", "demo"),
+    *("quarantine", "certificate", "verify", "doctor", "sweep", "backfill", "demo", "reopen"),
 )
 SIMULATE = ("simulate", "--events", "10", "--start", "2026-11-20T10:00:00Z", "--hours", "1")
 

@@ -1,4 +1,4 @@
-"""Keys, windows and the low watermark, on literal instants."""
+"""Keys and windows, on literal instants."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -15,7 +15,6 @@ from antenna_assets.hours import (
     hour_of,
     hours_between,
     lake_partition,
-    low_watermark,
     parse_hour,
     range_of_hours,
 )
@@ -80,30 +79,6 @@ def test_a_range_of_keys_has_its_first_and_its_last_hour() -> None:
 def test_contiguous_hours_run_together_up_to_the_longest_run() -> None:
     hours = [TEN + n * HOUR for n in (0, 1, 2, 3, 5, 6)]
     assert contiguous(hours, 3) == [hours[:3], hours[3:4], hours[4:]]
-
-
-def watermark(
-    event_times: dict[int, datetime], lagging: tuple[int, ...] = (), previous: datetime | None = None
-) -> datetime | None:
-    return low_watermark(event_times, lagging=lagging, now=TEN + HOUR, lateness=MINUTE, previous=previous)
-
-
-def test_the_watermark_is_the_slowest_partition_less_the_lateness() -> None:
-    assert watermark({0: TEN + 30 * MINUTE, 1: TEN + 20 * MINUTE}) == TEN + 19 * MINUTE
-
-
-def test_only_partitions_with_messages_to_read_hold_the_watermark_back() -> None:
-    assert watermark({0: TEN + 30 * MINUTE, 1: TEN}, lagging=(0,)) == TEN + 29 * MINUTE
-
-
-def test_a_partition_to_be_read_without_an_event_yet_holds_the_watermark() -> None:
-    assert watermark({0: TEN}, lagging=(1,), previous=TEN - HOUR) == TEN - HOUR
-    assert watermark({}) is None
-
-
-def test_the_watermark_never_goes_back_and_never_passes_the_clock() -> None:
-    assert watermark({0: TEN}, previous=TEN + 5 * MINUTE) == TEN + 5 * MINUTE
-    assert watermark({0: TEN + 500 * HOUR}) == TEN + 59 * MINUTE
 
 
 def test_an_hour_is_closed_by_the_first_instant_after_it() -> None:

@@ -15,6 +15,7 @@ from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from antenna_assets import delta
 from antenna_assets import lake as lake_module
 from antenna_assets.delta import Conflict, HourlyTable
 from antenna_assets.engines.contract import WrittenFile
@@ -307,14 +308,56 @@ def test_the_log_is_checkpointed_by_itself_and_a_load_stays_fast(lake):
     assert Lake(lake.root).hour("raw_parquet", TEN + timedelta(hours=104)).generation == 1
 
 
-def test_the_commit_is_synced_before_it_is_reported(lake, monkeypatch):
-    synced = []
+@pytest.fixture
+def synced(monkeypatch):
+    """What was brought to the disk, in order."""
+    found = []
     monkeypatch.setattr(
-        "os.fsync", lambda descriptor: synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        "os.fsync", lambda descriptor: found.append(Path(f"/proc/self/fd/{descriptor}").readlink())
     )
-    version = lake.replace_hour("raw_parquet", TEN, 1, [])
+    return found
+
+
+def test_row_36_a_tables_creation_is_synced_with_all_that_leads_to_it(tmp_path, synced):
+    lake = Lake(str(tmp_path / "a" / "b"))
+    lake.replace_hour("raw_parquet", TEN, 1, [])
+    table = tmp_path / "a" / "b" / "raw_parquet"
+    log = table / "_delta_log"
+    created = [log / f"{0:020}.json", log, table, table.parent]
+    assert synced[: len(created)] == created
+    assert {tmp_path / "a", tmp_path} <= set(synced)
+    assert synced[-2:] == [log / f"{1:020}.json", log]
+
+
+def test_the_commit_is_synced_before_it_is_reported(lake, synced):
+    lake.replace_hour("raw_parquet", TEN, 1, [])
+    synced.clear()
+    version = lake.replace_hour("raw_parquet", TEN, 2, [])
     log = Path(lake.location("raw_parquet"), "_delta_log")
-    assert synced == [log / f"{version:020}.json", log]
+    # The one before it, too: it may be another writer's, who has not come to that yet.
+    assert synced == [log / f"{version - 1:020}.json", log / f"{version:020}.json", log]
+
+
+def test_row_36_a_checkpoint_is_synced_before_the_log_that_it_sums_up_may_go(lake, synced, monkeypatch):
+    monkeypatch.setattr(delta, "CHECKPOINT_EVERY", 3)
+    cleaned = []
+    monkeypatch.setattr(DeltaTable, "cleanup_metadata", lambda _table: cleaned.append(list(synced)))
+    for generation in (1, 2, 3):
+        synced.clear()
+        lake.replace_hour("raw_parquet", TEN, generation, [])
+    log = Path(lake.location("raw_parquet"), "_delta_log")
+    expected = [
+        log / f"{2:020}.json",
+        log / f"{3:020}.json",
+        log,
+        log / f"{3:020}.checkpoint.parquet",
+        log / "_last_checkpoint",
+        log,
+    ]
+    assert synced == expected
+    assert cleaned == [expected]
+    assert lake.hour("raw_parquet", TEN).generation == 3
+    assert Lake(lake.root).hour("raw_parquet", TEN).generation == 3
 
 
 def test_a_sweep_takes_what_no_version_needs_and_spares_what_is_young(lake):

@@ -103,6 +103,8 @@ def test_a_scrape_tells_what_the_ledger_holds_and_adds_what_came_since(
             "antenna_rejected_messages_total{not_json}": 4,
             "antenna_stream_runs": 0,
             "antenna_stream_waiting": 1,
+            "antenna_closing_held_seconds": 0,
+            "antenna_stream_clock_wrong": 0,
             "antenna_low_watermark_timestamp_seconds": TEN.timestamp(),
             "antenna_last_commit_timestamp_seconds": (TEN + HOUR).timestamp(),
             "antenna_batch_seconds": 2,

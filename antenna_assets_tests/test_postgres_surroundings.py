@@ -18,7 +18,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from antenna_assets import database
+from antenna_assets import cli, database
 from antenna_assets.database import DatabaseError, connect, migrate, require_migrated
 from antenna_assets.hours import HOUR, lake_partition
 from antenna_assets.instance_storage import PooledPostgresStorage
@@ -464,6 +464,17 @@ def test_row_37_what_passes_by_itself_is_told_by_its_sqlstate(
         connection.execute(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{sqlstate}'; END $$".encode())
     assert caught.value.sqlstate == sqlstate
     assert passes(caught.value) is expected
+
+
+def test_row_37_a_command_that_postgresql_cuts_off_ends_in_one_sentence_and_a_mistake_of_ours_does_not(
+    connection: psycopg.Connection,
+) -> None:
+    with pytest.raises(psycopg.errors.AdminShutdown) as cut_off:
+        connection.execute("DO $$ BEGIN RAISE 'ended by hand' USING ERRCODE = '57P01'; END $$")
+    assert cli._told(cut_off.value) == "ended by hand; what was committed stays, run the command again"
+    with pytest.raises(psycopg.errors.UndefinedTable) as mistake:
+        connection.execute("SELECT FROM of_nobody")
+    assert cli._told(mistake.value) is None
 
 
 def forms(url: str, tmp_path: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -287,6 +288,30 @@ def test_an_export_to_parquet_has_the_same_rows(tmp_path: Path) -> None:
             "kafka_timestamp": datetime(2026, 11, 22, 10, 0, 1, tzinfo=UTC),
         }
     ]
+
+
+@services
+def test_row_32_times_that_no_calendar_has_are_listed_shown_and_exported_from_files_that_hold_them(
+    connection: psycopg.Connection, settings: Settings, tmp_path: Path
+) -> None:
+    """As programs before 0018 wrote them: Kafka's time times a thousand, whatever it was."""
+    micros = [2**63 - 1, -(2**63) + 1, 253_402_300_800_000_000, -62_135_596_800_000_001, 0]
+    reject(connection, settings, {0: [("not_json", b"{")] * len(micros)})
+    path = Path(settings.lake_uri) / "landing/1-attempt/rejected/part-0.parquet"
+    table = pq.read_table(path, partitioning=None)
+    place = table.schema.get_field_index("kafka_timestamp")
+    times = pa.array(micros, pa.int64()).cast(table.schema.field(place).type)
+    pq.write_table(table.set_column(place, table.schema.field(place), times), path)
+    first, last = "0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59.999000+00:00"
+    assert "9999-12-31 23:59:59" in said("list")
+    assert "9999-12-31 23:59:59" in said("list", "--from", "2026-11-22T10:00:00Z")
+    for offset, time in enumerate([last, first, last, first, "1970-01-01T00:00:00+00:00"]):
+        assert f"Kafka time  {time}" in said("show", "0", str(offset))
+    said("export", "--output", str(tmp_path / "out.parquet"))
+    lines = tmp_path / "out.jsonl"
+    said("export", "--output", str(lines))
+    exported = [json.loads(line)["kafka_timestamp"] for line in lines.read_text().splitlines()]
+    assert exported == [last, first, last, first, "1970-01-01T00:00:00+00:00"]
 
 
 @services

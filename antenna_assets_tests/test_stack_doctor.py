@@ -1,12 +1,14 @@
 import socket
 import time
 from concurrent.futures import Future
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from antenna_assets import clock
 from antenna_assets.settings import Settings
 from antenna_assets.stack import doctor, jars, java, kafka
 from antenna_assets.stack.doctor import Finding
@@ -138,6 +140,37 @@ def test_the_topic_must_exist_and_not_be_compacted(
     assert bool(found.fix) is not ok
 
 
+@pytest.mark.parametrize(
+    ("by", "kept", "ok"),
+    [
+        ("CreateTime", "604800000", False),
+        ("LogAppendTime", "604800000", True),
+        ("CreateTime", str(35 * 24 * 3600 * 1000), True),
+        ("CreateTime", "-1", True),
+        ("CreateTime", str(2**63 - 1), True),
+    ],
+)
+def test_row_33_a_topic_that_forgets_by_its_senders_time_within_the_horizon_is_found_with_its_fix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str, kept: str, ok: bool
+) -> None:
+    def describe(resources: list[Any], **_: Any) -> dict[Any, Future[Any]]:
+        answer: Future[Any] = Future()
+        config = {"cleanup.policy": "delete", "message.timestamp.type": by, "retention.ms": kept}
+        answer.set_result({name: SimpleNamespace(value=value) for name, value in config.items()})
+        return dict.fromkeys(resources, answer)
+
+    topics = {"devices": SimpleNamespace(partitions={0: 1})}
+    admin = SimpleNamespace(
+        list_topics=lambda **_: SimpleNamespace(topics=topics, brokers={1: None}), describe_configs=describe
+    )
+    monkeypatch.setattr(kafka, "admin_client", lambda *_: admin)
+    monkeypatch.setattr(doctor.ports, "is_open", lambda *_: True)
+    found = look(Settings(home=tmp_path, kafka_bootstrap="somewhere:9092"))["topic"]
+    assert found.ok is ok
+    assert ("keeps messages for 604,800 s" in found.found) is not ok
+    assert found.fix == ("" if ok else "set message.timestamp.type=LogAppendTime")
+
+
 def test_dagster_home_that_is_no_directory_is_found_with_its_fix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,3 +185,15 @@ def test_a_check_that_fails_by_itself_is_a_finding(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(doctor, "_python", broken)
     assert look(Settings(home=tmp_path))["Python"].found == "RuntimeError: surprise"
+
+
+@pytest.mark.services
+def test_row_26_a_machine_whose_own_clock_differs_from_postgresqls_is_named_with_a_fix(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert look(settings)["clock"] == Finding("clock", True, "as PostgreSQL's, give or take half a minute")
+    monkeypatch.setattr(clock, "host_now", lambda: datetime.now(UTC) - timedelta(hours=1))
+    found = look(settings)["clock"]
+    assert not found.ok
+    assert " behind PostgreSQL's, whose clock judges events and closes hours" in found.found
+    assert found.fix == "set this machine's clock right, as by NTP"

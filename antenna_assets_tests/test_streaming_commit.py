@@ -1,11 +1,13 @@
 """The one transaction, on a real PostgreSQL: contiguity, watermark, closing, late rows and live sums."""
 
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import psycopg
 import pytest
 
 from antenna_assets.ledger import LedgerError, committed_offsets
+from antenna_assets.streaming.closing_rule import Left
 from antenna_assets.streaming.commit import NotContiguous, commit_batch, commit_heartbeat
 from antenna_assets.streaming.head import claim_topic
 from antenna_assets.streaming.landed import Landed, LandedFile
@@ -23,7 +25,7 @@ def landed(*hours: tuple[datetime, int], newest: datetime | None = None, partiti
     """Rows of 10 bytes in the hours given; `newest` is the largest event time."""
     return Landed(
         files=[
-            LandedFile(f"landing/{id(hours)}-{n}", hour, rows, 10 * rows, 1)
+            LandedFile(f"landing/{uuid4().hex}-{n}", hour, rows, 10 * rows, 1)
             for n, (hour, rows) in enumerate(hours)
         ],
         event_times={partition: newest} if newest else {},
@@ -37,7 +39,7 @@ def commit(
     ranges: list[tuple[int, int, int]],
     content: Landed,
     *,
-    lagging: tuple[int, ...] = (),
+    lagging: tuple[int, ...] = (0,),
     clock: datetime = NOW,
     topic_id: str = "id-1",
 ) -> datetime | None:
@@ -180,3 +182,146 @@ def test_a_batch_that_fails_leaves_nothing(ledger: psycopg.Connection) -> None:
         commit(ledger, 1, [(0, 0, 1)], broken)
     for table in ("ledger.batch", "ledger.file", "ledger.hour", "bytes_agg_app", "ledger.batch_offset"):
         assert ledger.execute(f"SELECT count(*) FROM {table}".encode()).fetchone() == (0,)  # noqa: S608
+
+
+def beat(
+    connection: psycopg.Connection,
+    batch: int,
+    now: datetime,
+    left: dict[int, Left],
+    read_past: datetime | None = None,
+) -> datetime | None:
+    return commit_heartbeat(
+        connection,
+        topic="devices",
+        batch=batch,
+        now=now,
+        lateness=MINUTE,
+        quiet=15 * MINUTE,
+        left=left,
+        read_past=read_past,
+    )
+
+
+def watched(connection: psycopg.Connection, batch: int, since: datetime, until: datetime, left: dict) -> None:
+    """Beats a minute apart: the stream was there all the time."""
+    while since < until:
+        beat(connection, batch, since, left)
+        since += MINUTE
+
+
+LEFT = {1: Left(0, 5, 5)}
+
+
+def test_row_26_a_quiet_hour_closes_although_a_partition_holds_the_watermark(
+    ledger: psycopg.Connection,
+) -> None:
+    eleven = TEN + HOUR
+    commit(ledger, 1, [(0, 0, 3)], landed((TEN, 3), newest=TEN), lagging=(1,), clock=TEN + 30 * MINUTE)
+    # What Kafka holds is never read, but by its record times nothing before the hour's end is left.
+    watched(ledger, 1, TEN + 31 * MINUTE, eleven + 15 * MINUTE, LEFT)
+    beat(ledger, 1, eleven + 15 * MINUTE, LEFT, read_past=eleven - MINUTE)
+    assert hours(ledger) == [(TEN, 3, 30, None)]
+    assert beat(ledger, 1, eleven + 16 * MINUTE, LEFT, read_past=eleven) == eleven
+    assert hours(ledger) == [(TEN, 3, 30, "quiet")]
+
+
+def test_row_26_hours_without_a_row_close_as_quiet_and_one_that_gets_rows_stays_open(
+    ledger: psycopg.Connection,
+) -> None:
+    three = TEN + 3 * HOUR
+    commit(ledger, 1, [(0, 0, 3)], landed((TEN, 3), newest=TEN), lagging=(1,), clock=three)
+    watched(ledger, 1, three + MINUTE, three + 10 * MINUTE, LEFT)
+    # The hour of eleven gets a row ten minutes later.
+    now = three + 10 * MINUTE
+    late = landed((TEN + HOUR, 1), newest=TEN)
+    commit(ledger, 2, [(0, 3, 4)], late, lagging=(1,), clock=now)
+    watched(ledger, 2, now + MINUTE, now + 6 * MINUTE, LEFT)
+    assert beat(ledger, 2, now + 6 * MINUTE, LEFT, read_past=three) == TEN + HOUR
+    assert hours(ledger) == [
+        (TEN, 3, 30, "quiet"),
+        (TEN + HOUR, 1, 10, None),
+        (TEN + 2 * HOUR, 0, 0, "quiet"),
+    ]
+    watched(ledger, 2, now + 7 * MINUTE, now + 15 * MINUTE, LEFT)
+    assert beat(ledger, 2, now + 15 * MINUTE, LEFT, read_past=three) == three
+    assert [closed_by for *_, closed_by in hours(ledger)] == ["quiet"] * 3
+
+
+def test_row_26_after_an_outage_no_hour_is_quiet_before_the_stream_was_back_for_so_long(
+    ledger: psycopg.Connection,
+) -> None:
+    commit(ledger, 1, [(0, 0, 3)], landed((TEN, 3), newest=TEN), clock=TEN + 30 * MINUTE)
+    back = TEN + 7 * 24 * HOUR
+    # Messages of the outage were written to Kafka just now, so by its times all of them are past these hours.
+    beat(ledger, 1, back, LEFT, read_past=back)
+    assert hours(ledger) == [(TEN, 3, 30, None)]
+    for number in range(2, 6):
+        hour = TEN + number * HOUR
+        commit(
+            ledger,
+            number,
+            [(0, number + 1, number + 2)],
+            landed((hour, 1), newest=hour),
+            clock=back + number * MINUTE,
+        )
+        beat(ledger, number, back + number * MINUTE, {0: Left(9, 99, 99)}, read_past=back)
+    assert ledger.execute("SELECT sum(late_rows)::int FROM ledger.batch").fetchone() == (0,)
+    assert [closed_by for *_, closed_by in hours(ledger)] == ["watermark"] * 4 + [None, None]
+
+
+def test_row_26_what_is_read_of_what_kafka_held_closes_quiet_hours_whatever_times_records_bear(
+    ledger: psycopg.Connection,
+) -> None:
+    eleven = TEN + HOUR
+    commit(ledger, 1, [(0, 0, 3)], landed((TEN, 3), newest=TEN), lagging=(1,), clock=eleven)
+    for minute in range(16):
+        # A gateway sends what is 20 days old, with times of its own: it is never read out, but read on and on.
+        beat(ledger, 1, eleven + minute * MINUTE, {1: Left(10 * minute, 10 * minute + 15, 10 * minute + 15)})
+    assert hours(ledger) == [(TEN, 3, 30, "quiet")]
+
+
+def test_row_26_no_hour_in_the_future_closes_when_the_clock_was_ahead(ledger: psycopg.Connection) -> None:
+    year = 365 * 24 * HOUR
+    commit_heartbeat(ledger, topic="devices", batch=0, now=TEN + year, lateness=MINUTE)
+    # Set right again: the watermark of then stays, and closes nothing that has not ended.
+    now = TEN + 30 * MINUTE
+    commit(ledger, 1, [(0, 0, 1)], landed((TEN, 1), newest=now), clock=now)
+    assert hours(ledger) == [(TEN, 1, 10, None)]
+    commit_heartbeat(ledger, topic="devices", batch=1, now=TEN + 3 * HOUR, lateness=MINUTE)
+    assert hours(ledger) == [
+        (TEN, 1, 10, "clock"),
+        (TEN + HOUR, 0, 0, "clock"),
+        (TEN + 2 * HOUR, 0, 0, "clock"),
+    ]
+
+
+def held(connection: psycopg.Connection) -> tuple | None:
+    return connection.execute("SELECT hour, held_by, held_since FROM closing").fetchone()
+
+
+def test_row_26_what_holds_closing_and_since_when_is_named_until_it_is_gone(
+    ledger: psycopg.Connection,
+) -> None:
+    commit(ledger, 1, [(0, 0, 3)], landed((TEN, 3), newest=TEN), lagging=(1,), clock=TEN + 30 * MINUTE)
+    assert held(ledger) == (TEN, None, None)
+    ended = TEN + HOUR + MINUTE
+    beat(ledger, 1, ended, LEFT)
+    beat(ledger, 1, ended + MINUTE, {1: Left(5, 5, 8)})
+    told = "partition 1: 3 in or behind an open transaction"
+    assert held(ledger) == (TEN, told, ended)
+    beat(ledger, 1, ended + 2 * MINUTE, {})
+    assert held(ledger) == (TEN + HOUR, None, None)
+
+
+def test_the_head_does_not_grow_with_what_is_remembered(ledger: psycopg.Connection) -> None:
+    size = "SELECT pg_column_size(head.*) FROM ledger.head"
+    left = {p: Left(1, 10**12, 10**12) for p in range(4)}
+    sizes = []
+    for number in range(1, 40):
+        now = NOW + number * MINUTE
+        content = landed((TEN, 1), newest=now, partition=number % 4)
+        commit(ledger, number, [(0, number, number + 1)], content, lagging=(0, 1, 2, 3), clock=now)
+        beat(ledger, number, now, left)
+        sizes.append(ledger.execute(size).fetchone())
+    assert sizes[-1] == sizes[8]

@@ -6,8 +6,10 @@ import json
 import random
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -634,3 +636,53 @@ MESSAGE = st.binary(max_size=60) | st.builds(
 @given(messages=st.lists(MESSAGE, min_size=40, max_size=200))
 def test_any_messages_at_all(parse_spark: SparkSession, messages: list[bytes]) -> None:
     assert_the_oracle_agrees(parse_spark, messages)
+
+
+def names(count: int) -> list[str]:
+    return [f'"n{number}":1' for number in range(count)]
+
+
+LARGE = {
+    "many names, one of them twice": (
+        VALID.replace(b"}", ("," + ",".join([*names(85_000), '"n7":1', '"n3":1']) + "}").encode()),
+        "duplicate_field",
+    ),
+    "many names, each of them twice": (
+        VALID.replace(b"}", ("," + ",".join(names(42_000) * 2) + "}").encode()),
+        "duplicate_field",
+    ),
+    "many names": (VALID.replace(b"}", ("," + ",".join(names(85_000)) + "}").encode()), None),
+    "many nested names, one of them twice": (
+        VALID.replace(b"}", (',"x":{' + ",".join([*names(85_000), '"n7":1']) + "}}").encode()),
+        "not_json",
+    ),
+    "many names and junk": (b"{" + ",".join(names(85_000)).encode() + b"} junk", "trailing_data"),
+    "many names without an end": (b"{" + ",".join(names(85_000)).encode(), "not_json"),
+    "many values": (b"[" + b"1," * 490_000 + b"1]", "not_an_object"),
+    "many brackets": (b"]" * 990_000, "not_json"),
+    "many quotes": (b'"' * 990_000, "not_json"),
+    "white space": (b" " * 990_000, "blank"),
+    "white space of two bytes": ("\u00a0".encode() * 495_000, "blank"),
+    "a long text": (VALID.replace(b"web", b"x" * 990_000), "too_long"),
+    "a long text of white space": (VALID.replace(b"web", b" " * 990_000), "blank"),
+    "a long time": (VALID.replace(b"1795343400", b'"' + b"9" * 990_000 + b'"'), "wrong_type"),
+    "a long wrong type": (VALID.replace(b'"u-1"', b"[" + b"1," * 300_000 + b"1]"), "wrong_type"),
+    "bytes that are not UTF-8": (b"\xff" * 990_000, "not_utf8"),
+}
+
+
+@pytest.mark.timeout(200)
+def test_row_32_a_message_of_a_megabyte_is_judged_in_seconds_whatever_is_in_it(
+    parse_spark: SparkSession, tmp_path: Path
+) -> None:
+    """One of them took five minutes by itself when each name was compared with all others."""
+    values = [value for value, _ in LARGE.values()]
+    count = len(values)
+    columns = [values, [0] * count, range(count), [CLOCK] * count]
+    pq.write_table(pa.table(dict(zip(KAFKA.names, columns, strict=True)), schema=KAFKA), tmp_path / "values")
+    frame = parse_spark.read.parquet((tmp_path / "values").as_uri())
+    found = (
+        parsed(frame, clock=CLOCK, oldest=OLDEST).orderBy("kafka_offset").select("reason", "detail").collect()
+    )
+    assert [row.reason for row in found] == [reason for _, reason in LARGE.values()]
+    assert found[0].detail == "given more than once: n3, n7"

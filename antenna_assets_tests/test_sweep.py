@@ -100,7 +100,7 @@ class House:
             clock=clock,
             ranges=[OffsetRange(0, 10 * self.batch, 10 * self.batch + 10)],
             landed=landed,
-            lagging=[],
+            lagging=[0],
             lateness=MINUTE,
         )
         self.batch += 1

@@ -138,7 +138,7 @@ def land_hours(
                     first_event_time=hour,
                     begun=begun,
                 ),
-                lagging=[],
+                lagging=range(PARTITIONS),
                 lateness=timedelta(minutes=1),
             )
         batch = read_head(connection, topic).batch

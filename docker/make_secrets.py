@@ -25,6 +25,7 @@ LOGINS = {
     "stream": DATABASE,
     "publisher": DATABASE,
     "dashboards": DATABASE,
+    "administrator": DATABASE,
     "superset": "superset",
 }
 # Who logs in at Kafka.

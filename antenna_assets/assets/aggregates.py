@@ -12,6 +12,7 @@ from antenna_assets.assets.preview import table_views
 from antenna_assets.assets.report import Report, Stages, materialize_hours
 from antenna_assets.assets.usage import enriched_usage
 from antenna_assets.engines.contract import Dataset
+from antenna_assets.lake_identity import require_own_lake
 from antenna_assets.ledger import LedgerError, Publication, read_generation
 from antenna_assets.resources import EngineResource, LakeResource, PostgresResource
 from antenna_assets.schema import ENRICHED_USAGE, HOURLY_TABLES
@@ -35,6 +36,7 @@ def publish_hours(
     table = HOURLY_TABLES[context.asset_key.to_user_string()]
     tables, run = lake.open(), engine.start()
     with postgres.connection() as connection:
+        require_own_lake(connection, tables.root)
 
         def materialize(hour: datetime, stage: Stages) -> Report:
             usage = tables.published_hour("enriched_usage", hour)

@@ -15,7 +15,14 @@ from antenna_assets.contents import files_content
 from antenna_assets.engines.contract import Dataset, Engine, WrittenFile
 from antenna_assets.errors import Superseded
 from antenna_assets.lake import Lake
-from antenna_assets.ledger import Generation, LedgerError, Publication, end_superseded
+from antenna_assets.lake_identity import require_same_lake
+from antenna_assets.ledger import (
+    Generation,
+    LedgerError,
+    Publication,
+    end_superseded,
+    require_nobody_forgotten,
+)
 from antenna_assets.schema import LAKE_TABLES
 
 USERS_VERSION = "users_version"
@@ -56,17 +63,28 @@ def publish_files(
 
     Raises:
         Superseded: the hour holds a newer version; nothing was changed.
+        WrongLake: the lake is not the ledger's any more; nothing was changed.
+        ForgottenMeanwhile: a user was forgotten since the connection was opened; nothing was changed.
         LakeError: the table cannot be written.
     """
     tags = {} if users_version is None else {USERS_VERSION: users_version}
     with stage("publish"):
+        require_same_lake(connection, tables.root)
         try:
             version = tables.replace_hour(
-                asset, generation.hour, generation.generation, files, tags=tags, attempt=attempt
+                asset,
+                generation.hour,
+                generation.generation,
+                files,
+                tags=tags,
+                attempt=attempt,
+                before_commit=lambda: require_nobody_forgotten(connection),
             )
         except Superseded:
             end_superseded(connection, asset, generation.hour, attempt)
             raise
+        # If it was then that a user was forgotten, the files may be gone by now.
+        require_nobody_forgotten(connection)
         publication = Publication(
             asset=asset,
             hour=generation.hour,

@@ -31,6 +31,9 @@ _WINDOWS_COLUMNS = pa.schema(
     {"number": pa.int32(), "antenna_id": pa.string(), "bytes": pa.int64()},
 )
 
+# Dagster keeps what it is told for ever, so nobody is named there.
+_USER = "id"
+
 Views = dict[str, dg.MetadataValue]
 
 
@@ -38,7 +41,7 @@ def lake_views(engine: Engine, files: Dataset) -> Views:
     """Of an hour of a lake table: its first rows, and its bytes per 5 minutes with the antennas that moved most."""
     if not files.files:
         return {}
-    shown = pa.schema([field for field in files.schema if field.name not in PERSONAL])
+    shown = pa.schema([field for field in files.schema if field.name not in (*PERSONAL, _USER)])
     select = _FIRST_ROWS.format(columns=", ".join(shown.names), rows=ROWS)
     windows = engine.read(
         _WINDOWS.format(minutes=_MINUTES, top=TOP), {"usage": files}, _WINDOWS_COLUMNS
@@ -50,13 +53,16 @@ def lake_views(engine: Engine, files: Dataset) -> Views:
 
 
 def table_views(table: ServingTable, rows: pa.Table) -> Views:
-    """Of an hour of a serving table: the rows with the most bytes, as a table and as a plot."""
+    """Of an hour of a serving table: the rows with the most bytes, as a table and as a plot. Users are shown by rank."""
     if not rows.num_rows:
         return {}
     shown = [name for name in rows.column_names if name not in PERSONAL]
     order = [(table.sum_column, "descending"), (table.key, "ascending")]
     top = rows.select(shown).take(_first(rows, order))
-    heights = dict(zip(top[table.key].to_pylist(), top[table.sum_column].to_pylist(), strict=True))
+    if table.key == _USER:
+        ranks = pa.array([f"{number}." for number in range(1, top.num_rows + 1)])
+        top = top.set_column(top.schema.get_field_index(_USER), "rank", ranks)
+    heights = dict(zip(top.column(0).to_pylist(), top[table.sum_column].to_pylist(), strict=True))
     return {"preview": _table(top), "most bytes": _picture(bars(heights), "most bytes")}
 
 

@@ -10,6 +10,7 @@ from antenna_assets.assets.report import Report, Stages, materialize_hours
 from antenna_assets.assets.sources import landing
 from antenna_assets.crash import commit_point
 from antenna_assets.engines.contract import Dataset
+from antenna_assets.lake_identity import require_own_lake
 from antenna_assets.landed import landing_of
 from antenna_assets.ledger import (
     HourExpired,
@@ -36,6 +37,7 @@ def raw_parquet(
     """
     tables, run = lake.open(), engine.start()
     with postgres.connection() as connection:
+        require_own_lake(connection, tables.root)
         require_closed(connection, hours_of(context))
 
         def materialize(hour: datetime, stage: Stages) -> Report:

@@ -11,6 +11,7 @@ from antenna_assets.assets.report import Report, Stages, materialize_hours
 from antenna_assets.assets.sources import user_metadata
 from antenna_assets.contents import UNKNOWN_ROWS, UNKNOWN_ROWS_COLUMNS
 from antenna_assets.engines.contract import Dataset
+from antenna_assets.lake_identity import require_own_lake
 from antenna_assets.ledger import begin_publication, read_generation
 from antenna_assets.resources import EngineResource, LakeResource, PostgresResource
 from antenna_assets.schema import ENRICHED_USAGE, RAW_PARQUET, USERS
@@ -29,6 +30,8 @@ def enriched_usage(
     there. Late events arrive with the hour's next generation.
     """
     tables, run = lake.open(), engine.start()
+    with postgres.connection() as connection:
+        require_own_lake(connection, tables.root)
     with postgres.connection() as connection, tables.scratch() as scratch:
         users_file = f"{scratch}/users.parquet"
         users_version = write_users(connection, users_file)

@@ -70,9 +70,11 @@ def _show_changes(
     from antenna_assets.backfill.changes import changes, users_of_now
     from antenna_assets.backfill.rendering import hour_tables, summary
     from antenna_assets.lake import Lake
+    from antenna_assets.lake_identity import require_not_anothers
     from antenna_assets.resources import default_engine
 
     lake, found = Lake(settings.lake_uri), []
+    require_not_anothers(connection, lake.root)
     with (
         closing(default_engine(settings).start()) as engine,
         users_of_now(connection, lake) as users,

@@ -6,6 +6,8 @@ from uuid import uuid4
 import psycopg
 import pyarrow as pa
 
+from antenna_assets.errors import AntennaError
+
 NAME = "forgotten"
 EMAIL = "forgotten@invalid"
 """Of every forgotten user who was known. No mail goes to `invalid`."""
@@ -13,6 +15,10 @@ EMAIL = "forgotten@invalid"
 IDENTITY = pa.schema(
     [pa.field(name, pa.string(), nullable=False) for name in ("id", "new_id", "new_name", "new_email")]
 )
+
+
+class NoIdentity(AntennaError):
+    """A text that no user's id can be."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,20 @@ class Identity:
     def row(self) -> pa.Table:
         """The one row that transformations join with, of the columns of `IDENTITY`."""
         return pa.table([[self.id], [self.pseudonym], [NAME], [EMAIL]], schema=IDENTITY)
+
+
+def require_identity(user: str) -> None:
+    """Stop if nobody can have this id.
+
+    Raises:
+        NoIdentity: it is blank, or no text that PostgreSQL and a file can hold.
+    """
+    if (
+        not user.strip()
+        or "\x00" in user
+        or (not user.isprintable() and any("\ud800" <= c <= "\udfff" for c in user))
+    ):
+        raise NoIdentity(f"expected a user's id, which is UTF-8 and not blank, found {user!r}")
 
 
 def remember(connection: psycopg.Connection, user: str) -> Identity:
@@ -45,9 +65,10 @@ def is_unfinished(connection: psycopg.Connection, user: str) -> bool:
     return connection.execute("SELECT FROM ledger.forgotten WHERE id = %s", [user]).fetchone() is not None
 
 
-def let_go(connection: psycopg.Connection, identity: Identity, *, hours: int) -> None:
+def let_go(connection: psycopg.Connection, identity: Identity, *, hours: int, unjudged: int) -> None:
     """Forget the id here, too: the last step."""
     connection.execute(
-        "UPDATE ledger.forgotten SET id = NULL, done_at = clock_timestamp(), hours = %s WHERE pseudonym = %s",
-        [hours, identity.pseudonym],
+        "UPDATE ledger.forgotten SET id = NULL, done_at = clock_timestamp(), hours = %s, unjudged = %s,"
+        " dropped = coalesce(dropped, 0) WHERE pseudonym = %s",
+        [hours, unjudged, identity.pseudonym],
     )

@@ -221,6 +221,7 @@ def replay(
 
     An event older than the horizon is accepted, back to the first hour. The stream may run meanwhile.
     """
+    from antenna_assets.clock import database_now
     from antenna_assets.quarantine.reparse import start_spark
     from antenna_assets.quarantine.replay import carry_out, plan
     from antenna_assets.quarantine.transform import load_transform
@@ -232,7 +233,9 @@ def replay(
     with _ledger() as (settings, connection):
         spark = start_spark(settings.lake_uri)
         try:
-            planned = plan(connection, settings, spark, selection, clock=datetime.now(UTC), transform=mend)
+            planned = plan(
+                connection, settings, spark, selection, clock=database_now(connection), transform=mend
+            )
             _print_plan(planned)
             if dry_run:
                 out.print("a dry run: nothing was changed")

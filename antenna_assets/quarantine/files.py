@@ -12,6 +12,7 @@ import pyarrow as pa
 from antenna_assets.errors import AntennaError
 from antenna_assets.lake_files import file_errors, in_parallel, lake_path, let_duckdb_in, reason_of
 from antenna_assets.schema import REJECTED
+from antenna_assets.streaming.envelope import shown_by_duckdb
 
 if TYPE_CHECKING:
     import duckdb
@@ -70,8 +71,13 @@ def open_files(
                 "nothing", pa.schema([*REJECTED, pa.field("filename", pa.string())]).empty_table()
             )
             rejected = "nothing"
+        # Files of an earlier program hold times as their senders gave them.
+        columns = ", ".join(
+            f"{shown_by_duckdb(name)} AS {name}" if name == "kafka_timestamp" else name
+            for name in MESSAGES.names
+        )
         database.execute(
-            f"CREATE TEMP VIEW found AS SELECT {', '.join(MESSAGES.names)} FROM {rejected}"  # noqa: S608
+            f"CREATE TEMP VIEW found AS SELECT {columns} FROM {rejected}"  # noqa: S608
             " JOIN place USING (filename) ANTI JOIN gone USING (topic_id, kafka_partition, kafka_offset)"
         )
         database.execute("CREATE TEMP VIEW message AS SELECT * FROM found")

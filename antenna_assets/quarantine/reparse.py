@@ -3,15 +3,17 @@
 What is replayed and what becomes of it is `replay.py`'s matter.
 """
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import pyarrow as pa
 
+from antenna_assets.crash import commit_point
+from antenna_assets.lake import Lake
+from antenna_assets.lake_files import lake_path
 from antenna_assets.settings import Settings
 from antenna_assets.streaming.land import write
 from antenna_assets.streaming.landed import Landed
@@ -20,6 +22,8 @@ from antenna_assets.streaming.read_back import read_back
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
+
+    from antenna_assets.lake_files import LakePath
 
 
 def start_spark(lake: str) -> "SparkSession":
@@ -62,12 +66,25 @@ def land_messages(
 
 @contextmanager
 def _kafka_messages(settings: Settings, spark: "SparkSession", messages: pa.Table) -> "Iterator[DataFrame]":
-    """The messages as Spark reads them from Kafka, and their `number`; through a file that is removed afterwards."""
+    """The messages as Spark reads them from Kafka, and their `number`."""
+    with messages_file(settings.lake_uri, messages) as path:
+        # The name of a lake may hold what Spark takes for a pattern.
+        yield spark.read.option("__globPaths__", "false").parquet(path.as_uri())
+
+
+@contextmanager
+def messages_file(lake: str, messages: pa.Table) -> "Iterator[LakePath]":
+    """The messages, numbered, as a file that its owner alone can read; removed afterwards.
+
+    It lies in the lake's scratch: what a killed replay leaves there goes with a sweep, and is found when a user is forgotten.
+    """
     import pyarrow.parquet as pq
 
-    folder = settings.home / "replays" / uuid4().hex
-    folder.mkdir(parents=True)
-    try:
+    with Lake(lake).scratch() as folder:
+        path = lake_path(folder) / "messages.parquet"
+        if isinstance(path, Path):
+            path.parent.chmod(0o700)
+            path.touch(0o600)
         table = pa.table(
             {
                 "value": messages["value"],
@@ -77,8 +94,7 @@ def _kafka_messages(settings: Settings, spark: "SparkSession", messages: pa.Tabl
                 "number": pa.array(range(messages.num_rows), pa.int32()),
             }
         )
-        path = folder / "messages.parquet"
-        pq.write_table(table, path)
-        yield spark.read.parquet(path.as_uri())
-    finally:
-        shutil.rmtree(folder)
+        with path.open("wb") as file:
+            pq.write_table(table, file)
+        commit_point("replay.messages_written")
+        yield path

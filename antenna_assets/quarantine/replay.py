@@ -15,7 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from antenna_assets.hours import hour_key, landing_hour
-from antenna_assets.ledger import full_hours
+from antenna_assets.lake_files import lake_path
+from antenna_assets.lake_identity import require_own_lake
+from antenna_assets.ledger import LedgerError, full_hours
+from antenna_assets.litter import remove_tree
 from antenna_assets.quarantine.files import QuarantineError
 from antenna_assets.quarantine.messages import Selection, select
 from antenna_assets.quarantine.reparse import land_messages, verdicts_on
@@ -136,28 +139,37 @@ def carry_out(
 
     Raises:
         QuarantineError: nothing was accepted.
+        WrongLake: this is not the ledger's lake.
         AlreadyReplayed, HourInPart: another replay or retention was faster; nothing was written.
+        ForgottenMeanwhile: a user was forgotten since the messages were selected; nothing was written.
     """
     if not planned.accepted.num_rows:
         raise QuarantineError(
             "none of the selected messages would be accepted, so there is nothing to replay"
         )
+    require_own_lake(connection, settings.lake_uri)
     require_writable(settings.lake_uri)
     head = read_head(connection, settings.topic)
     with Attempt(settings.lake_uri, head.batch + 1) as attempt:
         landed = land_messages(settings, spark, planned.accepted, folder=attempt.folder, clock=planned.clock)
     columns = ("topic_id", "kafka_partition", "kafka_offset", "reason")
-    return commit_replay(
-        connection,
-        topic=settings.topic,
-        clock=planned.clock,
-        messages=[
-            ReplayedMessage(*key)
-            for key in zip(*(planned.accepted[name].to_pylist() for name in columns), strict=True)
-        ],
-        landed=landed,
-        transform=transform.text if transform else None,
-    )
+    try:
+        return commit_replay(
+            connection,
+            topic=settings.topic,
+            clock=planned.clock,
+            messages=[
+                ReplayedMessage(*key)
+                for key in zip(*(planned.accepted[name].to_pylist() for name in columns), strict=True)
+            ],
+            landed=landed,
+            transform=transform.text if transform else None,
+        )
+    except LedgerError:
+        # Refused, so that nothing is committed for sure; what was landed may name a user who was forgotten.
+        lake = lake_path(settings.lake_uri)
+        remove_tree(lake / attempt.folder, within=lake)
+        raise
 
 
 def _mended(selected: pa.Table, transform: Transform | None) -> tuple[pa.Table, list[Staying]]:

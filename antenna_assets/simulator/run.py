@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from antenna_assets.clock import database_now
+from antenna_assets.database import connect
 from antenna_assets.kafka_client import PLAIN, KafkaConfig
 from antenna_assets.lifetimes import LIVE_RETENTION
 from antenna_assets.project_files import sql_folder
@@ -90,6 +92,8 @@ def check(settings: Settings, path: Path, *, postgres_url: str) -> "Table | None
     from antenna_assets.simulator.quarantine import counts_by_reason
 
     rejected_in = counts_by_reason(postgres_url, settings.lake_uri)
-    live_since = datetime.now(UTC) - LIVE_RETENTION
-    found = differences(Answers.read(path), postgres_url, rejected_in=rejected_in, live_since=live_since)
+    answers = Answers.read(path)
+    with connect(postgres_url) as connection:
+        live_since = database_now(connection) - LIVE_RETENTION
+    found = differences(answers, postgres_url, rejected_in=rejected_in, live_since=live_since)
     return report(found) if found else None

@@ -13,11 +13,25 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from antenna_assets.database import connect, require_migrated
+from antenna_assets.delta_log import torn_files
+from antenna_assets.hours import hour_key
 from antenna_assets.kafka_client import KafkaConfigError, Refusal
-from antenna_assets.lake_files import StoreError, is_local, require_conditional_writes, require_store
+from antenna_assets.lake import Lake, LakeError
+from antenna_assets.lake_files import (
+    StoreError,
+    is_local,
+    lake_path,
+    require_conditional_writes,
+    require_store,
+)
+from antenna_assets.lake_identity import WrongLake, require_not_anothers
 from antenna_assets.postgres_errors import DatabaseError, DatabaseUnfit
+from antenna_assets.rebuild import missing_hours
+from antenna_assets.schema import LAKE_TABLES
 from antenna_assets.settings import Settings
 from antenna_assets.stack import jars, java, kafka, ports, services
+from antenna_assets.streaming.broker import kept_by_sender, kept_too_shortly
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
@@ -57,14 +71,21 @@ def findings(settings: Settings) -> Iterator[Finding]:
         ("disk", lambda: _disk(settings.home)),
         ("lake", lambda: _lake(settings)),
         ("PostgreSQL", lambda: _postgres(settings)),
+        ("clock", lambda: _clock(settings)),
+        ("lake and ledger", lambda: _lake_and_ledger(settings)),
         ("Kafka", lambda: _kafka(settings)),
         ("topic", lambda: _topic(settings)),
         ("ports", lambda: _ports(settings)),
         ("DAGSTER_HOME", _dagster_home),
     ]
+    answered: set[str] = set()
     for name, check in checks:
+        # Another look at a PostgreSQL that does not answer would only wait for that once more.
+        if name in ("clock", "lake and ledger") and "PostgreSQL" not in answered:
+            continue
         try:
             yield Finding(name, True, check())
+            answered.add(name)
         except _Problem as problem:
             yield Finding(name, False, problem.found, problem.fix)
         except services.ServicesError as error:
@@ -157,14 +178,49 @@ def _lake(settings: Settings) -> str:
                 str(error),
                 "give its login the right to write, or use a store or a newer version of it that knows conditional writes",
             ) from error
-        return f"{uri} can be listed and written, and writes no name twice"
-    return _writable(Path(uri), "ANTENNA_LAKE")
+        return f"{uri} can be listed and written, and writes no name twice{_logs(settings)}"
+    return _writable(Path(uri), "ANTENNA_LAKE") + _logs(settings)
+
+
+def _logs(settings: Settings) -> str:
+    """What there is to be said of the logs of the lake's tables."""
+    for table in LAKE_TABLES:
+        torn = torn_files(lake_path(settings.lake_uri) / table)
+        if torn:
+            named = "; ".join(map(str, torn[:3])) + (f"; and {len(torn) - 3:,} more" if len(torn) > 3 else "")
+            raise _Problem(f"the log of {table} is torn: {named}", f"run `antenna rebuild-table {table}`")
+    return ", and the logs of its tables are whole"
+
+
+def _lake_and_ledger(settings: Settings) -> str:
+    try:
+        with connect(services.postgres_url(settings)) as connection:
+            require_migrated(connection)
+            require_not_anothers(connection, settings.lake_uri)
+            for table in LAKE_TABLES:
+                missing = missing_hours(connection, Lake(settings.lake_uri), table)
+                if missing:
+                    raise _Problem(
+                        f"{table} lacks {len(missing):,} hours that the ledger has published, the first of them "
+                        f"{hour_key(missing[0].hour)}",
+                        f"run `antenna rebuild-table {table}`",
+                    )
+    except DatabaseUnfit:
+        raise
+    except DatabaseError as error:
+        raise _Problem(str(error), _UP) from error
+    except WrongLake as error:
+        found, _, fix = str(error).partition("; ")
+        raise _Problem(found, fix) from error
+    except LakeError as error:
+        raise _Problem(str(error), "see what is said of the lake above") from error
+    return "belong together, and the lake holds what the ledger has published"
 
 
 def _postgres(settings: Settings) -> str:
     import psycopg
 
-    from antenna_assets.database import connect, require_usable
+    from antenna_assets.database import require_usable
 
     url = services.postgres_url(settings)
     where = f"{'external' if services.external_postgres(settings) else 'embedded'} PostgreSQL"
@@ -182,6 +238,20 @@ def _postgres(settings: Settings) -> str:
         raise
     except (DatabaseError, psycopg.Error) as error:
         raise _Problem(f"{where} does not answer: {error}", fix) from error
+
+
+def _clock(settings: Settings) -> str:
+    from antenna_assets.clock import wrong_here
+
+    url = services.postgres_url(settings)
+    with connect(url, application="antenna doctor", patience=_CONNECT_SECONDS) as connection:
+        wrong = wrong_here(connection)
+    if wrong is not None:
+        raise _Problem(
+            f"{wrong}, whose clock judges events and closes hours",
+            "set this machine's clock right, as by NTP",
+        )
+    return "as PostgreSQL's, give or take half a minute"
 
 
 def _kafka(settings: Settings) -> str:
@@ -222,6 +292,7 @@ def _entered(settings: Settings, bootstrap: str) -> "AdminClient":
 
 
 def _topic(settings: Settings) -> str:
+    from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import ConfigResource, ResourceType
 
     admin = _entered(settings, _reachable_kafka(settings))
@@ -231,9 +302,15 @@ def _topic(settings: Settings) -> str:
             f"topic {settings.topic!r} does not exist", f"{_UP}, which makes it, or set ANTENNA_TOPIC"
         )
     resource = ConfigResource(ResourceType.TOPIC, settings.topic)
-    config = admin.describe_configs([resource], request_timeout=_CONNECT_SECONDS)[resource].result(
-        _CONNECT_SECONDS
-    )
+    try:
+        config = admin.describe_configs([resource], request_timeout=_CONNECT_SECONDS)[resource].result(
+            _CONNECT_SECONDS
+        )
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise
+        # The stream does without, and says so.
+        return f"{settings.topic!r}, {len(topic.partitions)} partitions; its settings need the right DescribeConfigs"
     policy = config["cleanup.policy"].value
     if "compact" in policy:
         raise _Problem(
@@ -241,6 +318,10 @@ def _topic(settings: Settings) -> str:
             f"be accounted for",
             "use a topic with cleanup.policy=delete",
         )
+    early = kept_too_shortly(settings.topic, kept_by_sender(config), settings.horizon)
+    if early:
+        found, _, fix = early.rpartition("; ")
+        raise _Problem(found, fix)
     return f"{settings.topic!r}, {len(topic.partitions)} partitions, cleanup.policy={policy}"
 
 

@@ -98,9 +98,9 @@ def ensure_topic(
 
     refusal = Refusal()
     admin = admin_client(bootstrap, config, refusal)
-    new = NewTopic(
-        topic, num_partitions=partitions, replication_factor=-1, config={"cleanup.policy": "delete"}
-    )
+    # By the time of arrival: a sender's own time may be any number, and retention would go by it.
+    settings = {"cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime"}
+    new = NewTopic(topic, num_partitions=partitions, replication_factor=-1, config=settings)
     try:
         if topic not in admin.list_topics(timeout=10).topics:
             admin.create_topics([new], operation_timeout=10)[topic].result(20)

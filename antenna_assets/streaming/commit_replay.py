@@ -10,8 +10,8 @@ from datetime import datetime
 import psycopg
 
 from antenna_assets.hours import hour_key
-from antenna_assets.ledger import LedgerError
-from antenna_assets.streaming.closing import advance
+from antenna_assets.ledger import LedgerError, require_nobody_forgotten
+from antenna_assets.streaming.closing import close_passed
 from antenna_assets.streaming.commit import insert_batch
 from antenna_assets.streaming.head import read_head
 from antenna_assets.streaming.landed import Landed, rows_per_hour
@@ -58,13 +58,14 @@ def commit_replay(
     """Commit a replay as a batch of its own; returns the batch's number. No offset and no watermark moves.
 
     Args:
-        clock: the wall clock that the verdicts used.
+        clock: PostgreSQL's clock that the verdicts used.
         messages: what the landed rows are made of, one row each.
         transform: the Python text that the messages went through, if any.
 
     Raises:
         AlreadyReplayed: one of the messages was replayed since it was selected; nothing was written.
         HourInPart: retention has removed files of an hour that would get rows; nothing was written.
+        ForgottenMeanwhile: a user was forgotten since the connection was opened; nothing was written.
         LedgerError: the rows are not those of the messages.
     """
     if landed.rejections or landed.rows != len(messages):
@@ -106,13 +107,17 @@ def _commit(
         clock=clock,
         landed=landed,
         low_watermark=head.low_watermark,
+        now=clock,
     )
     connection.execute("INSERT INTO ledger.replay (batch, transform) VALUES (%s, %s)", [number, transform])
+    require_nobody_forgotten(connection)
     statement = "COPY ledger.replayed (topic_id, partition, kafka_offset, reason, batch) FROM STDIN"
     with connection.cursor().copy(statement) as writer:
         for message in messages:
             writer.write_row((message.topic_id, message.partition, message.offset, message.reason, number))
     # Nothing would close an hour that a replay opens behind the watermark until the stream's next batch.
-    advance(connection, head, head.low_watermark, head.first_hour, "watermark")
+    close_passed(
+        connection, head, head.low_watermark, now=clock, first_hour=head.first_hour, closed_by="watermark"
+    )
     connection.execute("UPDATE ledger.head SET batch = %s WHERE topic = %s", [number, topic])
     return number

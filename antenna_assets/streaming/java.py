@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class SparkEnded(StreamError):
-    """Spark's Java process is gone, and this process cannot have another."""
+    """Spark's Java process is gone."""
 
 
 @contextmanager
@@ -30,12 +30,47 @@ def java_watched() -> Iterator[None]:
         yield
     except Exception as error:
         # The connection breaks a moment before the process can be seen to be gone.
-        if _is_of_java(error) and _ends_within(1):
+        if _is_of_java(error) and java_ends_within(1):
             raise SparkEnded(
                 "Spark's Java process ended: it was killed, or there was no memory left; "
                 "start the stream again, and it goes on from the ledger"
             ) from error
         raise
+
+
+def java_ends_within(seconds: float) -> bool:
+    """Whether Java is gone, or goes meanwhile: its connections break a moment before."""
+    end = time.monotonic() + seconds
+    while not java_has_ended():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def java_ended_itself() -> bool:
+    """Whether Java ended by an error of its own, as without memory, and was not killed."""
+    from pyspark import SparkContext
+
+    process = getattr(SparkContext._gateway, "proc", None)
+    code = None if process is None else process.poll()
+    return code is not None and code > 0
+
+
+def forget_java() -> None:
+    """Let the next session of this process start another Java, in the place of one that is gone."""
+    from pyspark import SparkContext
+    from pyspark.sql import SparkSession
+
+    context, gateway = SparkContext._active_spark_context, SparkContext._gateway
+    accumulators = getattr(context, "_accumulatorServer", None)
+    if accumulators is not None:
+        accumulators.shutdown()
+    if gateway is not None:
+        # Closes the sockets of this side, and its server for calls from Java.
+        gateway.shutdown()
+    SparkContext._gateway = SparkContext._jvm = SparkContext._active_spark_context = None
+    SparkSession._instantiatedSession = None
 
 
 def stop_spark(spark: "SparkSession") -> None:
@@ -45,7 +80,7 @@ def stop_spark(spark: "SparkSession") -> None:
     try:
         spark.stop()
     except Exception as error:
-        if not (_is_of_java(error) and _ends_within(1)):
+        if not (_is_of_java(error) and java_ends_within(1)):
             raise
 
 
@@ -54,12 +89,3 @@ def _is_of_java(error: BaseException) -> bool:
 
     # A batch's failure is wrapped by then.
     return isinstance(error, (Py4JError, ConnectionError, EOFError, QueryFailed))
-
-
-def _ends_within(seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while not java_has_ended():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.05)
-    return True

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 MANY_REJECTED = 10_000
+MUCH_REJECTED_BYTES = 4 * 2**20
 
 
 def write(
@@ -48,11 +49,12 @@ def write(
     begun = datetime.now(UTC)
     target = f"{lake}/{folder}"
     # Counted while the messages are parsed, before anything is written: an action of its own costs more than a small batch.
-    counted = Observation()
+    read, counted = Observation(), Observation()
+    size = F.coalesce(F.sum(F.octet_length("value")), F.lit(0)).alias("bytes")
     # Both writes below need the verdicts: parse once, and keep the raw bytes of those alone that are rejected.
-    verdicts = judged(messages, clock=clock, oldest=oldest, full=full, usual=usual)
+    verdicts = judged(messages.observe(read, size), clock=clock, oldest=oldest, full=full, usual=usual)
     verdicts = verdicts.observe(
-        counted, F.count("*").alias("messages"), F.count("hour").alias("accepted")
+        counted, F.count("*").alias("messages"), F.count("hour").alias("accepted"), size
     ).persist()
     with lake_watched(lake):
         try:
@@ -62,11 +64,15 @@ def write(
                 accepted.write.partitionBy("hour").parquet(target)
             counts = counted.get
             if refused := counts["messages"] - counts["accepted"]:
-                rejected = reasons(verdicts.where("hour IS NULL"), clock=clock, oldest=oldest, full=full)
-                # One file, of few messages by one task; the search for many reasons is worth a shuffle.
-                rejected = rejected.select(*REJECTED.names)
-                rejected = rejected.coalesce(1) if refused < MANY_REJECTED else rejected.repartition(1)
+                # One file, of few messages by one task; the search for many reasons, or in long messages, is worth a shuffle.
+                # One partition of Kafka may have all of them.
+                much = refused >= MANY_REJECTED or counts["bytes"] >= MUCH_REJECTED_BYTES
+                refusals = verdicts.where("hour IS NULL")
+                if much:
+                    refusals = refusals.repartition(messages.sparkSession.sparkContext.defaultParallelism)
+                rejected = reasons(refusals, clock=clock, oldest=oldest, full=full).select(*REJECTED.names)
+                rejected = rejected.repartition(1) if much else rejected.coalesce(1)
                 rejected.write.parquet(f"{target}/{REJECTED_FOLDER}")
         finally:
             verdicts.unpersist()
-    return Written(folder, begun, counts["messages"])
+    return Written(folder, begun, counts["messages"], read.get["bytes"])

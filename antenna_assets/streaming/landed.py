@@ -19,11 +19,13 @@ class Written:
         folder: relative to the lake's root.
         begun: when the attempt began to write.
         messages: how many were read; each must be found again.
+        value_bytes: the bytes of their values.
     """
 
     folder: str
     begun: datetime
     messages: int
+    value_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Landed:
     """What a micro-batch became: files, counts and sums.
 
     `live` has the rows of each live table as (window start, key, bytes); `event_times` the largest accepted event
-    time of each partition; `begun` when the attempt began to write files, None if it wrote none.
+    time of each partition; `begun` when the attempt began to write files, None if it wrote none; `lake` the root of the
+    lake that has the files, to look at them before they are committed.
     """
 
     files: Sequence[LandedFile] = ()
@@ -51,6 +54,7 @@ class Landed:
     first_event_time: datetime | None = None
     live: Mapping[str, Sequence[tuple[datetime, str, int]]] = field(default_factory=dict)
     begun: datetime | None = None
+    lake: str | None = None
 
     @property
     def rows(self) -> int:

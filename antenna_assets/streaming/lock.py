@@ -3,6 +3,8 @@
 A stream that waits holds it from another session, in `waiting.py`.
 """
 
+from contextlib import suppress
+
 import psycopg
 
 from antenna_assets.streaming.errors import StreamError
@@ -26,6 +28,12 @@ def require_only_stream(connection: psycopg.Connection) -> None:
         raise StreamRunning(
             "another stream is running on this ledger and only one may; stop it first, or leave this one be"
         )
+
+
+def release(connection: psycopg.Connection) -> None:
+    """Give the lock back, if the connection lives; it ends with it anyway."""
+    with suppress(psycopg.Error):
+        connection.execute("SELECT pg_advisory_unlock(%s)", [STREAM_LOCK])
 
 
 def stream_runs(connection: psycopg.Connection) -> bool:

@@ -7,48 +7,59 @@ are in `commit.py`. When a query runs, and what follows a failure, is `job.py`'s
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 
+from antenna_assets.clock import Clock
 from antenna_assets.engines.contract import Engine
 from antenna_assets.hours import closed_before, hour_key
 from antenna_assets.ledger import expired_before, full_hours
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.attempt import Attempt
+from antenna_assets.streaming import query
+from antenna_assets.streaming.attempt import Attempt, LakeUnwritable
+from antenna_assets.streaming.batch_size import BatchSize
 from antenna_assets.streaming.broker import Broker, Topic
+from antenna_assets.streaming.closing import quiet_hours_of
+from antenna_assets.streaming.closing_rule import Left, looked, told
 from antenna_assets.streaming.commit import commit_batch, commit_heartbeat
-from antenna_assets.streaming.errors import QueryFailed, StreamError
-from antenna_assets.streaming.head import claim_topic, read_head
+from antenna_assets.streaming.errors import QueryFailed, ReadingFailed, StreamError, first_line, is_of_spark
+from antenna_assets.streaming.exact_ranges import PART_MESSAGES, PartBounds, Unreadable, read_ranges
+from antenna_assets.streaming.head import Head, claim_topic, read_head
+from antenna_assets.streaming.java import java_ends_within
 from antenna_assets.streaming.land import write
-from antenna_assets.streaming.landed import Written
+from antenna_assets.streaming.landed import Landed, Written
 from antenna_assets.streaming.plan import OffsetRange, planned_ranges
-from antenna_assets.streaming.progress import next_to_read
+from antenna_assets.streaming.progress import left_to_read, next_to_read, read_past
 from antenna_assets.streaming.read_back import read_back
 from antenna_assets.streaming.spelling import UsualSpelling
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
 
-# How long the stream is idle before the wall clock closes hours.
+# How often a stream looks what it can close, with a batch or without.
 HEARTBEAT_SECONDS = 5
 # How often a stream that runs for ever says what it did. A micro-batch that takes longer is told by itself.
 REPORT_SECONDS = 10
 
 
+# Records that are read one by one before packed ones are tried again.
+MOST_ONE_BY_ONE = 1_000
+
+
 @dataclass(frozen=True)
 class _ToCommit:
-    """A micro-batch whose files are written, with what its commit needs."""
+    """A micro-batch whose files are written, with what its commit needs. It has none if there are only control records."""
 
     attempt: Attempt
-    written: Written
-    ranges: list[OffsetRange]
+    written: Written | None
+    ranges: Sequence[OffsetRange]
     clock: datetime
     began: float
     first: bool
@@ -64,6 +75,8 @@ class MicroBatches:
 
     Attributes:
         failure: what ended this query: the error of its first micro-batch that was not committed; None if there is none.
+        size: how many messages a micro-batch takes.
+        outgrown: whether the query should begin anew, as its micro-batches should be of another size.
         last_commit: when something was committed, on the monotonic clock; at first the time of the start.
     """
 
@@ -85,10 +98,14 @@ class MicroBatches:
         # One transaction at a time on the one connection: micro-batches and heartbeats come from two threads.
         self._ledger_in_use = threading.Lock()
         self._committing: Future[None] | None = None
+        self._clock: Clock | None = None
+        self._wrong_host: str | None = None
         self._batch = 0
         self._oldest = settings.start
         self._full: list[datetime] = []
         self._usual = UsualSpelling()
+        self.size = BatchSize()
+        self.outgrown = False
         self.failure: BaseException | None = None
         self.last_commit = self._last_beat = time.monotonic()
         self._unreported = [0, 0]
@@ -102,6 +119,7 @@ class MicroBatches:
         At the end of the block all that was landed is committed, or has failed.
         """
         self.failure = self._committing = None
+        self.outgrown = False
         self._remember(connection)
         with ThreadPoolExecutor(1, "antenna commit") as committer:
 
@@ -117,28 +135,49 @@ class MicroBatches:
                 self.wait_until_idle()
 
     def beat(self, connection: psycopg.Connection) -> bool:
-        """Let the wall clock close hours if nothing is left to read; whether that was so."""
+        """Close what can be closed by now; whether nothing is left to read."""
+        settings = self._settings
         with self._ledger_in_use:
             # Before Kafka is asked: whatever comes after this instant may still be on time.
-            now = datetime.now(UTC)
+            now = self._read_clock(connection)
             topic = self._broker.describe()
-            done = self.done(connection, topic)
-            if any(done[partition] < end for partition, end in self._broker.next_offsets(topic).items()):
-                return False
+            left = left_to_read(self._broker, topic, self.done(connection, topic))
             head = claim_topic(connection, topic.name, topic.id)
             commit_heartbeat(
-                connection, topic=topic.name, batch=head.batch, now=now, lateness=self._settings.lateness
+                connection,
+                topic=topic.name,
+                batch=head.batch,
+                now=now,
+                lateness=settings.lateness,
+                quiet=settings.quiet,
+                left=left,
+                read_past=self._read_past(connection, head, topic, left, now) if left else None,
+                host_clock=self._wrong_host,
             )
-            return True
+            self._last_beat = time.monotonic()
+            return not left
 
-    def beat_if_idle(self, connection: psycopg.Connection) -> None:
-        """Beat after `HEARTBEAT_SECONDS` without a commit or a beat."""
-        now = time.monotonic()
-        if now - max(self.last_commit, self._last_beat) > HEARTBEAT_SECONDS:
-            self._last_beat = now
-            # Messages that are left may be those that the lake has no space for: that is no going on.
-            if self.beat(connection):
-                self._committed()
+    def _read_past(
+        self,
+        connection: psycopg.Connection,
+        head: Head,
+        topic: Topic,
+        left: Mapping[int, Left],
+        now: datetime,
+    ) -> datetime | None:
+        """See `read_past`. Kafka is asked about quiet hours alone, and never while the head is locked."""
+        settings = self._settings
+        memory = looked(head.memory, now=now, lagging=left, delivered={})
+        quiet = quiet_hours_of(
+            connection, head, memory, now=now, lateness=settings.lateness, quiet=settings.quiet
+        )
+        return read_past(self._broker, topic, left, quiet)
+
+    def beat_if_due(self, connection: psycopg.Connection) -> None:
+        """Beat if the last one was `HEARTBEAT_SECONDS` ago."""
+        # Messages that are left may be those that the lake has no space for: that is no going on.
+        if time.monotonic() - self._last_beat > HEARTBEAT_SECONDS and self.beat(connection):
+            self._committed()
 
     def done(self, connection: psycopg.Connection, topic: Topic) -> dict[int, int]:
         """See `next_to_read`."""
@@ -174,21 +213,134 @@ class MicroBatches:
         # Spark begins with an empty micro-batch if there is nothing to read.
         if not ranges:
             return None
+        landed = self._written(messages, ranges, began, first=spark_batch == 0)
+        if landed.written is not None:
+            read = (landed.written.messages, landed.written.value_bytes)
+            self.outgrown |= self.size.learn(*read, query.MESSAGES_PER_BATCH)
+        return landed
+
+    def _written(
+        self,
+        messages: "DataFrame",
+        ranges: Sequence[OffsetRange],
+        began: float,
+        *,
+        first: bool,
+        count: int | None = None,
+        record: tuple[int, int] | None = None,
+    ) -> _ToCommit:
+        """The messages of the ranges as files, once the micro-batch before them is committed.
+
+        Raises:
+            ReadingFailed: Spark failed over the messages.
+        """
         settings = self._settings
-        clock = datetime.now(UTC)
+        clock = self._now()
         waiting = self._committing is not None and not self._committing.done()
         with Attempt(settings.lake_uri, self._batch + 1 + waiting) as attempt:
-            written = write(
-                messages,
-                lake=settings.lake_uri,
-                folder=attempt.folder,
-                clock=clock,
-                oldest=max(self._oldest, clock - settings.horizon),
-                full=self._full,
-                usual=self._usual.of(messages),
-            )
+            with _reading(ranges, count, record):
+                written = write(
+                    messages,
+                    lake=settings.lake_uri,
+                    folder=attempt.folder,
+                    clock=clock,
+                    oldest=max(self._oldest, clock - settings.horizon),
+                    full=self._full,
+                    usual=self._usual.of(messages),
+                )
             self._wait_for_commit()
-        return _ToCommit(attempt, written, ranges, clock, began, first=spark_batch == 0)
+        return _ToCommit(attempt, written, ranges, clock, began, first=first)
+
+    def read_exactly(
+        self,
+        connection: psycopg.Connection,
+        engine: Engine,
+        spark: "SparkSession",
+        topic: Topic,
+        until: Mapping[int, int],
+        most: int,
+        *,
+        memory_was_short: bool,
+    ) -> None:
+        """Read and commit messages that Spark's reader failed over, up to an offset of each partition, in small parts.
+
+        Args:
+            most: messages of the first part; each later one may have twice as many.
+            memory_was_short: whether Java ended over them.
+
+        Raises:
+            ReadingFailed: Spark failed over a part. What was before it is committed.
+            Unreadable: a record that neither client can read. What is before it, and in the other partitions, is committed.
+        """
+        self.failure = self._committing = None
+        self._remember(connection)
+        bounds = PartBounds(messages=most)
+        read = [0, 0]
+        while not self._stop.is_set():
+            done = self.done(connection, topic)
+            ranges = [
+                OffsetRange(partition, done[partition], end)
+                for partition, end in sorted(until.items())
+                if done[partition] < end
+            ]
+            try:
+                with closing(read_ranges(self._broker, ranges, bounds)) as parts:
+                    for part in parts:
+                        if self._stop.is_set():
+                            return
+                        # Nobody watches a query meanwhile.
+                        self.beat_if_due(connection)
+                        count = part.messages.num_rows
+                        if not count:
+                            self._commit(connection, engine, self._without_messages(part.ranges))
+                            continue
+                        with _reading(part.ranges, count, part.record):
+                            messages = spark.createDataFrame(part.messages)
+                        self._commit_part(connection, engine, messages, part.ranges, count, part.record)
+                        read = [read[0] + count, read[1] + part.value_bytes]
+                        bounds.messages = min(2 * bounds.messages, PART_MESSAGES)
+                break
+            except Unreadable as stuck:
+                # Records that were packed together may be too large together only.
+                self._read_one_by_one(connection, engine, spark, stuck, until[stuck.partition])
+        if memory_was_short:
+            self.size.memory_was_short(read[0], read[1])
+        else:
+            self.size.learn(read[0], read[1], query.MESSAGES_PER_BATCH)
+
+    def _without_messages(self, ranges: Sequence[OffsetRange]) -> _ToCommit:
+        attempt = Attempt(self._settings.lake_uri, self._batch + 1)
+        return _ToCommit(attempt, None, ranges, self._now(), time.monotonic(), first=False)
+
+    def _read_one_by_one(
+        self,
+        connection: psycopg.Connection,
+        engine: Engine,
+        spark: "SparkSession",
+        stuck: Unreadable,
+        until: int,
+    ) -> None:
+        """Read on from a record by Spark's reader, which unpacks one record after the other: that one, then more and more."""
+        begin, count = stuck.offset, 1
+        while begin < until and count < MOST_ONE_BY_ONE and not self._stop.is_set():
+            wanted = OffsetRange(stuck.partition, begin, min(until, begin + count))
+            record = (wanted.partition, begin) if count == 1 else None
+            with _reading([wanted], None, record):
+                messages = query.messages_of(spark, self._broker, wanted)
+            self._commit_part(connection, engine, messages, [wanted], None, record)
+            begin, count = wanted.until_offset, 2 * count
+
+    def _commit_part(
+        self,
+        connection: psycopg.Connection,
+        engine: Engine,
+        messages: "DataFrame",
+        ranges: Sequence[OffsetRange],
+        count: int | None,
+        record: tuple[int, int] | None,
+    ) -> None:
+        written = self._written(messages, ranges, time.monotonic(), first=False, count=count, record=record)
+        self._commit(connection, engine, written)
 
     def _wait_for_commit(self) -> None:
         """Wait for the commit under way.
@@ -202,22 +354,28 @@ class MicroBatches:
     def _commit(self, connection: psycopg.Connection, engine: Engine, batch: _ToCommit) -> None:
         settings = self._settings
         with self._ledger_in_use, self._failure_kept(), batch.attempt:
-            landed = read_back(batch.written, engine, lake=settings.lake_uri, window=settings.window)
+            landed = Landed()
+            if batch.written is not None:
+                landed = read_back(batch.written, engine, lake=settings.lake_uri, window=settings.window)
+            now = self._read_clock(connection)
             # Asked after landing: a topic that was replaced meanwhile must not be committed under the old one's offsets.
             topic = self._broker.describe()
             head = claim_topic(connection, topic.name, topic.id)
-            following = self._broker.next_offsets(topic)
             done = self.done(connection, topic) | {r.partition: r.until_offset for r in batch.ranges}
+            left = left_to_read(self._broker, topic, done)
             watermark = commit_batch(
                 connection,
                 topic=topic.name,
-                topic_id=topic.id,
+                topic_id=head.topic_id,
                 number=head.batch + 1,
                 clock=batch.clock,
                 ranges=batch.ranges,
                 landed=landed,
-                lagging=[partition for partition, end in following.items() if end > done[partition]],
+                lagging=left,
                 lateness=settings.lateness,
+                now=now,
+                left=told(left),
+                host_clock=self._wrong_host,
                 before_commit=batch.attempt.keep,
             )
             self._committed()
@@ -229,9 +387,27 @@ class MicroBatches:
 
         Retention may go on meanwhile; the commit looks again.
         """
+        self._read_clock(connection)
         self._batch = read_head(connection, self._settings.topic).batch
         self._oldest = max(self._settings.start, expired_before(connection) or self._settings.start)
         self._full = full_hours(connection)
+
+    def _read_clock(self, connection: psycopg.Connection) -> datetime:
+        """PostgreSQL's clock, and a word on this host if its own is wrong."""
+        if self._clock is None:
+            self._clock = Clock(connection)
+        now = self._clock.read(connection)
+        wrong = self._clock.wrong_host
+        if wrong is not None and self._wrong_host is None:
+            self._say(f"{wrong}: nothing is rejected or closed by it, but set it right")
+        self._wrong_host = wrong
+        return now
+
+    def _now(self) -> datetime:
+        """PostgreSQL's clock, as last read, for whoever cannot ask: the connection may be in the middle of a commit."""
+        if self._clock is None:
+            raise StreamError("no query runs: the clock was never read")
+        return self._clock.now()
 
     @contextmanager
     def _failure_kept(self) -> Iterator[None]:
@@ -259,3 +435,30 @@ class MicroBatches:
         )
         # The number is given in the transaction: a replay may have taken the one that was expected.
         self._say(f"batch {self._batch}: {read:,} messages in {seconds:.1f} s; {closed}")
+
+
+@contextmanager
+def _reading(
+    ranges: Sequence[OffsetRange], count: int | None, record: tuple[int, int] | None
+) -> Iterator[None]:
+    """Tell Spark's failure over messages from others, as of the lake.
+
+    Args:
+        count: the messages of the ranges, if that is known: control records are in them, too.
+        record: the only one.
+
+    Raises:
+        ReadingFailed: the block failed so.
+    """
+    try:
+        yield
+    except Exception as error:
+        # Java that is gone refuses connections, as a lake's store may.
+        of_java = isinstance(error, LakeUnwritable) and isinstance(error.__cause__, ConnectionError)
+        if not (is_of_spark(error) or (of_java and java_ends_within(1))):
+            raise
+        why = "Java ended over them, as it does without memory" if java_ends_within(0) else first_line(error)
+        until = {one.partition: one.until_offset for one in ranges}
+        if count is None:
+            count = sum(one.until_offset - one.from_offset for one in ranges)
+        raise ReadingFailed(why, until, count, record) from error

@@ -14,8 +14,10 @@ from uuid import uuid4
 from antenna_assets.disk import unwritable
 from antenna_assets.engines.contract import Engine
 from antenna_assets.settings import Settings
+from antenna_assets.streaming.batch_size import POLLS_PER_BATCH
 from antenna_assets.streaming.broker import Broker, Topic
 from antenna_assets.streaming.errors import StateUnwritable
+from antenna_assets.streaming.plan import OffsetRange
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -46,6 +48,10 @@ def start_spark(master: str = "local[*]", lake: str = "") -> "SparkSession":
         "spark.jars": ",".join(jars),
         # A micro-batch is kept for a second: packing it costs more than its memory.
         "spark.sql.inMemoryColumnarStorage.compressed": "false",
+        # Without memory some threads of Java would go on without the others; the stream starts another one instead.
+        "spark.driver.defaultJavaOptions": "-XX:+ExitOnOutOfMemoryError",
+        # Messages that come from this process are data, and no part of a plan that Spark computes while it plans.
+        "spark.sql.execution.arrow.localRelationThreshold": "0",
         **SESSION_CONF,
     }
     return session("antenna stream", master=master, extra=conf)
@@ -88,25 +94,44 @@ def new_checkpoint(home: Path) -> Path:
 
 
 def messages_from(
-    spark: "SparkSession", broker: Broker, topic: Topic, offsets: Mapping[int, int]
+    spark: "SparkSession", broker: Broker, topic: Topic, offsets: Mapping[int, int], limit: int
 ) -> "DataFrame":
-    """The topic's messages as a stream: each partition from its offset on, one without an offset from its first."""
+    """The topic's messages as a stream, at most `limit` a micro-batch: each partition from its offset on."""
     return (
         spark.readStream.format("kafka")
-        .options(**broker.config.for_spark())
-        .option("kafka.bootstrap.servers", broker.bootstrap)
+        .options(**_of_kafka(broker))
         .option("subscribe", topic.name)
-        # -2 is Kafka's "earliest".
-        .option(
-            "startingOffsets",
-            json.dumps({topic.name: {str(p): offsets.get(p, -2) for p in topic.partitions}}),
-        )
-        .option("maxOffsetsPerTrigger", MESSAGES_PER_BATCH)
-        .option("failOnDataLoss", "true")
-        .option("kafka.isolation.level", "read_committed")
+        .option("startingOffsets", json.dumps({topic.name: {str(p): offsets[p] for p in topic.partitions}}))
+        .option("maxOffsetsPerTrigger", limit)
         # Spark asks Kafka for the partition's first and last offset, twice over the network, for as many messages as one
-        # poll gives: with the default of 500 that was a quarter of a task's time.
-        .option("kafka.max.poll.records", MESSAGES_PER_BATCH)
+        # poll gives: with the default of 500 that was a quarter of a task's time. All of a poll are in memory at once.
+        .option("kafka.max.poll.records", max(1, limit // POLLS_PER_BATCH))
         .option("kafka.max.partition.fetch.bytes", FETCH_BYTES)
         .load()
     )
+
+
+def messages_of(spark: "SparkSession", broker: Broker, wanted: OffsetRange) -> "DataFrame":
+    """The messages of a range, unpacked one by one: the slow way for a batch of records that is large when unpacked."""
+
+    def place(offset: int) -> str:
+        return json.dumps({broker.topic: {str(wanted.partition): offset}})
+
+    return (
+        spark.read.format("kafka")
+        .options(**_of_kafka(broker))
+        .option("assign", json.dumps({broker.topic: [wanted.partition]}))
+        .option("startingOffsets", place(wanted.from_offset))
+        .option("endingOffsets", place(wanted.until_offset))
+        .option("kafka.max.poll.records", 1)
+        .load()
+    )
+
+
+def _of_kafka(broker: Broker) -> dict[str, str]:
+    return {
+        **broker.config.for_spark(),
+        "kafka.bootstrap.servers": broker.bootstrap,
+        "failOnDataLoss": "true",
+        "kafka.isolation.level": "read_committed",
+    }

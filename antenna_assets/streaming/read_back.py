@@ -104,6 +104,7 @@ def _landed(written: Written, engine: Engine, lake: str, window: timedelta) -> L
             for table in LIVE_TABLES.values()
         },
         begun=written.begun,
+        lake=lake,
     )
 
 

@@ -22,6 +22,9 @@ _TYPES = {"bytes": "bigint", "timestamp": "decimal(17, 6)", **dict.fromkeys(TEXT
 LOOK_AT = 100
 """Messages that the spelling is learned from."""
 
+LOOK_AT_BYTES = 4_096
+"""Longer ones are no usual ones, and all of them come to this process."""
+
 LEARN_AGAIN_SECONDS = 600.0
 """Senders change. A look costs a tenth of a second."""
 
@@ -84,7 +87,8 @@ class UsualSpelling:
         """The usual spelling, from a few of these messages (`value`) if it is time to look."""
         now = time.monotonic()
         if self._learned is None or now - self._learned > LEARN_AGAIN_SECONDS:
-            values = (row.value for row in messages.select("value").limit(LOOK_AT).collect())
+            some = messages.select("value").limit(LOOK_AT).where(f"octet_length(value) <= {LOOK_AT_BYTES}")
+            values = (row.value for row in some.collect())
             self._spelling, self._learned = usual_spelling(values), now
         return self._spelling
 

@@ -4,9 +4,10 @@ Which errors pass by themselves is decided in `job.py`.
 """
 
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import timedelta
 
 import psycopg
 
@@ -30,12 +31,12 @@ class Waiting:
         self._say = say
         self._name = ""
         self._text = ""
-        self._since = datetime.now(UTC)
+        self._began = time.monotonic()
 
     def begin(self, name: str, reason: str) -> None:
         """Say what is waited for: a line for each change of what is away, not for each attempt nor wording of it."""
         if name != self._name:
-            self._name, self._since = name, datetime.now(UTC)
+            self._name, self._began = name, time.monotonic()
             self._text = reason if name in reason else f"{name}: {reason}"
             self._say(f"waiting: {self._text}")
 
@@ -75,7 +76,7 @@ class Waiting:
         # A full disk of PostgreSQL may refuse even this.
         with suppress(psycopg.Error):
             connection.execute(
-                "UPDATE ledger.head SET waiting_for = %s, waiting_since = %s WHERE topic = %s",
-                [self._text, self._since, self._topic],
+                "UPDATE ledger.head SET waiting_for = %s, waiting_since = clock_timestamp() - %s WHERE topic = %s",
+                [self._text, timedelta(seconds=time.monotonic() - self._began), self._topic],
             )
         return connection

@@ -17,6 +17,7 @@ from antenna_assets.errors import AntennaError
 from antenna_assets.hours import hour_key
 from antenna_assets.lake import Lake
 from antenna_assets.lake_files import is_local, require_store
+from antenna_assets.lake_identity import require_not_anothers
 from antenna_assets.schema import HOURLY_TABLES
 from antenna_assets.verify.chain import chain_differences
 from antenna_assets.verify.difference import ABSENT, Difference
@@ -68,10 +69,12 @@ def verify(
 
     Raises:
         StoreError: the lake's object store cannot be reached.
+        WrongLake: this is not the ledger's lake.
     """
     if not is_local(lake.root):
         # Of a store that does not answer, nothing can be said.
         require_store(lake.root)
+    require_not_anothers(connection, lake.root)
     verified = Verified()
     differences, unbelievable = chain_differences(connection, anchors)
     verified.differences += differences

@@ -60,8 +60,8 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextmanager
-def secured_kafka(home: Path, folder: Path, port: int) -> Iterator[None]:
-    """The broker of docker/kafka/secure.properties, started by docker/kafka/start."""
+def secured_kafka(home: Path, folder: Path, port: int, more: str = "") -> Iterator[None]:
+    """The broker of docker/kafka/secure.properties, with more properties, started by docker/kafka/start."""
     (controller,) = free_ports(1)
     text = (DOCKER / "kafka" / "secure.properties").read_text(encoding="utf-8")
     for there, here in (
@@ -77,7 +77,7 @@ def secured_kafka(home: Path, folder: Path, port: int) -> Iterator[None]:
         assert there in text
         text = text.replace(there, here)
     home.mkdir()
-    (home / "server.properties").write_text(text, encoding="utf-8")
+    (home / "server.properties").write_text(text + more, encoding="utf-8")
     _write_kafka_run_class(home / "kafka" / "bin" / "kafka-run-class.sh")
     log = home / "console.log"
     command = (str(DOCKER / "kafka" / "start"), str(home / "server.properties"), str(folder / "kafka_logins"))

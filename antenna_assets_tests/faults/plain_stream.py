@@ -1,9 +1,10 @@
 """The stream without Spark, for faults that need none: Kafka's own client reads, the oracle parses, PyArrow writes.
 
-From there on it is the stream's own code: syncing and measuring the files, the one transaction, the heartbeat. Run as
+From there on it is the stream's own code: syncing and measuring the files, the one transaction, the look at what can be closed. Run as
 a module it does this on the settings of its environment, and dies where they say.
 """
 
+import threading
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,16 +14,19 @@ import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from antenna_assets.clock import database_now
 from antenna_assets.database import connect
-from antenna_assets.ledger import committed_offsets
 from antenna_assets.schema import LANDED, REJECTED
 from antenna_assets.settings import Settings, load_settings
 from antenna_assets.streaming.attempt import attempt_folder
 from antenna_assets.streaming.broker import Broker, Topic
-from antenna_assets.streaming.commit import commit_batch, commit_heartbeat
+from antenna_assets.streaming.closing_rule import told
+from antenna_assets.streaming.commit import commit_batch
 from antenna_assets.streaming.head import claim_topic, read_head
 from antenna_assets.streaming.landed import Landed, Written
+from antenna_assets.streaming.micro_batch import MicroBatches
 from antenna_assets.streaming.plan import OffsetRange
+from antenna_assets.streaming.progress import left_to_read, next_to_read
 from antenna_assets.streaming.query import engine_of_sums
 from antenna_assets.streaming.read_back import read_back
 from antenna_assets_tests.parse_oracle import EPOCH, Rejected, verdict
@@ -31,58 +35,83 @@ MESSAGES_PER_BATCH = 400
 
 
 def read_everything(settings: Settings) -> None:
-    """Read to the broker's end in small batches, then let the clock close the hours."""
+    """Read to the broker's end in small batches, then close what can be closed."""
     broker = Broker(settings.kafka_bootstrap or "", settings.topic)
     with connect(settings.postgres_url or "") as connection:
         topic = broker.describe()
         claim_topic(connection, topic.name, topic.id)
-        while messages := _unread(settings, broker, connection, topic):
-            _commit(settings, broker, connection, topic, messages)
-        head = read_head(connection, topic.name)
-        commit_heartbeat(
-            connection,
-            topic=topic.name,
-            batch=head.batch,
-            now=datetime.now(UTC),
-            lateness=settings.lateness,
-        )
+        while read_some(settings, broker, connection, topic):
+            pass
+        looks(settings, broker).beat(connection)
 
 
-def _unread(settings: Settings, broker: Broker, connection: psycopg.Connection, topic: Topic) -> list[Any]:
-    from confluent_kafka import Consumer, TopicPartition
-
-    places = broker.earliest(topic) | committed_offsets(connection, topic.id, topic.partitions)
-    left = sum(end - places[partition] for partition, end in broker.next_offsets(topic).items())
-    consumer = Consumer(
-        {"bootstrap.servers": settings.kafka_bootstrap, "group.id": "plain", "enable.auto.commit": False}
+def looks(settings: Settings, broker: Broker) -> MicroBatches:
+    """The stream's own look at Kafka and what it closes, which needs no Spark."""
+    return MicroBatches(
+        settings, broker, say=lambda _line: None, stop=threading.Event(), went_on=lambda: None
     )
+
+
+def read_some(settings: Settings, broker: Broker, connection: psycopg.Connection, topic: Topic) -> bool:
+    """Read and commit one batch; whether there was anything to read."""
+    messages, ranges = _unread(settings, broker, connection, topic)
+    if ranges:
+        _commit(settings, broker, connection, topic, messages, ranges)
+    return bool(ranges)
+
+
+def _unread(
+    settings: Settings, broker: Broker, connection: psycopg.Connection, topic: Topic
+) -> tuple[list[Any], list[OffsetRange]]:
+    """The messages of a batch, and the offsets up to which it read: those of control records included."""
+    from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+    places = next_to_read(connection, broker, topic)
+    left = {p for p, end in broker.next_offsets(topic).items() if places[p] < end}
+    consumer = Consumer(
+        {
+            "bootstrap.servers": settings.kafka_bootstrap,
+            "group.id": "plain",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+        }
+    )
+    found: list[Any] = []
+    ends = dict(places)
     try:
-        consumer.assign([TopicPartition(topic.name, p, offset) for p, offset in places.items()])
-        found: list[Any] = []
-        wanted = min(left, MESSAGES_PER_BATCH)
-        while len(found) < wanted:
-            # It waits for as many as it is asked for.
-            found += consumer.consume(wanted - len(found), timeout=10)
+        consumer.assign([TopicPartition(topic.name, p, places[p]) for p in left])
+        while left and len(found) < MESSAGES_PER_BATCH:
+            message = consumer.poll(10)
+            assert message is not None
+            if message.error() is None:
+                found.append(message)
+                ends[message.partition()] = message.offset() + 1
+            else:
+                assert message.error().code() == KafkaError._PARTITION_EOF
+                ends[message.partition()] = message.offset()
+                left.discard(message.partition())
     finally:
         consumer.close()
-    return found
+    return found, [OffsetRange(p, places[p], end) for p, end in sorted(ends.items()) if end > places[p]]
 
 
 def _commit(
-    settings: Settings, broker: Broker, connection: psycopg.Connection, topic: Topic, messages: list[Any]
+    settings: Settings,
+    broker: Broker,
+    connection: psycopg.Connection,
+    topic: Topic,
+    messages: list[Any],
+    ranges: list[OffsetRange],
 ) -> None:
     head = read_head(connection, topic.name)
-    begun = clock = datetime.now(UTC)
+    begun = datetime.now(UTC)
+    clock = database_now(connection)
     folder = attempt_folder(head.batch + 1)
     _write(f"{settings.lake_uri}/{folder}", messages, clock, max(settings.start, clock - settings.horizon))
     landed = summed_up(settings, Written(folder, begun, len(messages)))
-    spans: dict[int, list[int]] = {}
-    for message in messages:
-        span = spans.setdefault(message.partition(), [message.offset(), 0])
-        span[1] = message.offset() + 1
-    ranges = [OffsetRange(partition, first, end) for partition, (first, end) in sorted(spans.items())]
-    done = broker.earliest(topic) | committed_offsets(connection, topic.id, topic.partitions)
-    done |= {r.partition: r.until_offset for r in ranges}
+    now = database_now(connection)
+    done = next_to_read(connection, broker, topic) | {r.partition: r.until_offset for r in ranges}
+    left = left_to_read(broker, topic, done)
     commit_batch(
         connection,
         topic=topic.name,
@@ -91,8 +120,10 @@ def _commit(
         clock=clock,
         ranges=ranges,
         landed=landed,
-        lagging=[p for p, end in broker.next_offsets(topic).items() if end > done[p]],
+        lagging=left,
         lateness=settings.lateness,
+        now=now,
+        left=told(left),
     )
 
 

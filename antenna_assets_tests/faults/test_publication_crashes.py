@@ -30,6 +30,7 @@ PUBLICATION = (
     "publish.lake.committed:2",
     "publish.hour_done",
     "publish.hour_done:2",
+    "publish.table.computed",
     "publish.table.fenced",
     "publish.table.deleted:2",
     "publish.table.copied",

@@ -31,6 +31,29 @@ def add_partitions(settings: Settings, total: int) -> None:
     _done(admin.create_partitions([NewPartitions(settings.topic, total)]))
 
 
+def let_senders_choose_times(settings: Settings, *, retention_ms: int = -1) -> None:
+    """Let a topic take any time of its senders, and keep messages for so long of it; by default whatever it is."""
+    from confluent_kafka.admin import (
+        AlterConfigOpType,
+        ConfigEntry,
+        ConfigResource,
+        ResourceType,
+    )
+
+    entries = [
+        ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
+        for name, value in (
+            ("message.timestamp.type", "CreateTime"),
+            ("message.timestamp.after.max.ms", str(2**63 - 1)),
+            ("message.timestamp.before.max.ms", str(2**63 - 1)),
+            ("retention.ms", str(retention_ms)),
+        )
+    ]
+    resource = ConfigResource(ResourceType.TOPIC, settings.topic, incremental_configs=entries)
+    admin = _admin(settings)
+    _done(admin.incremental_alter_configs([resource]))
+
+
 def _admin(settings: Settings) -> Any:
     """Keep it until its answers are there: they end with it."""
     from confluent_kafka.admin import AdminClient

@@ -15,7 +15,12 @@ from antenna_assets.postgres_address import parts
 from antenna_assets.settings import load_settings
 from antenna_assets.stack.services import postgres_url
 
-ROLES = {"stream": "antenna_stream", "publisher": "antenna_publisher", "dashboards": "antenna_dashboards"}
+ROLES = {
+    "stream": "antenna_stream",
+    "publisher": "antenna_publisher",
+    "dashboards": "antenna_dashboards",
+    "administrator": "antenna_administrator",
+}
 SUPERSET = "superset"
 LEAST_CHARACTERS = 32
 

@@ -11,8 +11,8 @@ END
 $$;
 GRANT USAGE ON SCHEMA ledger, public TO antenna_metrics;
 GRANT SELECT ON schema_migration, ledger.head, ledger.batch, ledger.batch_offset, ledger.file, ledger.rejection, ledger.hour,
-    ledger.hour_state, ledger.hour_to_publish, ledger.left_out_hour, ledger.hour_generation, ledger.failing_hour,
-    ledger.certificate TO antenna_metrics;
+    ledger.hour_state, ledger.hour_to_publish, ledger.hour_generation, ledger.failing_hour, ledger.left_out_hour,
+    ledger.partition_start, ledger.certificate TO antenna_metrics;
 
 -- Sealing locks the hour's row and no row that the stream writes, so Dagster's runs change nothing of the stream's.
 REVOKE UPDATE (heartbeat_at) ON ledger.head FROM antenna_publisher;

@@ -31,9 +31,11 @@ resource "google_managed_kafka_topic" "devices" {
 
   configs = {
     # A compacted topic is refused by the stream.
-    "cleanup.policy"      = "delete"
-    "retention.ms"        = tostring(var.topic_retention_days * 24 * 60 * 60 * 1000)
-    "min.insync.replicas" = "2"
+    "cleanup.policy" = "delete"
+    # Retention goes by the time of arrival, not by one that a sender gave.
+    "message.timestamp.type" = "LogAppendTime"
+    "retention.ms"           = tostring(var.topic_retention_days * 24 * 60 * 60 * 1000)
+    "min.insync.replicas"    = "2"
   }
 
   lifecycle {

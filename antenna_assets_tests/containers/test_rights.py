@@ -1,0 +1,91 @@
+"""What a login may do at a Kafka that asks for rights: with the least the stream reads, and what is missing is named."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    ResourcePatternType,
+    ResourceType,
+)
+
+from antenna_assets.kafka_client import KafkaConfig, read_kafka_config
+from antenna_assets.stack.kafka import admin_client, ensure_topic
+from antenna_assets.streaming.broker import Broker, RightMissing
+from antenna_assets.streaming.exact_ranges import PartBounds, read_ranges
+from antenna_assets.streaming.plan import OffsetRange
+from antenna_assets_tests.containers.secured import TOPIC, Secured, free_ports, make_secrets, secured_kafka
+
+pytestmark = pytest.mark.services
+
+AUTHORIZER = (
+    "\nauthorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n"
+    # The controller has a listener of its own, within the broker.
+    "super.users=User:broker;User:owner;User:ANONYMOUS\n"
+)
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Secured]:
+    """Kafka with TLS, logins and rights: `stream` may describe and read the topic, `simulator` only describe it."""
+    with tempfile.TemporaryDirectory(prefix="antenna-guarded-") as name:
+        home = Path(name)
+        (port,) = free_ports(1)
+        kafka, folder = f"127.0.0.1:{port}", home / "secrets"
+        make_secrets(folder, "secure", "--kafka", kafka, "--postgres", "127.0.0.1:1")
+        with secured_kafka(home / "kafka", folder, port, AUTHORIZER):
+            owner = read_kafka_config(folder / "kafka_owner")
+            ensure_topic(kafka, TOPIC, 1, config=owner)
+            allow(kafka, owner, "stream", AclOperation.DESCRIBE, AclOperation.READ)
+            allow(kafka, owner, "simulator", AclOperation.DESCRIBE)
+            producer = Producer({**owner.for_librdkafka(), "bootstrap.servers": kafka})
+            producer.produce(TOPIC, b"a message")
+            assert producer.flush(20) == 0
+            yield Secured(kafka, "", folder)
+
+
+def allow(kafka: str, owner: KafkaConfig, login: str, *operations: AclOperation) -> None:
+    bindings = [
+        AclBinding(
+            *(ResourceType.TOPIC, TOPIC, ResourcePatternType.LITERAL),
+            *(f"User:{login}", "*", operation, AclPermissionType.ALLOW),
+        )
+        for operation in operations
+    ]
+    # Its answers end with it.
+    admin = admin_client(kafka, owner)
+    for future in admin.create_acls(bindings).values():
+        future.result(20)
+
+
+def broker_of(guarded: Secured, login: str) -> Broker:
+    return Broker(guarded.kafka, TOPIC, read_kafka_config(guarded.folder / f"kafka_{login}"))
+
+
+def test_row_25_a_login_that_may_describe_and_read_the_topic_alone_reads_it_and_says_what_it_cannot_see(
+    guarded: Secured,
+) -> None:
+    broker = broker_of(guarded, "stream")
+    topic = broker.describe()
+    assert "no right DescribeConfigs on topic devices" in topic.unseen
+    assert (broker.earliest(topic), broker.next_offsets(topic)) == ({0: 0}, {0: 1})
+    (part,) = read_ranges(broker, [OffsetRange(0, 0, 1)], PartBounds())
+    assert part.messages["value"].to_pylist() == [b"a message"]
+    assert broker_of(guarded, "owner").describe().unseen == ""
+
+
+def test_row_25_a_right_that_a_login_lacks_is_named(guarded: Secured) -> None:
+    describing = broker_of(guarded, "simulator")
+    describing.describe()
+    with pytest.raises(RightMissing, match="no right Read on topic devices"):
+        list(read_ranges(describing, [OffsetRange(0, 0, 1)], PartBounds()))
+    owner = read_kafka_config(guarded.folder / "kafka_owner")
+    ensure_topic(guarded.kafka, "another", 1, config=owner)
+    config = read_kafka_config(guarded.folder / "kafka_stream")
+    with pytest.raises(RightMissing, match="no right Describe on topic another"):
+        Broker(guarded.kafka, "another", config).describe()
