@@ -288,6 +288,8 @@ class MicroBatches:
                     for part in parts:
                         if self._stop.is_set():
                             return
+                        # Nobody watches a query meanwhile.
+                        self.beat_if_due(connection)
                         count = part.messages.num_rows
                         if not count:
                             self._commit(connection, engine, self._without_messages(part.ranges))
