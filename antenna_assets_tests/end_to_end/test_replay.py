@@ -300,13 +300,13 @@ def test_a_replay_that_dies_inside_its_transaction_leaves_nothing(
 ) -> None:
     from antenna_assets.streaming import commit_replay as module
 
-    def die(*_arguments: object) -> None:
+    def die(*_arguments: object, **_named: object) -> None:
         raise KeyboardInterrupt
 
     before = everything(ledger)
     _, carry_out = planned()
     with monkeypatch.context() as patch:
-        patch.setattr(module, "advance", die)
+        patch.setattr(module, "close_passed", die)
         with pytest.raises(KeyboardInterrupt):
             carry_out()
     assert everything(ledger) == before
