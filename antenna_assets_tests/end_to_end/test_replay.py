@@ -250,7 +250,7 @@ def test_what_was_mended_joins_its_hours_under_its_first_coordinates(
     assert (head.batch, head.event_times, head.low_watermark) == (2, {}, None)
     assert ledger.execute("SELECT count(*) FROM ledger.file WHERE kind = 'rejected'").fetchone() == (1,)
     assert [batch for _, batch in find(ledger, settings.lake_uri, 0, 0)] == [2]
-    assert not list((settings.home / "replays").iterdir())
+    assert not list((Path(settings.lake_uri) / "scratch").iterdir())
     assert_each_message_is_in_one_place(ledger, settings)
 
 
