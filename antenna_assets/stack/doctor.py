@@ -69,9 +69,9 @@ def findings(settings: Settings) -> Iterator[Finding]:
         ("Kafka jars", lambda: _jars("kafka")),
         ("state directory", lambda: _writable(settings.home, "ANTENNA_HOME")),
         ("disk", lambda: _disk(settings.home)),
-        ("lake", lambda: _lake(settings)),
         ("PostgreSQL", lambda: _postgres(settings)),
         ("clock", lambda: _clock(settings)),
+        ("lake", lambda: _lake(settings, ledger_answers="PostgreSQL" in answered)),
         ("Kafka", lambda: _kafka(settings)),
         ("topic", lambda: _topic(settings)),
         ("ports", lambda: _ports(settings)),
@@ -160,7 +160,7 @@ def _disk(home: Path) -> str:
     return f"{free:.0f} GB free under {home}"
 
 
-def _lake(settings: Settings) -> str:
+def _lake(settings: Settings, *, ledger_answers: bool) -> str:
     uri = settings.lake_uri
     if not is_local(uri):
         try:
@@ -177,19 +177,21 @@ def _lake(settings: Settings) -> str:
                 str(error),
                 "give its login the right to write, or use a store or a newer version of it that knows conditional writes",
             ) from error
-        return f"{uri} can be listed and written, and writes no name twice{_tables(settings)}"
-    return _writable(Path(uri), "ANTENNA_LAKE") + _tables(settings)
+        return f"{uri} can be listed and written, and writes no name twice{_tables(settings, ledger_answers)}"
+    return _writable(Path(uri), "ANTENNA_LAKE") + _tables(settings, ledger_answers)
 
 
-def _tables(settings: Settings) -> str:
+def _tables(settings: Settings, ledger_answers: bool) -> str:
     """What is to be said of the tables' logs, and of the lake's ledger if that can be asked."""
     for table in LAKE_TABLES:
         torn = torn_files(lake_path(settings.lake_uri) / table)
         if torn:
             named = "; ".join(map(str, torn[:3])) + (f"; and {len(torn) - 3:,} more" if len(torn) > 3 else "")
             raise _Problem(f"the log of {table} is torn: {named}", f"run `antenna rebuild-table {table}`")
+    if not ledger_answers:
+        return ""  # PostgreSQL is a finding of its own.
     try:
-        with connect(services.postgres_url(settings)) as connection:
+        with connect(services.postgres_url(settings), application="antenna doctor") as connection:
             require_migrated(connection)
             require_not_anothers(connection, settings.lake_uri)
             for table in LAKE_TABLES:
