@@ -30,7 +30,8 @@ _CANDIDATES = """
     SELECT DISTINCT ON (chosen.hour) chosen.hour, chosen.attempts,
         coalesce((SELECT max(batch) FROM ledger.file WHERE file.hour = chosen.hour), chosen.up_to_batch, 0) AS up_to_batch,
         coalesce(sealed.rows, 0) AS published_rows, coalesce(chosen.rows - sealed.rows, 0) AS late_rows,
-        CASE WHEN again THEN ledger.rows_since(chosen.hour, chosen.up_to_batch) END AS late_since
+        CASE WHEN again THEN ledger.rows_since(chosen.hour, chosen.up_to_batch) END AS late_since,
+        CASE WHEN sealed.generation > 1 THEN sealed.sealed_at END AS again_at
     FROM chosen LEFT JOIN ledger.hour_generation AS sealed
         ON chosen.again AND sealed.hour = chosen.hour AND sealed.generation = chosen.generation
     ORDER BY chosen.hour
@@ -119,7 +120,8 @@ def late_hours(connection: psycopg.Connection) -> list[Candidate]:
     with connection.cursor(row_factory=class_row(Candidate)) as cursor:
         return cursor.execute(
             "SELECT late.hour, late.up_to_batch, sealed.rows AS published_rows, late.rows - sealed.rows AS late_rows,"
-            " ledger.rows_since(late.hour, late.up_to_batch) AS late_since"
+            " ledger.rows_since(late.hour, late.up_to_batch) AS late_since,"
+            " CASE WHEN sealed.generation > 1 THEN sealed.sealed_at END AS again_at"
             " FROM ledger.hour_to_publish AS late JOIN ledger.hour_generation AS sealed USING (hour, generation)"
             " WHERE late.again AND NOT EXISTS (SELECT FROM ledger.left_out_hour WHERE left_out_hour.hour = late.hour)"
             " ORDER BY late.hour"

@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 
 import psycopg
 
-from antenna_assets.crash import commit_point
 from antenna_assets.lifetimes import GRACE, LONGEST_RUN
 from antenna_assets.retention import ROWS_AT_ONCE, Amount
 
@@ -140,4 +139,3 @@ def _merge(connection: psycopg.Connection, hour: datetime) -> None:
     connection.execute(
         "DELETE FROM ledger.batch WHERE batch = ANY(%(batches)s) AND batch <> %(newest)s", values
     )
-    commit_point("sweep.merged")

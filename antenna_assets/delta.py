@@ -19,8 +19,16 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from antenna_assets.crash import commit_point
-from antenna_assets.delta_litter import LOG, recent_files, unreferenced
-from antenna_assets.delta_log import LAST_CHECKPOINT, Torn, log_files, set_aside, torn_files
+from antenna_assets.delta_litter import recent_files, unreferenced
+from antenna_assets.delta_log import (
+    LAST_CHECKPOINT,
+    LOG,
+    Torn,
+    log_files,
+    set_aside,
+    torn_files,
+    wrong_commit,
+)
 from antenna_assets.disk import WHAT_TO_DO, is_full
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.errors import AntennaError
@@ -76,6 +84,8 @@ class HourlyTable:
         self._columns = columns
         self._folder = lake_path(location)
         self._handle: DeltaTable | None = None
+        # The newest version that was seen to be whole.
+        self._whole = -1
 
     def newest(self) -> "DeltaTable | None":
         """The table at its newest version; None if there is none yet."""
@@ -86,6 +96,7 @@ class HourlyTable:
             try:
                 # Measured with 43,800 hours: 64 ms after a commit of others and 1 ms after none; a new load is 140 ms.
                 self._handle.update_incremental()
+                self._require_whole(self._handle.version())
                 return self._handle
             except (DeltaError, OSError):
                 self._handle = None  # Its log was cleaned up meanwhile.
@@ -94,10 +105,35 @@ class HourlyTable:
                 self._handle = DeltaTable(self.location)
             except TableNotFoundError:
                 self._handle = None
+        if self._handle is not None:
+            self._require_whole(self._handle.version())
         return self._handle
 
-    def create(self) -> "DeltaTable":
-        """The table, made by this call or by another writer's at the same time."""
+    def _require_whole(self, version: int) -> None:
+        """Stop at a newest commit that was torn: deltalake reads an empty one, or one cut between two lines, as no change.
+
+        Raises:
+            LakeError: it was.
+        """
+        path = self._folder / LOG / f"{version:020}.json"
+        # In a store an object is there whole or not at all.
+        if version == self._whole or not isinstance(path, Path):
+            return
+        with self.errors("read"), suppress(FileNotFoundError):
+            if reason := wrong_commit(path.read_bytes()):
+                self._handle = None
+                raise LakeError(
+                    f"the table {self.location} cannot be read: its log is torn: {path} {reason}; `antenna rebuild-table "
+                    f"{self._folder.name}` is the way back"
+                )
+        self._whole = version
+
+    def create(self, id_: str | None = None) -> "DeltaTable":
+        """The table, made by this call or by another writer's at the same time.
+
+        Args:
+            id_: Delta's id of the table, if it is one that was lost; a random one if none is given.
+        """
         from deltalake import DeltaTable
         from deltalake.exceptions import CommitFailedError
         from deltalake.transaction import CommitProperties
@@ -116,6 +152,8 @@ class HourlyTable:
                     # Retries would let two creators both commit, the second over the first one's metadata.
                     commit_properties=CommitProperties(max_commit_retries=0),
                 )
+            if id_ is not None:
+                self._take_id(id_)
             commit_point("publish.lake.created")
             # Whoever made it: nothing that is committed on top of it may outlive it.
             log = self._folder / LOG
@@ -134,6 +172,23 @@ class HourlyTable:
                 f"the table {self.location} is gone right after it was created; run the hour again"
             )
         return table
+
+    def _take_id(self, id_: str) -> None:
+        """Give a table that holds nothing yet another id."""
+        from deltalake import DeltaTable
+
+        made = DeltaTable(self.location)
+        first = self._folder / LOG / f"{0:020}.json"
+        if made.version():
+            return  # Another writer was faster, and the id is that writer's.
+        text = first.read_text(encoding="utf-8").replace(str(made.metadata().id), id_)
+        if isinstance(first, Path):
+            new = first.with_name(f"{first.name}.tmp")
+            new.write_text(text, encoding="utf-8")
+            sync([new])
+            new.replace(first)
+        else:
+            first.write_text(text, encoding="utf-8")
 
     def replace(
         self,
@@ -270,14 +325,15 @@ class HourlyTable:
         deltalake syncs neither, and what follows a publication is recorded elsewhere for good.
         """
         log = self._folder / LOG
-        sync([log / f"{version:020}.json", log])
+        # The one before may be another writer's, who has not come to it yet.
+        before = log / f"{version - 1:020}.json"
+        sync([*([before] if before.exists() else []), log / f"{version:020}.json", log])
         if version % CHECKPOINT_EVERY:
             return
         table = self.newest()
         if table is None:
             return
         table.create_checkpoint()
-        commit_point("publish.lake.checkpoint_written")
         sync([log / f"{table.version():020}.checkpoint.parquet", log / LAST_CHECKPOINT, log])
         table.cleanup_metadata()
 
@@ -390,7 +446,7 @@ class HourlyTable:
 
     def set_aside(self, paths: "list[LakePath]", into: "LakePath") -> None:
         """Move files out of the log, and forget what was read of it."""
-        self._handle = None
+        self._handle, self._whole = None, -1
         set_aside(paths, into)
 
     def held(self, table: "DeltaTable") -> set[datetime]:
@@ -399,7 +455,7 @@ class HourlyTable:
         if not actions.num_rows:
             return set()
         columns = [actions[f"partition.{name}"].to_pylist() for name in HOUR_PARTITION]
-        return {datetime(*values, tzinfo=UTC) for values in zip(*columns, strict=True)}
+        return {datetime(y, m, d, h, tzinfo=UTC) for y, m, d, h in zip(*columns, strict=True)}
 
     def _addition(self, file: WrittenFile, partition: Mapping[str, str], now: datetime) -> "object":
         action = self._action(file, partition)

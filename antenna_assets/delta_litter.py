@@ -10,21 +10,29 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from antenna_assets.delta_log import LOG, wrong_commit
+from antenna_assets.errors import AntennaError
 from antenna_assets.lake_files import in_parallel, name_within
 from antenna_assets.litter import Found, everything_under, going
 
 if TYPE_CHECKING:
     from antenna_assets.lake_files import LakePath
 
-LOG = "_delta_log"
 # What a commit that was killed leaves in the log: deltalake's own temporary name, and the one of its file system.
 _UNFINISHED = re.compile(r".*\.tmp|.*#\d+")
+
+
+class TornLog(AntennaError):
+    """A commit in a table's log is not what was written; the message names it and the way back."""
 
 
 def recent_files(table: "LakePath", since: datetime) -> set[str]:
     """Paths within the table of all files that a commit since an instant has added or removed.
 
     With the newest version's files these are the files of every version that was the newest at some time since.
+
+    Raises:
+        TornLog: a commit cannot be read.
     """
     commits = [
         one.path
@@ -32,20 +40,27 @@ def recent_files(table: "LakePath", since: datetime) -> set[str]:
         if one.path.suffix == ".json" and one.changed >= since
     ]
     paths = set()
-    for text in in_parallel(_text, commits):
-        for line in text.splitlines():
+    for commit, data in zip(commits, in_parallel(_data, commits), strict=True):
+        if data is None:
+            continue
+        if reason := wrong_commit(data):
+            raise TornLog(
+                f"{commit} {reason}, so that nobody knows which files it named; `antenna rebuild-table {table.name}` is the "
+                "way back"
+            )
+        for line in data.splitlines():
             action = json.loads(line)
             for kind in action.keys() & {"add", "remove"}:
                 paths.add(unquote(action[kind]["path"]))
     return paths
 
 
-def _text(commit: "LakePath") -> str:
+def _data(commit: "LakePath") -> bytes | None:
     try:
-        return commit.read_text(encoding="utf-8")
+        return commit.read_bytes()
     except FileNotFoundError:
         # Delta's own clean-up took it, which keeps a commit for 30 days.
-        return ""
+        return None
 
 
 def unreferenced(

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antenna_assets.delta_litter import LOG
 from antenna_assets.lake_files import in_parallel, sync
 from antenna_assets.litter import Found, everything_under, remove_files
 
 if TYPE_CHECKING:
     from antenna_assets.lake_files import LakePath
+
+LOG = "_delta_log"
+"""Folder of a table's log, within the table's own."""
 
 SET_ASIDE = "set-aside"
 """Folder under the lake's root for what was torn. Nothing reads it; a person may remove it."""
@@ -100,7 +102,7 @@ def set_aside(paths: "list[LakePath]", into: "LakePath") -> None:
             target = into / f"{path.name}.{number}"
         if isinstance(path, Path):
             into.mkdir(parents=True, exist_ok=True)
-            path.rename(target)
+            path.rename(str(target))
             sync([into, path.parent])
         else:
             target.write_bytes(path.read_bytes())

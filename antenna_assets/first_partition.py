@@ -57,5 +57,6 @@ def require_start(connection: psycopg.Connection, start: datetime) -> None:
     if count:
         raise StartTooLate(
             f"ANTENNA_START: expected {hour_key(oldest)} or earlier, the oldest of the {count:,} hours that the ledger has before "
-            f"it, found {hour_key(start)}; those hours could not be published any more"
+            f"it, found {hour_key(start)}; those hours could not be published any more. Unset it, and `antenna up` brings what was "
+            "recorded to the state directory"
         )

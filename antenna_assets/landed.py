@@ -46,7 +46,7 @@ _FILES = """
 _LANDED = f"""
     SELECT count(*) AS files, coalesce(sum(file.rows), 0)::bigint AS rows, coalesce(sum(file.bytes), 0)::bigint AS bytes,
         coalesce(sum(file.rows) FILTER (WHERE batch.committed_at > hour.closed_at), 0)::bigint AS late_rows
-    FROM ({_FILES}) AS file JOIN ledger.batch USING (batch) JOIN ledger.hour USING (hour)
+    FROM ({_FILES}) AS file LEFT JOIN ledger.batch USING (batch) JOIN ledger.hour USING (hour)
 """  # noqa: S608
 
 _BATCHES = f"""

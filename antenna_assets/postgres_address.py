@@ -16,12 +16,20 @@ def parts(address: str) -> dict[str, str]:
         DatabaseUnfit: libpq cannot read it. The message shows a form to use, and nothing of the address.
     """
     try:
-        return {name: str(text) for name, text in conninfo_to_dict(address).items()}
+        found = {name: str(text) for name, text in conninfo_to_dict(address).items()}
     except ProgrammingError:
         raise DatabaseUnfit(
             "expected an address such as postgresql://user:password@host:5432/antenna, or host=... dbname=... user=..., in"
             " ANTENNA_POSTGRES_URL, found one that PostgreSQL's client cannot read"
         ) from None  # Its text repeats the address, and Dagster stores the causes of an error with it.
+    # A password that is not percent-encoded is cut into a host and a port, which errors show.
+    hosts, ports = found.get("host", "").split(","), found.get("port", "").split(",")
+    if any("@" in host[1:] for host in hosts) or not all(port.isdigit() for port in ports if port):
+        raise DatabaseUnfit(
+            "expected an address such as postgresql://user:password@host:5432/antenna in ANTENNA_POSTGRES_URL, found one whose"
+            " host or port cannot be; special characters of a password are written percent-encoded, @ as %40 and / as %2F"
+        )
+    return found
 
 
 def place(address: str) -> str:

@@ -5,6 +5,7 @@ ledger keeps of the past is that of `compaction.py`.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from antenna_assets.hours import hour_of
-from antenna_assets.landed import remember_landing
+from antenna_assets.landed import LandingUnknown, remember_landing
 from antenna_assets.ledger import lock_heads, read_generation
 from antenna_assets.lifetimes import GRACE, LIVE_RETENTION, LONGEST_RUN
 from antenna_assets.litter import remove_files, remove_if_empty
@@ -73,15 +74,20 @@ def expire_files(
 
 
 def _remember_landings(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
-    """What landed for the hours that expire, if a version that did not keep it sealed them."""
+    """What landed for the hours that expire or have expired, if a version that did not keep it sealed them.
+
+    Afterwards their files and batches may be summed up. What is not known any more `antenna verify` names.
+    """
     unknown = connection.execute(
-        "SELECT hour, generation FROM ledger.hour WHERE hour = ANY(%s)"
+        "SELECT hour, generation FROM ledger.hour WHERE generation > 0"
         " AND NOT EXISTS (SELECT FROM ledger.generation_landing AS kept"
-        "  WHERE kept.hour = hour.hour AND kept.generation = hour.generation)",
+        "  WHERE kept.hour = hour.hour AND kept.generation = hour.generation)"
+        " AND (hour = ANY(%s) OR EXISTS (SELECT FROM ledger.expired_file WHERE expired_file.hour = hour.hour))",
         [list(hours)],
     ).fetchall()
     for hour, generation in unknown:
-        remember_landing(connection, read_generation(connection, hour, generation))
+        with suppress(LandingUnknown):
+            remember_landing(connection, read_generation(connection, hour, generation))
 
 
 def remove_expired_files(

@@ -205,6 +205,8 @@ class Settings(BaseSettings):
         values["umask"] = f"{self.umask:03o}"
         if self.spark_remote:
             del values["spark_master"]
+        if "start" not in self.model_fields_set:
+            del values["start"]
         return {
             PREFIX + name.upper(): duration_text(value)
             if isinstance(value, timedelta)
@@ -243,7 +245,10 @@ def _with_recorded_start(settings: Settings) -> Settings:
             f"{file}: expected the first hourly partition such as 2026-01-01T00:00:00+00:00, found {text!r}; "
             "remove the file, and `antenna up` writes it again"
         ) from error
-    return settings.model_copy(update={"start": start.astimezone(UTC)})
+    recorded = settings.model_copy(update={"start": start.astimezone(UTC)})
+    # It was not set: another state directory, or a ledger that was restored, may say otherwise.
+    recorded.model_fields_set.discard("start")
+    return recorded
 
 
 def is_of_a_service(name: str) -> bool:

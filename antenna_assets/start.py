@@ -21,7 +21,7 @@ from antenna_assets.stack.services import Services
 
 _OURS = (
     *("lake", "dagster", "kafka", "spill", "checkpoints", "replays", "logs", "superset", "spark"),
-    *("up.lock", "demo-answers.json"),
+    *("up.lock", "first-partition", "demo-answers.json"),
 )
 """What is made in a state directory, but for PostgreSQL's folder. Whatever else lies there is not ours to change."""
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from antenna_assets.clock import database_now
 from antenna_assets.compaction import forget_removed_files, merge_batches
 from antenna_assets.database import connect, require_migrated
 from antenna_assets.errors import AntennaError
@@ -80,7 +81,7 @@ def sweep(
     with connect(postgres_url, application="antenna sweep") as connection, _errors(lake):
         require_migrated(connection)
         require_not_anothers(connection, lake)
-        clock = postgres_clock(connection)
+        clock = database_now(connection)
         now = now or clock
         files_now = _files_now(root, clock) + (now - clock)
         if not dry_run:
@@ -171,11 +172,6 @@ def _sweep_landing(
 
 def _size(found: list[Found]) -> int:
     return sum(one.size for one in found)
-
-
-def postgres_clock(connection: psycopg.Connection) -> datetime:
-    """PostgreSQL's clock, which is the system's one clock."""
-    return connection.execute("SELECT clock_timestamp()").fetchall()[0][0]
 
 
 def _claim(connection: psycopg.Connection) -> None:

@@ -239,6 +239,9 @@ def unreachable(url: str) -> dict[str, str]:
         "a wrong password": urlunsplit(parts._replace(netloc=f"login_of_exposure:{ANOTHER}@{place}")),
         "a wrong host": urlunsplit(parts._replace(netloc=f"someone:{ANOTHER}@127.0.0.1:9")),
         "a percent sign alone": urlunsplit(parts._replace(netloc=f"someone:%zz{ANOTHER}@{place}")),
+        "an at sign in the password": urlunsplit(parts._replace(netloc=f"someone:p@{ANOTHER}@{place}")),
+        "a slash in the password": f"postgresql://someone:{ANOTHER}/p@{place}{parts.path}",
+        "a question mark in the password": f"postgresql://someone:{ANOTHER}?p@{place}{parts.path}",
         "no port": urlunsplit(parts._replace(netloc=f"someone:{ANOTHER}@127.0.0.1:port")),
         "an option that libpq does not know": f"{url}?secret={ANOTHER}",
         "no address": f"someone {ANOTHER}",
@@ -272,7 +275,7 @@ def failures_stored(on: Dagster, world: Settings, monkeypatch: pytest.MonkeyPatc
             except Exception:
                 told = serializable_error_info_from_exc_info(sys.exc_info())
                 ticks[f"tick with {what}"] = dg.serialize_value(told)
-    assert len(ticks) == 6
+    assert len(ticks) == 9
     return ticks
 
 

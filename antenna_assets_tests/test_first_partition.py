@@ -17,7 +17,7 @@ from antenna_assets.first_partition import (
     require_start,
 )
 from antenna_assets.hours import HOUR
-from antenna_assets.settings import FIRST_START, SettingsError, load_settings, start_file
+from antenna_assets.settings import FIRST_START, Settings, SettingsError, load_settings, start_file
 from antenna_assets.start import start
 from antenna_assets.streaming.job import Stream
 
@@ -84,6 +84,23 @@ def test_the_partitions_of_a_ledger_from_before_this_begin_where_they_did(
     connection.execute("DELETE FROM ledger.first_partition")
     quiet(connection, FIRST_START - HOUR)
     assert record_first_partition(connection, load_settings()) == FIRST_START - HOUR
+
+
+@pytest.mark.services
+def test_the_ledger_that_was_restored_says_where_partitions_begin_and_not_the_new_state_directory(
+    connection: psycopg.Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_file(settings.home).write_text("2026-12-01T00:00:00+00:00\n")
+    quiet(connection, NINE)
+    connection.execute("INSERT INTO ledger.first_partition (hour) VALUES (%s)", [NINE - 9 * DAY])
+    # As `eval "$(antenna env)"` leaves it.
+    for name, value in load_settings().exports().items():
+        monkeypatch.setenv(name, value)
+    start(load_settings(), lambda _line: None)
+    assert load_settings().start == NINE - 9 * DAY
+    assert "ANTENNA_START" not in load_settings().exports()
+    monkeypatch.setenv("ANTENNA_START", "2026-02-01T00:00:00Z")
+    assert load_settings().exports()["ANTENNA_START"] == "2026-02-01T00:00:00+00:00"
 
 
 def test_a_torn_file_is_named_with_what_to_do(home: Path) -> None:

@@ -31,13 +31,14 @@ from antenna_assets.forget.spelled import Search
 from antenna_assets.hours import HOUR, hour_key
 from antenna_assets.lake import Lake
 from antenna_assets.ledger import ForgottenMeanwhile, require_nobody_forgotten
-from antenna_assets.orphans import landing_orphans
+from antenna_assets.orphans import old_attempts
 from antenna_assets.plot import bars
 from antenna_assets.quarantine import replay
 from antenna_assets.quarantine.files import MESSAGES
 from antenna_assets.quarantine.messages import Selection, select
 from antenna_assets.quarantine.reparse import messages_file
 from antenna_assets.settings import Settings, load_settings
+from antenna_assets.sweep import sweep
 from antenna_assets_tests import certified
 from antenna_assets_tests.certified import FIRST, KNOWN, Land, World, land_and_publish
 from antenna_assets_tests.faults.plain_replay import without_spark
@@ -185,6 +186,57 @@ def test_row_34_the_second_of_two_who_forget_is_refused_and_no_file_is_lost(
         must_be_whole(world, connection, USER)
 
 
+def test_row_34_a_login_with_the_two_roles_forgets_and_fences_sessions_of_others(
+    certified_world: World, tmp_path: Path
+) -> None:
+    name = f"forgets_{uuid4().hex[:8]}"
+    role = sql.Identifier(name)
+    with certified_world.copy(tmp_path) as world, connect(world.url) as owner:
+        before = sums(owner)
+        owner.execute(
+            sql.SQL(
+                "CREATE ROLE {} LOGIN PASSWORD 'only-of-this-test' IN ROLE antenna_administrator, antenna_publisher"
+            ).format(role)
+        )
+        try:
+            parts = urlsplit(world.url)
+            place = f"{name}:only-of-this-test@{parts.netloc.rpartition('@')[2]}"
+            with connect(urlunsplit(parts._replace(netloc=place))) as connection:
+                forget(connection, Lake(str(world.lake)), USER, say=print)
+                with pytest.raises(ForgottenMeanwhile):
+                    require_nobody_forgotten(owner)
+            with connect(world.url) as late:
+                require_nobody_forgotten(late)
+            assert sums(owner) == before
+            must_be_whole(world, owner, USER)
+        finally:
+            owner.execute(sql.SQL("DROP OWNED BY {}").format(role))
+            owner.execute(sql.SQL("DROP ROLE {}").format(role))
+
+
+def test_row_34_a_sweep_beside_a_forgetting_takes_nothing_that_it_needs(
+    certified_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with certified_world.copy(tmp_path) as world, connect(world.url) as connection:
+        settings = settings_of(world, monkeypatch)
+        before = sums(connection)
+
+        def sweep_later() -> None:
+            later = datetime.now(UTC) + timedelta(hours=9)
+            home = tmp_path / "dagster"
+            sweep(world.url, str(world.lake), dagster_home=home, horizon=settings.horizon, now=later)
+
+        point = "forget.hour_in_lake:pause"
+        with Worker(settings, tmp_path / "one", forget_user, USER, crash_at=point) as one:
+            one.wait_until_paused()
+            sweep_later()
+            one.wake()
+            one.must_succeed()
+        sweep_later()
+        assert sums(connection) == before
+        must_be_whole(world, connection, USER)
+
+
 def test_row_34_late_rows_of_a_user_who_is_being_forgotten_are_added_to_the_pseudonym(
     certified_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,7 +348,7 @@ def test_row_34_what_a_killed_replay_leaves_is_its_owners_alone_found_and_swept(
     assert stat.S_IMODE(left.stat().st_mode) == 0o600
     assert stat.S_IMODE(left.parent.stat().st_mode) == 0o700
     later = datetime.now(UTC) + timedelta(hours=9)
-    swept = [one.path for found in landing_orphans(connection, root, now=later) for one in found]
+    swept = [one.path for found in old_attempts(connection, root, now=later, clock=later) for one in found]
     assert left in swept
     assert set(places(connection, Lake(str(root)), USER).files) == {str(left.relative_to(root))}
     forget(connection, Lake(str(root)), USER, say=print)

@@ -35,6 +35,10 @@ from antenna_assets_tests.test_sweep import MINUTE, RECENT, SAFE_AGE, House, age
 
 pytestmark = pytest.mark.services
 
+CLAIM = ("claim.recorded", "claim.lake_written")
+ADOPT = ("adopt.recorded", "adopt.lake_written")
+POINTS = (*CLAIM, *ADOPT)
+
 
 @pytest.fixture
 def house(connection: psycopg.Connection, postgres_url: str, tmp_path: Path) -> House:
@@ -172,7 +176,7 @@ def test_row_35_of_two_ledgers_that_claim_a_lake_at_once_one_has_it(
         assert sorted(claimed, key=str) == sorted([None, found_id(lake)], key=str)
 
 
-@pytest.mark.parametrize("point", ["claim.recorded", "claim.lake_written"])
+@pytest.mark.parametrize("point", CLAIM)
 def test_row_35_a_claim_that_was_killed_is_finished_and_gives_no_id_twice(
     another_ledger: psycopg.Connection, tmp_path: Path, point: str
 ) -> None:
@@ -189,7 +193,7 @@ def test_row_35_a_claim_that_was_killed_is_finished_and_gives_no_id_twice(
         require_own_lake(another_ledger, one)
 
 
-@pytest.mark.parametrize("point", ["adopt.recorded", "adopt.lake_written"])
+@pytest.mark.parametrize("point", ADOPT)
 def test_row_35_an_adoption_that_was_killed_is_done_again(house: House, point: str) -> None:
     lake = str(house.root)
     require_own_lake(house.connection, lake)

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from antenna_assets import delta
 from antenna_assets.cli import app
 from antenna_assets.database import connect
+from antenna_assets.delta_litter import TornLog
 from antenna_assets.delta_log import torn_files, wrong_commit
 from antenna_assets.hours import HOUR, hour_key
 from antenna_assets.lake import HourSnapshot, Lake, LakeError
@@ -28,6 +29,7 @@ from antenna_assets_tests.test_sweep import RECENT, SAFE_AGE, House, age
 pytestmark = pytest.mark.services
 
 TABLE = "raw_parquet"
+POINTS = ("rebuild.set_aside", "publish.lake.created", "rebuild.counted_on")
 
 
 class Published(House):
@@ -168,14 +170,40 @@ def test_row_36_whoever_meets_a_torn_log_is_told_the_file_and_the_way_back(
         Lake(str(house.root)).hour(TABLE, RECENT)
 
 
+@pytest.mark.parametrize("harm", [harm for harm in HARMS if harm != "gone"])
+def test_row_36_no_harm_to_the_newest_commit_is_read_as_if_nothing_had_happened(
+    house: Published, harm: str
+) -> None:
+    """deltalake takes an empty commit, and one cut between two lines, for no change."""
+    HARMS[harm](house.log / FILES["the newest commit"])
+    with pytest.raises(LakeError, match="log is torn: .*`antenna rebuild-table raw_parquet`"):
+        Lake(str(house.root)).hour(TABLE, RECENT)
+    house.lake = Lake(str(house.root))
+    with pytest.raises(LakeError, match="log is torn"):
+        house.lake.replace_hour(TABLE, RECENT - 9 * HOUR, 1, [])
+
+
+@pytest.mark.parametrize("harm", [zeroed, cut(0.5), cut(0)], ids=["zeroed", "cut", "empty"])
+def test_row_36_a_sweep_removes_nothing_that_a_torn_commit_may_have_named(
+    house: Published, harm: Callable[[Path], None]
+) -> None:
+    """One below the checkpoint: the table itself can be read."""
+    harm(house.log / FILES["an old commit"])
+    assert Lake(str(house.root)).hour(TABLE, RECENT).generation == 2
+    with pytest.raises(TornLog, match=f"{FILES['an old commit']} is .*`antenna rebuild-table raw_parquet`"):
+        house.sweep()
+    house.rebuild()
+    house.sweep()
+
+
 def test_row_36_the_doctor_names_the_file_the_version_and_the_command(
     house: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ANTENNA_LAKE", str(house.root))
     monkeypatch.setenv("ANTENNA_POSTGRES_URL", house.url)
 
-    def lake() -> tuple[bool, str, str]:
-        (found,) = [one for one in findings(load_settings()) if one.name == "lake"]
+    def lake(name: str = "lake") -> tuple[bool, str, str]:
+        (found,) = [one for one in findings(load_settings()) if one.name == name]
         return found.ok, found.found, found.fix
 
     assert lake()[0]
@@ -188,7 +216,9 @@ def test_row_36_the_doctor_names_the_file_the_version_and_the_command(
     assert "1 hours were committed again" in run.output
     assert lake()[0]
     shutil.rmtree(house.root / TABLE / "_delta_log")
-    assert "lacks 7 hours that the ledger has published" in lake()[1]
+    assert "lacks 7 hours that the ledger has published" in lake("lake and ledger")[1]
+    monkeypatch.setenv("ANTENNA_LAKE", str(house.root.parent / "another"))
+    assert "has no id" in lake("lake and ledger")[1]
     assert CliRunner().invoke(app, ["rebuild-table", "users"]).exit_code == 2
 
 
@@ -238,7 +268,7 @@ def test_row_36_hours_without_files_are_named_by_what_can_be_done(house: Publish
     assert (again.restored, again.to_run, again.lost) == ([], [RECENT], [RECENT - HOUR])
 
 
-@pytest.mark.parametrize("point", ["rebuild.set_aside", "publish.lake.created", "rebuild.counted_on"])
+@pytest.mark.parametrize("point", POINTS)
 def test_row_36_a_rebuilding_that_was_killed_is_finished_by_the_next(house: Published, point: str) -> None:
     before = house.state()
     zeroed(house.log / FILES["a commit after the checkpoint"])

@@ -13,6 +13,7 @@ from antenna_assets.requests import (
     FailingHour,
     Request,
     plan_requests,
+    republish_pause,
     republish_wait,
     wait_after,
     waiting_hours,
@@ -141,6 +142,35 @@ def test_no_wait_is_longer_than_it_may_and_more_late_rows_never_wait_longer(
 ) -> None:
     wait = republish_wait(published, late + 1, longest)
     assert timedelta(0) <= republish_wait(published, late + 1 + more, longest) <= wait <= longest
+
+
+@pytest.mark.parametrize(
+    ("published", "late", "minutes"),
+    [(0, 5, 0), (1_000, 0, 0), (999, 1, 4.95), (950, 50, 2.5), (900, 100, 0), (20 * MILLION, 1, 5)],
+)
+def test_between_two_publications_for_late_rows_is_a_pause(published: int, late: int, minutes: float) -> None:
+    assert republish_pause(published, late, LONGEST) / MINUTE == pytest.approx(minutes, rel=0.001)
+    assert republish_pause(published, late, MINUTE) <= MINUTE
+    assert republish_pause(published, late, timedelta(0)) == timedelta(0)
+
+
+def test_row_27_a_day_of_small_hours_with_a_late_row_each_half_a_minute_is_published_every_five_minutes() -> (
+    None
+):
+    again_at: datetime | None = None
+    late_since: datetime | None = None
+    published = []
+    for tick in range(60):
+        now = NOW + tick * MINUTE / 2
+        late_since = late_since or now
+        found = [
+            Candidate(TEN + number * HOUR, tick, 0, 100_000, 1, late_since, again_at) for number in range(24)
+        ]
+        if not waiting_hours(found, newest=None, now=now, longest=LONGEST):
+            published.append((now - NOW) / MINUTE)
+            again_at, late_since = now, None
+    # The first ones wait for six seconds, which is until the next tick.
+    assert published == [0.5, 5.5, 10.5, 15.5, 20.5, 25.5]
 
 
 def late_hour(number: int, since: datetime, *, attempts: int = 0) -> Candidate:

@@ -475,6 +475,29 @@ def test_row_27_a_published_hour_waits_for_more_late_rows_is_shown_and_asked_for
     assert hours_of(tick(dagster)) == [large]
 
 
+def test_row_27_a_small_hour_is_published_again_at_once_and_then_after_a_pause(
+    connection: psycopg.Connection, dagster: dg.DagsterInstance
+) -> None:
+    land(connection, 1, past(9), 1_000)
+    close(connection, past(2))
+    publish_all(connection, past(9), past(2))
+    land(connection, 2, past(9), 1)
+    connection.execute("UPDATE ledger.batch SET committed_at = now() - interval '1 minute' WHERE batch = 2")
+    assert hours_of(tick(dagster)) == [past(9)]
+    publish_all(connection, past(9))
+    land(connection, 3, past(9), 1)
+    assert tick(dagster) == []
+    assert hour_key(past(9)) in shown(connection)["Late rows that wait"]
+    # It is half of the hour now.
+    land(connection, 4, past(9), 1_000)
+    assert hours_of(tick(dagster)) == [past(9)]
+    publish_all(connection, past(9))
+    land(connection, 5, past(9), 1)
+    assert tick(dagster) == []
+    connection.execute("UPDATE ledger.hour_generation SET sealed_at = now() - interval '5 minutes'")
+    assert hours_of(tick(dagster)) == [past(9)]
+
+
 def test_row_27_an_hour_whose_publication_with_other_users_broke_off_does_not_wait_for_late_rows(
     connection: psycopg.Connection, dagster: dg.DagsterInstance
 ) -> None:

@@ -21,8 +21,8 @@ def look(settings: Settings) -> dict[str, Finding]:
 def test_every_problem_has_a_fix_and_nothing_else_has(tmp_path: Path) -> None:
     found = look(Settings(home=tmp_path / "home"))
     assert list(found) == [
-        "Python", "Java", "Spark connector", "Kafka jars", "state directory", "disk", "PostgreSQL",
-        "lake", "Kafka", "topic", "ports", "DAGSTER_HOME",
+        "Python", "Java", "Spark connector", "Kafka jars", "state directory", "disk", "lake",
+        "PostgreSQL", "Kafka", "topic", "ports", "DAGSTER_HOME",
     ]  # fmt: skip
     assert all(finding.found and bool(finding.fix) == (not finding.ok) for finding in found.values())
     assert {name for name, finding in found.items() if not finding.ok} >= {"PostgreSQL", "Kafka", "topic"}

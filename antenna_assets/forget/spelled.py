@@ -7,6 +7,7 @@ id may be is for `lake.py`, `tables.py` and `told.py`.
 import base64
 import binascii
 import codecs
+import json
 import re
 import unicodedata
 from bisect import bisect_right
@@ -64,6 +65,8 @@ _ESCAPE = re.compile(
 _SHORT = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"}
 _ENTITIES = {"quot": '"', "apos": "'", "amp": "&", "lt": "<", "gt": ">"}
 
+# To its end, or to the text's, so that no part of it is looked at twice.
+_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _NUMBER = re.compile(r"(?<![\w.+-])[-+]?\d++(?:\.\d++)?(?:[eE][-+]?\d{1,6}+)?(?![\w.])")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{16,}+={0,2}")
 _HEX = re.compile(r"(?<![0-9a-fA-F])[0-9a-fA-F]{16,}+")
@@ -106,6 +109,9 @@ class Search:
         self._literal = old in _LITERALS
         self._number = Decimal(old) if re.fullmatch(r"\+?[0-9]+", old) else None
         self._sure = len(old) >= _SURE_CHARACTERS and old not in _FIELDS
+        self._old = old
+        # Such characters are everywhere in JSON: as an id they are looked for in its strings alone.
+        self._syntax = not self._sure and re.search(r"\w", old) is None
         forms = {old} | {unicodedata.normalize(form, old) for form in ("NFC", "NFD", "NFKC", "NFKD")}
         if not self._ascii:
             for encoding in ("latin-1", "cp1252"):
@@ -129,7 +135,7 @@ class Search:
         text, encoding, errors, why_not = _decoded(value)
         if why_not is None and not self._ascii and any("\udc80" <= letter <= "\udcff" for letter in text):
             why_not = NOT_UTF8
-        changed, unclear = self._without(text, 0)
+        changed, unclear = self._without_syntax(text, 0) if self._syntax else self._without(text, 0)
         if changed is None:
             return Judged(value, why_not=why_not or unclear)
         return Judged(changed.encode(encoding, errors), True, why_not or unclear)
@@ -158,6 +164,22 @@ class Search:
         else:
             unclear[0, len(text)] = TOO_DEEP
         return (_spliced(text, spans) if spans else None), next(iter(unclear.values()), None)
+
+    def _without_syntax(self, text: str, depth: int) -> tuple[str | None, str | None]:
+        """As `_without`, of an id that has no letter and no digit: in each JSON string that is the id, or holds one."""
+
+        def string(match: re.Match[str]) -> str:
+            try:
+                inner = json.loads(match[0], strict=False)
+            except ValueError:
+                return match[0]
+            if inner.strip() == self._old.strip():
+                return json.dumps(self._new)
+            changed = self._without_syntax(inner, depth + 1)[0] if '"' in inner and depth < _LAYERS else None
+            return match[0] if changed is None else json.dumps(changed)
+
+        changed = _STRING.sub(string, text)
+        return (changed if changed != text else None), None
 
     def _found(self, text: str, depth: int) -> Iterator[tuple[int, int, str | None]]:
         """Where the id is in the text, each with what `_meaning` says of it."""

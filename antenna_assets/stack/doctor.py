@@ -17,7 +17,7 @@ from antenna_assets.database import connect, require_migrated
 from antenna_assets.delta_log import torn_files
 from antenna_assets.hours import hour_key
 from antenna_assets.kafka_client import KafkaConfigError, Refusal
-from antenna_assets.lake import Lake
+from antenna_assets.lake import Lake, LakeError
 from antenna_assets.lake_files import (
     StoreError,
     is_local,
@@ -69,9 +69,10 @@ def findings(settings: Settings) -> Iterator[Finding]:
         ("Kafka jars", lambda: _jars("kafka")),
         ("state directory", lambda: _writable(settings.home, "ANTENNA_HOME")),
         ("disk", lambda: _disk(settings.home)),
+        ("lake", lambda: _lake(settings)),
         ("PostgreSQL", lambda: _postgres(settings)),
         ("clock", lambda: _clock(settings)),
-        ("lake", lambda: _lake(settings, ledger_answers="PostgreSQL" in answered)),
+        ("lake and ledger", lambda: _lake_and_ledger(settings)),
         ("Kafka", lambda: _kafka(settings)),
         ("topic", lambda: _topic(settings)),
         ("ports", lambda: _ports(settings)),
@@ -79,8 +80,8 @@ def findings(settings: Settings) -> Iterator[Finding]:
     ]
     answered: set[str] = set()
     for name, check in checks:
-        # A second look at a PostgreSQL that does not answer would only wait for that once more.
-        if name == "clock" and "PostgreSQL" not in answered:
+        # Another look at a PostgreSQL that does not answer would only wait for that once more.
+        if name in ("clock", "lake and ledger") and "PostgreSQL" not in answered:
             continue
         try:
             yield Finding(name, True, check())
@@ -160,7 +161,7 @@ def _disk(home: Path) -> str:
     return f"{free:.0f} GB free under {home}"
 
 
-def _lake(settings: Settings, *, ledger_answers: bool) -> str:
+def _lake(settings: Settings) -> str:
     uri = settings.lake_uri
     if not is_local(uri):
         try:
@@ -177,21 +178,23 @@ def _lake(settings: Settings, *, ledger_answers: bool) -> str:
                 str(error),
                 "give its login the right to write, or use a store or a newer version of it that knows conditional writes",
             ) from error
-        return f"{uri} can be listed and written, and writes no name twice{_tables(settings, ledger_answers)}"
-    return _writable(Path(uri), "ANTENNA_LAKE") + _tables(settings, ledger_answers)
+        return f"{uri} can be listed and written, and writes no name twice{_logs(settings)}"
+    return _writable(Path(uri), "ANTENNA_LAKE") + _logs(settings)
 
 
-def _tables(settings: Settings, ledger_answers: bool) -> str:
-    """What is to be said of the tables' logs, and of the lake's ledger if that can be asked."""
+def _logs(settings: Settings) -> str:
+    """What there is to be said of the logs of the lake's tables."""
     for table in LAKE_TABLES:
         torn = torn_files(lake_path(settings.lake_uri) / table)
         if torn:
             named = "; ".join(map(str, torn[:3])) + (f"; and {len(torn) - 3:,} more" if len(torn) > 3 else "")
             raise _Problem(f"the log of {table} is torn: {named}", f"run `antenna rebuild-table {table}`")
-    if not ledger_answers:
-        return ""  # PostgreSQL is a finding of its own.
+    return ", and the logs of its tables are whole"
+
+
+def _lake_and_ledger(settings: Settings) -> str:
     try:
-        with connect(services.postgres_url(settings), application="antenna doctor") as connection:
+        with connect(services.postgres_url(settings)) as connection:
             require_migrated(connection)
             require_not_anothers(connection, settings.lake_uri)
             for table in LAKE_TABLES:
@@ -202,11 +205,16 @@ def _tables(settings: Settings, ledger_answers: bool) -> str:
                         f"{hour_key(missing[0].hour)}",
                         f"run `antenna rebuild-table {table}`",
                     )
-    except (services.ServicesError, DatabaseError):
-        return ""  # PostgreSQL is a finding of its own.
+    except DatabaseUnfit:
+        raise
+    except DatabaseError as error:
+        raise _Problem(str(error), _UP) from error
     except WrongLake as error:
-        raise _Problem(*str(error).split("; ", 1)) from error
-    return ", and holds what the ledger has published"
+        found, _, fix = str(error).partition("; ")
+        raise _Problem(found, fix) from error
+    except LakeError as error:
+        raise _Problem(str(error), "see what is said of the lake above") from error
+    return "belong together, and the lake holds what the ledger has published"
 
 
 def _postgres(settings: Settings) -> str:

@@ -122,7 +122,9 @@ def secured_postgres(home: Path, folder: Path, port: int) -> Iterator[None]:
     """The embedded service with other programs, TLS, and docker/postgres/secure.hba."""
     programs = _unpacked(home / "programs")
     keys = home / "keys"
-    keys.mkdir(mode=0o755)
+    keys.mkdir()
+    # PostgreSQL's OS user must get there.
+    keys.chmod(0o755)
     files = {
         "server.key": (folder / "postgres_key").read_text(),
         "server.crt": (folder / "postgres_certificate").read_text(),
@@ -147,11 +149,15 @@ def secured_postgres(home: Path, folder: Path, port: int) -> Iterator[None]:
 
 
 def _unpacked(folder: Path) -> Path:
-    folder.mkdir(mode=0o755)
+    folder.mkdir()
     with zipfile.ZipFile(jars.postgres_archive()) as jar:
         (name,) = (name for name in jar.namelist() if name.endswith(".txz"))
         with jar.open(name) as packed, tarfile.open(fileobj=packed, mode="r:xz") as archive:
             archive.extractall(folder, filter="data")
+    # PostgreSQL's OS user runs them.
+    for place in (folder, *folder.rglob("*")):
+        if place.is_dir():
+            place.chmod(0o755)
     return folder
 
 

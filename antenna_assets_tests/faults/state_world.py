@@ -69,7 +69,8 @@ class World:
         patch.setenv("ANTENNA_POSTGRES_URL", self.url)
         patch.setenv("ANTENNA_KAFKA_BOOTSTRAP", kafka)
         patch.setenv("ANTENNA_TOPIC", name)
-        # A failed run is asked for again at once.
+        # Late rows are published at once, and a failed run is asked for again at once.
+        patch.setenv("ANTENNA_REPUBLISH_WAIT", "0 minutes")
         patch.setattr(requests, "FIRST_WAIT", requests.FIRST_WAIT * 0)
         without_spark(patch)
         self.faults = Faults(patch)
