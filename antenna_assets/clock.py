@@ -35,14 +35,18 @@ class Clock:
 
     Attributes:
         ahead: how far this machine's own clock was ahead of PostgreSQL's at the last reading.
+        step: how far PostgreSQL's clock was set since the reading before, forwards or, if negative, back.
     """
 
     def __init__(self, connection: psycopg.Connection) -> None:
-        self.read(connection)
+        self._read, self._at = database_now(connection), time.clock_gettime(_ELAPSED)
+        self.ahead = host_now() - self._read
+        self.step = timedelta(0)
 
     def read(self, connection: psycopg.Connection) -> datetime:
         """Ask PostgreSQL."""
         read = database_now(connection)
+        self.step = read - self.now()
         self._read, self._at = read, time.clock_gettime(_ELAPSED)
         self.ahead = host_now() - read
         return read

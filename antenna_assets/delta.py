@@ -128,8 +128,12 @@ class HourlyTable:
                 )
         self._whole = version
 
-    def create(self) -> "DeltaTable":
-        """The table, made by this call or by another writer's at the same time."""
+    def create(self, id_: str | None = None) -> "DeltaTable":
+        """The table, made by this call or by another writer's at the same time.
+
+        Args:
+            id_: Delta's id of the table, if it is one that was lost; a random one if none is given.
+        """
         from deltalake import DeltaTable
         from deltalake.exceptions import CommitFailedError
         from deltalake.transaction import CommitProperties
@@ -148,6 +152,8 @@ class HourlyTable:
                     # Retries would let two creators both commit, the second over the first one's metadata.
                     commit_properties=CommitProperties(max_commit_retries=0),
                 )
+            if id_ is not None:
+                self._take_id(id_)
             commit_point("publish.lake.created")
             # Whoever made it: nothing that is committed on top of it may outlive it.
             log = self._folder / LOG
@@ -166,6 +172,23 @@ class HourlyTable:
                 f"the table {self.location} is gone right after it was created; run the hour again"
             )
         return table
+
+    def _take_id(self, id_: str) -> None:
+        """Give a table that holds nothing yet another id."""
+        from deltalake import DeltaTable
+
+        made = DeltaTable(self.location)
+        first = self._folder / LOG / f"{0:020}.json"
+        if made.version():
+            return  # Another writer was faster, and the id is that writer's.
+        text = first.read_text(encoding="utf-8").replace(str(made.metadata().id), id_)
+        if isinstance(first, Path):
+            new = first.with_name(f"{first.name}.tmp")
+            new.write_text(text, encoding="utf-8")
+            sync([new])
+            new.replace(first)
+        else:
+            first.write_text(text, encoding="utf-8")
 
     def replace(
         self,

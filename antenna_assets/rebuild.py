@@ -46,13 +46,15 @@ class NotRebuilt(AntennaError):
 
 @dataclass(frozen=True)
 class PublishedHour:
-    """What the ledger's newest publication says of an hour of a lake table. `files` are paths within it, with their rows."""
+    """What the ledger's newest publication says of an hour of a lake table. `files` are paths within it, with their rows;
+    `tags` are the versions beside its generation, and `table` Delta's id of the table then."""
 
     hour: datetime
     generation: int
     lake_version: int
     tags: dict[str, int]
     files: dict[str, int]
+    table: str | None
 
     @property
     def versions(self) -> dict[str, int]:
@@ -86,7 +88,8 @@ class Rebuilt:
 def published_hours(connection: psycopg.Connection, table: str) -> list[PublishedHour]:
     """The hours of a table of the lake that the ledger has published, each as its newest publication says."""
     rows = connection.execute(
-        "SELECT DISTINCT ON (hour) hour, generation, lake_version, publication.users_version, content->'files'"
+        "SELECT DISTINCT ON (hour) hour, generation, lake_version, publication.users_version, attempt,"
+        " content->'files', lake_table"
         " FROM ledger.publication JOIN ledger.publication_head USING (asset, hour, generation)"
         " WHERE asset = %s AND lake_version IS NOT NULL ORDER BY hour, number DESC",
         [table],
@@ -96,10 +99,11 @@ def published_hours(connection: psycopg.Connection, table: str) -> list[Publishe
             hour,
             generation,
             version,
-            {} if users_version is None else {"users_version": users_version},
+            {name: of for name, of in (("users_version", users), ("attempt", attempt)) if of is not None},
             {file["path"]: file["rows"] for file in files or []},
+            id_,
         )
-        for hour, generation, version, users_version, files in rows
+        for hour, generation, version, users, attempt, files, id_ in rows
     ]
 
 
@@ -141,7 +145,8 @@ def rebuild(connection: psycopg.Connection, lake: Lake, table: str, *, dry_run: 
     done = Rebuilt(torn_files(folder))
     done.anew = not readable_without(folder, done.torn)
     published = published_hours(connection, table)
-    # Versions are counted on from here.
+    # The table stays the one that certificates name, and its versions are counted on from here.
+    id_ = max(published, key=lambda one: one.lake_version).table if published else None
     newest = max([newest_version(folder), *(one.lake_version for one in published)])
     if done.torn and dry_run:
         return done
@@ -164,7 +169,7 @@ def rebuild(connection: psycopg.Connection, lake: Lake, table: str, *, dry_run: 
             if dry_run or not whole:
                 break
             with suppress(Conflict):
-                done.restored += _restore(delta, loaded or delta.create(), whole)
+                done.restored += _restore(delta, loaded or delta.create(id_), whole)
         else:
             raise NotRebuilt(f"{table}: other writers committed first {_ATTEMPTS} times; rebuild it again")
         if dry_run:
@@ -190,10 +195,18 @@ def _missing(
         return [
             one
             for one in published
-            if (table.transaction_version(hour_key(one.hour)) or 0) < one.generation
+            if _behind(table, one)
             # Of an hour whose mark is there and whose files are not, the log was cut.
             or (one.files and one.hour not in held)
         ]
+
+
+def _behind(table: "DeltaTable", published: PublishedHour) -> bool:
+    """Whether what the table holds of an hour is older than what was published: as every fence compares."""
+    key = hour_key(published.hour)
+    names = (key, f"{key}/users_version", f"{key}/attempt")
+    held = [max(table.transaction_version(name) or 0, 0) for name in names]
+    return held < [published.versions.get(name, 0) for name in names]
 
 
 def _sorted_out(

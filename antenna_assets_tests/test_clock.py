@@ -46,6 +46,19 @@ def test_the_hosts_own_clock_moves_nothing_and_is_named(
     assert one.wrong_host.endswith(" ahead of PostgreSQL's")
 
 
+def test_a_step_of_postgresqls_clock_is_taken_and_told(
+    connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = Clock(connection)
+    assert abs(one.read(connection) - one.now()) < SECOND
+    assert abs(one.step) < SECOND
+    ahead = database_now(connection) + timedelta(hours=2)
+    monkeypatch.setattr(clock, "database_now", lambda _connection: ahead)
+    assert one.read(connection) == ahead
+    assert timedelta(0) <= one.now() - ahead < SECOND
+    assert abs(one.step - timedelta(hours=2)) < 5 * SECOND
+
+
 def test_a_host_that_is_half_a_minute_off_is_right() -> None:
     assert wrong_host(30 * SECOND) is None
     assert wrong_host(-30 * SECOND) is None

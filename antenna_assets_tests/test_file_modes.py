@@ -68,9 +68,10 @@ def test_row_38_what_a_run_publishes_is_its_owners_alone(certified_world: World,
 
 @pytest.mark.services
 def test_row_38_up_makes_a_state_directory_of_its_owner_alone_and_tightens_an_older_one(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kafka: str, topic: str
+    monkeypatch: pytest.MonkeyPatch, service_home: Path, kafka: str, topic: str
 ) -> None:
-    home = tmp_path / "home"
+    # Not of pytest, which closes the folder of its own that PostgreSQL's user passes.
+    home = service_home / "older"
     monkeypatch.setenv("ANTENNA_HOME", str(home))
     monkeypatch.setenv("ANTENNA_KAFKA_BOOTSTRAP", kafka)
     monkeypatch.setenv("ANTENNA_TOPIC", topic)

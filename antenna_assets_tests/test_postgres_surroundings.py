@@ -69,7 +69,13 @@ ENVIRONMENT = {
 }
 
 
-ROLES = ["antenna_administrator", "antenna_dashboards", "antenna_publisher", "antenna_stream"]
+ROLES = [
+    "antenna_administrator",
+    "antenna_dashboards",
+    "antenna_metrics",
+    "antenna_publisher",
+    "antenna_stream",
+]
 
 
 def given(connection: psycopg.Connection, kind: str, name: str) -> None:
@@ -276,6 +282,7 @@ def test_row_37_a_database_that_is_closed_to_the_public_is_opened_to_the_roles(
     assert rows == [
         ("antenna_administrator", True, True),
         ("antenna_dashboards", True, False),
+        ("antenna_metrics", True, False),
         ("antenna_publisher", True, False),
         ("antenna_stream", True, True),
     ]

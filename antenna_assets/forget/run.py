@@ -26,7 +26,7 @@ from antenna_assets.forget.identity import Identity, let_go, remember, require_i
 from antenna_assets.forget.lake import Files, Swap, Unjudged
 from antenna_assets.forget.spelled import Search
 from antenna_assets.lake import Lake
-from antenna_assets.lake_files import lake_path
+from antenna_assets.lake_files import in_parallel, lake_path
 from antenna_assets.lake_identity import require_not_anothers, require_own_lake
 from antenna_assets.ledger import lock_heads
 from antenna_assets.litter import everything_under
@@ -42,8 +42,8 @@ ROUNDS = 5
 PAUSE_SECONDS = 1.0
 """Before the second round, and twice as long before each later one: a batch under way is committed by then."""
 
-SWAPS_AT_ONCE = 1_000
-"""Landed files whose rows in the ledger change in one transaction."""
+SWAPS_AT_ONCE = 100
+"""Landed files that are written before their rows in the ledger change: few enough that no sweep takes them for orphans."""
 
 CATCH_UPS = 50
 """Batches may be committed while files are searched: so often the new ones are searched, too, before the ledger is locked."""
@@ -180,14 +180,15 @@ class _Work:
         for number in range(ROUNDS):
             if number:
                 time.sleep(PAUSE_SECONDS * 2 ** (number - 1))
-            with _identity_file(self._lake, self._identity) as (identity_file, before):
-                self._replace_landed(identity_file)
-                self._replace_hours(identity_file, users)
-                told.rewrite(self._connection, self._identity)
-                tables.rewrite_transforms(self._connection, self._search)
-                # From here on, who may have read the user before commits nothing; what was committed is found below.
-                fence.raise_it(self._connection, self._lake)
-                commit_point("forget.fenced")
+            self._replace_landed()
+            self._replace_hours(users)
+            told.rewrite(self._connection, self._identity)
+            tables.rewrite_transforms(self._connection, self._search)
+            with _identity_file(self._lake, self._identity) as (_, before):
+                pass
+            # From here on, who may have read the user before commits nothing; what was committed is found below.
+            fence.raise_it(self._connection, self._lake)
+            commit_point("forget.fenced")
             found = self._known.everywhere(self._connection)
             changed = {path: self._known.changed[path] for path in found}
             files.remove_replaced(self._connection, self._lake, changed, before=before)
@@ -206,16 +207,16 @@ class _Work:
         ).fetchone()
         return row[0] if row else 0
 
-    def _replace_landed(self, identity_file: str) -> None:
+    def _replace_landed(self) -> None:
         """Landed and rejected files, and with the last of them users and live sums."""
         searched = count = 0
         for _ in range(CATCH_UPS):
             newest = _newest_batch(self._connection)
             windows = tables.live_windows(self._connection, self._identity.id)
-            swaps = self._written_anew(files.named_after(self._connection, searched), identity_file)
-            for start in range(0, len(swaps), SWAPS_AT_ONCE):
-                self._swap(swaps[start : start + SWAPS_AT_ONCE])
-            searched, count = newest, count + len(swaps)
+            having = self._having(files.named_after(self._connection, searched))
+            for start in range(0, len(having), SWAPS_AT_ONCE):
+                self._swap(self._written_anew(having[start : start + SWAPS_AT_ONCE]))
+            searched, count = newest, count + len(having)
             with self._connection.transaction():
                 lock_heads(self._connection)
                 # Nothing is searched under the lock: what was committed meanwhile is searched before the next try.
@@ -230,17 +231,31 @@ class _Work:
             "the stream commits batches faster than they are searched; stop it, and forget the user again"
         )
 
-    def _written_anew(self, paths: list[str], identity_file: str) -> list[Swap]:
+    def _having(self, paths: list[str]) -> list[str]:
+        """Those of the files that are to be written anew."""
         having = self._known.of(paths)
         if self._drop:
             having = sorted({*having, *(path for path in paths if self._known.unjudged([path]))})
-        return [
-            files.write_without(self._lake, self._engine, path, self._search, identity_file, drop=self._drop)
-            for path in having
-        ]
+        return having
+
+    def _written_anew(self, paths: list[str]) -> list[Swap]:
+        with _identity_file(self._lake, self._identity) as (identity_file, _):
+            return [
+                files.write_without(
+                    self._lake, self._engine, path, self._search, identity_file, drop=self._drop
+                )
+                for path in paths
+            ]
 
     def _swap(self, swaps: list[Swap]) -> None:
+        root = lake_path(self._lake.root)
         with self._connection.transaction():
+            # A sweep has it, too, while it removes files: of one that has slept for hours they may be gone.
+            lock_heads(self._connection)
+            if not all(in_parallel(lambda swap: (root / swap.new).exists(), swaps)):
+                raise NotForgotten(
+                    "files that were written anew are gone, as after hours of sleep and a sweep; forget the user again"
+                )
             # One that expired meanwhile goes as it is.
             self._connection.execute(
                 "WITH swapped AS ("
@@ -255,12 +270,14 @@ class _Work:
                 [sum(swap.dropped for swap in swaps), self._identity.pseudonym],
             )
 
-    def _replace_hours(self, identity_file: str, users: list[str]) -> None:
+    def _replace_hours(self, users: list[str]) -> None:
         hours = tables.hours_with(self._connection, users) | files.hours_with(self._lake, users)
         self.affected |= hours
         for number, hour in enumerate(sorted(hours), start=1):
             try:
-                files.replace_hours(self._connection, self._lake, self._engine, hour, identity_file)
+                # Written for each hour: a sweep takes what lies in scratch for hours.
+                with _identity_file(self._lake, self._identity) as (identity_file, _):
+                    files.replace_hours(self._connection, self._lake, self._engine, hour, identity_file)
                 commit_point("forget.hour_in_lake")
                 tables.replace_hours(self._connection, hour, self._identity)
             except Superseded as superseded:

@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 
-from antenna_assets.clock import Clock
+from antenna_assets.clock import TOLERANCE, Clock
 from antenna_assets.engines.contract import Engine
 from antenna_assets.hours import closed_before, hour_key
 from antenna_assets.ledger import expired_before, full_hours
@@ -397,6 +397,13 @@ class MicroBatches:
         if self._clock is None:
             self._clock = Clock(connection)
         now = self._clock.read(connection)
+        if abs(self._clock.step) > TOLERANCE:
+            way = "forwards" if self._clock.step > timedelta(0) else "back"
+            apart = timedelta(seconds=round(abs(self._clock.step).total_seconds()))
+            self._say(
+                f"PostgreSQL's clock was set {way} by {apart}; it is the clock that closes hours: if it is "
+                "wrong now, stop the stream, set it right, and see `antenna reopen`"
+            )
         wrong = self._clock.wrong_host
         if wrong is not None and self._wrong_host is None:
             self._say(f"{wrong}: nothing is rejected or closed by it, but set it right")

@@ -30,6 +30,7 @@ from antenna_assets.streaming.closing_rule import Left
 from antenna_assets.streaming.errors import StreamError
 from antenna_assets.streaming.head import claim_topic
 from antenna_assets.streaming.job import Stream
+from antenna_assets.streaming.micro_batch import MicroBatches
 from antenna_assets.streaming.progress import left_to_read, next_to_read, read_past
 from antenna_assets_tests.faults import plain_stream
 from antenna_assets_tests.faults.live import committed, running, wait_until
@@ -411,3 +412,17 @@ def test_row_25_beside_garbage_old_events_and_transactions_every_message_is_comm
         wait_until(lambda: last in Reader(quick, connection).closed(), QUIET.total_seconds() + 60)
     record_property("messages", sent)
     record_property("hours that have ended and are open", 0)
+
+
+def test_row_26_a_step_of_postgresqls_clock_is_said_by_the_stream(
+    settings: Settings, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    broker = Broker(settings.kafka_bootstrap or "", settings.topic)
+    batches = MicroBatches(settings, broker, say=said.append, stop=threading.Event(), went_on=lambda: None)
+    Reader(settings, connection)
+    batches.beat(connection)
+    assert said == []
+    monkeypatch.setattr(clock, "database_now", lambda of: database_now(of) - HOUR)
+    batches.beat(connection)
+    assert said[0].startswith("PostgreSQL's clock was set back by 1:00:0")

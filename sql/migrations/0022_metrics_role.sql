@@ -9,6 +9,7 @@ EXCEPTION WHEN duplicate_object OR unique_violation THEN
     NULL;
 END
 $$;
+-- The schema public as well: a database may be closed to PUBLIC.
 GRANT USAGE ON SCHEMA ledger, public TO antenna_metrics;
 GRANT SELECT ON schema_migration, ledger.head, ledger.batch, ledger.batch_offset, ledger.file, ledger.rejection, ledger.hour,
     ledger.hour_state, ledger.hour_to_publish, ledger.hour_generation, ledger.failing_hour, ledger.left_out_hour,
