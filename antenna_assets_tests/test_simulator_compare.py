@@ -279,3 +279,15 @@ def test_a_report_shows_the_first_differences_and_how_many_more_there_are() -> N
 
 def test_a_report_without_differences_says_so() -> None:
     assert "No difference" in shown([])
+
+
+@pytest.mark.services
+def test_row_28_an_hour_of_which_a_publication_was_not_finished_is_named(
+    answers: Answers, database: psycopg.Connection, postgres_url: str
+) -> None:
+    database.execute(
+        "UPDATE ledger.publication_head SET begun = 1 WHERE hour = '2026-11-22 09:00Z' AND asset = 'bytes_agg_app_1h'"
+    )
+    (found,) = differences(answers, postgres_url)
+    assert (found.table, found.key, found.expected) == ("ledger", "2026-11-22-09:00", "wholly published")
+    assert found.found.startswith("a publication was not finished: run the job")
