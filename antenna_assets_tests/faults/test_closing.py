@@ -47,7 +47,20 @@ QUIET = 4 * SECOND
 
 @pytest.fixture
 def quick(settings: Settings) -> Settings:
-    """Settings under which an hour is quiet after seconds."""
+    """Settings under which an hour is quiet after seconds, and a topic that takes its senders' record times."""
+    from confluent_kafka.admin import (
+        AdminClient,
+        AlterConfigOpType,
+        ConfigEntry,
+        ConfigResource,
+        ResourceType,
+    )
+
+    entry = ConfigEntry("message.timestamp.type", "CreateTime", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, settings.topic, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+    for future in admin.incremental_alter_configs([resource]).values():
+        future.result(10)
     return settings.model_copy(update={"quiet": QUIET, "lateness": timedelta(0)})
 
 
