@@ -73,7 +73,7 @@ def require_writable(lake: str) -> None:
         StoreError: there is no such store.
     """
     probe = lake_path(lake) / "landing" / f".probe-{uuid4().hex}"
-    try:
+    with lake_within_reach(lake):
         if isinstance(probe, Path):
             probe.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -81,6 +81,17 @@ def require_writable(lake: str) -> None:
             probe.write_bytes(bytes(_PROBE_BYTES))
         finally:
             remove_files([probe])
+
+
+@contextmanager
+def lake_within_reach(lake: str) -> Iterator[None]:
+    """A block before anything is read, in which a lake that cannot be used is said with what to do.
+
+    Raises:
+        LakeUnwritable: the block failed at the lake's files.
+    """
+    try:
+        yield
     except file_errors() as error:
         advice = "" if is_full(error) else "; make it writable"
         raise LakeUnwritable(

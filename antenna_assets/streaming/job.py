@@ -30,7 +30,7 @@ from antenna_assets.settings import Settings
 from antenna_assets.spark_session import java_has_ended
 from antenna_assets.streaming import blocked
 from antenna_assets.streaming import query as query_settings
-from antenna_assets.streaming.attempt import LakeUnwritable, require_writable
+from antenna_assets.streaming.attempt import LakeUnwritable, lake_within_reach, require_writable
 from antenna_assets.streaming.broker import (
     Broker,
     BrokerError,
@@ -223,7 +223,8 @@ class Stream:
             require_start(connection, self._settings.start)
             require_only_stream(connection)
             # Before anything is written there, a probe included.
-            require_own_lake(connection, self._settings.lake_uri)
+            with lake_within_reach(self._settings.lake_uri):
+                require_own_lake(connection, self._settings.lake_uri)
             require_writable(self._settings.lake_uri)
             found = self._broker.describe()
             head = claim_topic(connection, found.name, found.id)
