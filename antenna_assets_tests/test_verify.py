@@ -61,6 +61,15 @@ def test_row_21_a_difference_names_hour_and_row_and_both_values(
         ]
 
 
+def test_row_26_an_hour_that_was_opened_and_closed_again_is_no_difference(
+    certified_world: World, tmp_path: Path
+) -> None:
+    with certified_world.copy(tmp_path) as world:
+        with connect(world.url) as connection:
+            connection.execute("UPDATE ledger.hour SET closed_at = closed_at + interval '1 year'")
+        assert differences(world) == []
+
+
 def test_row_21_wrong_rows_that_somebody_certified_are_found_by_computing_them_again(
     certified_world: World, tmp_path: Path
 ) -> None:
