@@ -494,7 +494,9 @@ def test_row_27_a_small_hour_is_published_again_at_once_and_then_after_a_pause(
     publish_all(connection, past(9))
     land(connection, 5, past(9), 1)
     assert tick(dagster) == []
+    # The pause is over, and the wait for the first late row, which is a tenth of a second.
     connection.execute("UPDATE ledger.hour_generation SET sealed_at = now() - interval '5 minutes'")
+    connection.execute("UPDATE ledger.batch SET committed_at = now() - interval '1 minute' WHERE batch = 5")
     assert hours_of(tick(dagster)) == [past(9)]
 
 
