@@ -90,6 +90,10 @@ def _require_tables_where_they_belong(connection: psycopg.Connection) -> None:
         )
 
 
+PROBES = 3
+"""Looks at whether a pooler shares sessions; one that keeps them passes each."""
+
+
 def require_own_sessions(connection: psycopg.Connection, url: str) -> None:
     """Stop if a pooler at this address gives a session to several clients, one transaction after the other.
 
@@ -98,14 +102,8 @@ def require_own_sessions(connection: psycopg.Connection, url: str) -> None:
     Raises:
         DatabaseUnfit: it does.
     """
-    with closing(psycopg.connect(url, autocommit=True, connect_timeout=5)) as other:
-        before = _session(connection)
-        shared = _session(other) == before
-        if not shared:
-            # While this transaction is open, a pooler of transactions has to give the first client another session.
-            with other.transaction():
-                _session(other)
-                shared = _session(connection) != before
+    # More than once: a pooler that is busy may happen to give the first client the session that it had.
+    shared = any(_is_shared(connection, url) for _ in range(PROBES))
     if shared:
         raise DatabaseUnfit(
             "expected a session of PostgreSQL for each client, found a pooler that shares them between transactions (such as"
@@ -114,5 +112,17 @@ def require_own_sessions(connection: psycopg.Connection, url: str) -> None:
         )
 
 
+def _is_shared(connection: psycopg.Connection, url: str) -> bool:
+    with closing(psycopg.connect(url, autocommit=True, connect_timeout=5)) as other:
+        before = _session(connection)
+        if _session(other) == before:
+            return True
+        # While this transaction is open, a pooler of transactions has to give the first client another session.
+        with other.transaction():
+            _session(other)
+            return _session(connection) != before
+
+
 def _session(connection: psycopg.Connection) -> int:
-    return connection.execute("SELECT pg_backend_pid()").fetchall()[0][0]
+    # Never prepared: the statement would stay in a session that is given on.
+    return connection.execute("SELECT pg_backend_pid()", prepare=False).fetchall()[0][0]

@@ -46,7 +46,9 @@ Record = Callable[[str, object], None]
 def pauses(proving: bool) -> list[str]:
     """Each point of a publication at each passage; in the suite each point at one of its passages."""
     # A table is made once, and these have hours already.
-    of_an_hour = {point for point in crash.points() if point.startswith("publish.")} - {"publish.lake.created"}
+    of_an_hour = {point for point in crash.points() if point.startswith("publish.")} - {
+        "publish.lake.created"
+    }
     points = sorted(of_an_hour)
     if proving:
         return [f"{point}:{n}:pause" for point in points for n in range(1, passages(point) + 1)]
