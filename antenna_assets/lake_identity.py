@@ -6,7 +6,7 @@ The first writer claims a lake for its ledger; a person may adopt another one. W
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,15 @@ import psycopg
 
 from antenna_assets.crash import commit_point
 from antenna_assets.errors import AntennaError
-from antenna_assets.lake_files import file_errors, lake_path, reason_of, sync
+from antenna_assets.lake_files import (
+    StoreError,
+    file_errors,
+    is_local,
+    lake_path,
+    reason_of,
+    require_store,
+    sync,
+)
 from antenna_assets.litter import everything_under, remove_files
 from antenna_assets.schema import LAKE_TABLES
 
@@ -136,6 +144,7 @@ def found_id(lake: str) -> str | None:
 
     Raises:
         WrongLake: it cannot be read, or is none of ours.
+        StoreError: the lake's object store cannot be reached, or lets us not in.
     """
     path = lake_path(lake) / ID_FILE
     try:
@@ -148,6 +157,9 @@ def found_id(lake: str) -> str | None:
             f"{path} holds no id: expected a line such as {uuid4()}, found {text[:50]!r}; {_ADOPT}"
         ) from None
     except file_errors() as error:
+        if not is_local(lake):
+            # To the question for one name a store answers without a reason, to that for a listing with it.
+            require_store(lake)
         raise WrongLake(f"{path} cannot be read: {reason_of(error)}") from error
 
 
@@ -282,8 +294,9 @@ def _put_once(path: Any, data: bytes) -> bool:
     except FileExistsError:
         return False
     except file_errors() as error:
-        # Stores say it in their own ways.
-        if path.exists():
-            return False
-        raise WrongLake(f"{path} cannot be written: {reason_of(error)}") from error
+        # Stores say it in their own ways, and one that is away says nothing.
+        with suppress(*file_errors()):
+            if path.exists():
+                return False
+        raise StoreError(f"{path} cannot be written: {reason_of(error)}") from error
     return True

@@ -108,13 +108,9 @@ def published_hours(connection: psycopg.Connection, table: str) -> list[Publishe
 
 
 def published_files(connection: psycopg.Connection, table: str) -> set[str]:
-    """The files, within a table of the lake, of the hours that the ledger has published."""
-    rows = connection.execute(
-        "SELECT file->>'path' FROM ledger.publication JOIN ledger.publication_head USING (asset, hour, generation),"
-        " jsonb_array_elements(content->'files') AS file WHERE asset = %s AND jsonb_typeof(content->'files') = 'array'",
-        [table],
-    )
-    return {path for (path,) in rows}
+    """The files, within a table of the lake, that it is rebuilt from: those of each hour's newest publication. What an
+    earlier one of the same generation named was replaced, and goes as any replaced file does."""
+    return {path for one in published_hours(connection, table) for path in one.files}
 
 
 def missing_hours(connection: psycopg.Connection, lake: Lake, table: str) -> list[PublishedHour]:

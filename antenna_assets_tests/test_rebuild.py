@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import psycopg
@@ -19,12 +20,13 @@ from antenna_assets.delta_litter import TornLog
 from antenna_assets.delta_log import torn_files, wrong_commit
 from antenna_assets.hours import HOUR, hour_key
 from antenna_assets.lake import HourSnapshot, Lake, LakeError
+from antenna_assets.lifetimes import VERSION_RETENTION
 from antenna_assets.rebuild import Rebuilt, rebuild
 from antenna_assets.settings import load_settings
 from antenna_assets.stack.doctor import findings
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.certified import FIRST, Land, World, publish
-from antenna_assets_tests.test_sweep import RECENT, SAFE_AGE, House, age
+from antenna_assets_tests.test_sweep import MINUTE, RECENT, SAFE_AGE, House, age
 
 pytestmark = pytest.mark.services
 
@@ -36,23 +38,27 @@ class Published(House):
     """A house whose publications say what is in the files, as the assets do."""
 
     def publish_all(self, hours: int) -> None:
+        for number in range(hours):
+            hour = RECENT - number * HOUR
+            self.receive(hour)
+            self.publish_again(hour)
+
+    def publish_again(self, hour: datetime) -> None:
+        """Publish what landed, at the same generation if that is no more than before."""
         from antenna_assets.certificate import record_and_certify
         from antenna_assets.contents import files_content
         from antenna_assets.ledger import Publication, seal
 
-        for number in range(hours):
-            hour = RECENT - number * HOUR
-            self.receive(hour)
-            sealed = seal(self.connection, hour)
-            files = self.write(TABLE, hour, sealed.generation)
-            version = self.lake.replace_hour(TABLE, hour, sealed.generation, files)
-            content = {"files": files_content(self.lake.location(TABLE), files)}
-            record_and_certify(
-                self.connection,
-                Publication(
-                    TABLE, hour, sealed.generation, sealed.rows, sealed.bytes, None, "run", version, content
-                ),
-            )
+        sealed = seal(self.connection, hour)
+        files = self.write(TABLE, hour, sealed.generation)
+        version = self.lake.replace_hour(TABLE, hour, sealed.generation, files)
+        content = {"files": files_content(self.lake.location(TABLE), files)}
+        record_and_certify(
+            self.connection,
+            Publication(
+                TABLE, hour, sealed.generation, sealed.rows, sealed.bytes, None, "run", version, content
+            ),
+        )
 
     @property
     def log(self) -> Path:
@@ -254,6 +260,22 @@ def test_row_36_a_sweep_of_a_table_that_lost_its_log_spares_what_is_published(ho
     done = house.rebuild()
     assert (len(done.restored), done.lost, done.to_run) == (6, [], [])
     assert len(house.files_of(TABLE)) == 7
+
+
+def test_row_36_files_that_a_publication_of_the_same_generation_replaced_go_with_their_version(
+    house: Published,
+) -> None:
+    before = set(house.files_of(TABLE))
+    house.publish_again(RECENT)
+    (replaced,) = before - set(house.files_of(TABLE))
+    age(house.root, VERSION_RETENTION - MINUTE)
+    house.sweep()
+    assert Path(replaced).exists()
+    age(house.root, VERSION_RETENTION + MINUTE)
+    house.sweep()
+    assert not Path(replaced).exists()
+    assert len([path for path in house.files_of(TABLE) if Path(path).exists()]) == len(before)
+    assert not house.rebuild()
 
 
 def test_row_36_hours_without_files_are_named_by_what_can_be_done(house: Published) -> None:

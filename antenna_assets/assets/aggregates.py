@@ -14,6 +14,7 @@ from antenna_assets.assets.usage import enriched_usage
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.lake_identity import require_own_lake
 from antenna_assets.ledger import LedgerError, Publication, read_generation
+from antenna_assets.partitions import hours_of
 from antenna_assets.resources import EngineResource, LakeResource, PostgresResource
 from antenna_assets.schema import ENRICHED_USAGE, HOURLY_TABLES
 from antenna_assets.serving import replace_hour
@@ -33,6 +34,8 @@ def publish_hours(
     Raises:
         LedgerError: with `conserves_bytes`, the sums of an hour are not the bytes of its generation.
     """
+    # A key that is refused leaves nothing, a claim of the lake included.
+    hours_of(context)
     table = HOURLY_TABLES[context.asset_key.to_user_string()]
     tables, run = lake.open(), engine.start()
     with postgres.connection() as connection:

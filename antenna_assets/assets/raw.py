@@ -37,8 +37,9 @@ def raw_parquet(
     """
     tables, run = lake.open(), engine.start()
     with postgres.connection() as connection:
-        require_own_lake(connection, tables.root)
+        # A key that is refused leaves nothing, a claim of the lake included.
         require_closed(connection, hours_of(context))
+        require_own_lake(connection, tables.root)
 
         def materialize(hour: datetime, stage: Stages) -> Report:
             with stage("seal"):

@@ -13,6 +13,7 @@ from antenna_assets.contents import UNKNOWN_ROWS, UNKNOWN_ROWS_COLUMNS
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.lake_identity import require_own_lake
 from antenna_assets.ledger import begin_publication, read_generation
+from antenna_assets.partitions import hours_of
 from antenna_assets.resources import EngineResource, LakeResource, PostgresResource
 from antenna_assets.schema import ENRICHED_USAGE, RAW_PARQUET, USERS
 from antenna_assets.serving import write_users
@@ -29,6 +30,8 @@ def enriched_usage(
     Times are UTC, bytes are bytes, a quota is bytes an hour. An event of an unknown user keeps its bytes and has null
     there. Late events arrive with the hour's next generation.
     """
+    # A key that is refused leaves nothing, a claim of the lake included.
+    hours_of(context)
     tables, run = lake.open(), engine.start()
     with postgres.connection() as connection:
         require_own_lake(connection, tables.root)

@@ -212,7 +212,7 @@ def _lake_and_ledger(settings: Settings) -> str:
     except WrongLake as error:
         found, _, fix = str(error).partition("; ")
         raise _Problem(found, fix) from error
-    except LakeError as error:
+    except (LakeError, StoreError) as error:
         raise _Problem(str(error), "see what is said of the lake above") from error
     return "belong together, and the lake holds what the ledger has published"
 

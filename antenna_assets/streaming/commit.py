@@ -238,8 +238,8 @@ def insert_batch(
     if landed.begun is not None:
         require_young(f"batch {number}", begun=landed.begun, now=host_now())
     if landed.lake is not None:
-        require_same_lake(connection, landed.lake)
         with lake_watched(landed.lake):
+            require_same_lake(connection, landed.lake)
             require_files(landed, landed.lake)
     hours = rows_per_hour(landed)
     require_unexpired(connection, list(hours))
