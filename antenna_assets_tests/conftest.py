@@ -28,6 +28,9 @@ BEGAN = time.monotonic()
 # The hourly partitions are made when the definitions are imported, with the tests: not as the state directory says of the
 # person who runs them.
 os.environ[f"{PREFIX}START"] = FIRST_START.isoformat()
+# Tables are as wide as they are without a terminal: a console keeps the width that it finds when it is made, and those of
+# the commands are made when they are imported.
+os.environ.pop("COLUMNS", None)
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -80,8 +83,7 @@ def proving(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_person_who_runs_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        # Tables are as wide as they are without a terminal.
-        if name.startswith((PREFIX, "DAGSTER_")) or name == "COLUMNS":
+        if name.startswith((PREFIX, "DAGSTER_")):
             monkeypatch.delenv(name)
 
 

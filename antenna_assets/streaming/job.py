@@ -222,31 +222,32 @@ class Stream:
             require_migrated(connection)
             require_start(connection, self._settings.start)
             require_only_stream(connection)
-            # Before anything is written there, a probe included.
-            with lake_within_reach(self._settings.lake_uri):
-                require_own_lake(connection, self._settings.lake_uri)
-            require_writable(self._settings.lake_uri)
-            found = self._broker.describe()
-            head = claim_topic(connection, found.name, found.id)
-            topic = replace(found, id=head.topic_id)
-            self._warn(topic)
-            # Whatever the ledger ends at must be there before anything is noted.
-            self._require_unread_messages_exist(connection, topic)
-            settle_starts(
-                connection,
-                self._broker,
-                topic,
-                self._start,
-                self._say,
-                lambda first: doubling(connection, self._broker, topic, self._settings.lake_uri, first),
-            )
-            # Before Spark, which takes its time: a stream that starts again and again closes hours, too.
-            self._batches.beat(connection)
             try:
+                # Before anything is written there, a probe included.
+                with lake_within_reach(self._settings.lake_uri):
+                    require_own_lake(connection, self._settings.lake_uri)
+                require_writable(self._settings.lake_uri)
+                found = self._broker.describe()
+                head = claim_topic(connection, found.name, found.id)
+                topic = replace(found, id=head.topic_id)
+                self._warn(topic)
+                # Whatever the ledger ends at must be there before anything is noted.
+                self._require_unread_messages_exist(connection, topic)
+                settle_starts(
+                    connection,
+                    self._broker,
+                    topic,
+                    self._start,
+                    self._say,
+                    lambda first: doubling(connection, self._broker, topic, self._settings.lake_uri, first),
+                )
+                # Before Spark, which takes its time: a stream that starts again and again closes hours, too.
+                self._batches.beat(connection)
                 with blocked.blocks_told(self._postgres_url, self._waiting.begin):
                     yield connection, topic
             finally:
-                # By hand: a session that ends keeps its lock for a moment, and the next query wants it.
+                # By hand, also of a start that is refused: a session that ends keeps its lock for a moment, and the
+                # next query wants it.
                 release(connection)
 
     def _warn(self, topic: Topic) -> None:

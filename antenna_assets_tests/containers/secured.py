@@ -39,6 +39,11 @@ class Secured:
     postgres: str
     folder: Path
 
+    @property
+    def lake(self) -> Path:
+        """The one lake of the ledger, whoever comes: its first writer binds the two."""
+        return self.folder.parent / "lake"
+
     def secret(self, name: str) -> str:
         return (self.folder / name).read_text(encoding="utf-8").strip()
 

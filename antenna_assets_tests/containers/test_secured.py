@@ -29,6 +29,7 @@ def environment(secured: Secured, home: Path, *, login: str, kafka_login: str) -
     return {
         **inherited,
         "ANTENNA_HOME": str(home),
+        "ANTENNA_LAKE": str(secured.lake),
         "ANTENNA_POSTGRES_URL": secured.secret(f"postgres_{login}"),
         "ANTENNA_KAFKA_BOOTSTRAP": secured.kafka,
         "ANTENNA_KAFKA_CONFIG": str(secured.folder / f"kafka_{kafka_login}"),
@@ -104,7 +105,7 @@ def test_an_hour_goes_from_kafka_to_the_published_tables_and_no_password_is_told
     told = log + "".join(run.stdout + run.stderr for run in steps if run is not exported)
     told += "".join(
         path.read_text(errors="replace")
-        for path in tmp_path.rglob("*")
+        for path in (*tmp_path.rglob("*"), *secured.lake.rglob("*"))
         if path.is_file() and path.parent != loud
     )
     told += (secured.folder.parent / "kafka" / "console.log").read_text()
