@@ -99,10 +99,6 @@ def test_both_engines_make_the_same_exact_hours_of_what_spark_landed(
     assert unnamed(on_s3, bucket) == left
     antenna(on_s3, "doctor")
 
-    # Left by attempts before the ledger's next sign of life, which is a replay: what came later may be another ledger's.
-    for key in ("landing/9-dead/hour=1/part-0.parquet", "landing/9-dead/"):
-        bucket.put(f"a/lake/{key}")
-
     # What was rejected is parsed and landed again.
     mend = tmp_path / "mend.py"
     mend.write_text(
@@ -129,7 +125,11 @@ def test_both_engines_make_the_same_exact_hours_of_what_spark_landed(
     assert antenna(on_s3, "forget-user", user, "--yes").strip() == "the id is nowhere"
 
     # Objects of attempts that never committed go after a while, and nothing else.
-    bucket.put("a/lake/scratch/1/users.parquet")
+    for key in ("landing/9-dead/hour=1/part-0.parquet", "landing/9-dead/", "scratch/1/users.parquet"):
+        bucket.put(f"a/lake/{key}")
+    # The stream is alive after them: what lands after its last sign of life may be another ledger's, and stays.
+    with connect(on_s3.postgres_url or "") as connection:
+        connection.execute("UPDATE ledger.head SET heartbeat_at = clock_timestamp() + interval '1 minute'")
     kept = named(on_s3, bucket)
     swept(on_s3, datetime.now(UTC) + SAFE_AGE + HOUR)
     assert unnamed(on_s3, bucket) == set()
