@@ -427,30 +427,30 @@ def adopt_lake(
     from antenna_assets.lake_identity import adopt, evidence, found_id, known_lake
     from antenna_assets.settings import load_settings
     from antenna_assets.stack.services import postgres_url
-    from antenna_assets.streaming.lock import require_only_stream
+    from antenna_assets.streaming.lock import only_stream
 
     settings = load_settings()
     with connect(postgres_url(settings), application="antenna adopt-lake") as connection:
         require_migrated(connection)
         # Nothing lands meanwhile.
-        require_only_stream(connection)
-        known, seen = known_lake(connection), evidence(connection, settings.lake_uri)
-        out.print(
-            f"the ledger's lake: {f'{known.id}, claimed at {known.place}' if known else 'none yet'}",
-            soft_wrap=True,
-        )
-        try:
-            found = found_id(settings.lake_uri) or "no id"
-        except AntennaError as error:
-            found = str(error)
-        out.print(
-            f"{settings.lake_uri}: {found}; {seen.found} of {seen.named} files of the ledger are there",
-            soft_wrap=True,
-        )
-        if not yes:
-            out.print("not bound: run it again with --yes to bind them")
-            return
-        adopt(connection, settings.lake_uri)
+        with only_stream(connection):
+            known, seen = known_lake(connection), evidence(connection, settings.lake_uri)
+            out.print(
+                f"the ledger's lake: {f'{known.id}, claimed at {known.place}' if known else 'none yet'}",
+                soft_wrap=True,
+            )
+            try:
+                found = found_id(settings.lake_uri) or "no id"
+            except AntennaError as error:
+                found = str(error)
+            out.print(
+                f"{settings.lake_uri}: {found}; {seen.found} of {seen.named} files of the ledger are there",
+                soft_wrap=True,
+            )
+            if not yes:
+                out.print("not bound: run it again with --yes to bind them")
+                return
+            adopt(connection, settings.lake_uri)
     out.print("[green]bound[/green]: `antenna verify` says what the lake lacks")
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from antenna_assets.lake_files import in_parallel, sync
 from antenna_assets.litter import Found, everything_under, remove_files
+from antenna_assets.parquet_file import read_table
 
 if TYPE_CHECKING:
     from antenna_assets.lake_files import LakePath
@@ -158,8 +158,7 @@ def wrong_commit(data: bytes) -> str | None:
 
 def _wrong_checkpoint(path: "LakePath") -> str | None:
     try:
-        with path.open("rb") as file:
-            table = pq.read_table(file)
+        table = read_table(path)
     except FileNotFoundError:
         return None
     except (pa.ArrowException, OSError) as error:

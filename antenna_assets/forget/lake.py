@@ -28,6 +28,7 @@ from antenna_assets.lake_files import file_errors, lake_path, name_within, reaso
 from antenna_assets.ledger import Publication, begin_publication, end_superseded, record_publication
 from antenna_assets.litter import everything_under, remove_files, remove_if_empty
 from antenna_assets.orphans import LANDING
+from antenna_assets.parquet_file import read_table
 from antenna_assets.schema import HOUR_PARTITION, LAKE_TABLES, LANDED
 from antenna_assets.streaming.attempt import attempt_folder
 from antenna_assets.streaming.landed import REJECTED_FOLDER
@@ -203,8 +204,7 @@ class Files:
         }
 
     def _read_messages(self, path: str) -> None:
-        with (self._root / path).open("rb") as file:
-            table = pq.read_table(file)
+        table = read_table(self._root / path)
         rows, unjudged = 0, []
         for row in table.to_pylist():
             value = row["value"]
@@ -236,8 +236,7 @@ def write_without(
     target = root / "/".join([attempt_folder(int(attempt.split("-")[0])), *rest, "part-0.parquet"])
     dropped = 0
     if is_rejected(path):
-        with source.open("rb") as file:
-            table = pq.read_table(file)
+        table = read_table(source)
         changed, dropped = _judged(table, search, drop=drop)
         with new_folder(str(target.parent)), target.open("wb") as file:
             pq.write_table(changed, file, compression="zstd")

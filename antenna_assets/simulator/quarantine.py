@@ -19,9 +19,9 @@ def counts_by_reason(postgres_url: str, lake: str) -> Callable[[dict[str, Any]],
 
     def rejected_in(sent: dict[str, Any]) -> dict[str, int]:
         import pyarrow.compute as pc
-        import pyarrow.parquet as pq
 
         from antenna_assets.database import connect
+        from antenna_assets.parquet_file import read_table
 
         with connect(postgres_url) as connection:
             # A replay reads messages again that the stream has counted.
@@ -37,8 +37,8 @@ def counts_by_reason(postgres_url: str, lake: str) -> Callable[[dict[str, Any]],
             ).fetchall()
         counts: Counter[str] = Counter()
         for (path,) in paths:
-            with lake_path(f"{lake.rstrip('/')}/{path}").open("rb") as file:
-                rows = pq.read_table(file, columns=["reason", "kafka_partition", "kafka_offset"])
+            file = lake_path(f"{lake.rstrip('/')}/{path}")
+            rows = read_table(file, ["reason", "kafka_partition", "kafka_offset"])
             for partition, (first, end) in sent["offsets"].items():
                 offset = rows["kafka_offset"]
                 inside = pc.and_(pc.greater_equal(offset, first), pc.less(offset, end))

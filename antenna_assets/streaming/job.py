@@ -57,7 +57,7 @@ from antenna_assets.streaming.java import (
     java_watched,
     stop_spark,
 )
-from antenna_assets.streaming.lock import StreamRunning, release, require_only_stream
+from antenna_assets.streaming.lock import StreamRunning, only_stream
 from antenna_assets.streaming.micro_batch import REPORT_SECONDS, MicroBatches
 from antenna_assets.streaming.present import FilesGone
 from antenna_assets.streaming.query import engine_of_sums, messages_from, new_checkpoint, start_spark
@@ -221,8 +221,7 @@ class Stream:
         with connect(self._postgres_url, application="antenna stream", limits=STREAM) as connection:
             require_migrated(connection)
             require_start(connection, self._settings.start)
-            require_only_stream(connection)
-            try:
+            with only_stream(connection):
                 # Before anything is written there, a probe included.
                 with lake_within_reach(self._settings.lake_uri):
                     require_own_lake(connection, self._settings.lake_uri)
@@ -245,10 +244,6 @@ class Stream:
                 self._batches.beat(connection)
                 with blocked.blocks_told(self._postgres_url, self._waiting.begin):
                     yield connection, topic
-            finally:
-                # By hand, also of a start that is refused: a session that ends keeps its lock for a moment, and the
-                # next query wants it.
-                release(connection)
 
     def _warn(self, topic: Topic) -> None:
         """Say once what of the topic may lose messages without an error."""

@@ -3,7 +3,8 @@
 A stream that waits holds it from another session, in `waiting.py`.
 """
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import psycopg
 
@@ -30,10 +31,22 @@ def require_only_stream(connection: psycopg.Connection) -> None:
         )
 
 
-def release(connection: psycopg.Connection) -> None:
-    """Give the lock back, if the connection lives; it ends with it anyway."""
-    with suppress(psycopg.Error):
-        connection.execute("SELECT pg_advisory_unlock(%s)", [STREAM_LOCK])
+@contextmanager
+def only_stream(connection: psycopg.Connection) -> Iterator[None]:
+    """Hold the lock of the one stream within the block, and give it back by hand, whatever happens there.
+
+    A session that ends keeps its locks for a moment, and a stream that starts in it would be refused.
+
+    Raises:
+        StreamRunning: another connection has it.
+    """
+    require_only_stream(connection)
+    try:
+        yield
+    finally:
+        # It ends with the connection anyway, if that is broken.
+        with suppress(psycopg.Error):
+            connection.execute("SELECT pg_advisory_unlock(%s)", [STREAM_LOCK])
 
 
 def stream_runs(connection: psycopg.Connection) -> bool:

@@ -12,7 +12,7 @@ from antenna_assets.ledger import committed_offsets
 from antenna_assets.streaming.broker import Broker, Topic
 from antenna_assets.streaming.errors import StreamError
 from antenna_assets.streaming.head import Head, kafka_id, next_life, read_head
-from antenna_assets.streaming.lock import require_only_stream
+from antenna_assets.streaming.lock import only_stream
 from antenna_assets.streaming.progress import next_to_read
 from antenna_assets.streaming.starts import WHERE_THE_LEDGER_ENDS, read_starts
 
@@ -93,8 +93,7 @@ def accept(connection: psycopg.Connection, broker: Broker, reason: str) -> list[
         StreamRunning: a stream runs on this ledger.
         StreamError, LedgerError: as `losses`.
     """
-    require_only_stream(connection)
-    with connection.transaction():
+    with only_stream(connection), connection.transaction():
         head = read_head(connection, broker.topic, lock=True)
         found = losses(connection, broker)
         if found:
@@ -112,8 +111,7 @@ def step_over(
         StreamError: it is not the next one to read.
         LedgerError: the ledger knows no such topic.
     """
-    require_only_stream(connection)
-    with connection.transaction():
+    with only_stream(connection), connection.transaction():
         head = read_head(connection, broker.topic, lock=True)
         topic = broker.describe()
         if kafka_id(head.topic_id) != topic.id or partition not in topic.partitions:

@@ -14,7 +14,7 @@ from antenna_assets.clock import database_now
 from antenna_assets.hours import hour_key, hour_of
 from antenna_assets.ledger import LedgerError, expired_before
 from antenna_assets.streaming.head import Head, move_head, read_head
-from antenna_assets.streaming.lock import require_only_stream
+from antenna_assets.streaming.lock import only_stream
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,7 @@ def reopen(
         StreamRunning: a stream runs on this ledger.
         LedgerError: as `planned`.
     """
-    require_only_stream(connection)
-    with connection.transaction():
+    with only_stream(connection), connection.transaction():
         # Replays and runs that seal wait for it.
         head = read_head(connection, topic, lock=True)
         found = planned(connection, topic, hour, horizon)

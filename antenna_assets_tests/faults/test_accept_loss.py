@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from antenna_assets.cli import app
 from antenna_assets.database import connect
+from antenna_assets.ledger import LedgerError
 from antenna_assets.settings import Settings
 from antenna_assets.streaming.broker import Broker
 from antenna_assets.streaming.lock import StreamRunning, require_only_stream
@@ -81,3 +82,17 @@ def test_row_6_no_loss_is_recorded_under_a_running_stream(
     require_only_stream(connection)
     with connect(settings.postgres_url or "") as other, pytest.raises(StreamRunning):
         accept(other, Broker(settings.kafka_bootstrap or "", settings.topic), "no")
+
+
+def test_row_6_who_accepts_a_loss_gives_the_lock_back_before_the_session_ends(
+    settings: Settings, connection: psycopg.Connection
+) -> None:
+    # A session that ends keeps its locks for a moment, in which a stream that is started would be refused.
+    with pytest.raises(LedgerError):
+        accept(
+            connection,
+            Broker(settings.kafka_bootstrap or "", settings.topic),
+            "of a topic that was never read",
+        )
+    with connect(settings.postgres_url or "") as other:
+        require_only_stream(other)
