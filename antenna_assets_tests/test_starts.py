@@ -16,7 +16,7 @@ from antenna_assets.streaming.doubling import doubling
 from antenna_assets.streaming.errors import StreamError
 from antenna_assets.streaming.exact_ranges import PartBounds, read_ranges
 from antenna_assets.streaming.head import claim_topic, next_life, read_head
-from antenna_assets.streaming.lock import StreamRunning
+from antenna_assets.streaming.lock import StreamRunning, only_stream
 from antenna_assets.streaming.loss import accept, step_over
 from antenna_assets.streaming.micro_batch import MicroBatches
 from antenna_assets.streaming.plan import OffsetRange
@@ -225,11 +225,10 @@ def test_row_32_a_record_is_stepped_over_if_it_is_the_next_to_read_and_no_stream
     ):
         with pytest.raises(StreamError, match=why):
             step_over(connection, broker, partition, offset, "no")
-    with connect(settings.postgres_url or "") as other:
+    with connect(settings.postgres_url or "") as other, only_stream(other):
         with pytest.raises(StreamRunning):
-            step_over(other, broker, 0, 0, "no")
+            step_over(connection, broker, 0, 0, "no")
         assert connection.execute("SELECT count(*) FROM ledger.accepted_loss").fetchone() == (0,)
-    connection.execute("SELECT pg_advisory_unlock_all()")
     command = ["accept-loss", "--skip", "0", "0", "--reason", "600 MB"]
     assert (
         "partition 0: 1 messages, offsets 0 to 0: recorded as lost" in CliRunner().invoke(app, command).output
