@@ -100,7 +100,7 @@ class MicroBatches:
         self._committing: Future[None] | None = None
         self._clock: Clock | None = None
         self._wrong_host: str | None = None
-        self._batch = 0
+        self._batch = self._landed_as = 0
         self._oldest = settings.start
         self._full: list[datetime] = []
         self._usual = UsualSpelling()
@@ -121,6 +121,7 @@ class MicroBatches:
         self.failure = self._committing = None
         self.outgrown = False
         self._remember(connection)
+        self._landed_as = self._batch
         with ThreadPoolExecutor(1, "antenna commit") as committer:
 
             def process(messages: "DataFrame", spark_batch: int) -> None:
@@ -236,8 +237,9 @@ class MicroBatches:
         """
         settings = self._settings
         clock = self._now()
-        waiting = self._committing is not None and not self._committing.done()
-        with Attempt(settings.lake_uri, self._batch + 1 + waiting) as attempt:
+        # One above the last that was landed, whether that is committed by now or not: the folder's name alone has it.
+        self._landed_as = max(self._batch, self._landed_as) + 1
+        with Attempt(settings.lake_uri, self._landed_as) as attempt:
             with _reading(ranges, count, record):
                 written = write(
                     messages,
@@ -274,6 +276,7 @@ class MicroBatches:
         """
         self.failure = self._committing = None
         self._remember(connection)
+        self._landed_as = self._batch
         bounds = PartBounds(messages=most)
         read = [0, 0]
         while not self._stop.is_set():
