@@ -50,11 +50,6 @@ class LeftOut:
     hours: list[str]
 
 
-def present(connection: psycopg.Connection) -> datetime:
-    """The instant by PostgreSQL's clock."""
-    return connection.execute("SELECT clock_timestamp()").fetchall()[0][0]
-
-
 def newest_closed_hour(connection: psycopg.Connection, *, first: datetime, end: datetime) -> datetime | None:
     """The newest hour that is closed, of those from `first` on that begin before `end`; None if none is."""
     return connection.execute(

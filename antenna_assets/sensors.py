@@ -16,12 +16,12 @@ from antenna_assets.candidates import (
     LeftOut,
     candidates,
     newest_closed_hour,
-    present,
     read_left_out,
     record_left_out,
 )
 from antenna_assets.checks import FRESHNESS, evaluation
 from antenna_assets.claims.history import hours_are_fresh
+from antenna_assets.clock import database_now
 from antenna_assets.crash import commit_point
 from antenna_assets.hours import HOUR, NotAnHour, hour_key, hours_between, parse_hour
 from antenna_assets.jobs import hourly_usage, publishes_hours
@@ -66,7 +66,7 @@ def closed_hours(context: dg.SensorEvaluationContext, postgres: PostgresResource
     # Before the ended ones: a run that ends in between is then in both, and not in neither.
     running = _running_hours(context.instance, first, end)
     with postgres.connection() as connection:
-        now = present(connection)
+        now = database_now(connection)
         fresh = hours_are_fresh(connection, now)
         _record_ends(connection, context.instance, now)
         forget_published(connection)

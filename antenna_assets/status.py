@@ -13,7 +13,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Column, Table
 
-from antenna_assets.candidates import LeftOut, late_hours, newest_closed_hour, present, read_left_out
+from antenna_assets.candidates import LeftOut, late_hours, newest_closed_hour, read_left_out
 from antenna_assets.clock import database_now, wrong_here
 from antenna_assets.hours import hour_key
 from antenna_assets.requests import Candidate, FailingHour, waiting_hours
@@ -216,7 +216,7 @@ def _failing(hours: list[FailingHour]) -> Table:
 
 
 def _late(connection: psycopg.Connection, hours: list[Candidate]) -> Table:
-    settings, now = load_settings(), present(connection)
+    settings, now = load_settings(), database_now(connection)
     longest = settings.republish_wait
     newest = newest_closed_hour(connection, first=settings.start, end=now)
     waiting = waiting_hours(hours, newest=newest, now=now, longest=longest)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from antenna_assets.candidates import candidates, newest_closed_hour, present
+from antenna_assets.candidates import candidates, newest_closed_hour
+from antenna_assets.clock import database_now
 from antenna_assets.database import connect
 from antenna_assets.local_runs import tick
 from antenna_assets.partitions import first_and_end
@@ -20,7 +21,7 @@ def main() -> None:
     queries, ticks = map(int, sys.argv[1:])
     with connect(load_settings().postgres_url or "") as connection:
         first, end = first_and_end()
-        newest, now = newest_closed_hour(connection, first=first, end=end), present(connection)
+        newest, now = newest_closed_hour(connection, first=first, end=end), database_now(connection)
         query = _seconds(
             queries, lambda: candidates(connection, first=first, end=end, newest=newest, now=now)
         )
