@@ -15,7 +15,7 @@ BIN := .venv/bin
 
 # Spark's classes, for starts that take 3 s less. The demonstration does not wait the half minute that it takes.
 .venv/class-archive: .venv/ready
-	$(BIN)/python -m antenna_assets.stack.class_archive
+	$(BIN)/python -m antenna_assets.streaming.spark.build_class_archive
 	@touch $@
 
 # The peers of the benchmarks, in environments of their own.

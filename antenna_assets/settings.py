@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from antenna_assets import file_modes
 from antenna_assets.errors import AntennaError
-from antenna_assets.lake_files import STORES, is_local
+from antenna_assets.storage.paths import STORES, is_local
 
 PREFIX = "ANTENNA_"
 FIRST_START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -177,7 +177,7 @@ class Settings(BaseSettings):
     @classmethod
     def _crash_at_is_a_point(cls, text: str | None) -> str | None:
         if text is not None:
-            from antenna_assets import crash
+            from antenna_assets import failpoints as crash
 
             crash.parse(text)
         return text

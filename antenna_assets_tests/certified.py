@@ -20,14 +20,14 @@ import pyarrow.parquet as pq
 import pytest
 from psycopg import sql
 
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
-from antenna_assets.hours import HOUR, hour_key, hour_of
-from antenna_assets.schema import LANDED, REJECTED
-from antenna_assets.streaming.commit import commit_batch
-from antenna_assets.streaming.head import claim_topic
-from antenna_assets.streaming.landed import Landed, LandedFile
-from antenna_assets.streaming.plan import OffsetRange
+from antenna_assets.domain.hours import HOUR, hour_key, hour_of
+from antenna_assets.domain.schema import LANDED, REJECTED
+from antenna_assets.ledger.batch import Landed, LandedFile
+from antenna_assets.ledger.commit import commit_batch
+from antenna_assets.ledger.head import claim_topic
+from antenna_assets.streaming.spark.planned_offsets import OffsetRange
 
 FIRST = hour_of(datetime.now(UTC)) - 6 * HOUR
 HOURS = [FIRST, FIRST + HOUR, FIRST + 2 * HOUR]

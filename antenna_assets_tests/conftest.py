@@ -20,7 +20,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from antenna_assets.database import connect, migrate
+from antenna_assets.clients.postgres import connect, migrate
 from antenna_assets.settings import FIRST_START, PREFIX, Settings, load_settings
 
 BEGAN = time.monotonic()
@@ -176,7 +176,7 @@ def connection(postgres_url: str) -> Iterator[psycopg.Connection]:
 @pytest.fixture(scope="session")
 def spark() -> Iterator["SparkSession"]:
     """The process's one Spark session, as the stream would start it."""
-    from antenna_assets.streaming.query import start_spark
+    from antenna_assets.streaming.spark.query import start_spark
 
     session = start_spark()
     yield session

@@ -8,12 +8,12 @@ import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antenna_assets.schema import REJECTED
+from antenna_assets.domain.schema import REJECTED
+from antenna_assets.ledger.batch import Landed, LandedFile
+from antenna_assets.ledger.commit import commit_batch
+from antenna_assets.ledger.head import claim_topic, read_head
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.commit import commit_batch
-from antenna_assets.streaming.head import claim_topic, read_head
-from antenna_assets.streaming.landed import Landed, LandedFile
-from antenna_assets.streaming.plan import OffsetRange
+from antenna_assets.streaming.spark.planned_offsets import OffsetRange
 
 TOPIC = "devices"
 TOPIC_ID = "id-1"

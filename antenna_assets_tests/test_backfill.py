@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from antenna_assets.backfill.changes import HourChanges, RowChange, changes, users_of_now
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import HOUR, hour_key
+from antenna_assets.domain.schema import ASSETS, HOURLY_TABLES, LANDED
 from antenna_assets.engines.duckdb import DuckDBEngine
-from antenna_assets.hours import HOUR, hour_key
-from antenna_assets.lake import Lake
-from antenna_assets.schema import ASSETS, HOURLY_TABLES, LANDED
+from antenna_assets.operations.backfill import HourChanges, RowChange, changes, users_of_now
+from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
 from antenna_assets_tests.certified import FIRST, HOURS, KNOWN, World, publish
 from antenna_assets_tests.corruptions import change

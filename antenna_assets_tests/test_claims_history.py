@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from antenna_assets.claims.history import hours_are_fresh, volume_is_usual
-from antenna_assets.hours import HOUR
+from antenna_assets.domain.hours import HOUR
+from antenna_assets.verify.claims.history import hours_are_fresh, volume_is_usual
 
 pytestmark = pytest.mark.services
 

@@ -18,9 +18,9 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
+from antenna_assets.ledger.commit import commit_heartbeat
+from antenna_assets.operations.status import tables
 from antenna_assets.settings import Settings
-from antenna_assets.status import tables
-from antenna_assets.streaming.commit import commit_heartbeat
 from antenna_assets.streaming.waiting import Waiting
 
 COMMANDS = (

@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antenna_assets.hours import HOUR, hour_of, hours_between
-from antenna_assets.streaming.closing_rule import (
+from antenna_assets.domain.closing_rule import (
     Left,
     Memory,
     ended_before,
@@ -20,6 +19,7 @@ from antenna_assets.streaming.closing_rule import (
     told,
     watermark,
 )
+from antenna_assets.domain.hours import HOUR, hour_of, hours_between
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
 SECOND = timedelta(seconds=1)

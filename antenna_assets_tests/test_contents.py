@@ -6,7 +6,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antenna_assets.contents import RowsDigest
+from antenna_assets.publishing.digests import RowsDigest
 
 VALUES = st.one_of(
     st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0")),

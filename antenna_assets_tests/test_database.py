@@ -7,9 +7,9 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from antenna_assets import database
-from antenna_assets.database import DatabaseError, connect, migrate, require_migrated
-from antenna_assets.schema import HOURLY_TABLES, LIVE_TABLES, USERS
+from antenna_assets.clients import postgres as database
+from antenna_assets.clients.postgres import DatabaseError, connect, migrate, require_migrated
+from antenna_assets.domain.schema import HOURLY_TABLES, LIVE_TABLES, USERS
 
 pytestmark = pytest.mark.services
 

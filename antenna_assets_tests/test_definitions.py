@@ -10,13 +10,13 @@ import dagster as dg
 import pytest
 
 import antenna_assets
-from antenna_assets import resources
 from antenna_assets.definitions import build_definitions
+from antenna_assets.defs import resources
+from antenna_assets.defs.resources import EngineResource, spark_config
+from antenna_assets.domain.schema import ASSETS
+from antenna_assets.domain.transforms import transform
 from antenna_assets.engines.contract import EngineError
-from antenna_assets.resources import EngineResource, spark_config
-from antenna_assets.schema import ASSETS
 from antenna_assets.settings import load_settings
-from antenna_assets.transforms import transform
 
 PACKAGE = Path(antenna_assets.__file__).parent
 

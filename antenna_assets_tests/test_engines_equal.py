@@ -20,10 +20,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from antenna_assets.engines.contract import Dataset, Engine
-from antenna_assets.engines.duckdb import DuckDBEngine
-from antenna_assets.engines.spark import SparkEngine
-from antenna_assets.schema import (
+from antenna_assets.domain.schema import (
     ENRICHED_USAGE,
     HOURLY_TABLES,
     LANDED,
@@ -33,10 +30,13 @@ from antenna_assets.schema import (
     REJECTED,
     USERS,
 )
-from antenna_assets.spark_session import configuration, use_java
-from antenna_assets.streaming.landed import Landed, Written
+from antenna_assets.domain.transforms import transform
+from antenna_assets.engines.contract import Dataset, Engine
+from antenna_assets.engines.duckdb import DuckDBEngine
+from antenna_assets.engines.spark import SparkEngine
+from antenna_assets.engines.spark_session import configuration, use_java
+from antenna_assets.ledger.batch import Landed, Written
 from antenna_assets.streaming.read_back import read_back
-from antenna_assets.transforms import transform
 from antenna_assets_tests.faults.live import wait_until
 from benchmarks.hour_data import make_hour
 

@@ -22,13 +22,13 @@ import pytest
 from dagster._utils.error import serializable_error_info_from_exc_info
 from psycopg import sql
 
-from antenna_assets.database import connect, dagster_url
+from antenna_assets.clients.postgres import connect, dagster_url
 from antenna_assets.definitions import build_definitions
-from antenna_assets.hours import hour_key
-from antenna_assets.local_runs import tick
-from antenna_assets.project_files import docker_folder, workspace_file
+from antenna_assets.defs.local_runs import tick
+from antenna_assets.domain.hours import hour_key
 from antenna_assets.settings import Settings, SettingsError, load_settings
 from antenna_assets.stack import ports
+from antenna_assets.storage.project_files import docker_folder, workspace_file
 from antenna_assets_tests.certified import FIRST, Land
 from antenna_assets_tests.faults.dagster_daemon import Dagster, dagster, wait_for
 

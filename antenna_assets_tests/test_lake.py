@@ -15,12 +15,13 @@ from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antenna_assets import delta
-from antenna_assets import lake as lake_module
-from antenna_assets.delta import Conflict, HourlyTable
+from antenna_assets.domain.schema import LANDED
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.errors import Superseded
-from antenna_assets.lake import (
+from antenna_assets.publishing import delta
+from antenna_assets.publishing import lake as lake_module
+from antenna_assets.publishing.delta import Conflict, HourlyTable
+from antenna_assets.publishing.lake import (
     HourSnapshot,
     Lake,
     LakeBusy,
@@ -28,7 +29,6 @@ from antenna_assets.lake import (
     NotPublished,
     PublishedHour,
 )
-from antenna_assets.schema import LANDED
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
 ELEVEN = TEN + timedelta(hours=1)

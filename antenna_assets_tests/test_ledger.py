@@ -5,10 +5,11 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from antenna_assets.candidates import newest_closed_hour
-from antenna_assets.certificate import record_and_certify
+from antenna_assets.domain.schema import ASSETS
 from antenna_assets.errors import Superseded
-from antenna_assets.ledger import (
+from antenna_assets.ledger.candidates import newest_closed_hour
+from antenna_assets.ledger.certificate import record_and_certify
+from antenna_assets.ledger.publications import (
     Generation,
     HourNotClosed,
     HourToPublish,
@@ -17,7 +18,6 @@ from antenna_assets.ledger import (
     require_closed,
     seal,
 )
-from antenna_assets.schema import ASSETS
 from antenna_assets_tests.publications import publication
 
 pytestmark = pytest.mark.services

@@ -15,25 +15,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from antenna_assets import certificate, requests
-from antenna_assets.certificate import require_certificate
-from antenna_assets.claims.lake import lake_claims
-from antenna_assets.claims.tables import over_quota_is_exact
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
+from antenna_assets.defs import sensor_policy as requests
+from antenna_assets.defs.local_runs import publish
+from antenna_assets.domain.hours import HOUR, hour_key
+from antenna_assets.domain.lifetimes import LONGEST_RUN
+from antenna_assets.domain.schema import ASSETS, LANDED
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.engines.duckdb import DuckDBEngine
-from antenna_assets.forget.run import forget
-from antenna_assets.hours import HOUR, hour_key
-from antenna_assets.lake import Lake
-from antenna_assets.landed import landed_content
-from antenna_assets.ledger import hours_to_publish
-from antenna_assets.lifetimes import LONGEST_RUN
-from antenna_assets.local_runs import publish
-from antenna_assets.retention import expire_files
-from antenna_assets.schema import ASSETS, LANDED
-from antenna_assets.streaming.commit_replay import ReplayedMessage, commit_replay
-from antenna_assets.streaming.landed import Landed, LandedFile
+from antenna_assets.ledger import certificate
+from antenna_assets.ledger.batch import Landed, LandedFile
+from antenna_assets.ledger.certificate import require_certificate
+from antenna_assets.ledger.landing import landed_content
+from antenna_assets.ledger.publications import hours_to_publish
+from antenna_assets.ledger.replay import ReplayedMessage, commit_replay
+from antenna_assets.operations.forget.run import forget
+from antenna_assets.operations.sweep.retention import expire_files
+from antenna_assets.publishing.lake import Lake
+from antenna_assets.verify.claims.lake import lake_claims
+from antenna_assets.verify.claims.tables import over_quota_is_exact
 from antenna_assets.verify.run import Verified, verify
 from antenna_assets_tests.certified import FIRST, HOURS, KNOWN, Land, World
 from antenna_assets_tests.faults.in_process import Faults, Held

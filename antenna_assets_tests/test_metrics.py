@@ -16,14 +16,14 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from antenna_assets.hours import HOUR
-from antenna_assets.metrics import LedgerCollector, MetricsError, serve
-from antenna_assets.project_files import docker_folder
-from antenna_assets.requests import MOST_ATTEMPTS
+from antenna_assets.clients.kafka_broker import Broker, BrokerError
+from antenna_assets.defs.sensor_policy import MOST_ATTEMPTS
+from antenna_assets.domain.hours import HOUR
+from antenna_assets.ledger.stream_lock import require_only_stream
+from antenna_assets.operations.metrics import LedgerCollector, MetricsError, serve
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.broker import Broker, BrokerError
+from antenna_assets.storage.project_files import docker_folder
 from antenna_assets.streaming.job import Stream
-from antenna_assets.streaming.lock import require_only_stream
 from antenna_assets_tests.end_to_end.test_pipeline import scenario, send
 from antenna_assets_tests.serving_rows import certify, hour
 

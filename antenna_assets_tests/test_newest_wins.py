@@ -10,14 +10,14 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from antenna_assets.certificate import newest_certificate, record_and_certify
-from antenna_assets.claims.history import hours_are_fresh
-from antenna_assets.database import connect, migrate
+from antenna_assets.clients.postgres import connect, migrate
+from antenna_assets.domain.hours import HOUR
+from antenna_assets.domain.schema import ASSETS
 from antenna_assets.errors import Superseded
-from antenna_assets.hours import HOUR
-from antenna_assets.lake import Lake
-from antenna_assets.ledger import begin_publication, end_superseded, hours_to_publish
-from antenna_assets.schema import ASSETS
+from antenna_assets.ledger.certificate import newest_certificate, record_and_certify
+from antenna_assets.ledger.publications import begin_publication, end_superseded, hours_to_publish
+from antenna_assets.publishing.lake import Lake
+from antenna_assets.verify.claims.history import hours_are_fresh
 from antenna_assets_tests.publications import publication
 from antenna_assets_tests.test_upgrade import MIGRATIONS, program_of_level
 

@@ -12,18 +12,18 @@ import pyarrow.parquet as pq
 import pytest
 from psycopg.types.json import Jsonb
 
-from antenna_assets.claims.tables import known_users_share, over_quota_is_exact, table_claims
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import HOUR, hour_of
+from antenna_assets.domain.schema import ENRICHED_USAGE, HOURLY_TABLES, RAW_PARQUET, USERS
+from antenna_assets.domain.transforms import transform
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.engines.duckdb import DuckDBEngine
-from antenna_assets.hours import HOUR, hour_of
-from antenna_assets.ledger import FULL_HOUR_BYTES, full_hours
-from antenna_assets.report.command import write_report
-from antenna_assets.schema import ENRICHED_USAGE, HOURLY_TABLES, RAW_PARQUET, USERS
-from antenna_assets.serving import write_users
+from antenna_assets.ledger.publications import FULL_HOUR_BYTES, full_hours
+from antenna_assets.operations.report.write import write_report
+from antenna_assets.publishing.serving import write_users
 from antenna_assets.settings import Settings
 from antenna_assets.streaming.job import Stream
-from antenna_assets.transforms import transform
+from antenna_assets.verify.claims.tables import known_users_share, over_quota_is_exact, table_claims
 from antenna_assets_tests.end_to_end.runs import place
 from antenna_assets_tests.serving_rows import FEDE, JUAN, hour, insert, publish
 

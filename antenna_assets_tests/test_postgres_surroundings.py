@@ -18,17 +18,19 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from antenna_assets import cli, database
-from antenna_assets.database import DatabaseError, connect, migrate, require_migrated
-from antenna_assets.hours import HOUR, lake_partition
-from antenna_assets.instance_storage import PooledPostgresStorage
-from antenna_assets.lake import Lake
-from antenna_assets.postgres_errors import DatabaseUnfit, passes, told
-from antenna_assets.postgres_fitness import require_fit
-from antenna_assets.project_files import docker_folder, sql_folder
+from antenna_assets import cli
+from antenna_assets.clients import postgres as database
+from antenna_assets.clients.postgres import DatabaseError, connect, migrate, require_migrated
+from antenna_assets.clients.postgres_errors import DatabaseUnfit, passes, told
+from antenna_assets.clients.postgres_fitness import require_fit
+from antenna_assets.defs.instance_storage import PooledPostgresStorage
+from antenna_assets.domain.hours import HOUR, lake_partition
+from antenna_assets.ledger.head import claim_topic
+from antenna_assets.operations import doctor
+from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
-from antenna_assets.stack import doctor, services
-from antenna_assets.streaming.head import claim_topic
+from antenna_assets.stack import services
+from antenna_assets.storage.project_files import docker_folder, sql_folder
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.certified import FIRST, HOURS, Land, World, publish
 from antenna_assets_tests.pooler import Pooler
@@ -412,7 +414,7 @@ def test_row_37_a_database_in_another_encoding_is_refused_and_the_doctor_says_th
 def test_row_37_an_older_server_is_refused(
     connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("antenna_assets.postgres_fitness.OLDEST_VERSION", 99)
+    monkeypatch.setattr("antenna_assets.clients.postgres_fitness.OLDEST_VERSION", 99)
     with pytest.raises(DatabaseUnfit, match="expected PostgreSQL 99 or newer, found 18"):
         require_fit(connection)
 

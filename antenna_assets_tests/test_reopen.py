@@ -8,16 +8,16 @@ import pytest
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
-from antenna_assets.clock import database_now
-from antenna_assets.database import connect
-from antenna_assets.hours import HOUR, hour_key, hour_of
-from antenna_assets.ledger import hours_to_publish, seal
+from antenna_assets.clients.clock import database_now
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import HOUR, hour_key, hour_of
+from antenna_assets.ledger.batch import Landed, LandedFile
+from antenna_assets.ledger.commit import commit_batch, commit_heartbeat
+from antenna_assets.ledger.head import claim_topic, read_head
+from antenna_assets.ledger.publications import hours_to_publish, seal
+from antenna_assets.ledger.stream_lock import require_only_stream
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.commit import commit_batch, commit_heartbeat
-from antenna_assets.streaming.head import claim_topic, read_head
-from antenna_assets.streaming.landed import Landed, LandedFile
-from antenna_assets.streaming.lock import require_only_stream
-from antenna_assets.streaming.plan import OffsetRange
+from antenna_assets.streaming.spark.planned_offsets import OffsetRange
 from antenna_assets_tests.faults.test_closing import told_by_status
 
 pytestmark = pytest.mark.services

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
-from antenna_assets.hours import HOUR, NotAnHour
-from antenna_assets.report.command import write_report
-from antenna_assets.report.period import ReportError
+from antenna_assets.domain.hours import HOUR, NotAnHour
+from antenna_assets.operations.report.period import ReportError
+from antenna_assets.operations.report.write import write_report
 from antenna_assets_tests.serving_rows import FEDE, JUAN, certify, hour, insert, publish
 
 pytestmark = pytest.mark.services

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antenna_assets.requests import (
+from antenna_assets.defs.sensor_policy import (
     MOST_ATTEMPTS,
     Candidate,
     FailingHour,

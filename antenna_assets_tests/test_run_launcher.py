@@ -12,10 +12,10 @@ import pytest
 from dagster._core.launcher import WorkerStatus
 from dagster._core.test_utils import create_run_for_test
 
-from antenna_assets import run_launcher
-from antenna_assets.resources import PostgresResource
-from antenna_assets.run_launcher import WatchedRunLauncher
-from antenna_assets.run_lock import held, is_held
+from antenna_assets.defs import run_launcher
+from antenna_assets.defs.resources import PostgresResource
+from antenna_assets.defs.run_launcher import WatchedRunLauncher
+from antenna_assets.defs.run_lock import held, is_held
 
 pytestmark = pytest.mark.services
 
@@ -100,7 +100,7 @@ def test_of_a_run_that_takes_no_lock_nothing_is_known(
 
 def test_the_lock_of_a_killed_process_is_free(postgres_url: str, connection: psycopg.Connection) -> None:
     program = (
-        "import sys; from antenna_assets.run_lock import held\n"
+        "import sys; from antenna_assets.defs.run_lock import held\n"
         "with held(sys.argv[1], 'one'): print('held', flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(

@@ -8,11 +8,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from antenna_assets import serving
+from antenna_assets.domain.schema import HOURLY_TABLES, USERS
 from antenna_assets.errors import Superseded
-from antenna_assets.ledger import Publication
-from antenna_assets.schema import HOURLY_TABLES, USERS
-from antenna_assets.serving import UsersUnwritable, replace_hour, write_users
+from antenna_assets.ledger.publications import Publication
+from antenna_assets.publishing import serving
+from antenna_assets.publishing.serving import UsersUnwritable, replace_hour, write_users
 
 pytestmark = pytest.mark.services
 

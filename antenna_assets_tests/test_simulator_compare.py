@@ -14,12 +14,12 @@ import pytest
 from psycopg import sql
 from rich.console import Console
 
-from antenna_assets.database import DatabaseError
-from antenna_assets.project_files import sql_folder
+from antenna_assets.clients.postgres import DatabaseError
 from antenna_assets.simulator.answers import Answers, known_users
 from antenna_assets.simulator.compare import Difference, differences, report
 from antenna_assets.simulator.events import Scenario, messages
-from antenna_assets.simulator.quarantine import counts_by_reason
+from antenna_assets.simulator.rejected import counts_by_reason
+from antenna_assets.storage.project_files import sql_folder
 
 START = datetime(2026, 11, 22, 8, tzinfo=UTC)
 TOPIC_ID = "AbCdEf"

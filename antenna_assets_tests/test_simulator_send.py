@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from antenna_assets.clients import kafka_broker as broker
 from antenna_assets.simulator.events import Message, Scenario, messages
 from antenna_assets.simulator.send import Receipts, SendError, send
-from antenna_assets.streaming import broker
 
 START = datetime(2026, 11, 22, 8, tzinfo=UTC)
 

@@ -9,20 +9,20 @@ import pytest
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
-from antenna_assets.database import connect
+from antenna_assets.clients.kafka_broker import Broker, kept_too_shortly
+from antenna_assets.clients.postgres import connect
+from antenna_assets.ledger.head import claim_topic, next_life, read_head
+from antenna_assets.ledger.loss import accept, step_over
+from antenna_assets.ledger.partition_starts import read_from, settle_starts
+from antenna_assets.ledger.progress import next_to_read
+from antenna_assets.ledger.stream_lock import StreamRunning, only_stream
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.broker import Broker, kept_too_shortly
 from antenna_assets.streaming.doubling import doubling
 from antenna_assets.streaming.errors import StreamError
 from antenna_assets.streaming.exact_ranges import PartBounds, read_ranges
-from antenna_assets.streaming.head import claim_topic, next_life, read_head
-from antenna_assets.streaming.lock import StreamRunning, only_stream
-from antenna_assets.streaming.loss import accept, step_over
 from antenna_assets.streaming.micro_batch import MicroBatches
-from antenna_assets.streaming.plan import OffsetRange
-from antenna_assets.streaming.progress import next_to_read
-from antenna_assets.streaming.query import engine_of_sums
-from antenna_assets.streaming.starts import read_from, settle_starts
+from antenna_assets.streaming.spark.planned_offsets import OffsetRange
+from antenna_assets.streaming.spark.query import engine_of_sums
 from antenna_assets_tests.end_to_end.runs import place
 from antenna_assets_tests.exactness import named_by_the_ledger
 from antenna_assets_tests.faults.plain_stream import read_everything
@@ -132,8 +132,8 @@ def test_row_33_a_start_is_recorded_and_holds_until_something_is_read(
 
 def read_from_the_noted_places(settings: Settings, connection: psycopg.Connection) -> None:
     """A batch as the stream commits it, of what is unread; without files, as nothing here looks at them."""
-    from antenna_assets.streaming.commit import commit_batch
-    from antenna_assets.streaming.landed import Landed
+    from antenna_assets.ledger.batch import Landed
+    from antenna_assets.ledger.commit import commit_batch
 
     broker = Broker(settings.kafka_bootstrap or "", settings.topic)
     places, ends = following(settings, connection), broker.next_offsets(broker.describe())

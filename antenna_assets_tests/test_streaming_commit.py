@@ -6,12 +6,12 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from antenna_assets.ledger import LedgerError, committed_offsets
-from antenna_assets.streaming.closing_rule import Left
-from antenna_assets.streaming.commit import NotContiguous, commit_batch, commit_heartbeat
-from antenna_assets.streaming.head import claim_topic
-from antenna_assets.streaming.landed import Landed, LandedFile
-from antenna_assets.streaming.plan import OffsetRange
+from antenna_assets.domain.closing_rule import Left
+from antenna_assets.ledger.batch import Landed, LandedFile
+from antenna_assets.ledger.commit import NotContiguous, commit_batch, commit_heartbeat
+from antenna_assets.ledger.head import claim_topic
+from antenna_assets.ledger.publications import LedgerError, committed_offsets
+from antenna_assets.streaming.spark.planned_offsets import OffsetRange
 
 pytestmark = pytest.mark.services
 

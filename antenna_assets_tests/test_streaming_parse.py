@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 
-from antenna_assets.schema import REASONS
-from antenna_assets.streaming.parse import SESSION_CONF, judged, parsed, reasons
-from antenna_assets.streaming.spelling import spelling_of
+from antenna_assets.domain.schema import REASONS
+from antenna_assets.streaming.spark.parse import SESSION_CONF, judged, parsed, reasons
+from antenna_assets.streaming.spark.spelling import spelling_of
 from antenna_assets_tests.parse_oracle import Accepted, Rejected, verdict
 
 pytestmark = pytest.mark.services

@@ -20,15 +20,17 @@ from deltalake import DeltaTable
 from psycopg import sql
 from typer.testing import CliRunner
 
-from antenna_assets import delta, retention
-from antenna_assets import sweep as sweep_module
-from antenna_assets.certificate import record_and_certify
 from antenna_assets.cli import app
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import HOUR, hour_of
+from antenna_assets.domain.lifetimes import GRACE, LIVE_RETENTION, LONGEST_RUN, SAFE_AGE, AttemptTooOld
+from antenna_assets.domain.schema import ASSETS, LANDED, LIVE_TABLES, REJECTED
 from antenna_assets.engines.contract import WrittenFile
-from antenna_assets.hours import HOUR, hour_of
-from antenna_assets.lake import Lake, LakeError
-from antenna_assets.ledger import (
+from antenna_assets.ledger.batch import Landed, LandedFile
+from antenna_assets.ledger.certificate import record_and_certify
+from antenna_assets.ledger.commit import commit_batch
+from antenna_assets.ledger.head import claim_topic, read_head
+from antenna_assets.ledger.publications import (
     HourExpired,
     expired_before,
     hours_to_publish,
@@ -36,15 +38,14 @@ from antenna_assets.ledger import (
     read_generation,
     seal,
 )
-from antenna_assets.lifetimes import GRACE, LIVE_RETENTION, LONGEST_RUN, SAFE_AGE, AttemptTooOld
-from antenna_assets.project_files import docker_folder
-from antenna_assets.retention import Amount
-from antenna_assets.schema import ASSETS, LANDED, LIVE_TABLES, REJECTED
-from antenna_assets.streaming.commit import commit_batch
-from antenna_assets.streaming.head import claim_topic, read_head
-from antenna_assets.streaming.landed import Landed, LandedFile
-from antenna_assets.streaming.plan import OffsetRange
-from antenna_assets.sweep import SweepError, SweepRunning, sweep
+from antenna_assets.operations.sweep import retention
+from antenna_assets.operations.sweep import run as sweep_module
+from antenna_assets.operations.sweep.retention import Amount
+from antenna_assets.operations.sweep.run import SweepError, SweepRunning, sweep
+from antenna_assets.publishing import delta
+from antenna_assets.publishing.lake import Lake, LakeError
+from antenna_assets.storage.project_files import docker_folder
+from antenna_assets.streaming.spark.planned_offsets import OffsetRange
 from antenna_assets_tests.publications import publication
 
 pytestmark = pytest.mark.services

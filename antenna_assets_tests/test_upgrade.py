@@ -12,12 +12,12 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from antenna_assets import database
-from antenna_assets.database import DatabaseError, connect, migrate, require_migrated
-from antenna_assets.hours import HOUR
-from antenna_assets.lake import Lake
-from antenna_assets.project_files import sql_folder
-from antenna_assets.retries import forget_published, read_failing_hours
+from antenna_assets.clients import postgres as database
+from antenna_assets.clients.postgres import DatabaseError, connect, migrate, require_migrated
+from antenna_assets.domain.hours import HOUR
+from antenna_assets.ledger.requests import forget_published, read_failing_hours
+from antenna_assets.publishing.lake import Lake
+from antenna_assets.storage.project_files import sql_folder
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.certified import FIRST, HOURS, World, publish
 from antenna_assets_tests.serving_rows import certify, hour

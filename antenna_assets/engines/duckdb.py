@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from antenna_assets.disk import WHAT_TO_DO, free, is_full
+from antenna_assets.domain.lifetimes import SAFE_AGE
 from antenna_assets.engines.contract import (
     LAST_TWO_PARTS,
     Dataset,
@@ -25,9 +25,9 @@ from antenna_assets.engines.contract import (
     checked_table,
 )
 from antenna_assets.engines.output import new_folder
-from antenna_assets.lake_files import file_errors, is_of_a_store, lake_path, let_duckdb_in, reason_of
-from antenna_assets.lifetimes import SAFE_AGE
-from antenna_assets.litter import remove_files
+from antenna_assets.storage.disk import WHAT_TO_DO, free, is_full
+from antenna_assets.storage.files import remove_files
+from antenna_assets.storage.paths import file_errors, is_of_a_store, lake_path, let_duckdb_in, reason_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

@@ -12,7 +12,6 @@ from uuid import uuid4
 
 import pyarrow as pa
 
-from antenna_assets.disk import WHAT_TO_DO, is_full
 from antenna_assets.engines.contract import (
     LAST_TWO_PARTS,
     Dataset,
@@ -23,8 +22,9 @@ from antenna_assets.engines.contract import (
     checked_table,
 )
 from antenna_assets.engines.output import new_folder
-from antenna_assets.lake_files import in_parallel, lake_path
-from antenna_assets.litter import Found, everything_under, remove_files
+from antenna_assets.storage.disk import WHAT_TO_DO, is_full
+from antenna_assets.storage.files import Found, everything_under, remove_files
+from antenna_assets.storage.paths import in_parallel, lake_path
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -56,7 +56,7 @@ def differences(
     """
     from psycopg import IsolationLevel
 
-    from antenna_assets.database import connect, require_migrated
+    from antenna_assets.clients.postgres import connect, require_migrated
 
     with connect(postgres_url) as connection:
         require_migrated(connection)
@@ -88,7 +88,7 @@ def report(found: list[Difference], limit: int = 20) -> "Table":
     """The first differences as a table to show, with how many more there are."""
     from rich.table import Table
 
-    from antenna_assets.quarantine.rendering import safe_cell
+    from antenna_assets.domain.safe_text import safe_cell
 
     more = len(found) - limit
     table = Table(

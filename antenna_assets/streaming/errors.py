@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import psycopg
 
+from antenna_assets.clients.postgres_errors import told
 from antenna_assets.engines.contract import EngineError
 from antenna_assets.errors import AntennaError
-from antenna_assets.postgres_errors import told
 
 
 class StreamError(AntennaError):

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from antenna_assets.schema import TIMESTAMP
-from antenna_assets.streaming.broker import Broker, BrokerError, right_missing
+from antenna_assets.clients.kafka_broker import Broker, BrokerError, right_missing
+from antenna_assets.domain.schema import TIMESTAMP
 from antenna_assets.streaming.envelope import kafka_micros
 from antenna_assets.streaming.errors import StreamError
-from antenna_assets.streaming.plan import OffsetRange
+from antenna_assets.streaming.spark.planned_offsets import OffsetRange
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer

@@ -1,6 +1,6 @@
 """The stream: one pass from Kafka, with the ledger as its checkpoint, again after whatever passes by itself.
 
-This is wiring: each start takes the ledger's offsets and a fresh Spark query (`query.py`), which hands its
+This is wiring: each start takes the ledger's offsets and a fresh Spark query (`streaming/spark/query.py`), which hands its
 micro-batches to `micro_batch.py`.
 """
 
@@ -16,22 +16,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from antenna_assets.crash import commit_point
-from antenna_assets.database import DatabaseError, connect, require_migrated
-from antenna_assets.disk import WHAT_TO_DO, free, is_full
-from antenna_assets.first_partition import require_start
-from antenna_assets.kafka_client import PLAIN, KafkaConfig
-from antenna_assets.lake_identity import WrongLake, require_own_lake
-from antenna_assets.ledger import HourExpired, committed_offsets
-from antenna_assets.lifetimes import AttemptTooOld
-from antenna_assets.postgres_errors import DatabaseUnfit, passes
-from antenna_assets.postgres_session import STREAM
-from antenna_assets.settings import Settings
-from antenna_assets.spark_session import java_has_ended
-from antenna_assets.streaming import blocked
-from antenna_assets.streaming import query as query_settings
-from antenna_assets.streaming.attempt import LakeUnwritable, lake_within_reach, require_writable
-from antenna_assets.streaming.broker import (
+from antenna_assets.clients.kafka_broker import (
     Broker,
     BrokerError,
     BrokerRefuses,
@@ -39,6 +24,24 @@ from antenna_assets.streaming.broker import (
     Topic,
     kept_too_shortly,
 )
+from antenna_assets.clients.kafka_config import PLAIN, KafkaConfig
+from antenna_assets.clients.postgres import DatabaseError, connect, require_migrated
+from antenna_assets.clients.postgres_errors import DatabaseUnfit, passes
+from antenna_assets.clients.postgres_session import STREAM
+from antenna_assets.domain.lifetimes import AttemptTooOld
+from antenna_assets.engines.spark_session import java_has_ended
+from antenna_assets.failpoints import commit_point
+from antenna_assets.ledger import blocked
+from antenna_assets.ledger.first_partition import require_start
+from antenna_assets.ledger.head import claim_topic
+from antenna_assets.ledger.lake_identity import WrongLake, require_own_lake
+from antenna_assets.ledger.partition_starts import read_from, read_starts, settle_starts
+from antenna_assets.ledger.present import FilesGone
+from antenna_assets.ledger.publications import HourExpired, committed_offsets
+from antenna_assets.ledger.stream_lock import StreamRunning, only_stream
+from antenna_assets.settings import Settings
+from antenna_assets.storage.attempt import LakeUnwritable, lake_within_reach, require_writable
+from antenna_assets.storage.disk import WHAT_TO_DO, free, is_full
 from antenna_assets.streaming.doubling import doubling
 from antenna_assets.streaming.errors import (
     QueryFailed,
@@ -49,19 +52,16 @@ from antenna_assets.streaming.errors import (
     is_of_spark,
 )
 from antenna_assets.streaming.exact_ranges import PART_MESSAGES, Unreadable
-from antenna_assets.streaming.head import claim_topic
-from antenna_assets.streaming.java import (
+from antenna_assets.streaming.micro_batch import REPORT_SECONDS, MicroBatches
+from antenna_assets.streaming.spark import query as query_settings
+from antenna_assets.streaming.spark.process import (
     SparkEnded,
     forget_java,
     java_ended_itself,
     java_watched,
     stop_spark,
 )
-from antenna_assets.streaming.lock import StreamRunning, only_stream
-from antenna_assets.streaming.micro_batch import REPORT_SECONDS, MicroBatches
-from antenna_assets.streaming.present import FilesGone
-from antenna_assets.streaming.query import engine_of_sums, messages_from, new_checkpoint, start_spark
-from antenna_assets.streaming.starts import read_from, read_starts, settle_starts
+from antenna_assets.streaming.spark.query import engine_of_sums, messages_from, new_checkpoint, start_spark
 from antenna_assets.streaming.waiting import Waiting
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """The micro-batches from Spark's call to the commit, and the heartbeat between two of them.
 
 While one is committed, Spark lands the next: at most one waits for the one before it, and all are committed in the order
-of their offsets. This is wiring, too: files are written in `land.py` and read back in `read_back.py`, the transactions
-are in `commit.py`. When a query runs, and what follows a failure, is `job.py`'s matter.
+of their offsets. This is wiring, too: files are written in `streaming/spark/land.py` and read back in `read_back.py`, the transactions
+are in `ledger/commit.py`. When a query runs, and what follows a failure, is `job.py`'s matter.
 """
 
 import threading
@@ -17,28 +17,28 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from antenna_assets.clock import TOLERANCE, Clock
+from antenna_assets.clients.clock import TOLERANCE, Clock
+from antenna_assets.clients.kafka_broker import Broker, Topic
+from antenna_assets.domain.closing_rule import Left, looked, told
+from antenna_assets.domain.hours import closed_before, hour_key
 from antenna_assets.engines.contract import Engine
-from antenna_assets.hours import closed_before, hour_key
-from antenna_assets.ledger import expired_before, full_hours
+from antenna_assets.ledger.batch import Landed, Written
+from antenna_assets.ledger.closed_hours import quiet_hours_of
+from antenna_assets.ledger.commit import commit_batch, commit_heartbeat
+from antenna_assets.ledger.head import Head, claim_topic, read_head
+from antenna_assets.ledger.progress import left_to_read, next_to_read, read_past
+from antenna_assets.ledger.publications import expired_before, full_hours
 from antenna_assets.settings import Settings
-from antenna_assets.streaming import query
-from antenna_assets.streaming.attempt import Attempt, LakeUnwritable
+from antenna_assets.storage.attempt import Attempt, LakeUnwritable
 from antenna_assets.streaming.batch_size import BatchSize
-from antenna_assets.streaming.broker import Broker, Topic
-from antenna_assets.streaming.closing import quiet_hours_of
-from antenna_assets.streaming.closing_rule import Left, looked, told
-from antenna_assets.streaming.commit import commit_batch, commit_heartbeat
 from antenna_assets.streaming.errors import QueryFailed, ReadingFailed, StreamError, first_line, is_of_spark
 from antenna_assets.streaming.exact_ranges import PART_MESSAGES, PartBounds, Unreadable, read_ranges
-from antenna_assets.streaming.head import Head, claim_topic, read_head
-from antenna_assets.streaming.java import java_ends_within
-from antenna_assets.streaming.land import write
-from antenna_assets.streaming.landed import Landed, Written
-from antenna_assets.streaming.plan import OffsetRange, planned_ranges
-from antenna_assets.streaming.progress import left_to_read, next_to_read, read_past
 from antenna_assets.streaming.read_back import read_back
-from antenna_assets.streaming.spelling import UsualSpelling
+from antenna_assets.streaming.spark import query
+from antenna_assets.streaming.spark.land import write
+from antenna_assets.streaming.spark.planned_offsets import OffsetRange, planned_ranges
+from antenna_assets.streaming.spark.process import java_ends_within
+from antenna_assets.streaming.spark.spelling import UsualSpelling
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -12,14 +12,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from antenna_assets.crash import commit_point
+from antenna_assets.domain.hours import EPOCH, MICROSECOND, landing_hour
+from antenna_assets.domain.schema import LANDED, LIVE_TABLES, REJECTED, TIMESTAMP, ServingTable
 from antenna_assets.engines.contract import Dataset, Engine
-from antenna_assets.hours import EPOCH, MICROSECOND, landing_hour
-from antenna_assets.lake_files import lake_path, name_within, sync
-from antenna_assets.litter import everything_under
-from antenna_assets.schema import LANDED, LIVE_TABLES, REJECTED, TIMESTAMP, ServingTable
-from antenna_assets.streaming.attempt import LandingError, lake_watched
-from antenna_assets.streaming.landed import REJECTED_FOLDER, Landed, LandedFile, Written
+from antenna_assets.failpoints import commit_point
+from antenna_assets.ledger.batch import REJECTED_FOLDER, Landed, LandedFile, Written
+from antenna_assets.storage.attempt import LandingError, lake_watched
+from antenna_assets.storage.files import everything_under
+from antenna_assets.storage.paths import lake_path, name_within, sync
 
 # Within the attempt's folder; a task that failed may have left files deeper down.
 _ACCEPTED = re.compile(r"hour=[^/]+/[^/]+\.parquet")

@@ -11,16 +11,16 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from antenna_assets.certificate import (
+from antenna_assets.domain.hours import hour_key
+from antenna_assets.ledger.certificate import (
     Certificate,
     complete,
     content_of,
     publications,
     without_numbers,
 )
-from antenna_assets.hours import hour_key
-from antenna_assets.landed import Landing, LandingUnknown, landed_content, landing_of
-from antenna_assets.ledger import LedgerError, read_generation
+from antenna_assets.ledger.landing import Landing, LandingUnknown, landed_content, landing_of
+from antenna_assets.ledger.publications import LedgerError, read_generation
 from antenna_assets.verify.difference import ABSENT, Difference, compared
 
 

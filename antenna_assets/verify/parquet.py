@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from glob import escape
 from typing import Any
 
-from antenna_assets.lake_files import file_errors, lake_path, let_duckdb_in, reason_of
-from antenna_assets.schema import LANDED
+from antenna_assets.domain.schema import LANDED
+from antenna_assets.storage.paths import file_errors, lake_path, let_duckdb_in, reason_of
 
 EVENT_COLUMNS = ", ".join(LANDED.names)
 

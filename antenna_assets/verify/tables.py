@@ -10,11 +10,11 @@ from glob import escape
 import psycopg
 from psycopg import sql
 
-from antenna_assets.certificate import Certificate
-from antenna_assets.contents import RowsDigest
-from antenna_assets.hours import HOUR, hour_key
-from antenna_assets.schema import ENRICHED_USAGE, HOURLY_TABLES, ServingTable
-from antenna_assets.transforms import transform
+from antenna_assets.domain.hours import HOUR, hour_key
+from antenna_assets.domain.schema import ENRICHED_USAGE, HOURLY_TABLES, ServingTable
+from antenna_assets.domain.transforms import transform
+from antenna_assets.ledger.certificate import Certificate
+from antenna_assets.publishing.digests import RowsDigest
 from antenna_assets.verify.difference import ABSENT, Difference, compared
 from antenna_assets.verify.parquet import Parquet
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
 from antenna_assets.stack import jars, java, postgres, postgres_data
 from antenna_assets.stack.ports import HOST
 

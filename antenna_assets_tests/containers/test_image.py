@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
 from antenna_assets_tests.containers.image import composed, lay_out
 from antenna_assets_tests.containers.secured import Secured, free_ports
 

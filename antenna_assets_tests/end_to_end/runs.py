@@ -9,9 +9,9 @@ from typing import Any
 
 import dagster as dg
 
-from antenna_assets.hours import range_of_hours
-from antenna_assets.local_runs import publish
-from antenna_assets.sensors import RANGE_END_TAG, RANGE_START_TAG
+from antenna_assets.defs.local_runs import publish
+from antenna_assets.defs.sensors import RANGE_END_TAG, RANGE_START_TAG
+from antenna_assets.domain.hours import range_of_hours
 from antenna_assets.settings import Settings
 
 EXECUTE = (

@@ -14,11 +14,11 @@ from xml.etree import ElementTree
 import dagster as dg
 import pytest
 
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
-from antenna_assets.hours import HOUR, hour_key, hour_of
-from antenna_assets.resources import EngineResource
-from antenna_assets.schema import ASSETS, HOURLY_TABLES, LAKE_TABLES
+from antenna_assets.defs.resources import EngineResource
+from antenna_assets.domain.hours import HOUR, hour_key, hour_of
+from antenna_assets.domain.schema import ASSETS, HOURLY_TABLES, LAKE_TABLES
 from antenna_assets.settings import Settings
 from antenna_assets.simulator.run import simulate
 from antenna_assets.simulator.scenario import Scenario

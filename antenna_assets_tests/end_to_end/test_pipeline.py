@@ -9,13 +9,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from antenna_assets.database import connect
-from antenna_assets.hours import hour_of
-from antenna_assets.local_runs import execute, tick
+from antenna_assets.clients.postgres import connect
+from antenna_assets.defs.local_runs import execute, tick
+from antenna_assets.domain.hours import hour_of
 from antenna_assets.settings import Settings
 from antenna_assets.simulator.answers import Answers
 from antenna_assets.simulator.compare import differences
-from antenna_assets.simulator.quarantine import counts_by_reason
+from antenna_assets.simulator.rejected import counts_by_reason
 from antenna_assets.simulator.run import simulate
 from antenna_assets.simulator.scenario import Scenario
 from antenna_assets.streaming.job import Stream

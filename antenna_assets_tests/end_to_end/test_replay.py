@@ -15,26 +15,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from antenna_assets.database import connect
-from antenna_assets.ledger import Generation, LedgerError, hours_to_publish, landed_files, seal
-from antenna_assets.quarantine import replay
-from antenna_assets.quarantine.files import QuarantineError
-from antenna_assets.quarantine.messages import Selection, find, select
-from antenna_assets.quarantine.replay import FAILED, IN_PART, LEFT, HourOfReplay, Plan, Staying
-from antenna_assets.quarantine.transform import Transform, load_transform
-from antenna_assets.schema import LANDED
-from antenna_assets.settings import Settings, load_settings
-from antenna_assets.streaming.commit import NotContiguous, commit_batch, commit_heartbeat
-from antenna_assets.streaming.commit_replay import (
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.schema import LANDED
+from antenna_assets.ledger.batch import Landed, LandedFile
+from antenna_assets.ledger.commit import NotContiguous, commit_batch, commit_heartbeat
+from antenna_assets.ledger.head import read_head
+from antenna_assets.ledger.publications import Generation, LedgerError, hours_to_publish, landed_files, seal
+from antenna_assets.ledger.replay import (
     AlreadyReplayed,
     HourInPart,
     ReplayedMessage,
     commit_replay,
     hours_in_part,
 )
-from antenna_assets.streaming.head import read_head
-from antenna_assets.streaming.landed import Landed, LandedFile
-from antenna_assets.streaming.plan import OffsetRange
+from antenna_assets.operations.quarantine import replay
+from antenna_assets.operations.quarantine.files import QuarantineError
+from antenna_assets.operations.quarantine.message_transform import Transform, load_transform
+from antenna_assets.operations.quarantine.messages import Selection, find, select
+from antenna_assets.operations.quarantine.replay import FAILED, IN_PART, LEFT, HourOfReplay, Plan, Staying
+from antenna_assets.settings import Settings, load_settings
+from antenna_assets.streaming.spark.planned_offsets import OffsetRange
 from antenna_assets_tests.quarantined import SENT, TOPIC, TOPIC_ID, reject
 
 if TYPE_CHECKING:
@@ -298,7 +298,7 @@ def test_a_replay_that_died_between_landing_and_commit_is_done_once_by_the_next(
 def test_a_replay_that_dies_inside_its_transaction_leaves_nothing(
     ledger: psycopg.Connection, planned: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from antenna_assets.streaming import commit_replay as module
+    from antenna_assets.ledger import replay as module
 
     def die(*_arguments: object, **_named: object) -> None:
         raise KeyboardInterrupt

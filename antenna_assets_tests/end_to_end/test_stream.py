@@ -11,16 +11,17 @@ import psycopg
 import pyarrow.parquet as pq
 import pytest
 
-from antenna_assets.database import connect
+from antenna_assets.clients.kafka_broker import BrokerError
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.schema import LANDED, REJECTED
 from antenna_assets.errors import AntennaError
-from antenna_assets.ledger import LedgerError
-from antenna_assets.schema import LANDED, REJECTED
+from antenna_assets.ledger.batch import Written
+from antenna_assets.ledger.commit import commit_batch
+from antenna_assets.ledger.publications import LedgerError
 from antenna_assets.settings import Settings
-from antenna_assets.streaming import micro_batch, query
-from antenna_assets.streaming.broker import BrokerError
-from antenna_assets.streaming.commit import commit_batch
+from antenna_assets.streaming import micro_batch
 from antenna_assets.streaming.job import Stream
-from antenna_assets.streaming.landed import Written
+from antenna_assets.streaming.spark import query
 from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults.live import wait_until
 from antenna_assets_tests.faults.processes import Process

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from antenna_assets import crash
-from antenna_assets.assets import aggregates
+from antenna_assets import failpoints as crash
+from antenna_assets.defs.assets import aggregates
 
 BEFORE_FENCE = "test.table.before_fence"
 """A point of the tests' own: an hourly table's rows are computed, and its transaction has not begun."""

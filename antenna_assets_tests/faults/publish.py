@@ -15,14 +15,14 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antenna_assets import requests
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
+from antenna_assets.defs import sensor_policy as requests
+from antenna_assets.defs.local_runs import execute, tick
+from antenna_assets.domain.hours import hour_key
+from antenna_assets.domain.schema import LAKE_TABLES, RAW_PARQUET
 from antenna_assets.engines.contract import WrittenFile
-from antenna_assets.hours import hour_key
-from antenna_assets.lake import Lake, LakeError
-from antenna_assets.local_runs import execute, tick
-from antenna_assets.schema import LAKE_TABLES, RAW_PARQUET
+from antenna_assets.publishing.lake import Lake, LakeError
 from antenna_assets.settings import Settings, load_settings
 
 _PROCESSES = multiprocessing.get_context("forkserver")

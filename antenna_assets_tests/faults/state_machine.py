@@ -9,9 +9,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from antenna_assets.quarantine.replay import Plan
-from antenna_assets.streaming.commit import NotContiguous
-from antenna_assets.streaming.commit_replay import AlreadyReplayed
+from antenna_assets.ledger.commit import NotContiguous
+from antenna_assets.ledger.replay import AlreadyReplayed
+from antenna_assets.operations.quarantine.replay import Plan
 from antenna_assets_tests.faults import publish
 from antenna_assets_tests.faults.in_process import Held
 from antenna_assets_tests.faults.state_draws import (

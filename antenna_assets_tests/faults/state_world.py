@@ -18,15 +18,16 @@ import pyarrow.parquet as pq
 import pytest
 from psycopg import sql
 
-from antenna_assets import requests, sensors
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
-from antenna_assets.lake import Lake
-from antenna_assets.local_runs import execute, tick
-from antenna_assets.quarantine import replay
-from antenna_assets.quarantine.files import QuarantineError
-from antenna_assets.quarantine.messages import Selection
-from antenna_assets.quarantine.transform import Transform, load_transform
+from antenna_assets.defs import sensor_policy as requests
+from antenna_assets.defs import sensors
+from antenna_assets.defs.local_runs import execute, tick
+from antenna_assets.operations.quarantine import replay
+from antenna_assets.operations.quarantine.files import QuarantineError
+from antenna_assets.operations.quarantine.message_transform import Transform, load_transform
+from antenna_assets.operations.quarantine.messages import Selection
+from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import load_settings
 from antenna_assets.stack.kafka import admin_client, ensure_topic
 from antenna_assets.verify.run import verify

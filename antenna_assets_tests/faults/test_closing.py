@@ -18,20 +18,20 @@ import pytest
 from rich.console import Console
 
 import antenna_assets
-from antenna_assets import clock
-from antenna_assets.clock import database_now
-from antenna_assets.hours import HOUR, hour_of
-from antenna_assets.metrics import LedgerCollector
+from antenna_assets.clients import clock
+from antenna_assets.clients.clock import database_now
+from antenna_assets.clients.kafka_broker import Broker
+from antenna_assets.domain.closing_rule import Left
+from antenna_assets.domain.hours import HOUR, hour_of
+from antenna_assets.ledger.head import claim_topic
+from antenna_assets.ledger.progress import left_to_read, next_to_read, read_past
+from antenna_assets.operations.metrics import LedgerCollector
+from antenna_assets.operations.status import tables
 from antenna_assets.settings import Settings
-from antenna_assets.status import tables
 from antenna_assets.streaming import job
-from antenna_assets.streaming.broker import Broker
-from antenna_assets.streaming.closing_rule import Left
 from antenna_assets.streaming.errors import StreamError
-from antenna_assets.streaming.head import claim_topic
 from antenna_assets.streaming.job import Stream
 from antenna_assets.streaming.micro_batch import MicroBatches
-from antenna_assets.streaming.progress import left_to_read, next_to_read, read_past
 from antenna_assets_tests.faults import plain_stream
 from antenna_assets_tests.faults.live import committed, running, wait_until
 from antenna_assets_tests.faults.topics import add_partitions
@@ -335,17 +335,17 @@ def test_row_26_a_host_with_a_wrong_clock_closes_and_rejects_nothing_by_it_and_i
 
 # Each for a reason: what is shown to a person, an age of files on this host, what stands for devices or for Dagster.
 HOST_CLOCK = {
-    "antenna_assets/anchors.py",
-    "antenna_assets/clock.py",
-    "antenna_assets/cli.py",
-    "antenna_assets/backfill/launch.py",
-    "antenna_assets/delta.py",
+    "antenna_assets/ledger/anchors.py",
+    "antenna_assets/clients/clock.py",
+    "antenna_assets/cli/__init__.py",
+    "antenna_assets/defs/backfill_launch.py",
+    "antenna_assets/publishing/delta.py",
     "antenna_assets/engines/duckdb.py",
-    "antenna_assets/litter.py",
-    "antenna_assets/report/command.py",
+    "antenna_assets/storage/files.py",
+    "antenna_assets/operations/report/write.py",
     "antenna_assets/simulator/live.py",
     "antenna_assets/simulator/run.py",
-    "antenna_assets/streaming/land.py",
+    "antenna_assets/streaming/spark/land.py",
 }
 
 

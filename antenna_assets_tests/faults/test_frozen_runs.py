@@ -12,17 +12,18 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from antenna_assets import database, resources
-from antenna_assets.certificate import newest_certificate
-from antenna_assets.database import connect, migrate, snapshot
-from antenna_assets.hours import HOUR, hour_key
-from antenna_assets.lake import Lake
-from antenna_assets.postgres_session import PERSON, RUN, STREAM, Limits
+from antenna_assets.clients import postgres as database
+from antenna_assets.clients.postgres import connect, migrate, snapshot
+from antenna_assets.clients.postgres_session import PERSON, RUN, STREAM, Limits
+from antenna_assets.defs import resources
+from antenna_assets.domain.hours import HOUR, hour_key
+from antenna_assets.ledger import blocked
+from antenna_assets.ledger.blocked import blocked_by, blocks_told
+from antenna_assets.ledger.certificate import newest_certificate
+from antenna_assets.ledger.stream_lock import require_only_stream
+from antenna_assets.operations.status import tables
+from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
-from antenna_assets.status import tables
-from antenna_assets.streaming import blocked
-from antenna_assets.streaming.blocked import blocked_by, blocks_told
-from antenna_assets.streaming.lock import require_only_stream
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.certified import FIRST, Land, World, publish
 from antenna_assets_tests.faults.publish import publish_hour

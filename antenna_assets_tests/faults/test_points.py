@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from antenna_assets import crash
+from antenna_assets import failpoints as crash
 from antenna_assets.settings import SettingsError, load_settings
 from antenna_assets_tests import test_forget, test_lake_identity, test_rebuild
 from antenna_assets_tests.faults import test_publication_crashes, test_stream_crashes, test_up_crashes
@@ -48,7 +48,7 @@ def test_a_fault_is_a_point_a_passage_and_who_dies(text: str, crash_: crash.Cras
 
 
 def test_a_paused_process_goes_on_when_it_is_woken() -> None:
-    code = "from antenna_assets.crash import commit_point\ncommit_point('stream.commit.live')\nprint('woken')"
+    code = "from antenna_assets.failpoints import commit_point\ncommit_point('stream.commit.live')\nprint('woken')"
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         env={**os.environ, "ANTENNA_CRASH_AT": "stream.commit.live:pause"},
@@ -81,7 +81,7 @@ def test_a_fault_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_process_dies_at_the_passage_that_was_named_and_not_before() -> None:
     code = (
-        "from antenna_assets.crash import commit_point\n"
+        "from antenna_assets.failpoints import commit_point\n"
         "for number in range(3):\n"
         "    commit_point('stream.commit.live')\n"
         "    commit_point('stream.commit.before')\n"

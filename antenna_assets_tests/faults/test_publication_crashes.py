@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from antenna_assets.database import connect
-from antenna_assets.hours import hour_key
-from antenna_assets.lake import Lake
-from antenna_assets.local_runs import tick
-from antenna_assets.schema import ASSETS, LAKE_TABLES
+from antenna_assets.clients.postgres import connect
+from antenna_assets.defs.local_runs import tick
+from antenna_assets.domain.hours import hour_key
+from antenna_assets.domain.schema import ASSETS, LAKE_TABLES
+from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
 from antenna_assets_tests.end_to_end.runs import hours_of, instance, publish_what_the_sensor_asks_for
 from antenna_assets_tests.exactness import assert_exact

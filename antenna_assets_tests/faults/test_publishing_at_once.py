@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from antenna_assets import crash
-from antenna_assets.database import connect
-from antenna_assets.hours import HOUR, hour_key, hour_of
-from antenna_assets.lake import Lake
-from antenna_assets.local_runs import execute, publish, tick
-from antenna_assets.schema import ASSETS, LAKE_TABLES
+from antenna_assets import failpoints as crash
+from antenna_assets.clients.postgres import connect
+from antenna_assets.defs.local_runs import execute, publish, tick
+from antenna_assets.domain.hours import HOUR, hour_key, hour_of
+from antenna_assets.domain.schema import ASSETS, LAKE_TABLES
+from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
 from antenna_assets.simulator.run import simulate
 from antenna_assets.simulator.scenario import Scenario

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from antenna_assets import crash
-from antenna_assets.database import connect
-from antenna_assets.hours import HOUR, hour_key, hour_of
+from antenna_assets import failpoints as crash
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import HOUR, hour_key, hour_of
 from antenna_assets.settings import Settings
 from antenna_assets.simulator.answers import Answers
 from antenna_assets.simulator.run import simulate

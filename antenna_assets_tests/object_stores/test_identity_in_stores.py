@@ -7,13 +7,19 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from antenna_assets.database import connect
-from antenna_assets.lake_files import lake_path
-from antenna_assets.lake_identity import WrongLake, adopt, found_id, require_own_lake, require_same_lake
-from antenna_assets.litter import file_system_now
-from antenna_assets.streaming.landed import Landed, LandedFile
-from antenna_assets.streaming.present import FilesGone, require_files
-from antenna_assets.sweep import sweep
+from antenna_assets.clients.postgres import connect
+from antenna_assets.ledger.batch import Landed, LandedFile
+from antenna_assets.ledger.lake_identity import (
+    WrongLake,
+    adopt,
+    found_id,
+    require_own_lake,
+    require_same_lake,
+)
+from antenna_assets.ledger.present import FilesGone, require_files
+from antenna_assets.operations.sweep.run import sweep
+from antenna_assets.storage.files import file_system_now
+from antenna_assets.storage.paths import lake_path
 from antenna_assets_tests.object_stores.conftest import Bucket
 
 pytestmark = pytest.mark.services

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
-from antenna_assets.project_files import workspace_file
 from antenna_assets.settings import Settings
 from antenna_assets.stack.ports import HOST, is_open, remembered
+from antenna_assets.storage.project_files import workspace_file
 from antenna_assets_tests.faults.dagster_daemon import dagster, wait_for
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.runs import send

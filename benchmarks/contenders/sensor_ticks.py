@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from antenna_assets.candidates import candidates, newest_closed_hour
-from antenna_assets.clock import database_now
-from antenna_assets.database import connect
-from antenna_assets.local_runs import tick
-from antenna_assets.partitions import first_and_end
+from antenna_assets.clients.clock import database_now
+from antenna_assets.clients.postgres import connect
+from antenna_assets.defs.local_runs import tick
+from antenna_assets.defs.partitions import first_and_end
+from antenna_assets.ledger.candidates import candidates, newest_closed_hour
 from antenna_assets.settings import load_settings
 
 
