@@ -72,10 +72,11 @@ prove: .venv/class-archive ## the long form of the proofs, into docs/proofs.md; 
 bench: .venv/class-archive .venv-bench/ready .venv-flink/ready ## this system beside its peers, into docs/benchmarks.md; CASES=stream,hour for some
 	$(BIN)/python -m benchmarks $(if $(CASES),--cases $(CASES))
 
-lint: .venv/ready ## format, lint and type checks
+lint: .venv/ready ## format, lint and type checks, and the order of the rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: .venv/ready ## rewrite the code in the project's format
 	$(BIN)/ruff format .

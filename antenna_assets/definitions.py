@@ -13,11 +13,13 @@ from antenna_assets.defs.checks import CHECKS
 from antenna_assets.defs.jobs import hourly_usage
 from antenna_assets.defs.resources import default_resources
 from antenna_assets.defs.sensors import closed_hours
+from antenna_assets.failpoints import require_known
 from antenna_assets.settings import load_settings
 
 
 def build_definitions(resources: Mapping[str, object] | None = None) -> dg.Definitions:
     """All definitions; `resources` replaces some of the defaults, by name."""
+    require_known()
     return dg.Definitions(
         assets=[
             *SOURCES,

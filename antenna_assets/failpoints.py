@@ -2,10 +2,9 @@
 
 `ANTENNA_CRASH_AT=<point>` makes the process SIGKILL itself at the point, `<point>:N` at its N-th passage. With `:java`
 it kills its Java instead and goes on, with `:both` Java and itself, and with `:pause` it stops until somebody wakes it
-(SIGCONT). A point exists by being named in the code; what must hold after a crash is for the tests.
+(SIGCONT). What must hold after a crash is for the tests.
 """
 
-import ast
 import itertools
 import os
 import signal
@@ -14,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from antenna_assets.settings import SettingsError, crash_at
@@ -22,7 +20,60 @@ from antenna_assets.settings import SettingsError, crash_at
 if TYPE_CHECKING:
     from pyspark import SparkContext
 
-_FUNCTIONS = ("commit_point", "task_point")
+POINTS = frozenset(
+    {
+        # `antenna up`
+        "up.postgres_started",
+        "up.kafka_started",
+        "up.services_started",
+        "up.migration.last_statement",
+        "up.before_dagster_yaml",
+        # Which lake belongs to which ledger.
+        "claim.lake_written",
+        "claim.recorded",
+        "adopt.lake_written",
+        "adopt.recorded",
+        # The stream: landing files, then the one transaction.
+        "stream.before_sweep",
+        "stream.land.before_write",
+        "stream.jvm.task",
+        "stream.land.before_sync",
+        "stream.land.after_sync",
+        "stream.commit.before",
+        "stream.commit.offsets",
+        "stream.commit.files",
+        "stream.commit.live",
+        "stream.commit.last_statement",
+        "stream.commit.committed",
+        "stream.heartbeat.last_statement",
+        "stream.heartbeat.committed",
+        # The sensor, and the publication of an hour.
+        "sensor.before_query",
+        "sensor.before_requests",
+        "publish.seal.last_statement",
+        "publish.sealed",
+        "publish.lake.created",
+        "publish.lake.files_written",
+        "publish.lake.committed",
+        "publish.table.computed",
+        "publish.table.fenced",
+        "publish.table.deleted",
+        "publish.table.copied",
+        "publish.table.committed",
+        "publish.certified",
+        "publish.hour_done",
+        # Operations.
+        "replay.messages_written",
+        "forget.fenced",
+        "forget.replaced",
+        "forget.hour_in_lake",
+        "forget.swapped",
+        "rebuild.set_aside",
+        "rebuild.counted_on",
+    }
+)
+"""Every failpoint. A test holds this equal to the calls of `commit_point` and `task_point` in the code."""
+
 Fault = Literal["python", "java", "both", "pause"]
 _FAULTS: tuple[Fault, ...] = ("java", "both", "pause")
 
@@ -83,30 +134,6 @@ def task_point(name: str, spark: "SparkContext") -> Iterator[None]:
         killer.join()
 
 
-def points() -> dict[str, Path]:
-    """Every point and the module that names it, read from the package's code.
-
-    Raises:
-        ValueError: a point is not a literal, or two places have the same name.
-    """
-    found: dict[str, Path] = {}
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        text = path.read_text(encoding="utf-8")
-        if path == Path(__file__) or not any(name in text for name in _FUNCTIONS):
-            continue
-        for node in ast.walk(ast.parse(text)):
-            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
-                continue
-            if node.func.id in _FUNCTIONS:
-                name = node.args[0]
-                if not (isinstance(name, ast.Constant) and isinstance(name.value, str)):
-                    raise ValueError(f"{path}:{node.lineno}: expected the point's name as a literal")
-                if name.value in found:
-                    raise ValueError(f"{path}:{node.lineno}: {name.value} is in {found[name.value]} already")
-                found[name.value] = path
-    return found
-
-
 def parse(text: str) -> Crash:
     """What `ANTENNA_CRASH_AT` asks for.
 
@@ -114,10 +141,9 @@ def parse(text: str) -> Crash:
         SettingsError: there is no such point, the passage is no number from 1 on, or there is no such fault.
     """
     name, *rest = text.split(":")
-    known = points()
-    if name not in known:
+    if name not in POINTS:
         raise SettingsError(
-            f"ANTENNA_CRASH_AT: {name} is no commit point; known are {', '.join(sorted(known))}"
+            f"ANTENNA_CRASH_AT: {name} is no commit point; known are {', '.join(sorted(POINTS))}"
         )
     fault: Fault = "python"
     for known_fault in _FAULTS:
@@ -131,6 +157,15 @@ def parse(text: str) -> Crash:
             f"{name}:2:java, found {text}"
         )
     return Crash(name, int(passage), fault)
+
+
+def require_known() -> None:
+    """Refuse a wrong `ANTENNA_CRASH_AT` at the start of a program, before anything is done.
+
+    Raises:
+        SettingsError: as `parse`.
+    """
+    _armed()
 
 
 def _reached(name: str) -> Crash | None:

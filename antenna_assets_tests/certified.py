@@ -27,7 +27,7 @@ from antenna_assets.domain.schema import LANDED, REJECTED
 from antenna_assets.ledger.batch import Landed, LandedFile
 from antenna_assets.ledger.commit import commit_batch
 from antenna_assets.ledger.head import claim_topic
-from antenna_assets.streaming.spark.planned_offsets import OffsetRange
+from antenna_assets.ledger.offsets import OffsetRange
 
 FIRST = hour_of(datetime.now(UTC)) - 6 * HOUR
 HOURS = [FIRST, FIRST + HOUR, FIRST + 2 * HOUR]

@@ -20,7 +20,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from antenna_assets.clients.postgres import connect, migrate
+from antenna_assets.clients.migrations import migrate
+from antenna_assets.clients.postgres import connect
 from antenna_assets.settings import FIRST_START, PREFIX, Settings, load_settings
 
 BEGAN = time.monotonic()

@@ -12,8 +12,8 @@ from antenna_assets.domain.schema import REJECTED
 from antenna_assets.ledger.batch import Landed, LandedFile
 from antenna_assets.ledger.commit import commit_batch
 from antenna_assets.ledger.head import claim_topic, read_head
+from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.spark.planned_offsets import OffsetRange
 
 TOPIC = "devices"
 TOPIC_ID = "id-1"

@@ -7,8 +7,10 @@ import psycopg
 import pyarrow as pa
 import pytest
 
+from antenna_assets.clients import migrations
 from antenna_assets.clients import postgres as database
-from antenna_assets.clients.postgres import DatabaseError, connect, migrate, require_migrated
+from antenna_assets.clients.migrations import migrate, require_migrated
+from antenna_assets.clients.postgres import DatabaseError, connect
 from antenna_assets.domain.schema import HOURLY_TABLES, LIVE_TABLES, USERS
 
 pytestmark = pytest.mark.services
@@ -51,7 +53,7 @@ def test_a_migration_that_was_changed_after_it_was_applied_is_refused(
 ) -> None:
     (tmp_path / "migrations").mkdir()
     (tmp_path / "migrations" / "0001_ledger.sql").write_text("SELECT 1")
-    monkeypatch.setattr(database, "sql_folder", lambda: tmp_path)
+    monkeypatch.setattr(migrations, "sql_folder", lambda: tmp_path)
     with pytest.raises(DatabaseError, match="0001_ledger.sql was changed after it was applied"):
         migrate(connection)
 
@@ -61,7 +63,7 @@ def test_a_migration_that_fails_leaves_nothing_of_itself(
 ) -> None:
     (tmp_path / "migrations").mkdir()
     (tmp_path / "migrations" / "0900_broken.sql").write_text("CREATE TABLE half (x int); SELECT 1 / 0")
-    monkeypatch.setattr(database, "sql_folder", lambda: tmp_path)
+    monkeypatch.setattr(migrations, "sql_folder", lambda: tmp_path)
     with pytest.raises(psycopg.errors.DivisionByZero):
         migrate(connection)
     assert connection.execute("SELECT to_regclass('half')").fetchone() == (None,)

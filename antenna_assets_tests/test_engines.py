@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from antenna_assets.domain.schema import ENRICHED_USAGE, HOURLY_TABLES, LANDED, RAW_PARQUET, USERS
-from antenna_assets.domain.transforms import transform
-from antenna_assets.engines.contract import Dataset, EngineError, WrittenFile
+from antenna_assets.engines.contract import Dataset, WrittenFile
 from antenna_assets.engines.duckdb import DuckDBEngine
 from antenna_assets.engines.spark import SparkEngine
+from antenna_assets.engines.transforms import transform
+from antenna_assets.errors import EngineError
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
 

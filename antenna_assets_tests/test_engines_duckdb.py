@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antenna_assets.domain.schema import ENRICHED_USAGE, HOURLY_TABLES, LANDED, RAW_PARQUET, USERS
-from antenna_assets.domain.transforms import transform
-from antenna_assets.engines.contract import Dataset, EngineError
+from antenna_assets.engines.contract import Dataset
 from antenna_assets.engines.duckdb import DuckDBEngine
+from antenna_assets.engines.transforms import transform
+from antenna_assets.errors import EngineError
 from antenna_assets_tests.faults.small_disk import small_disk
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)

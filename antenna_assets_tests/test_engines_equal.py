@@ -30,13 +30,13 @@ from antenna_assets.domain.schema import (
     REJECTED,
     USERS,
 )
-from antenna_assets.domain.transforms import transform
 from antenna_assets.engines.contract import Dataset, Engine
 from antenna_assets.engines.duckdb import DuckDBEngine
 from antenna_assets.engines.spark import SparkEngine
 from antenna_assets.engines.spark_session import configuration, use_java
-from antenna_assets.ledger.batch import Landed, Written
-from antenna_assets.streaming.read_back import read_back
+from antenna_assets.engines.transforms import transform
+from antenna_assets.ledger.batch import Landed
+from antenna_assets.streaming.read_back import Written, read_back
 from antenna_assets_tests.faults.live import wait_until
 from benchmarks.hour_data import make_hour
 

@@ -24,13 +24,13 @@ from psycopg import sql
 
 from antenna_assets.clients.postgres import connect, dagster_url
 from antenna_assets.definitions import build_definitions
-from antenna_assets.defs.local_runs import tick
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.settings import Settings, SettingsError, load_settings
 from antenna_assets.stack import ports
 from antenna_assets.storage.project_files import docker_folder, workspace_file
 from antenna_assets_tests.certified import FIRST, Land
 from antenna_assets_tests.faults.dagster_daemon import Dagster, dagster, wait_for
+from antenna_assets_tests.local_runs import tick
 
 pytestmark = pytest.mark.services
 

@@ -20,7 +20,6 @@ from typer.testing import CliRunner
 
 from antenna_assets.cli import app
 from antenna_assets.clients.postgres import connect, dagster_url
-from antenna_assets.defs.local_runs import publish
 from antenna_assets.operations.forget import run as run_of_forgetting
 from antenna_assets.operations.forget.identity import EMAIL, NAME, is_unfinished
 from antenna_assets.operations.forget.replace_text import (
@@ -42,6 +41,7 @@ from antenna_assets_tests.certified import FIRST, KNOWN, World
 from antenna_assets_tests.end_to_end.runs import place
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.runs import run, send
+from antenna_assets_tests.local_runs import publish
 
 ID = "00000000-0000-0000-0000-000000000003"
 NEW = "forgotten-1"

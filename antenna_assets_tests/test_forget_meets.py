@@ -24,7 +24,8 @@ from antenna_assets.cli import app
 from antenna_assets.clients.postgres import connect
 from antenna_assets.defs.assets.plot import bars
 from antenna_assets.domain.hours import HOUR, hour_key
-from antenna_assets.ledger.publications import ForgottenMeanwhile, require_nobody_forgotten
+from antenna_assets.ledger.errors import ForgottenMeanwhile
+from antenna_assets.ledger.publications import require_nobody_forgotten
 from antenna_assets.operations.forget import dagster_events as told
 from antenna_assets.operations.forget import fence
 from antenna_assets.operations.forget.fence import ForgettingRunning, WriterStuck

@@ -17,19 +17,14 @@ from antenna_assets.cli import app
 from antenna_assets.cli.demo import serve_demo
 from antenna_assets.clients.postgres import connect, dagster_url
 from antenna_assets.defs.instance_storage import PooledPostgresStorage
-from antenna_assets.defs.local_runs import execute
 from antenna_assets.domain.hours import HOUR, hour_key, hour_of
 from antenna_assets.domain.lifetimes import GRACE, PAGES_RETENTION, RUN_LOG_RETENTION
 from antenna_assets.domain.schema import ASSETS
+from antenna_assets.ledger.errors import HourExpired
+from antenna_assets.ledger.files import landed_files
+from antenna_assets.ledger.generations import expired_before, read_generation, require_unexpired
 from antenna_assets.ledger.lake_identity import require_own_lake
-from antenna_assets.ledger.publications import (
-    HourExpired,
-    committed_offsets,
-    expired_before,
-    landed_files,
-    read_generation,
-    require_unexpired,
-)
+from antenna_assets.ledger.offsets import committed_offsets
 from antenna_assets.operations.sweep.compaction import forget_removed_files, merge_batches
 from antenna_assets.operations.sweep.retention import Amount, expire_files
 from antenna_assets.operations.sweep.run import SweepError, sweep
@@ -38,6 +33,7 @@ from antenna_assets.publishing.lake import Lake
 from antenna_assets.storage.project_files import docker_folder
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.certified import FIRST, World
+from antenna_assets_tests.local_runs import execute
 from antenna_assets_tests.test_roles import login as login
 from antenna_assets_tests.test_run_logs import ran as ran
 from antenna_assets_tests.test_sweep import HORIZON, MINUTE, NOW, OLD, House, total

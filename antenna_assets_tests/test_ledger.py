@@ -9,15 +9,11 @@ from antenna_assets.domain.schema import ASSETS
 from antenna_assets.errors import Superseded
 from antenna_assets.ledger.candidates import newest_closed_hour
 from antenna_assets.ledger.certificate import record_and_certify
-from antenna_assets.ledger.publications import (
-    Generation,
-    HourNotClosed,
-    HourToPublish,
-    hours_to_publish,
-    landed_files,
-    require_closed,
-    seal,
-)
+from antenna_assets.ledger.closed_hours import HourToPublish, hours_to_publish, require_closed
+from antenna_assets.ledger.errors import HourNotClosed
+from antenna_assets.ledger.files import landed_files
+from antenna_assets.ledger.generations import Generation
+from antenna_assets.ledger.seal import seal
 from antenna_assets_tests.publications import publication
 
 pytestmark = pytest.mark.services

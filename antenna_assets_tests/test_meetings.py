@@ -17,18 +17,16 @@ import pytest
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
-from antenna_assets.defs import sensor_policy as requests
-from antenna_assets.defs.local_runs import publish
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.domain.lifetimes import LONGEST_RUN
 from antenna_assets.domain.schema import ASSETS, LANDED
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.engines.duckdb import DuckDBEngine
-from antenna_assets.ledger import certificate
+from antenna_assets.ledger import certificate, failing_hours
 from antenna_assets.ledger.batch import Landed, LandedFile
 from antenna_assets.ledger.certificate import require_certificate
+from antenna_assets.ledger.closed_hours import hours_to_publish
 from antenna_assets.ledger.landing import landed_content
-from antenna_assets.ledger.publications import hours_to_publish
 from antenna_assets.ledger.replay import ReplayedMessage, commit_replay
 from antenna_assets.operations.forget.run import forget
 from antenna_assets.operations.sweep.retention import expire_files
@@ -38,6 +36,7 @@ from antenna_assets.verify.claims.tables import over_quota_is_exact
 from antenna_assets.verify.run import Verified, verify
 from antenna_assets_tests.certified import FIRST, HOURS, KNOWN, Land, World
 from antenna_assets_tests.faults.in_process import Faults, Held
+from antenna_assets_tests.local_runs import publish
 
 pytestmark = pytest.mark.services
 
@@ -81,7 +80,7 @@ def run(hours: Sequence[datetime], *, assets: Sequence[str] = ASSETS, must_succe
 
 
 def publish_what_the_sensor_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "FIRST_WAIT", timedelta(0))
+    monkeypatch.setattr(failing_hours, "FIRST_WAIT", timedelta(0))
     with dg.DagsterInstance.ephemeral() as instance:
         assert all(of.success for _hours, of in publish(instance))
 

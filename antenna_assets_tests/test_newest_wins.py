@@ -10,12 +10,14 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from antenna_assets.clients.postgres import connect, migrate
+from antenna_assets.clients.migrations import migrate
+from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.errors import Superseded
 from antenna_assets.ledger.certificate import newest_certificate, record_and_certify
-from antenna_assets.ledger.publications import begin_publication, end_superseded, hours_to_publish
+from antenna_assets.ledger.closed_hours import hours_to_publish
+from antenna_assets.ledger.publications import begin_publication, end_superseded
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.verify.claims.history import hours_are_fresh
 from antenna_assets_tests.publications import publication

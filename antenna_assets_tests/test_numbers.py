@@ -15,12 +15,12 @@ from psycopg.types.json import Jsonb
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR, hour_of
 from antenna_assets.domain.schema import ENRICHED_USAGE, HOURLY_TABLES, RAW_PARQUET, USERS
-from antenna_assets.domain.transforms import transform
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.engines.duckdb import DuckDBEngine
-from antenna_assets.ledger.publications import FULL_HOUR_BYTES, full_hours
+from antenna_assets.engines.transforms import transform
+from antenna_assets.ledger.full_hours import FULL_HOUR_BYTES, full_hours
 from antenna_assets.operations.report.write import write_report
-from antenna_assets.publishing.serving import write_users
+from antenna_assets.publishing.users import write_users
 from antenna_assets.settings import Settings
 from antenna_assets.streaming.job import Stream
 from antenna_assets.verify.claims.tables import known_users_share, over_quota_is_exact, table_claims

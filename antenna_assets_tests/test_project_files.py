@@ -29,7 +29,7 @@ def test_a_wheel_carries_its_own_copy(tmp_path):
     script = (
         f"import sys; sys.path.insert(0, {str(unpacked)!r});"
         "from antenna_assets.storage.project_files import docker_folder, sql_folder, workspace_file;"
-        "from antenna_assets.domain.transforms import INPUTS, transform;"
+        "from antenna_assets.engines.transforms import INPUTS, transform;"
         "print(sql_folder(), docker_folder() / 'dagster.yaml', workspace_file(), len([transform(name) for name in INPUTS]), sep='\\n')"
     )
     run = subprocess.run(

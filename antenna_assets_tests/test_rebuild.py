@@ -46,7 +46,8 @@ class Published(House):
     def publish_again(self, hour: datetime) -> None:
         """Publish what landed, at the same generation if that is no more than before."""
         from antenna_assets.ledger.certificate import record_and_certify
-        from antenna_assets.ledger.publications import Publication, seal
+        from antenna_assets.ledger.publications import Publication
+        from antenna_assets.ledger.seal import seal
         from antenna_assets.publishing.digests import files_content
 
         sealed = seal(self.connection, hour)

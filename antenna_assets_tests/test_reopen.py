@@ -12,12 +12,13 @@ from antenna_assets.clients.clock import database_now
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR, hour_key, hour_of
 from antenna_assets.ledger.batch import Landed, LandedFile
+from antenna_assets.ledger.closed_hours import hours_to_publish
 from antenna_assets.ledger.commit import commit_batch, commit_heartbeat
 from antenna_assets.ledger.head import claim_topic, read_head
-from antenna_assets.ledger.publications import hours_to_publish, seal
+from antenna_assets.ledger.offsets import OffsetRange
+from antenna_assets.ledger.seal import seal
 from antenna_assets.ledger.stream_lock import require_only_stream
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.spark.planned_offsets import OffsetRange
 from antenna_assets_tests.faults.test_closing import told_by_status
 
 pytestmark = pytest.mark.services

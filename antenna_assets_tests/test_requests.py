@@ -7,17 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antenna_assets.defs.sensor_policy import (
-    MOST_ATTEMPTS,
-    Candidate,
-    FailingHour,
-    Request,
-    plan_requests,
-    republish_pause,
-    republish_wait,
-    wait_after,
-    waiting_hours,
-)
+from antenna_assets.defs.sensor_policy import plan_requests
+from antenna_assets.ledger.candidates import Candidate
+from antenna_assets.ledger.failing_hours import MOST_ATTEMPTS, FailingHour, wait_after
+from antenna_assets.ledger.republish_wait import republish_pause, republish_wait, waiting_hours
+from antenna_assets.ledger.requests import Request
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
 HOUR, MINUTE, SECOND = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)

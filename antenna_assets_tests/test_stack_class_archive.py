@@ -7,9 +7,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from antenna_assets.engines.spark_session import configuration
+from antenna_assets.engines.spark_session import archive, configuration
 from antenna_assets.streaming.spark import build_class_archive as class_archive
-from antenna_assets.streaming.spark.build_class_archive import ArchiveError, archive, main, make_archive
+from antenna_assets.streaming.spark.build_class_archive import ArchiveError, main, make_archive
 
 
 def java_options(monkeypatch: pytest.MonkeyPatch, prefix: Path) -> str:

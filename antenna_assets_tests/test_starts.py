@@ -11,17 +11,17 @@ from typer.testing import CliRunner
 from antenna_assets.cli import app
 from antenna_assets.clients.kafka_broker import Broker, kept_too_shortly
 from antenna_assets.clients.postgres import connect
+from antenna_assets.errors import StreamError
 from antenna_assets.ledger.head import claim_topic, next_life, read_head
 from antenna_assets.ledger.loss import accept, step_over
+from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.ledger.partition_starts import read_from, settle_starts
 from antenna_assets.ledger.progress import next_to_read
 from antenna_assets.ledger.stream_lock import StreamRunning, only_stream
 from antenna_assets.settings import Settings
 from antenna_assets.streaming.doubling import doubling
-from antenna_assets.streaming.errors import StreamError
 from antenna_assets.streaming.exact_ranges import PartBounds, read_ranges
 from antenna_assets.streaming.micro_batch import MicroBatches
-from antenna_assets.streaming.spark.planned_offsets import OffsetRange
 from antenna_assets.streaming.spark.query import engine_of_sums
 from antenna_assets_tests.end_to_end.runs import place
 from antenna_assets_tests.exactness import named_by_the_ledger

@@ -9,9 +9,9 @@ import pytest
 from antenna_assets.domain.closing_rule import Left
 from antenna_assets.ledger.batch import Landed, LandedFile
 from antenna_assets.ledger.commit import NotContiguous, commit_batch, commit_heartbeat
+from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.head import claim_topic
-from antenna_assets.ledger.publications import LedgerError, committed_offsets
-from antenna_assets.streaming.spark.planned_offsets import OffsetRange
+from antenna_assets.ledger.offsets import OffsetRange, committed_offsets
 
 pytestmark = pytest.mark.services
 

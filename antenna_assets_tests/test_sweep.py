@@ -28,16 +28,14 @@ from antenna_assets.domain.schema import ASSETS, LANDED, LIVE_TABLES, REJECTED
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.ledger.batch import Landed, LandedFile
 from antenna_assets.ledger.certificate import record_and_certify
+from antenna_assets.ledger.closed_hours import hours_to_publish
 from antenna_assets.ledger.commit import commit_batch
+from antenna_assets.ledger.errors import HourExpired
+from antenna_assets.ledger.files import landed_files
+from antenna_assets.ledger.generations import expired_before, read_generation
 from antenna_assets.ledger.head import claim_topic, read_head
-from antenna_assets.ledger.publications import (
-    HourExpired,
-    expired_before,
-    hours_to_publish,
-    landed_files,
-    read_generation,
-    seal,
-)
+from antenna_assets.ledger.offsets import OffsetRange
+from antenna_assets.ledger.seal import seal
 from antenna_assets.operations.sweep import retention
 from antenna_assets.operations.sweep import run as sweep_module
 from antenna_assets.operations.sweep.retention import Amount
@@ -45,7 +43,6 @@ from antenna_assets.operations.sweep.run import SweepError, SweepRunning, sweep
 from antenna_assets.publishing import delta
 from antenna_assets.publishing.lake import Lake, LakeError
 from antenna_assets.storage.project_files import docker_folder
-from antenna_assets.streaming.spark.planned_offsets import OffsetRange
 from antenna_assets_tests.publications import publication
 
 pytestmark = pytest.mark.services

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from antenna_assets.domain.schema import ASSETS
-from antenna_assets.domain.transforms import INPUTS, UnknownTransform, transform
+from antenna_assets.engines.transforms import INPUTS, UnknownTransform, transform
 from antenna_assets.storage.project_files import sql_folder
 
 

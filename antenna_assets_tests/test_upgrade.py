@@ -12,10 +12,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from antenna_assets.clients import postgres as database
-from antenna_assets.clients.postgres import DatabaseError, connect, migrate, require_migrated
+from antenna_assets.clients import migrations
+from antenna_assets.clients.migrations import migrate, require_migrated
+from antenna_assets.clients.postgres import DatabaseError, connect
 from antenna_assets.domain.hours import HOUR
-from antenna_assets.ledger.requests import forget_published, read_failing_hours
+from antenna_assets.ledger.failing_hours import forget_published, read_failing_hours
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.storage.project_files import sql_folder
 from antenna_assets.verify.run import verify
@@ -40,7 +41,7 @@ def program_of_level(level: int, folder: Path) -> Iterator[None]:
     for name in MIGRATIONS[level:]:
         (folder / "migrations" / name).unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(database, "sql_folder", lambda: folder)
+        patch.setattr(migrations, "sql_folder", lambda: folder)
         yield
 
 

@@ -20,14 +20,15 @@ import duckdb
 import psycopg
 from psycopg import sql
 
-from antenna_assets.clients.postgres import connect, migrate
+from antenna_assets.clients.migrations import migrate
+from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR, hour_of
 from antenna_assets.ledger.batch import Landed, LandedFile
 from antenna_assets.ledger.commit import commit_batch, commit_heartbeat
 from antenna_assets.ledger.head import claim_topic, read_head
+from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.settings import PREFIX, Settings
 from antenna_assets.storage.attempt import attempt_folder
-from antenna_assets.streaming.spark.planned_offsets import OffsetRange
 from benchmarks.context import PROJECT
 from benchmarks.hour_data import events_select, users_select
 

@@ -3,34 +3,39 @@
 What changes is found in `operations/backfill.py`; Dagster is asked in `defs/backfill_launch.py`.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing
+from collections.abc import Sequence
+from contextlib import closing
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from rich.console import Console
+import typer
+
+from antenna_assets.cli.console import out, progress_bar
 
 if TYPE_CHECKING:
     import psycopg
 
     from antenna_assets.settings import Settings
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-
 
 def backfill(
-    out: Console, progress: Progress, *, first: str, last: str | None, dry_run: bool, wait: bool
+    first: Annotated[str, typer.Option("--from", help="First hour, as 2026-11-22-10:00.")],
+    last: Annotated[
+        str | None, typer.Option("--to", help="Last hour, this one included; one hour if not given.")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Change nothing; show which rows and over-quota users would change."),
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Follow it to its end. Exit code 1 if an hour is not published.")
+    ] = False,
 ) -> None:
-    """Publish hours again, or show what that would change.
-
-    Raises:
-        NotAnHour: a key is no hour, or the range is reversed.
-        HourNotClosed: an hour is open or unknown; nothing is done then.
-        BackfillFailed: with `wait`, it did not come to its end.
-    """
-    from antenna_assets.clients.postgres import connect, require_migrated
+    """Publish closed hours again, with Dagster: all that landed for them, and the users as they are now."""
+    from antenna_assets.clients.migrations import require_migrated
+    from antenna_assets.clients.postgres import connect
     from antenna_assets.domain.hours import range_of_hours
-    from antenna_assets.ledger.publications import require_closed
+    from antenna_assets.ledger.closed_hours import require_closed
     from antenna_assets.settings import load_settings
     from antenna_assets.stack.services import postgres_url
     from antenna_assets.stack.start import environment_of
@@ -41,21 +46,21 @@ def backfill(
         require_migrated(connection)
         require_closed(connection, hours)
         if dry_run:
-            _show_changes(connection, settings, hours, out, progress)
+            _show_changes(connection, settings, hours)
             return
-        import dagster as dg
-
+        from antenna_assets.definitions import build_definitions
         from antenna_assets.defs.backfill_launch import daemon_runs, follow, launch
+        from antenna_assets.defs.instance import open_instance
 
-        with environment_of(settings), dg.DagsterInstance.get() as instance:
-            id_ = launch(instance, hours)
+        with environment_of(settings), open_instance() as instance:
+            id_ = launch(build_definitions(), instance, hours)
             out.print(f"asked Dagster for backfill {id_} of {len(hours):,} hours")
             if not daemon_runs(instance):
                 out.print(
                     "Dagster's daemon carries it out, and none runs: start `dagster-daemon run` or `antenna demo --serve`"
                 )
             if wait:
-                with progress("publishing", len(hours)) as bar:
+                with progress_bar("publishing", len(hours)) as bar:
                     follow(instance, connection, id_, hours, bar)
                 out.print(f"[green]all {len(hours):,} hours are published[/green]")
 
@@ -64,8 +69,6 @@ def _show_changes(
     connection: "psycopg.Connection",
     settings: "Settings",
     hours: Sequence[datetime],
-    out: Console,
-    progress: Progress,
 ) -> None:
     from antenna_assets.cli.backfill_tables import hour_tables, summary
     from antenna_assets.defs.resources import default_engine
@@ -78,7 +81,7 @@ def _show_changes(
     with (
         closing(default_engine(settings).start()) as engine,
         users_of_now(connection, lake) as users,
-        progress("comparing", len(hours)) as bar,
+        progress_bar("comparing", len(hours)) as bar,
     ):
         for hour in hours:
             found.append(changes(connection, lake, engine, users, hour))

@@ -176,13 +176,13 @@ def _unused_hours(settings: Settings, postgres_url: str) -> datetime:
 
 def _run_what_the_sensor_asks_for(say: Say) -> None:
     """Tick the real sensor on the real instance, and execute its requests in this process."""
-    import dagster as dg
-
+    from antenna_assets.definitions import build_definitions
+    from antenna_assets.defs.instance import open_instance
     from antenna_assets.defs.local_runs import publish
 
     say("ticking the sensor")
-    with dg.DagsterInstance.get() as instance:
-        for hours, run in publish(instance):
+    with open_instance() as instance:
+        for hours, run in publish(build_definitions(), instance):
             if not run.success:
                 raise DemoFailed(f"run {run.run_id} of {hours} failed; its log above says why")
             say(f"published the six assets of {hours}")

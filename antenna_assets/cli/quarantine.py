@@ -83,7 +83,8 @@ def _selection(
 
 @contextmanager
 def _ledger() -> "Iterator[tuple[Settings, psycopg.Connection]]":
-    from antenna_assets.clients.postgres import connect, require_migrated
+    from antenna_assets.clients.migrations import require_migrated
+    from antenna_assets.clients.postgres import connect
     from antenna_assets.settings import load_settings
     from antenna_assets.stack.services import postgres_url
 

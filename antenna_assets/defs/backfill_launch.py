@@ -10,7 +10,6 @@ from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.utils import make_new_backfill_id
 from dagster._daemon.daemon import BackfillDaemon
 
-from antenna_assets.definitions import build_definitions
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.errors import AntennaError
@@ -22,7 +21,7 @@ class BackfillFailed(AntennaError):
     """A backfill ended without all of its hours; those that it finished stay published."""
 
 
-def launch(instance: dg.DagsterInstance, hours: Sequence[datetime]) -> str:
+def launch(definitions: dg.Definitions, instance: dg.DagsterInstance, hours: Sequence[datetime]) -> str:
     """Ask for a backfill of the six assets over these hours; returns its id."""
     id_, now = make_new_backfill_id(), datetime.now(UTC)
     first, last = hour_key(hours[0]), hour_key(hours[-1])
@@ -30,7 +29,7 @@ def launch(instance: dg.DagsterInstance, hours: Sequence[datetime]) -> str:
     instance.add_backfill(
         PartitionBackfill.from_asset_partitions(
             backfill_id=id_,
-            asset_graph=build_definitions().resolve_asset_graph(),
+            asset_graph=definitions.resolve_asset_graph(),
             partition_names=[hour_key(hour) for hour in hours],
             asset_selection=[dg.AssetKey(name) for name in ASSETS],
             backfill_timestamp=now.timestamp(),

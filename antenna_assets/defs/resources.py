@@ -17,7 +17,8 @@ from pydantic import Field, PrivateAttr
 from antenna_assets.clients.postgres import connect, told_plainly
 from antenna_assets.clients.postgres_session import RUN
 from antenna_assets.defs.run_lock import held
-from antenna_assets.engines.contract import Engine, EngineError
+from antenna_assets.engines.contract import Engine
+from antenna_assets.errors import EngineError
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings, load_settings
 

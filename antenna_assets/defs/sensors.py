@@ -17,7 +17,7 @@ from antenna_assets.defs.checks import FRESHNESS, evaluation
 from antenna_assets.defs.jobs import hourly_usage, publishes_hours
 from antenna_assets.defs.partitions import first_and_end
 from antenna_assets.defs.resources import PostgresResource
-from antenna_assets.defs.sensor_policy import FailingHour, Request, plan_requests, waiting_hours
+from antenna_assets.defs.sensor_policy import HOURS_PER_RUN, plan_requests
 from antenna_assets.domain.hours import HOUR, NotAnHour, hour_key, hours_between, parse_hour
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.candidates import (
@@ -27,12 +27,13 @@ from antenna_assets.ledger.candidates import (
     read_left_out,
     record_left_out,
 )
+from antenna_assets.ledger.failing_hours import FailingHour, forget_published, read_failing_hours
+from antenna_assets.ledger.republish_wait import waiting_hours
 from antenna_assets.ledger.requests import (
     NEVER_LAUNCHED_AFTER,
-    forget_published,
+    Request,
     forget_request,
     open_requests,
-    read_failing_hours,
     record_end,
     record_request,
 )
@@ -72,7 +73,9 @@ def closed_hours(context: dg.SensorEvaluationContext, postgres: PostgresResource
         forget_published(connection)
         record_left_out(connection, first=first, end=end)
         newest = newest_closed_hour(connection, first=first, end=end)
-        found = candidates(connection, first=first, end=end, running=running, newest=newest, now=now)
+        found = candidates(
+            connection, first=first, end=end, running=running, newest=newest, now=now, limit=HOURS_PER_RUN
+        )
         waiting = waiting_hours(found, newest=newest, now=now, longest=load_settings().republish_wait)
         requests = plan_requests([one for one in found if one.hour not in waiting], newest=newest)
         keyed = {f"{request.name}#{uuid4().hex}": request for request in requests}

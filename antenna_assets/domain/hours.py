@@ -14,9 +14,6 @@ MICROSECOND = timedelta(microseconds=1)
 KEY_FORMAT = "%Y-%m-%d-%H:%M"
 """Dagster's format of an hourly partition key, as `2026-11-22-10:00`."""
 
-LANDING_FORMAT = "%Y%m%d%H"
-"""The hour in the name of a landing folder, as `2026112210`."""
-
 
 class NotAnHour(AntennaError):
     """A text that should name an hour does not; the message says how one is written."""
@@ -47,11 +44,6 @@ def parse_hour(key: str) -> datetime:
     if hour_key(hour) != key or hour.minute:
         raise refusal
     return hour
-
-
-def landing_hour(name: str) -> datetime:
-    """The hour in a landing folder's name, as `2026112210`."""
-    return datetime.strptime(name, LANDING_FORMAT).replace(tzinfo=UTC)
 
 
 def lake_partition(hour: datetime) -> dict[str, int]:

@@ -38,6 +38,16 @@ def _shortened(text: str, longest: int) -> str:
     return text if len(text) <= longest else text[: longest - 1] + "…"
 
 
+LABEL_LENGTH = 24
+"""Characters of a name beside a bar or in a legend."""
+
+
+def label(name: str) -> str:
+    """A name that fits into a legend: without its middle, since names of a kind often begin alike."""
+    shown = safe_text(name)
+    return shown if len(shown) <= LABEL_LENGTH else f"{shown[:8]}\u2026{shown[9 - LABEL_LENGTH :]}"
+
+
 def hex_lines(value: bytes) -> list[str]:
     """The bytes in hexadecimal, 32 a line, each behind its position."""
     return [f"{start:06x}  {value[start : start + 32].hex(' ')}" for start in range(0, len(value), 32)]

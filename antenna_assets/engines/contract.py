@@ -9,12 +9,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from antenna_assets.errors import AntennaError
-
-
-class EngineError(AntennaError):
-    """An engine could not run a SELECT, or its result is not what the schema says; nothing was written."""
-
+from antenna_assets.errors import EngineError
 
 LAST_TWO_PARTS = "[^/]+/[^/]+$"
 """Of a path, as a regular expression that the engines agree on. Spark writes other characters than letters as `%20`."""

@@ -18,16 +18,17 @@ from antenna_assets.domain.lifetimes import SAFE_AGE
 from antenna_assets.engines.contract import (
     LAST_TWO_PARTS,
     Dataset,
-    EngineError,
     WrittenFile,
     check_nulls,
     check_types,
     checked_table,
 )
+from antenna_assets.engines.duckdb_files import let_duckdb_in
 from antenna_assets.engines.output import new_folder
+from antenna_assets.errors import EngineError
 from antenna_assets.storage.disk import WHAT_TO_DO, free, is_full
 from antenna_assets.storage.files import remove_files
-from antenna_assets.storage.paths import file_errors, is_of_a_store, lake_path, let_duckdb_in, reason_of
+from antenna_assets.storage.paths import file_errors, is_of_a_store, lake_path, reason_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection

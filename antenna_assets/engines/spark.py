@@ -15,13 +15,13 @@ import pyarrow as pa
 from antenna_assets.engines.contract import (
     LAST_TWO_PARTS,
     Dataset,
-    EngineError,
     WrittenFile,
     check_nulls,
     check_types,
     checked_table,
 )
 from antenna_assets.engines.output import new_folder
+from antenna_assets.errors import EngineError
 from antenna_assets.storage.disk import WHAT_TO_DO, is_full
 from antenna_assets.storage.files import Found, everything_under, remove_files
 from antenna_assets.storage.paths import in_parallel, lake_path

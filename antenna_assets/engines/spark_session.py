@@ -11,14 +11,14 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from antenna_assets.file_modes import umask
 from antenna_assets.settings import s3_endpoint
-from antenna_assets.stack.jars import store_jars
+from antenna_assets.stack.jars import jars_home, store_jars
 from antenna_assets.stack.java import LOCALE
-from antenna_assets.streaming.spark.build_class_archive import archive
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -248,3 +248,8 @@ def _interrupt_handler_kept() -> Iterator[None]:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, handler)
+
+
+def archive() -> Path:
+    """Where the archive of this Python environment is, if it was made."""
+    return jars_home().parent / f"spark-{version('pyspark')}.jsa"

@@ -10,7 +10,7 @@ from datetime import datetime
 import psycopg
 from psycopg.rows import class_row
 
-from antenna_assets.defs.sensor_policy import HOURS_PER_RUN, MOST_ATTEMPTS, Candidate
+from antenna_assets.ledger.failing_hours import MOST_ATTEMPTS
 
 _CANDIDATES = """
     WITH todo AS (
@@ -42,6 +42,26 @@ LEFT_OUT = ("before the first partition", "in the future")
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A closed hour that is not wholly published, that Dagster knows, that no run covers, and that does not wait for a retry.
+
+    Attributes:
+        attempts: how many runs failed since it was last published.
+        published_rows: what is published of it; 0 if it waits for its first publication, or for the end of another one.
+        late_rows: those that came since, the first of them at `late_since`.
+        again_at: when it was last published again for late rows; None if it never was.
+    """
+
+    hour: datetime
+    up_to_batch: int
+    attempts: int = 0
+    published_rows: int = 0
+    late_rows: int = 0
+    late_since: datetime | None = None
+    again_at: datetime | None = None
+
+
+@dataclass(frozen=True)
 class LeftOut:
     """Hours that are not published and cannot be asked for: how many, and the first few as text, whatever they are."""
 
@@ -66,6 +86,7 @@ def candidates(
     running: Collection[datetime] = (),
     newest: datetime | None,
     now: datetime,
+    limit: int,
 ) -> list[Candidate]:
     """The hours from `first` on, before `end`, that could be asked for now, ascending, as many as one tick can choose from.
 
@@ -76,6 +97,7 @@ def candidates(
     Args:
         running: hours that a run in progress covers; they are left to it.
         newest: the newest closed hour.
+        limit: the most hours that one tick asks for.
     """
     with connection.cursor(row_factory=class_row(Candidate)) as cursor:
         return cursor.execute(
@@ -88,7 +110,7 @@ def candidates(
                 "now": now,
                 "most": MOST_ATTEMPTS,
                 # One more than a tick asks for tells that some wait.
-                "limit": HOURS_PER_RUN + 1,
+                "limit": limit + 1,
             },
         ).fetchall()
 

@@ -18,13 +18,9 @@ from antenna_assets.domain.hours import EPOCH, HOUR, hour_key
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.errors import AntennaError
 from antenna_assets.failpoints import commit_point
+from antenna_assets.ledger.generations import read_generation
 from antenna_assets.ledger.landing import landing_of, remember_landing
-from antenna_assets.ledger.publications import (
-    Publication,
-    read_generation,
-    record_publication,
-    require_nobody_forgotten,
-)
+from antenna_assets.ledger.publications import Publication, record_publication, require_nobody_forgotten
 
 # First key of the advisory locks on hours; the second is the hour's number since 1970.
 _HOUR_LOCK = 0x63657274

@@ -7,12 +7,9 @@ Nothing is retried here: after any error the ledger is read again.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Literal
 
 import psycopg
-from psycopg import sql
 
-from antenna_assets.clients.clock import host_now
 from antenna_assets.domain.closing_rule import (
     Left,
     Memory,
@@ -24,17 +21,12 @@ from antenna_assets.domain.closing_rule import (
     watermark,
 )
 from antenna_assets.domain.hours import HOUR, hour_of
-from antenna_assets.domain.lifetimes import LIVE_RETENTION, require_young
-from antenna_assets.domain.schema import LIVE_TABLES
 from antenna_assets.failpoints import commit_point
-from antenna_assets.ledger.batch import Landed, LandedFile, rows_per_hour
+from antenna_assets.ledger.batch import Landed, insert_batch
 from antenna_assets.ledger.closed_hours import close_passed, close_quiet, first_open_hour, quiet_hours_of
+from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.head import Head, move_head, read_head
-from antenna_assets.ledger.lake_identity import require_same_lake
-from antenna_assets.ledger.present import require_files
-from antenna_assets.ledger.publications import LedgerError, committed_offsets, require_unexpired
-from antenna_assets.storage.attempt import lake_watched
-from antenna_assets.streaming.spark.planned_offsets import OffsetRange
+from antenna_assets.ledger.offsets import OffsetRange, committed_offsets
 
 
 class NotContiguous(LedgerError):
@@ -213,64 +205,6 @@ def _end_wait(connection: psycopg.Connection, topic: str) -> None:
     )
 
 
-def insert_batch(
-    connection: psycopg.Connection,
-    *,
-    number: int,
-    kind: Literal["stream", "replay"],
-    clock: datetime,
-    landed: Landed,
-    low_watermark: datetime | None,
-    now: datetime,
-) -> None:
-    """Write a batch with its files, rejections, hours and live sums, in the caller's transaction on the locked head.
-
-    Args:
-        now: when its hours got these rows, by PostgreSQL's clock.
-
-    Raises:
-        AttemptTooOld: the files were begun so long ago that a sweep may have taken them, or are gone.
-        WrongLake: the lake is not the ledger's any more.
-        LakeUnwritable: the lake fails.
-        HourExpired: an hour's earlier files are past their retention.
-    """
-    # Under the head's lock: a sweep takes it, too, before it takes files. Both instants are this host's own: an age.
-    if landed.begun is not None:
-        require_young(f"batch {number}", begun=landed.begun, now=host_now())
-    if landed.lake is not None:
-        with lake_watched(landed.lake):
-            require_same_lake(connection, landed.lake)
-            require_files(landed, landed.lake)
-    hours = rows_per_hour(landed)
-    require_unexpired(connection, list(hours))
-    connection.execute(
-        "INSERT INTO ledger.batch"
-        " (batch, kind, clock, rows, bytes, quarantined, late_rows, max_event_time, low_watermark)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
-        [
-            number,
-            kind,
-            clock,
-            landed.rows,
-            landed.bytes,
-            sum(landed.rejections.values()),
-            _late_rows(connection, hours),
-            max(landed.event_times.values(), default=None),
-            low_watermark,
-        ],
-    )
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            "INSERT INTO ledger.rejection (batch, reason, rows) VALUES (%s, %s, %s)",
-            [(number, reason, rows) for reason, rows in sorted(landed.rejections.items())],
-        )
-    _insert_files(connection, landed.files, number)
-    _add_to_hours(connection, hours, now)
-    commit_point("stream.commit.files")
-    _add_to_live_tables(connection, landed.live, since=clock - LIVE_RETENTION)
-    commit_point("stream.commit.live")
-
-
 def _stream_moved(connection: psycopg.Connection, head: Head, batch: int) -> bool:
     """Whether the ledger is elsewhere than at `batch`, replays aside: they move no offset."""
     if head.batch <= batch:
@@ -289,64 +223,3 @@ def _require_contiguous(connection: psycopg.Connection, topic_id: str, ranges: S
                 f"partition {r.partition}: expected a batch that begins at offset {committed[r.partition]}, "
                 f"found one that begins at {r.from_offset}"
             )
-
-
-def _late_rows(connection: psycopg.Connection, hours: Mapping[datetime, tuple[int, int]]) -> int:
-    closed = connection.execute(
-        "SELECT hour FROM ledger.hour WHERE hour = ANY(%s) AND closed_at IS NOT NULL", [list(hours)]
-    ).fetchall()
-    return sum(hours[hour][0] for (hour,) in closed)
-
-
-def _insert_files(connection: psycopg.Connection, files: Sequence[LandedFile], number: int) -> None:
-    statement = "COPY ledger.file (path, kind, hour, rows, bytes, size, batch) FROM STDIN"
-    with connection.cursor().copy(statement) as writer:
-        for file in files:
-            kind = "rejected" if file.hour is None else "landed"
-            writer.write_row((file.path, kind, file.hour, file.rows, file.bytes, file.size, number))
-
-
-def _add_to_hours(
-    connection: psycopg.Connection, hours: Mapping[datetime, tuple[int, int]], now: datetime
-) -> None:
-    # In the order of the hours, as every writer of these rows: no two of them wait for each other.
-    connection.execute(
-        "INSERT INTO ledger.hour AS known (hour, rows, bytes, row_at)"
-        " SELECT hour, rows, bytes, %s"
-        " FROM unnest(%s::timestamptz[], %s::bigint[], %s::bigint[]) AS new (hour, rows, bytes)"
-        " ORDER BY hour ON CONFLICT (hour) DO UPDATE"
-        " SET rows = known.rows + excluded.rows, bytes = known.bytes + excluded.bytes, row_at = excluded.row_at",
-        [now, list(hours), [rows for rows, _ in hours.values()], [bytes_ for _, bytes_ in hours.values()]],
-    )
-
-
-def _add_to_live_tables(
-    connection: psycopg.Connection,
-    live: Mapping[str, Sequence[tuple[datetime, str, int]]],
-    *,
-    since: datetime,
-) -> None:
-    # An older window may be swept already: a late event would bring back a part of it.
-    for name, rows in live.items():
-        table = LIVE_TABLES[name]
-        parts = {
-            "target": sql.Identifier(name),
-            "staged": sql.Identifier(f"staged_{name}"),
-            "key": sql.Identifier(table.key),
-            "sum": sql.Identifier(table.sum_column),
-        }
-        connection.execute(
-            sql.SQL("CREATE TEMPORARY TABLE {staged} (LIKE {target}) ON COMMIT DROP").format(**parts)
-        )
-        copy = sql.SQL("COPY {staged} (date, {key}, {sum}) FROM STDIN (FORMAT BINARY)").format(**parts)
-        with connection.cursor().copy(copy) as writer:
-            writer.set_types(["timestamptz", "text", "int8"])
-            for row in rows:
-                if row[0] >= since:
-                    writer.write_row(row)
-        connection.execute(
-            sql.SQL(
-                "INSERT INTO {target} AS known (date, {key}, {sum}) SELECT date, {key}, {sum} FROM {staged}"
-                " ORDER BY date, {key} ON CONFLICT (date, {key}) DO UPDATE SET {sum} = known.{sum} + excluded.{sum}"
-            ).format(**parts)
-        )

@@ -12,7 +12,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from antenna_assets.domain.closing_rule import Memory
-from antenna_assets.ledger.publications import LedgerError
+from antenna_assets.ledger.errors import LedgerError
 
 
 @dataclass(frozen=True)
@@ -165,3 +165,8 @@ def move_head(
 
 def _json(times: Mapping[int, datetime]) -> Jsonb:
     return Jsonb({str(partition): time.isoformat() for partition, time in times.items()})
+
+
+def lock_heads(connection: psycopg.Connection) -> None:
+    """Wait for the batches that are being committed, and keep others away until the caller's transaction ends."""
+    connection.execute("SELECT FROM ledger.head ORDER BY topic FOR UPDATE")

@@ -17,16 +17,9 @@ import psycopg
 from antenna_assets.domain.schema import LAKE_TABLES
 from antenna_assets.errors import AntennaError
 from antenna_assets.failpoints import commit_point
+from antenna_assets.settings import is_local
 from antenna_assets.storage.files import everything_under, remove_files
-from antenna_assets.storage.paths import (
-    StoreError,
-    file_errors,
-    is_local,
-    lake_path,
-    reason_of,
-    require_store,
-    sync,
-)
+from antenna_assets.storage.paths import StoreError, file_errors, lake_path, reason_of, require_store, sync
 
 if TYPE_CHECKING:
     from antenna_assets.storage.paths import LakePath

@@ -8,29 +8,18 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.errors import AntennaError
 
 if TYPE_CHECKING:
-    from antenna_assets.ledger.publications import Generation
+    from antenna_assets.ledger.generations import Generation
 
 
 class LandingUnknown(AntennaError):
     """The ledger does not tell any more what landed for a generation."""
-
-
-@dataclass(frozen=True)
-class LedgerFile:
-    """A row of `ledger.file`; `path` is relative to the lake's root."""
-
-    path: str
-    rows: int
-    bytes: int
-    size: int
-    batch: int
 
 
 Landing = dict[str, Any]
@@ -168,22 +157,3 @@ def topic_lives(connection: psycopg.Connection, sealed: "Generation") -> list[To
     ).fetchall()
     numbers = {topic_id: number for number, topic_id in enumerate(sorted({of[0] for of in ranges}))}
     return [TopicLife(numbers[topic_id], *of) for topic_id, *of in ranges]
-
-
-def files_of_hour(connection: psycopg.Connection, hour: datetime, up_to_batch: int) -> list[LedgerFile]:
-    """The files that landed for an hour."""
-    with connection.cursor(row_factory=class_row(LedgerFile)) as cursor:
-        return cursor.execute(
-            "SELECT path, rows, bytes, size, batch FROM ledger.file"
-            " WHERE kind = 'landed' AND hour = %s AND batch <= %s ORDER BY batch, path",
-            [hour, up_to_batch],
-        ).fetchall()
-
-
-def files_of_batch(connection: psycopg.Connection, batch: int, kind: str) -> list[LedgerFile]:
-    """All files of a batch of one kind, `landed` or `rejected`."""
-    with connection.cursor(row_factory=class_row(LedgerFile)) as cursor:
-        return cursor.execute(
-            "SELECT path, rows, bytes, size, batch FROM ledger.file WHERE batch = %s AND kind = %s ORDER BY path",
-            [batch, kind],
-        ).fetchall()

@@ -9,12 +9,12 @@ import psycopg
 
 from antenna_assets.clients.clock import database_now
 from antenna_assets.clients.kafka_broker import Broker, Topic
+from antenna_assets.errors import StreamError
 from antenna_assets.ledger.head import Head, kafka_id, next_life, read_head
+from antenna_assets.ledger.offsets import committed_offsets
 from antenna_assets.ledger.partition_starts import WHERE_THE_LEDGER_ENDS, read_starts
 from antenna_assets.ledger.progress import next_to_read
-from antenna_assets.ledger.publications import committed_offsets
 from antenna_assets.ledger.stream_lock import only_stream
-from antenna_assets.streaming.errors import StreamError
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import psycopg
 from psycopg.rows import class_row
 
 from antenna_assets.clients.kafka_broker import Broker, Topic
-from antenna_assets.ledger.publications import committed_offsets
-from antenna_assets.streaming.errors import StreamError
+from antenna_assets.errors import StreamError
+from antenna_assets.ledger.offsets import committed_offsets
 
 FORMS = "earliest, latest, a time such as 2026-11-20T10:00:00Z, or each partition as 0:1500,1:980"
 

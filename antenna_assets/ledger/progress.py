@@ -10,8 +10,8 @@ from antenna_assets.clients.kafka_broker import Broker, Topic
 from antenna_assets.domain.closing_rule import Left
 from antenna_assets.domain.hours import HOUR
 from antenna_assets.ledger.head import ledger_id
+from antenna_assets.ledger.offsets import committed_offsets
 from antenna_assets.ledger.partition_starts import read_starts
-from antenna_assets.ledger.publications import committed_offsets
 
 
 def next_to_read(connection: psycopg.Connection, broker: Broker, topic: Topic) -> dict[int, int]:

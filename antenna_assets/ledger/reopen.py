@@ -12,8 +12,9 @@ import psycopg
 
 from antenna_assets.clients.clock import database_now
 from antenna_assets.domain.hours import hour_key, hour_of
+from antenna_assets.ledger.errors import LedgerError
+from antenna_assets.ledger.generations import expired_before
 from antenna_assets.ledger.head import Head, move_head, read_head
-from antenna_assets.ledger.publications import LedgerError, expired_before
 from antenna_assets.ledger.stream_lock import only_stream
 
 

@@ -10,11 +10,11 @@ from datetime import datetime
 import psycopg
 
 from antenna_assets.domain.hours import hour_key
-from antenna_assets.ledger.batch import Landed, rows_per_hour
+from antenna_assets.ledger.batch import Landed, insert_batch, rows_per_hour
 from antenna_assets.ledger.closed_hours import close_passed
-from antenna_assets.ledger.commit import insert_batch
+from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.head import read_head
-from antenna_assets.ledger.publications import LedgerError, require_nobody_forgotten
+from antenna_assets.ledger.publications import require_nobody_forgotten
 
 
 class AlreadyReplayed(LedgerError):

@@ -3,16 +3,31 @@
 When an hour is asked for again is decided in `defs/sensor_policy.py`; Dagster's runs are looked at in `defs/sensors.py`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import psycopg
 from psycopg.rows import class_row
 
-from antenna_assets.defs.sensor_policy import FailingHour, Request, wait_after
+from antenna_assets.domain.hours import hour_key
+from antenna_assets.ledger.failing_hours import wait_after
 
 NEVER_LAUNCHED_AFTER = timedelta(minutes=1)
 """A request that Dagster has no run for by then is forgotten: its tick died, or the run was deleted."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Hours to run together, and the newest batch in them."""
+
+    hours: Sequence[datetime]
+    batch: int
+
+    @property
+    def name(self) -> str:
+        """What it is for. Another request may have the same name: the key of a run needs more than that."""
+        return f"{hour_key(self.hours[0])}..{hour_key(self.hours[-1])}@{self.batch}"
 
 
 @dataclass(frozen=True)
@@ -85,20 +100,3 @@ def record_end(
                 "  next_attempt = excluded.next_attempt, certificate = excluded.certificate",
                 [hour, request.batch, attempts, last_run, ended, ended + wait_after(attempts)],
             )
-
-
-def forget_published(connection: psycopg.Connection) -> None:
-    """Forget the failures of hours that were published since, or of which nothing is left to publish."""
-    connection.execute(
-        "DELETE FROM ledger.failing_hour AS failing WHERE EXISTS (SELECT FROM ledger.certificate"
-        "  WHERE certificate.hour = failing.hour AND certificate.number > failing.certificate)"
-        " OR NOT EXISTS (SELECT FROM ledger.hour_to_publish AS asked WHERE asked.hour = failing.hour)"
-    )
-
-
-def read_failing_hours(connection: psycopg.Connection) -> list[FailingHour]:
-    """The hours that failed as of the sensor's last tick, ascending."""
-    with connection.cursor(row_factory=class_row(FailingHour)) as cursor:
-        return cursor.execute(
-            "SELECT hour, batch, attempts, run_id, ended, next_attempt FROM ledger.failing_hour ORDER BY hour"
-        ).fetchall()

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 import psycopg
 
-from antenna_assets.streaming.errors import StreamError
+from antenna_assets.errors import StreamError
 
 STREAM_LOCK = 0x73747265616D
 """Key of the advisory lock that the one stream of a ledger holds while it runs, and while it waits if it can."""

@@ -21,11 +21,12 @@ from antenna_assets.domain.schema import (
     USERS,
     ServingTable,
 )
-from antenna_assets.domain.transforms import transform
 from antenna_assets.engines.contract import Dataset, Engine
-from antenna_assets.ledger.publications import HourExpired, require_unexpired
+from antenna_assets.engines.transforms import transform
+from antenna_assets.ledger.errors import HourExpired
+from antenna_assets.ledger.generations import require_unexpired
 from antenna_assets.publishing.lake import Lake
-from antenna_assets.publishing.serving import write_users
+from antenna_assets.publishing.users import write_users
 
 Row = tuple[str | int | None, ...]
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 from antenna_assets.clients.kafka_broker import kept_by_sender, kept_too_shortly
 from antenna_assets.clients.kafka_config import KafkaConfigError, Refusal
-from antenna_assets.clients.postgres import connect, require_migrated
+from antenna_assets.clients.migrations import require_migrated
+from antenna_assets.clients.postgres import connect
 from antenna_assets.clients.postgres_errors import DatabaseError, DatabaseUnfit
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.schema import LAKE_TABLES
@@ -23,15 +24,9 @@ from antenna_assets.ledger.lake_identity import WrongLake, require_not_anothers
 from antenna_assets.operations.rebuild import missing_hours
 from antenna_assets.publishing.delta_log import torn_files
 from antenna_assets.publishing.lake import Lake, LakeError
-from antenna_assets.settings import Settings
+from antenna_assets.settings import Settings, is_local
 from antenna_assets.stack import jars, java, kafka, ports, services
-from antenna_assets.storage.paths import (
-    StoreError,
-    is_local,
-    lake_path,
-    require_conditional_writes,
-    require_store,
-)
+from antenna_assets.storage.paths import StoreError, lake_path, require_conditional_writes, require_store
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
@@ -220,7 +215,7 @@ def _lake_and_ledger(settings: Settings) -> str:
 def _postgres(settings: Settings) -> str:
     import psycopg
 
-    from antenna_assets.clients.postgres import require_usable
+    from antenna_assets.clients.migrations import require_usable
 
     url = services.postgres_url(settings)
     where = f"{'external' if services.external_postgres(settings) else 'embedded'} PostgreSQL"

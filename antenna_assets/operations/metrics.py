@@ -14,13 +14,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from antenna_assets.clients.kafka_broker import Broker
-from antenna_assets.clients.postgres import DatabaseError, connect, require_migrated, snapshot
+from antenna_assets.clients.migrations import require_migrated
+from antenna_assets.clients.postgres import DatabaseError, connect, snapshot
 from antenna_assets.domain.closing_rule import READ_OUT
 from antenna_assets.errors import AntennaError
 from antenna_assets.ledger.blocked import blocked_by
 from antenna_assets.ledger.candidates import LEFT_OUT, read_left_out, unpublished
+from antenna_assets.ledger.failing_hours import read_failing_hours
 from antenna_assets.ledger.progress import left_to_read, next_to_read
-from antenna_assets.ledger.requests import read_failing_hours
 from antenna_assets.ledger.stream_lock import stream_runs
 
 HOURS_COUNTED = 1_000

@@ -15,14 +15,14 @@ from rich.table import Column, Table
 
 from antenna_assets.clients.clock import database_now, wrong_here
 from antenna_assets.clients.kafka_broker import Broker, BrokerError
-from antenna_assets.defs.sensor_policy import Candidate, FailingHour, waiting_hours
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.ledger.blocked import blocked_by
-from antenna_assets.ledger.candidates import LeftOut, late_hours, newest_closed_hour, read_left_out
+from antenna_assets.ledger.candidates import Candidate, LeftOut, late_hours, newest_closed_hour, read_left_out
+from antenna_assets.ledger.failing_hours import FailingHour, read_failing_hours
 from antenna_assets.ledger.partition_starts import WHERE_THE_LEDGER_ENDS
 from antenna_assets.ledger.progress import next_to_read
-from antenna_assets.ledger.requests import read_failing_hours
+from antenna_assets.ledger.republish_wait import waiting_hours
 from antenna_assets.ledger.stream_lock import stream_runs
 from antenna_assets.settings import duration_text, load_settings
 

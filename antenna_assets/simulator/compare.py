@@ -56,7 +56,8 @@ def differences(
     """
     from psycopg import IsolationLevel
 
-    from antenna_assets.clients.postgres import connect, require_migrated
+    from antenna_assets.clients.migrations import require_migrated
+    from antenna_assets.clients.postgres import connect
 
     with connect(postgres_url) as connection:
         require_migrated(connection)

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from antenna_assets import file_modes
-from antenna_assets.clients.postgres import connect, dagster_url, migrate
+from antenna_assets.clients.migrations import migrate
+from antenna_assets.clients.postgres import connect, dagster_url
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.first_partition import record_first_partition, require_start
-from antenna_assets.settings import Settings
+from antenna_assets.settings import Settings, is_local
 from antenna_assets.stack import services
 from antenna_assets.stack.services import Services
-from antenna_assets.storage.paths import is_local
 from antenna_assets.storage.project_files import docker_folder
 
 _OURS = (

@@ -5,17 +5,17 @@ ledger.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
 
-from antenna_assets.engines.contract import EngineError
-from antenna_assets.errors import AntennaError
+from antenna_assets.domain.lifetimes import AttemptTooOld
+from antenna_assets.errors import AntennaError, EngineError
 from antenna_assets.storage.disk import WHAT_TO_DO, free, is_full, unwritable
-from antenna_assets.storage.files import remove_files, remove_tree
-from antenna_assets.storage.paths import file_errors, is_of_a_store, lake_path
+from antenna_assets.storage.files import everything_under, remove_files, remove_tree
+from antenna_assets.storage.paths import file_errors, is_of_a_store, lake_path, name_within
 
 
 class LandingError(AntennaError):
@@ -24,6 +24,10 @@ class LandingError(AntennaError):
 
 class LakeUnwritable(LandingError):
     """The lake cannot be written now: its disk is full, or gone. A stream that ran before waits for it."""
+
+
+class FilesGone(AttemptTooOld):
+    """Files of an attempt have been removed or changed since they were written; nothing was committed."""
 
 
 _PROBE_BYTES = 2**16
@@ -128,3 +132,32 @@ def _is_of_files(error: BaseException) -> bool:
     import duckdb
 
     return isinstance(error, file_errors(duckdb.IOException)) or is_of_a_store(error)
+
+
+def require_files(lake: str, sizes: Mapping[str, int]) -> None:
+    """Stop unless every file of an attempt is in the lake, with its size.
+
+    Ages keep a sweep away from an attempt that may commit, but ages rest on clocks; this does not. Call it under the lock
+    of the ledger's head, which a sweep holds as well while it removes files.
+
+    Args:
+        sizes: bytes of each file, by its path relative to the lake's root.
+
+    Raises:
+        FilesGone: names the first file that is missing or has another size.
+        OSError: the lake cannot be read; also the errors of a store.
+    """
+    root = lake_path(lake)
+    # One listing a folder: in a store each file would be a request of its own.
+    folders = {"/".join(path.split("/")[:2]) for path in sizes}
+    found = {
+        name_within(root, one.path): one.size for folder in folders for one in everything_under(root / folder)
+    }
+    for path, size in sizes.items():
+        if found.get(path) != size:
+            what = f"{found[path]} bytes" if path in found else "no file"
+            raise FilesGone(
+                f"expected {path} with {size} bytes in {lake}, found {what}: something has removed it since it was "
+                "written, so nothing was committed; it is read from Kafka again. See that nothing but `antenna sweep` removes "
+                "files of the lake"
+            )

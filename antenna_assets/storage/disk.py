@@ -7,7 +7,8 @@ import errno
 import shutil
 from pathlib import Path
 
-from antenna_assets.storage.paths import is_local, reason_of
+from antenna_assets.settings import is_local
+from antenna_assets.storage.paths import reason_of
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DISK_FULL = "53100"

@@ -15,24 +15,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 from uuid import uuid4
 
 from antenna_assets.errors import AntennaError
+from antenna_assets.settings import STORES, is_local
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-    from duckdb import DuckDBPyConnection
     from upath import UPath
 
     LakePath: TypeAlias = Path | UPath
 
-STORES = ("s3", "gs")
-"""The object stores that are supported, by the scheme of their URIs."""
 
 # What others write must be seen at once.
 _OPTIONS: dict[str, dict[str, Any]] = {scheme: {"use_listings_cache": False} for scheme in STORES}
-# DuckDB's: the newest listings are kept, and refreshed before they are used.
-_LISTING: dict[str, dict[str, Any]] = {
-    scheme: {"use_listings_cache": True, "max_paths": 10_000} for scheme in STORES
-}
 
 _ONCE: dict[str, dict[str, Any]] = {
     "s3": {"config_kwargs": {"connect_timeout": 3, "read_timeout": 3, "retries": {"total_max_attempts": 1}}},
@@ -70,11 +64,6 @@ def in_parallel(function: Callable[[T], R], values: Iterable[T]) -> list[R]:
     """
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return list(pool.map(function, values))
-
-
-def is_local(place: str) -> bool:
-    """Whether this is a path and not a URI."""
-    return "://" not in place
 
 
 def lake_path(place: str) -> "LakePath":
@@ -132,32 +121,6 @@ def _say_nothing_twice(loop: "AbstractEventLoop", context: dict[str, Any]) -> No
     aiohttp = sys.modules.get("aiohttp")
     if aiohttp is None or not isinstance(context.get("exception"), aiohttp.ClientError):
         loop.default_exception_handler(context)
-
-
-def let_duckdb_in(connection: "DuckDBPyConnection", places: Iterable[str]) -> None:
-    """Let a database read and write these files and folders, with none of DuckDB's extensions.
-
-    Ask again before each query: the folders of the files are listed now. DuckDB asks the store seven times for the size
-    and the time of a file that is in no listing; measured, 400 questions for the sums of nine landed files, and 10 so.
-
-    Raises:
-        StoreError: as `filesystem`.
-    """
-    folders: dict[str, set[str]] = {}
-    for place in places:
-        if not is_local(place):
-            folders.setdefault(_scheme(place), set()).add(place.rpartition("/")[0])
-    for scheme, of_scheme in folders.items():
-        listing = filesystem(scheme, **_LISTING.get(scheme, {}))
-        if not connection.filesystem_is_registered(scheme):
-            connection.register_filesystem(listing)
-
-        def refresh(folder: str, listing: Any = listing) -> None:
-            # What is wrong with a place, the query will say.
-            with suppress(*file_errors()):
-                listing.ls(folder, refresh=True)
-
-        in_parallel(refresh, of_scheme)
 
 
 def require_store(place: str) -> None:

@@ -14,11 +14,11 @@ import pyarrow as pa
 
 from antenna_assets.clients.kafka_broker import Broker, Topic
 from antenna_assets.domain.hours import hour_key, hour_of
+from antenna_assets.engines.duckdb_files import let_duckdb_in
 from antenna_assets.ledger.head import kafka_id
+from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.ledger.partition_starts import FORMS
-from antenna_assets.storage.paths import let_duckdb_in
 from antenna_assets.streaming.exact_ranges import PartBounds, Unreadable, read_ranges
-from antenna_assets.streaming.spark.planned_offsets import OffsetRange
 
 MESSAGES_OF_EACH = 50
 """The first messages of a partition tell."""

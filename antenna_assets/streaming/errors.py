@@ -5,12 +5,7 @@ from collections.abc import Mapping
 import psycopg
 
 from antenna_assets.clients.postgres_errors import told
-from antenna_assets.engines.contract import EngineError
-from antenna_assets.errors import AntennaError
-
-
-class StreamError(AntennaError):
-    """The stream cannot go on; the message says why and what to do."""
+from antenna_assets.errors import EngineError, StreamError
 
 
 class QueryFailed(StreamError):

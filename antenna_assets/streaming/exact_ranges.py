@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from antenna_assets.clients.kafka_broker import Broker, BrokerError, right_missing
 from antenna_assets.domain.schema import TIMESTAMP
+from antenna_assets.errors import StreamError
+from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.streaming.envelope import kafka_micros
-from antenna_assets.streaming.errors import StreamError
-from antenna_assets.streaming.spark.planned_offsets import OffsetRange
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer

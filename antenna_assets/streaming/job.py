@@ -25,29 +25,30 @@ from antenna_assets.clients.kafka_broker import (
     kept_too_shortly,
 )
 from antenna_assets.clients.kafka_config import PLAIN, KafkaConfig
-from antenna_assets.clients.postgres import DatabaseError, connect, require_migrated
+from antenna_assets.clients.migrations import require_migrated
+from antenna_assets.clients.postgres import DatabaseError, connect
 from antenna_assets.clients.postgres_errors import DatabaseUnfit, passes
 from antenna_assets.clients.postgres_session import STREAM
 from antenna_assets.domain.lifetimes import AttemptTooOld
 from antenna_assets.engines.spark_session import java_has_ended
+from antenna_assets.errors import StreamError
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger import blocked
+from antenna_assets.ledger.errors import HourExpired
 from antenna_assets.ledger.first_partition import require_start
 from antenna_assets.ledger.head import claim_topic
 from antenna_assets.ledger.lake_identity import WrongLake, require_own_lake
+from antenna_assets.ledger.offsets import committed_offsets
 from antenna_assets.ledger.partition_starts import read_from, read_starts, settle_starts
-from antenna_assets.ledger.present import FilesGone
-from antenna_assets.ledger.publications import HourExpired, committed_offsets
 from antenna_assets.ledger.stream_lock import StreamRunning, only_stream
 from antenna_assets.settings import Settings
-from antenna_assets.storage.attempt import LakeUnwritable, lake_within_reach, require_writable
+from antenna_assets.storage.attempt import FilesGone, LakeUnwritable, lake_within_reach, require_writable
 from antenna_assets.storage.disk import WHAT_TO_DO, free, is_full
 from antenna_assets.streaming.doubling import doubling
 from antenna_assets.streaming.errors import (
     QueryFailed,
     ReadingFailed,
     StateUnwritable,
-    StreamError,
     first_line,
     is_of_spark,
 )

@@ -22,21 +22,24 @@ from antenna_assets.clients.kafka_broker import Broker, Topic
 from antenna_assets.domain.closing_rule import Left, looked, told
 from antenna_assets.domain.hours import closed_before, hour_key
 from antenna_assets.engines.contract import Engine
-from antenna_assets.ledger.batch import Landed, Written
+from antenna_assets.errors import StreamError
+from antenna_assets.ledger.batch import Landed
 from antenna_assets.ledger.closed_hours import quiet_hours_of
 from antenna_assets.ledger.commit import commit_batch, commit_heartbeat
+from antenna_assets.ledger.full_hours import full_hours
+from antenna_assets.ledger.generations import expired_before
 from antenna_assets.ledger.head import Head, claim_topic, read_head
+from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.ledger.progress import left_to_read, next_to_read, read_past
-from antenna_assets.ledger.publications import expired_before, full_hours
 from antenna_assets.settings import Settings
 from antenna_assets.storage.attempt import Attempt, LakeUnwritable
 from antenna_assets.streaming.batch_size import BatchSize
-from antenna_assets.streaming.errors import QueryFailed, ReadingFailed, StreamError, first_line, is_of_spark
+from antenna_assets.streaming.errors import QueryFailed, ReadingFailed, first_line, is_of_spark
 from antenna_assets.streaming.exact_ranges import PART_MESSAGES, PartBounds, Unreadable, read_ranges
-from antenna_assets.streaming.read_back import read_back
+from antenna_assets.streaming.read_back import Written, read_back
 from antenna_assets.streaming.spark import query
 from antenna_assets.streaming.spark.land import write
-from antenna_assets.streaming.spark.planned_offsets import OffsetRange, planned_ranges
+from antenna_assets.streaming.spark.planned_offsets import planned_ranges
 from antenna_assets.streaming.spark.process import java_ends_within
 from antenna_assets.streaming.spark.spelling import UsualSpelling
 

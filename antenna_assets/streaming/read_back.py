@@ -6,17 +6,19 @@ The sums are an engine's: with Spark on a cluster no row comes to this process b
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from antenna_assets.domain.hours import EPOCH, MICROSECOND, landing_hour
+from antenna_assets.domain.hours import EPOCH, MICROSECOND
+from antenna_assets.domain.landing import REJECTED_FOLDER, landing_hour
 from antenna_assets.domain.schema import LANDED, LIVE_TABLES, REJECTED, TIMESTAMP, ServingTable
 from antenna_assets.engines.contract import Dataset, Engine
 from antenna_assets.failpoints import commit_point
-from antenna_assets.ledger.batch import REJECTED_FOLDER, Landed, LandedFile, Written
+from antenna_assets.ledger.batch import Landed, LandedFile
 from antenna_assets.storage.attempt import LandingError, lake_watched
 from antenna_assets.storage.files import everything_under
 from antenna_assets.storage.paths import lake_path, name_within, sync
@@ -51,6 +53,23 @@ _LIVE = """SELECT date_trunc('hour', timestamp) AS hour,
     CAST(floor((EXTRACT(MINUTE FROM timestamp) * 60 + EXTRACT(SECOND FROM timestamp)) / {seconds}) AS INT) AS number,
     {key}, CAST(sum(bytes) AS BIGINT) AS bytes
 FROM landed GROUP BY 1, 2, 3"""
+
+
+@dataclass(frozen=True)
+class Written:
+    """Files of an attempt that are written and not yet read back.
+
+    Attributes:
+        folder: relative to the lake's root.
+        begun: when the attempt began to write.
+        messages: how many were read; each must be found again.
+        value_bytes: the bytes of their values.
+    """
+
+    folder: str
+    begun: datetime
+    messages: int
+    value_bytes: int = 0
 
 
 def read_back(written: Written, engine: Engine, *, lake: str, window: timedelta) -> Landed:

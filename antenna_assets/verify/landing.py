@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.ledger.certificate import Certificate
-from antenna_assets.ledger.landing import LedgerFile, files_of_batch, files_of_hour
+from antenna_assets.ledger.files import LedgerFile, files_of_batch, files_of_hour
 from antenna_assets.storage.paths import in_parallel, lake_path, reason_of
 from antenna_assets.verify.difference import Difference, compared
 from antenna_assets.verify.parquet import Parquet

@@ -19,8 +19,9 @@ from antenna_assets.ledger.certificate import (
     publications,
     without_numbers,
 )
+from antenna_assets.ledger.errors import LedgerError
+from antenna_assets.ledger.generations import read_generation
 from antenna_assets.ledger.landing import Landing, LandingUnknown, landed_content, landing_of
-from antenna_assets.ledger.publications import LedgerError, read_generation
 from antenna_assets.verify.difference import ABSENT, Difference, compared
 
 

@@ -18,7 +18,8 @@ from antenna_assets.ledger.anchors import Anchor
 from antenna_assets.ledger.certificate import complete, newest_certificate, publications
 from antenna_assets.ledger.lake_identity import require_not_anothers
 from antenna_assets.publishing.lake import Lake
-from antenna_assets.storage.paths import is_local, require_store
+from antenna_assets.settings import is_local
+from antenna_assets.storage.paths import require_store
 from antenna_assets.verify.chain import chain_differences
 from antenna_assets.verify.difference import ABSENT, Difference
 from antenna_assets.verify.lake import lake_findings, user_differences

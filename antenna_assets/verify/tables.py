@@ -12,7 +12,7 @@ from psycopg import sql
 
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.domain.schema import ENRICHED_USAGE, HOURLY_TABLES, ServingTable
-from antenna_assets.domain.transforms import transform
+from antenna_assets.engines.transforms import transform
 from antenna_assets.ledger.certificate import Certificate
 from antenna_assets.publishing.digests import RowsDigest
 from antenna_assets.verify.difference import ABSENT, Difference, compared

@@ -16,9 +16,9 @@ from confluent_kafka.admin import (
 
 from antenna_assets.clients.kafka_broker import Broker, RightMissing
 from antenna_assets.clients.kafka_config import KafkaConfig, read_kafka_config
+from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.stack.kafka import admin_client, ensure_topic
 from antenna_assets.streaming.exact_ranges import PartBounds, read_ranges
-from antenna_assets.streaming.spark.planned_offsets import OffsetRange
 from antenna_assets_tests.containers.secured import TOPIC, Secured, free_ports, make_secrets, secured_kafka
 
 pytestmark = pytest.mark.services

@@ -15,7 +15,8 @@ import yaml
 
 from antenna_assets.clients.kafka_broker import Broker
 from antenna_assets.clients.postgres import connect, dagster_url
-from antenna_assets.ledger.publications import LedgerError, committed_offsets
+from antenna_assets.ledger.errors import LedgerError
+from antenna_assets.ledger.offsets import committed_offsets
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings, load_settings
 from antenna_assets.simulator.run import simulate

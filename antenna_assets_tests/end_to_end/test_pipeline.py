@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from antenna_assets.clients.postgres import connect
-from antenna_assets.defs.local_runs import execute, tick
 from antenna_assets.domain.hours import hour_of
 from antenna_assets.settings import Settings
 from antenna_assets.simulator.answers import Answers
@@ -20,6 +19,7 @@ from antenna_assets.simulator.run import simulate
 from antenna_assets.simulator.scenario import Scenario
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.end_to_end.runs import instance, publish_what_the_sensor_asks_for
+from antenna_assets_tests.local_runs import execute, tick
 
 pytestmark = pytest.mark.services
 

@@ -18,9 +18,13 @@ import pytest
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.schema import LANDED
 from antenna_assets.ledger.batch import Landed, LandedFile
+from antenna_assets.ledger.closed_hours import hours_to_publish
 from antenna_assets.ledger.commit import NotContiguous, commit_batch, commit_heartbeat
+from antenna_assets.ledger.errors import LedgerError
+from antenna_assets.ledger.files import landed_files
+from antenna_assets.ledger.generations import Generation
 from antenna_assets.ledger.head import read_head
-from antenna_assets.ledger.publications import Generation, LedgerError, hours_to_publish, landed_files, seal
+from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.ledger.replay import (
     AlreadyReplayed,
     HourInPart,
@@ -28,13 +32,13 @@ from antenna_assets.ledger.replay import (
     commit_replay,
     hours_in_part,
 )
+from antenna_assets.ledger.seal import seal
 from antenna_assets.operations.quarantine import replay
 from antenna_assets.operations.quarantine.files import QuarantineError
 from antenna_assets.operations.quarantine.message_transform import Transform, load_transform
 from antenna_assets.operations.quarantine.messages import Selection, find, select
 from antenna_assets.operations.quarantine.replay import FAILED, IN_PART, LEFT, HourOfReplay, Plan, Staying
 from antenna_assets.settings import Settings, load_settings
-from antenna_assets.streaming.spark.planned_offsets import OffsetRange
 from antenna_assets_tests.quarantined import SENT, TOPIC, TOPIC_ID, reject
 
 if TYPE_CHECKING:

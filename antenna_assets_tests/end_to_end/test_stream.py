@@ -15,12 +15,12 @@ from antenna_assets.clients.kafka_broker import BrokerError
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.schema import LANDED, REJECTED
 from antenna_assets.errors import AntennaError
-from antenna_assets.ledger.batch import Written
 from antenna_assets.ledger.commit import commit_batch
-from antenna_assets.ledger.publications import LedgerError
+from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.settings import Settings
 from antenna_assets.streaming import micro_batch
 from antenna_assets.streaming.job import Stream
+from antenna_assets.streaming.read_back import Written
 from antenna_assets.streaming.spark import query
 from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults.live import wait_until

@@ -6,9 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 import pytest
 
-from antenna_assets.ledger.batch import Landed, Written
+from antenna_assets.ledger.batch import Landed
 from antenna_assets.operations.quarantine import replay
 from antenna_assets.settings import Settings
+from antenna_assets.streaming.read_back import Written
 from antenna_assets_tests.faults.plain_stream import _write, summed_up
 from antenna_assets_tests.parse_oracle import EPOCH, Accepted, verdict
 

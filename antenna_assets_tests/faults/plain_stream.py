@@ -19,15 +19,15 @@ from antenna_assets.clients.kafka_broker import Broker, Topic
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.closing_rule import told
 from antenna_assets.domain.schema import LANDED, REJECTED
-from antenna_assets.ledger.batch import Landed, Written
+from antenna_assets.ledger.batch import Landed
 from antenna_assets.ledger.commit import commit_batch
 from antenna_assets.ledger.head import claim_topic, read_head
+from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.ledger.progress import left_to_read, next_to_read
 from antenna_assets.settings import Settings, load_settings
 from antenna_assets.storage.attempt import attempt_folder
 from antenna_assets.streaming.micro_batch import MicroBatches
-from antenna_assets.streaming.read_back import read_back
-from antenna_assets.streaming.spark.planned_offsets import OffsetRange
+from antenna_assets.streaming.read_back import Written, read_back
 from antenna_assets.streaming.spark.query import engine_of_sums
 from antenna_assets_tests.parse_oracle import EPOCH, Rejected, verdict
 

@@ -20,9 +20,8 @@ from psycopg import sql
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
-from antenna_assets.defs import sensor_policy as requests
 from antenna_assets.defs import sensors
-from antenna_assets.defs.local_runs import execute, tick
+from antenna_assets.ledger import failing_hours
 from antenna_assets.operations.quarantine import replay
 from antenna_assets.operations.quarantine.files import QuarantineError
 from antenna_assets.operations.quarantine.message_transform import Transform, load_transform
@@ -37,6 +36,7 @@ from antenna_assets_tests.faults.plain_replay import without_spark
 from antenna_assets_tests.faults.state_facts import LAKE
 from antenna_assets_tests.faults.state_invariants import Invariants
 from antenna_assets_tests.faults.state_model import HOUR, TRANSFORM, Draft, Message, Model, User, first_hour
+from antenna_assets_tests.local_runs import execute, tick
 
 PARTITIONS = 2
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -72,7 +72,7 @@ class World:
         patch.setenv("ANTENNA_TOPIC", name)
         # Late rows are published at once, and a failed run is asked for again at once.
         patch.setenv("ANTENNA_REPUBLISH_WAIT", "0 minutes")
-        patch.setattr(requests, "FIRST_WAIT", requests.FIRST_WAIT * 0)
+        patch.setattr(failing_hours, "FIRST_WAIT", failing_hours.FIRST_WAIT * 0)
         without_spark(patch)
         self.faults = Faults(patch)
         self.settings = load_settings()

@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 from antenna_assets.cli import app
 from antenna_assets.clients.kafka_broker import Broker
 from antenna_assets.clients.postgres import connect
+from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.loss import accept
-from antenna_assets.ledger.publications import LedgerError
 from antenna_assets.ledger.stream_lock import StreamRunning, require_only_stream
 from antenna_assets.settings import Settings
 from antenna_assets_tests.exactness import (

@@ -23,13 +23,13 @@ from antenna_assets.clients.clock import database_now
 from antenna_assets.clients.kafka_broker import Broker
 from antenna_assets.domain.closing_rule import Left
 from antenna_assets.domain.hours import HOUR, hour_of
+from antenna_assets.errors import StreamError
 from antenna_assets.ledger.head import claim_topic
 from antenna_assets.ledger.progress import left_to_read, next_to_read, read_past
 from antenna_assets.operations.metrics import LedgerCollector
 from antenna_assets.operations.status import tables
 from antenna_assets.settings import Settings
 from antenna_assets.streaming import job
-from antenna_assets.streaming.errors import StreamError
 from antenna_assets.streaming.job import Stream
 from antenna_assets.streaming.micro_batch import MicroBatches
 from antenna_assets_tests.faults import plain_stream
@@ -337,7 +337,7 @@ def test_row_26_a_host_with_a_wrong_clock_closes_and_rejects_nothing_by_it_and_i
 HOST_CLOCK = {
     "antenna_assets/ledger/anchors.py",
     "antenna_assets/clients/clock.py",
-    "antenna_assets/cli/__init__.py",
+    "antenna_assets/cli/console.py",
     "antenna_assets/defs/backfill_launch.py",
     "antenna_assets/publishing/delta.py",
     "antenna_assets/engines/duckdb.py",

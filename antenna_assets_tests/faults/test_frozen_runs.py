@@ -12,8 +12,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from antenna_assets.clients import postgres as database
-from antenna_assets.clients.postgres import connect, migrate, snapshot
+from antenna_assets.clients import migrations
+from antenna_assets.clients.migrations import migrate
+from antenna_assets.clients.postgres import connect, snapshot
+from antenna_assets.clients.postgres_errors import DatabaseError
 from antenna_assets.clients.postgres_session import PERSON, RUN, STREAM, Limits
 from antenna_assets.defs import resources
 from antenna_assets.domain.hours import HOUR, hour_key
@@ -191,12 +193,10 @@ def test_row_39_a_frozen_migration_lets_the_next_one_go_on(
 def test_row_39_who_waits_for_a_migration_for_too_long_is_told(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "_LONGEST_MIGRATION", "100ms")
+    monkeypatch.setattr(migrations, "_LONGEST_MIGRATION", "100ms")
     with connect(postgres_url) as one, connect(postgres_url) as other:
-        one.execute("SELECT pg_advisory_lock(%s)", [database._MIGRATION_LOCK])
-        with pytest.raises(
-            database.DatabaseError, match="another `antenna up` has been migrating this database"
-        ):
+        one.execute("SELECT pg_advisory_lock(%s)", [migrations._MIGRATION_LOCK])
+        with pytest.raises(DatabaseError, match="another `antenna up` has been migrating this database"):
             migrate(other)
 
 

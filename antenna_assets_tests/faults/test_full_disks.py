@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from antenna_assets.clients.postgres import DatabaseError, connect, migrate
+from antenna_assets.clients.migrations import migrate
+from antenna_assets.clients.postgres import DatabaseError, connect
 from antenna_assets.domain.schema import HOURLY_TABLES
 from antenna_assets.ledger.stream_lock import stream_runs
 from antenna_assets.settings import Settings

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from antenna_assets.clients.postgres import connect
-from antenna_assets.defs.local_runs import tick
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.schema import ASSETS, LAKE_TABLES
 from antenna_assets.publishing.lake import Lake
@@ -17,6 +16,7 @@ from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.publish import die, publish_hour, tick_once
 from antenna_assets_tests.faults.runs import send
+from antenna_assets_tests.local_runs import tick
 
 pytestmark = pytest.mark.services
 

@@ -61,7 +61,7 @@ def test_row_17_a_reader_never_sees_a_part_of_an_hour_that_is_replaced(
         read_everything(settings)
 
     send(2_000)
-    points = sorted(point for point in crash.points() if point.startswith("publish."))
+    points = sorted(point for point in crash.POINTS if point.startswith("publish."))
     stop, kills, woken = new_stop(), 0, 0
     with ExitStack() as stack:
         looks: dict[str, Callable[[], View]] = {

@@ -13,10 +13,10 @@ import pytest
 
 from antenna_assets.clients.kafka_broker import Broker
 from antenna_assets.clients.postgres import connect
+from antenna_assets.errors import StreamError
+from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.loss import accept
-from antenna_assets.ledger.publications import LedgerError
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.errors import StreamError
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.exactness import (
     assert_exact,

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from antenna_assets.clients.postgres import connect, require_migrated
+from antenna_assets.clients.migrations import require_migrated
+from antenna_assets.clients.postgres import connect
 from antenna_assets.settings import Settings
 from antenna_assets.stack import services
 from antenna_assets.stack.start import dagster_home

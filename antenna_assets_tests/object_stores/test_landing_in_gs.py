@@ -9,8 +9,9 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from antenna_assets.engines.contract import Dataset, EngineError
+from antenna_assets.engines.contract import Dataset
 from antenna_assets.engines.duckdb import DuckDBEngine
+from antenna_assets.errors import EngineError
 from antenna_assets.operations.quarantine.messages import Selection, by_reason
 from antenna_assets.settings import Settings, load_settings
 from antenna_assets.stack.jars import ensure

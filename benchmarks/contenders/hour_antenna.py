@@ -5,8 +5,8 @@ import os
 import pyarrow.compute as pc
 
 from antenna_assets.domain.schema import ENRICHED_USAGE, HOURLY_TABLES, LANDED, RAW_PARQUET, USERS
-from antenna_assets.domain.transforms import transform
 from antenna_assets.engines.contract import Dataset, Engine
+from antenna_assets.engines.transforms import transform
 from benchmarks.contenders.hour_result import arguments, report
 
 

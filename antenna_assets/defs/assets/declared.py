@@ -20,7 +20,7 @@ from antenna_assets.domain.schema import (
     UNITS,
     ServingTable,
 )
-from antenna_assets.domain.transforms import transform
+from antenna_assets.engines.transforms import transform
 from antenna_assets.settings import load_settings
 from antenna_assets.storage.project_files import sql_folder
 

@@ -14,14 +14,10 @@ from antenna_assets.domain.schema import LAKE_TABLES
 from antenna_assets.engines.contract import Dataset, Engine, WrittenFile
 from antenna_assets.errors import Superseded
 from antenna_assets.ledger.certificate import record_and_certify
+from antenna_assets.ledger.errors import LedgerError
+from antenna_assets.ledger.generations import Generation
 from antenna_assets.ledger.lake_identity import require_same_lake
-from antenna_assets.ledger.publications import (
-    Generation,
-    LedgerError,
-    Publication,
-    end_superseded,
-    require_nobody_forgotten,
-)
+from antenna_assets.ledger.publications import Publication, end_superseded, require_nobody_forgotten
 from antenna_assets.publishing.digests import files_content
 from antenna_assets.publishing.lake import Lake
 

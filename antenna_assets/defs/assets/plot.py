@@ -7,14 +7,13 @@ What is drawn is the caller's matter. An antenna may have any name, so every tex
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from antenna_assets.domain.safe_text import safe_text
+from antenna_assets.domain.safe_text import label
 
 COLOURS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#bab0ac")
 """One for each part of a bar; the last one is for all others together."""
 
 WIDTH, BAR_HEIGHT, LINE = 520, 150, 15
 _LEFT, _TOP = 64, 10
-_LONGEST = 24
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
@@ -66,12 +65,6 @@ def bars(values: Mapping[str, int]) -> str:
     return _svg(
         _TOP * 2 + len(values) * LINE * 1.4, [f'<path fill="{COLOURS[0]}" d="{"".join(shapes)}"/>', *texts]
     )
-
-
-def label(name: str) -> str:
-    """A name that fits: without its middle, since those of a kind often begin alike."""
-    shown = safe_text(name)
-    return shown if len(shown) <= _LONGEST else f"{shown[:8]}\u2026{shown[9 - _LONGEST :]}"
 
 
 def bytes_text(value: int) -> str:

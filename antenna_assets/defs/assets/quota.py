@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from antenna_assets.defs.assets.aggregates import publish_hours
 from antenna_assets.defs.assets.declared import hourly_asset
+from antenna_assets.defs.assets.serving_tables import publish_hours
 from antenna_assets.defs.assets.usage import enriched_usage
 from antenna_assets.defs.resources import EngineResource, LakeResource, PostgresResource
 

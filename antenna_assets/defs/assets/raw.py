@@ -11,19 +11,16 @@ from antenna_assets.defs.assets.sources import landing
 from antenna_assets.defs.partitions import hours_of
 from antenna_assets.defs.resources import EngineResource, LakeResource, PostgresResource
 from antenna_assets.domain.schema import LANDED, RAW_PARQUET
-from antenna_assets.domain.transforms import transform
 from antenna_assets.engines.contract import Dataset
+from antenna_assets.engines.transforms import transform
 from antenna_assets.failpoints import commit_point
+from antenna_assets.ledger.closed_hours import require_closed, wholly_published
+from antenna_assets.ledger.errors import HourExpired
+from antenna_assets.ledger.files import landed_files
 from antenna_assets.ledger.lake_identity import require_own_lake
 from antenna_assets.ledger.landing import landing_of
-from antenna_assets.ledger.publications import (
-    HourExpired,
-    begin_publication,
-    landed_files,
-    require_closed,
-    seal,
-    wholly_published,
-)
+from antenna_assets.ledger.publications import begin_publication
+from antenna_assets.ledger.seal import seal
 
 
 @hourly_asset(group="lake", kinds={"delta"}, deps=[landing])

@@ -12,12 +12,13 @@ from antenna_assets.defs.assets.sources import user_metadata
 from antenna_assets.defs.partitions import hours_of
 from antenna_assets.defs.resources import EngineResource, LakeResource, PostgresResource
 from antenna_assets.domain.schema import ENRICHED_USAGE, RAW_PARQUET, USERS
-from antenna_assets.domain.transforms import transform
 from antenna_assets.engines.contract import Dataset
+from antenna_assets.engines.transforms import transform
+from antenna_assets.ledger.generations import read_generation
 from antenna_assets.ledger.lake_identity import require_own_lake
-from antenna_assets.ledger.publications import begin_publication, read_generation
+from antenna_assets.ledger.publications import begin_publication
 from antenna_assets.publishing.digests import UNKNOWN_ROWS, UNKNOWN_ROWS_COLUMNS
-from antenna_assets.publishing.serving import write_users
+from antenna_assets.publishing.users import write_users
 
 
 @hourly_asset(group="lake", kinds={"delta"}, deps=[raw_parquet, user_metadata])

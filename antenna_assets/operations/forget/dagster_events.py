@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from antenna_assets.defs.assets.plot import label
+from antenna_assets.domain.safe_text import label
 from antenna_assets.operations.forget.identity import Identity
 
 # Table, column, and the columns that say whose event it is: a step is named like its asset.

@@ -15,11 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from antenna_assets.domain.hours import EPOCH, hour_key
+from antenna_assets.domain.landing import REJECTED_FOLDER
 from antenna_assets.domain.schema import HOUR_PARTITION, LAKE_TABLES, LANDED
 from antenna_assets.engines.contract import Dataset, Engine
 from antenna_assets.engines.output import new_folder
 from antenna_assets.errors import AntennaError, Superseded
-from antenna_assets.ledger.batch import REJECTED_FOLDER
 from antenna_assets.ledger.certificate import publications
 from antenna_assets.ledger.publications import (
     Publication,

@@ -20,8 +20,8 @@ from antenna_assets.engines.contract import Engine
 from antenna_assets.engines.duckdb import EMBEDDED_MEMORY, DuckDBEngine
 from antenna_assets.errors import AntennaError, Superseded
 from antenna_assets.failpoints import commit_point
+from antenna_assets.ledger.head import lock_heads
 from antenna_assets.ledger.lake_identity import require_not_anothers, require_own_lake
-from antenna_assets.ledger.publications import lock_heads
 from antenna_assets.operations.forget import dagster_events as told
 from antenna_assets.operations.forget import fence, tables
 from antenna_assets.operations.forget import lake as files

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from antenna_assets.domain.schema import REJECTED
+from antenna_assets.engines.duckdb_files import let_duckdb_in
 from antenna_assets.errors import AntennaError
-from antenna_assets.storage.paths import file_errors, in_parallel, lake_path, let_duckdb_in, reason_of
+from antenna_assets.storage.paths import file_errors, in_parallel, lake_path, reason_of
 from antenna_assets.streaming.envelope import shown_by_duckdb
 
 if TYPE_CHECKING:

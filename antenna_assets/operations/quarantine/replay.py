@@ -14,10 +14,12 @@ import psycopg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from antenna_assets.domain.hours import hour_key, landing_hour
+from antenna_assets.domain.hours import hour_key
+from antenna_assets.domain.landing import landing_hour
+from antenna_assets.ledger.errors import LedgerError
+from antenna_assets.ledger.full_hours import full_hours
 from antenna_assets.ledger.head import read_head
 from antenna_assets.ledger.lake_identity import require_own_lake
-from antenna_assets.ledger.publications import LedgerError, full_hours
 from antenna_assets.ledger.replay import ReplayedMessage, commit_replay, hours_in_part
 from antenna_assets.operations.quarantine.files import QuarantineError
 from antenna_assets.operations.quarantine.message_transform import Transform, TransformError

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import psycopg
 
-from antenna_assets.clients.postgres import require_migrated
+from antenna_assets.clients.migrations import require_migrated
 from antenna_assets.operations.report.charts import charts
 from antenna_assets.operations.report.figures import read_figures
 from antenna_assets.operations.report.page import page

@@ -16,8 +16,9 @@ from psycopg import sql
 from antenna_assets.domain.hours import hour_of
 from antenna_assets.domain.lifetimes import GRACE, LIVE_RETENTION, LONGEST_RUN
 from antenna_assets.domain.schema import LIVE_TABLES, ServingTable
+from antenna_assets.ledger.generations import read_generation
+from antenna_assets.ledger.head import lock_heads
 from antenna_assets.ledger.landing import LandingUnknown, remember_landing
-from antenna_assets.ledger.publications import lock_heads, read_generation
 from antenna_assets.storage.files import remove_files, remove_if_empty
 
 if TYPE_CHECKING:

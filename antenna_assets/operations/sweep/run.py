@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from antenna_assets.clients.clock import database_now
-from antenna_assets.clients.postgres import connect, require_migrated
+from antenna_assets.clients.migrations import require_migrated
+from antenna_assets.clients.postgres import connect
 from antenna_assets.clients.postgres_errors import passes, told
 from antenna_assets.domain.lifetimes import RUN_LOG_RETENTION, VERSION_RETENTION
 from antenna_assets.domain.schema import LAKE_TABLES
 from antenna_assets.errors import AntennaError
+from antenna_assets.ledger.head import lock_heads
 from antenna_assets.ledger.lake_identity import require_not_anothers
-from antenna_assets.ledger.publications import lock_heads
 from antenna_assets.operations.rebuild import published_files
 from antenna_assets.operations.sweep.compaction import forget_removed_files, merge_batches
 from antenna_assets.operations.sweep.orphans import LANDING, old_attempts, unnamed

@@ -7,21 +7,15 @@ Java goes without, by itself. Sessions are started in `engines/spark_session.py`
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 
+from antenna_assets.engines.spark_session import archive
 from antenna_assets.errors import AntennaError
 from antenna_assets.stack.atomic_files import READABLE, program_folder
-from antenna_assets.stack.jars import jars_home
 
 
 class ArchiveError(AntennaError):
     """The archive could not be made; Spark starts without it, only slower."""
-
-
-def archive() -> Path:
-    """Where the archive of this Python environment is, if it was made."""
-    return jars_home().parent / f"spark-{version('pyspark')}.jsa"
 
 
 def make_archive() -> None:

@@ -7,10 +7,11 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from antenna_assets.domain.landing import REJECTED_FOLDER
 from antenna_assets.domain.schema import LANDED, REJECTED
 from antenna_assets.failpoints import commit_point, task_point
-from antenna_assets.ledger.batch import REJECTED_FOLDER, Written
 from antenna_assets.storage.attempt import lake_watched
+from antenna_assets.streaming.read_back import Written
 from antenna_assets.streaming.spark.parse import judged, reasons
 from antenna_assets.streaming.spark.spelling import Spelling
 

@@ -5,17 +5,9 @@ is not asked here.
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
-
-@dataclass(frozen=True)
-class OffsetRange:
-    """The messages of a partition from `from_offset` up to but without `until_offset`."""
-
-    partition: int
-    from_offset: int
-    until_offset: int
+from antenna_assets.ledger.offsets import OffsetRange
 
 
 def planned_ranges(checkpoint: Path, topic: str, spark_batch: int) -> list[OffsetRange]:

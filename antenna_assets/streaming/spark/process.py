@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from antenna_assets.engines.spark_session import java_has_ended
-from antenna_assets.streaming.errors import QueryFailed, StreamError
+from antenna_assets.errors import StreamError
+from antenna_assets.streaming.errors import QueryFailed
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession

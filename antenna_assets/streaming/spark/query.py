@@ -13,11 +13,11 @@ from uuid import uuid4
 
 from antenna_assets.clients.kafka_broker import Broker, Topic
 from antenna_assets.engines.contract import Engine
+from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.settings import Settings
 from antenna_assets.storage.disk import unwritable
 from antenna_assets.streaming.batch_size import POLLS_PER_BATCH
 from antenna_assets.streaming.errors import StateUnwritable
-from antenna_assets.streaming.spark.planned_offsets import OffsetRange
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

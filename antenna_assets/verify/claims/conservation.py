@@ -4,7 +4,7 @@ from datetime import datetime
 
 import psycopg
 
-from antenna_assets.ledger.publications import read_generation
+from antenna_assets.ledger.generations import read_generation
 from antenna_assets.verify.claims.verdict import Verdict
 
 

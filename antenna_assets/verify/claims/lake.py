@@ -7,8 +7,8 @@ import pyarrow as pa
 
 from antenna_assets.domain.schema import LANDED
 from antenna_assets.engines.contract import Dataset, Engine
+from antenna_assets.ledger.generations import read_generation
 from antenna_assets.ledger.landing import topic_lives
-from antenna_assets.ledger.publications import read_generation
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.verify.claims.conservation import bytes_are_conserved
 from antenna_assets.verify.claims.verdict import Verdict, none_of

@@ -8,7 +8,7 @@ from psycopg import sql
 from antenna_assets.domain.hours import HOUR
 from antenna_assets.domain.lifetimes import LIVE_RETENTION
 from antenna_assets.domain.schema import ServingTable
-from antenna_assets.ledger.publications import read_generation
+from antenna_assets.ledger.generations import read_generation
 from antenna_assets.verify.claims.tables import published
 from antenna_assets.verify.claims.verdict import Verdict
 

@@ -11,7 +11,7 @@ from psycopg import sql
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.domain.schema import ServingTable
 from antenna_assets.errors import AntennaError
-from antenna_assets.publishing.serving import users_version
+from antenna_assets.publishing.users import users_version
 from antenna_assets.verify.claims.conservation import bytes_are_conserved
 from antenna_assets.verify.claims.verdict import Verdict, none_of
 
