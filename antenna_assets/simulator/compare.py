@@ -89,12 +89,12 @@ def report(found: list[Difference], limit: int = 20) -> "Table":
     """The first differences as a table to show, with how many more there are."""
     from rich.table import Table
 
+    from antenna_assets.domain.listing import and_more
     from antenna_assets.domain.safe_text import safe_cell
 
-    more = len(found) - limit
     table = Table(
         title=f"{len(found):,} difference{'' if len(found) == 1 else 's'}" if found else "No difference",
-        caption=f"and {more:,} more" if more > 0 else None,
+        caption=and_more(len(found), limit) or None,
         title_justify="left",
         caption_justify="left",
     )
