@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antenna_assets.domain.differences import and_more, differences
+from antenna_assets.domain.differences import differences
 
 ROWS = st.dictionaries(st.text(max_size=2), st.tuples(st.integers(0, 3), st.none() | st.integers(0, 1)))
 
@@ -32,8 +32,3 @@ def test_putting_the_differences_right_makes_both_equal(expected: dict, found: d
         else:
             repaired[key] = left
     assert repaired == expected
-
-
-def test_a_list_that_is_cut_says_how_many_entries_follow() -> None:
-    assert and_more(1_254, 20) == "and 1,234 more"
-    assert and_more(20, 20) is None

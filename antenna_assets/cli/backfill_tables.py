@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 from rich.table import Column, Table
 
-from antenna_assets.domain.differences import and_more
 from antenna_assets.domain.hours import hour_key
+from antenna_assets.domain.listing import and_more
 from antenna_assets.domain.safe_text import safe_cell
 from antenna_assets.domain.schema import HOURLY_TABLES
 from antenna_assets.operations.backfill import HourChanges, RowChange, shown
@@ -54,7 +54,7 @@ def _rows(key: str, rows: Sequence[RowChange]) -> Table:
     for row in rows[:ROWS_SHOWN]:
         columns = HOURLY_TABLES[row.table]
         table.add_row(row.table, safe_cell(row.key), shown(columns, row.before), shown(columns, row.after))
-    table.caption = and_more(len(rows), ROWS_SHOWN)
+    table.caption = and_more(len(rows), ROWS_SHOWN) or None
     return table
 
 
@@ -64,5 +64,5 @@ def _over_quota(key: str, rows: Sequence[RowChange]) -> Table:
     for row in rows[:ROWS_SHOWN]:
         status = "goes over" if row.before is None else "no more over" if row.after is None else "stays over"
         table.add_row(safe_cell(row.key), status, shown(columns, row.before), shown(columns, row.after))
-    table.caption = and_more(len(rows), ROWS_SHOWN)
+    table.caption = and_more(len(rows), ROWS_SHOWN) or None
     return table

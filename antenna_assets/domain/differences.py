@@ -1,4 +1,4 @@
-"""Comparing two keyed collections: the rows that differ, and how a list that is cut short ends.
+"""Comparing two keyed collections: the rows that differ.
 
 What the rows are, and how a difference is worded, is up to the caller.
 """
@@ -22,8 +22,3 @@ def differences(
         left, right = expected.get(key, absent), found.get(key, absent)
         if left != right:
             yield key, left, right
-
-
-def and_more(total: int, shown: int) -> str | None:
-    """`and 1,234 more` below a list that shows the first `shown` of `total` entries; None if it shows all."""
-    return f"and {total - shown:,} more" if total > shown else None

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from antenna_assets.domain.differences import and_more
 from antenna_assets.domain.differences import differences as differing
 from antenna_assets.simulator.answers import Answers
 from antenna_assets.simulator.pending import (
@@ -91,11 +90,12 @@ def report(found: list[Difference], limit: int = 20) -> "Table":
     """The first differences as a table to show, with how many more there are."""
     from rich.table import Table
 
+    from antenna_assets.domain.listing import and_more
     from antenna_assets.domain.safe_text import safe_cell
 
     table = Table(
         title=f"{len(found):,} difference{'' if len(found) == 1 else 's'}" if found else "No difference",
-        caption=and_more(len(found), limit),
+        caption=and_more(len(found), limit) or None,
         title_justify="left",
         caption_justify="left",
     )
