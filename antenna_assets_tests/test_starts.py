@@ -19,7 +19,7 @@ from antenna_assets.ledger.partition_starts import read_from, settle_starts
 from antenna_assets.ledger.progress import next_to_read
 from antenna_assets.ledger.stream_lock import StreamRunning, only_stream
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.doubling import doubling
+from antenna_assets.streaming.double_counting import doubling
 from antenna_assets.streaming.exact_ranges import PartBounds, read_ranges
 from antenna_assets.streaming.micro_batch import MicroBatches
 from antenna_assets.streaming.spark.query import engine_of_sums

@@ -17,7 +17,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from antenna_assets.domain.schema import REASONS
 from antenna_assets.streaming.spark.parse import SESSION_CONF, judged, parsed, reasons
-from antenna_assets.streaming.spark.spelling import spelling_of
+from antenna_assets.streaming.spark.layout import spelling_of
 from antenna_assets_tests.parse_oracle import Accepted, Rejected, verdict
 
 pytestmark = pytest.mark.services

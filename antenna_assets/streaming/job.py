@@ -44,7 +44,7 @@ from antenna_assets.ledger.stream_lock import StreamRunning, only_stream
 from antenna_assets.settings import Settings
 from antenna_assets.storage.attempt import FilesGone, LakeUnwritable, lake_within_reach, require_writable
 from antenna_assets.storage.disk import WHAT_TO_DO, free, is_full
-from antenna_assets.streaming.doubling import doubling
+from antenna_assets.streaming.double_counting import doubling
 from antenna_assets.streaming.errors import (
     QueryFailed,
     ReadingFailed,

@@ -41,7 +41,7 @@ from antenna_assets.streaming.spark import query
 from antenna_assets.streaming.spark.land import write
 from antenna_assets.streaming.spark.planned_offsets import planned_ranges
 from antenna_assets.streaming.spark.process import java_ends_within
-from antenna_assets.streaming.spark.spelling import UsualSpelling
+from antenna_assets.streaming.spark.layout import UsualSpelling
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -13,7 +13,7 @@ from antenna_assets.failpoints import commit_point, task_point
 from antenna_assets.storage.attempt import lake_watched
 from antenna_assets.streaming.read_back import Written
 from antenna_assets.streaming.spark.parse import judged, reasons
-from antenna_assets.streaming.spark.spelling import Spelling
+from antenna_assets.streaming.spark.layout import Spelling
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame

@@ -30,8 +30,8 @@ from pyspark.sql import DataFrame
 from antenna_assets.domain.hours import EPOCH, HOUR, MICROSECOND
 from antenna_assets.domain.schema import MAX_APP_BYTES, MAX_BYTES, MAX_ID_BYTES
 from antenna_assets.streaming.envelope import shown_by_spark
-from antenna_assets.streaming.spark.spelling import Spelling
-from antenna_assets.streaming.spark.spelling import steps as spelling_steps
+from antenna_assets.streaming.spark.layout import Spelling
+from antenna_assets.streaming.spark.layout import steps as spelling_steps
 
 SESSION_CONF = {
     # Both are Spark's defaults, and a verdict depends on them: without the first a repeated field wins silently,

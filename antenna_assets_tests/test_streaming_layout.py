@@ -5,7 +5,7 @@ import json
 import pytest
 from pyspark.sql import SparkSession
 
-from antenna_assets.streaming.spark.spelling import Spelling, spelling_of, steps, usual_spelling
+from antenna_assets.streaming.spark.layout import Spelling, spelling_of, steps, usual_spelling
 
 COMPACT = b'{"bytes":12,"timestamp":1795343400.5,"app":"web","id":"u-1","antenna_id":"a-1"}'
 USUAL = COMPACT.decode()
