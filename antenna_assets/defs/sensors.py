@@ -89,7 +89,7 @@ def closed_hours(context: dg.SensorEvaluationContext, postgres: PostgresResource
     if told:
         context.log.warning("; ".join(told))
     told += _told_waiting(waiting)
-    state = "fresh" if fresh.holds else "late"
+    state = "fresh" if fresh.passed else "late"
     changed = state != (context.cursor or "fresh")
     commit_point("sensor.before_requests")
     return dg.SensorResult(
