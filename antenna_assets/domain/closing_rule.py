@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from antenna_assets.domain.hours import HOUR, closed_before, hours_between
+from antenna_assets.domain.listing import first_few
 
 SILENCE = timedelta(minutes=1)
 """A partition that delivers no accepted event for so long holds no watermark back. A stream that looks less often was away:
@@ -179,5 +180,4 @@ def told(left: Mapping[int, Left]) -> str:
         words = [f"{readable:,} messages to read"] if readable else []
         words += [f"{one.held:,} in or behind an open transaction"] if one.held else []
         parts.append(f"partition {partition}: {' and '.join(words)}")
-    more = len(left) - NAMED
-    return "; ".join([*parts, *([f"and {more:,} more partitions"] if more > 0 else [])])
+    return first_few(parts, NAMED, total=len(left), separator="; ", what="partitions")

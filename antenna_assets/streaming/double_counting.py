@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from antenna_assets.clients.kafka_broker import Broker, Topic
 from antenna_assets.domain.hours import hour_key, hour_of
+from antenna_assets.domain.listing import first_few
 from antenna_assets.engines.duckdb_files import register_stores
 from antenna_assets.ledger.head import kafka_id
 from antenna_assets.ledger.offsets import OffsetRange
@@ -64,7 +65,7 @@ def doubled_reading(
             "SELECT hour FROM ledger.hour WHERE rows > 0 AND hour >= %s ORDER BY hour", [min(hours)]
         )
     ]
-    named = ", ".join(map(hour_key, doubled[:HOURS_NAMED])) + (", ..." if len(doubled) > HOURS_NAMED else "")
+    named = first_few([*map(hour_key, doubled)], HOURS_NAMED)
     return (
         f"topic {topic.name} begins with messages that are landed already, so it is a copy of the one before it: read from "
         f"its first message, {len(doubled)} hours may double: {named}; {advice}"
