@@ -8,7 +8,7 @@ from glob import escape
 from typing import Any
 
 from antenna_assets.domain.schema import LANDED
-from antenna_assets.engines.duckdb_files import let_duckdb_in
+from antenna_assets.engines.duckdb_files import register_stores
 from antenna_assets.storage.paths import file_errors, lake_path, reason_of
 
 EVENT_COLUMNS = ", ".join(LANDED.names)
@@ -40,7 +40,7 @@ class Parquet:
         Raises:
             duckdb.Error: a file is missing or unreadable; catch `self.errors`.
         """
-        let_duckdb_in(self.connection, paths)
+        register_stores(self.connection, paths)
         files = [escape(path) for path in paths]
         return self.connection.execute(query, [files, *values]).fetchall() if files else []
 
@@ -75,7 +75,7 @@ class Parquet:
         """Name a row that `paths` hold more often than `others`, by its coordinates; None if none."""
         if not paths:
             return None
-        let_duckdb_in(self.connection, [*paths, *others])
+        register_stores(self.connection, [*paths, *others])
         select = f"SELECT {EVENT_COLUMNS} FROM read_parquet(?, hive_partitioning = false)"  # noqa: S608
         query = f"({select} EXCEPT ALL {select})" if others else f"({select})"
         parameters = [[escape(path) for path in files] for files in (paths, others) if files]
