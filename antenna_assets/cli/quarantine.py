@@ -1,6 +1,7 @@
 """The commands below `antenna quarantine`: arguments in, tables out.
 
-What they do is in the other modules of this package; whatever comes from a message is shown by `rendering.safe_text`.
+What they do is in the other modules of this package; whatever comes from a message is shown by
+`rendering.safe_text`.
 """
 
 from collections.abc import Iterator
