@@ -168,10 +168,10 @@ def test_row_28_quotas_that_could_not_be_compared_are_no_pass(
     with Faults(monkeypatch).dying(("publish.table.committed", 3)):
         run(HOURS[:1], must_succeed=False)
     verdict = over_quota_is_exact(connection, FIRST)
-    assert (verdict.holds, verdict.only_warns) == (False, True)
-    assert verdict.told.startswith("not compared: ")
+    assert (verdict.passed, verdict.only_warns) == (False, True)
+    assert verdict.message.startswith("not compared: ")
     publish_what_the_sensor_asks_for(monkeypatch)
-    assert over_quota_is_exact(connection, FIRST).holds
+    assert over_quota_is_exact(connection, FIRST).passed
 
 
 def test_row_30_a_user_is_forgotten_past_the_horizon_and_the_new_certificate_knows_what_landed(
@@ -352,7 +352,7 @@ def test_row_30_a_row_that_is_there_twice_is_found_in_a_topic_that_was_made_agai
     )
     with closing(DuckDBEngine()) as engine:
         verdict = lake_claims(connection, lake, engine, "raw_parquet", FIRST)["keys_are_unique"]
-    assert (verdict.holds, verdict.figures["found"]) == (False, 2)
+    assert (verdict.passed, verdict.metrics["found"]) == (False, 2)
 
 
 def test_row_30_replays_of_the_same_coordinates_of_two_topics_are_published_and_verified(

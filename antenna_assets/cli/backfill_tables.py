@@ -6,6 +6,7 @@ from rich.console import RenderableType
 from rich.table import Column, Table
 
 from antenna_assets.domain.hours import hour_key
+from antenna_assets.domain.listing import and_more
 from antenna_assets.domain.safe_text import safe_cell
 from antenna_assets.domain.schema import HOURLY_TABLES
 from antenna_assets.operations.backfill import HourChanges, RowChange, shown
@@ -53,8 +54,7 @@ def _rows(key: str, rows: Sequence[RowChange]) -> Table:
     for row in rows[:ROWS_SHOWN]:
         columns = HOURLY_TABLES[row.table]
         table.add_row(row.table, safe_cell(row.key), shown(columns, row.before), shown(columns, row.after))
-    if len(rows) > ROWS_SHOWN:
-        table.caption = f"and {len(rows) - ROWS_SHOWN:,} more"
+    table.caption = and_more(len(rows), ROWS_SHOWN) or None
     return table
 
 
@@ -64,6 +64,5 @@ def _over_quota(key: str, rows: Sequence[RowChange]) -> Table:
     for row in rows[:ROWS_SHOWN]:
         status = "goes over" if row.before is None else "no more over" if row.after is None else "stays over"
         table.add_row(safe_cell(row.key), status, shown(columns, row.before), shown(columns, row.after))
-    if len(rows) > ROWS_SHOWN:
-        table.caption = f"and {len(rows) - ROWS_SHOWN:,} more"
+    table.caption = and_more(len(rows), ROWS_SHOWN) or None
     return table

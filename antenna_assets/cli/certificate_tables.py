@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.table import Column, Table
 
 from antenna_assets.domain.hours import hour_key
+from antenna_assets.domain.listing import and_more
 from antenna_assets.domain.safe_text import safe_cell
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.ledger.certificate import Certificate
@@ -52,8 +53,8 @@ def _offsets(ranges: Sequence[Mapping]) -> Table:
     table = Table("topic", *columns, title="Kafka offsets of its batches", title_justify="left")
     for of in ranges[:SHOWN]:
         table.add_row(safe_cell(of["topic"]), str(of["partition"]), f"{of['from']:,}", f"{of['until']:,}")
-    if len(ranges) > SHOWN:
-        table.caption = f"and {len(ranges) - SHOWN:,} more; --json has them all"
+    if rest := and_more(len(ranges), SHOWN):
+        table.caption = f"{rest}; --json has them all"
     return table
 
 
@@ -75,8 +76,7 @@ def differences_table(differences: Sequence[Difference]) -> Table:
         table.add_column(name, overflow="fold", no_wrap=name == "hour")
     for difference in differences[:SHOWN]:
         table.add_row(*(safe_cell(text) for text in vars(difference).values()))
-    if len(differences) > SHOWN:
-        table.caption = f"and {len(differences) - SHOWN:,} more"
+    table.caption = and_more(len(differences), SHOWN) or None
     return table
 
 
@@ -85,6 +85,5 @@ def pending_table(pending: Mapping[str, str]) -> Table:
     table = Table("hour", "not finished", title_justify="left")
     for hour, reason in list(pending.items())[:SHOWN]:
         table.add_row(hour, safe_cell(reason))
-    if len(pending) > SHOWN:
-        table.caption = f"and {len(pending) - SHOWN:,} more"
+    table.caption = and_more(len(pending), SHOWN) or None
     return table

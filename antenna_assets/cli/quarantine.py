@@ -249,6 +249,7 @@ def replay(
 
 def _print_plan(planned: "Plan") -> None:
     from antenna_assets.domain.hours import hour_key
+    from antenna_assets.domain.listing import and_more
     from antenna_assets.domain.safe_text import safe_cell, safe_text
     from antenna_assets.operations.quarantine.replay import FAILED
 
@@ -270,5 +271,5 @@ def _print_plan(planned: "Plan") -> None:
     for failure in failures[:FAILURES_SHOWN]:
         line = f"the transformation failed at partition {failure.partition}, offset {failure.offset}: {safe_text(failure.detail)}"
         out.print(line, markup=False, soft_wrap=True)
-    if len(failures) > FAILURES_SHOWN:
-        out.print(f"... and at {len(failures) - FAILURES_SHOWN:,} more")
+    if rest := and_more(len(failures), FAILURES_SHOWN):
+        out.print(f"... {rest}")

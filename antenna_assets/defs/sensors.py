@@ -19,6 +19,7 @@ from antenna_assets.defs.partitions import first_and_end
 from antenna_assets.defs.resources import PostgresResource
 from antenna_assets.defs.sensor_policy import HOURS_PER_RUN, plan_requests
 from antenna_assets.domain.hours import HOUR, NotAnHour, hour_key, hours_between, parse_hour
+from antenna_assets.domain.listing import first_few
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.candidates import (
     LeftOut,
@@ -44,6 +45,8 @@ PARTITION_TAG = "dagster/partition"
 RANGE_START_TAG = "dagster/asset_partition_range_start"
 RANGE_END_TAG = "dagster/asset_partition_range_end"
 REQUEST_TAG = "antenna/request"
+HOURS_NAMED = 5
+"""Hours that one sentence of a tick names."""
 
 # Not NOT_STARTED: that is a run whose launch broke off. Run monitoring ends it, and meanwhile its hours are free.
 _IN_PROGRESS = [
@@ -82,22 +85,22 @@ def closed_hours(context: dg.SensorEvaluationContext, postgres: PostgresResource
         for key, request in keyed.items():
             record_request(connection, key, request)
         failing, left_out = read_failing_hours(connection), read_left_out(connection)
-    told = [*_told(failing), *_told_left_out(left_out)]
+    told = [*_told(failing), *_left_out_message(left_out)]
     if told:
         context.log.warning("; ".join(told))
-    told += _told_waiting(waiting)
-    state = "fresh" if fresh.holds else "late"
+    told += _waiting_message(waiting)
+    state = "fresh" if fresh.passed else "late"
     changed = state != (context.cursor or "fresh")
     commit_point("sensor.before_requests")
     return dg.SensorResult(
         run_requests=[_run_request(key, request) for key, request in keyed.items()],
-        skip_reason=None if requests else _why_nothing(len(running), told),
+        skip_reason=None if requests else _skip_reason(len(running), told),
         asset_events=[evaluation(FRESHNESS, fresh)] if changed else [],
         cursor=state,
     )
 
 
-def _why_nothing(running: int, told: Sequence[str]) -> str:
+def _skip_reason(running: int, told: Sequence[str]) -> str:
     if not running and not told:
         return "every closed hour is published"
     going_on = [f"{running} hours are left to runs in progress"] if running else []
@@ -172,27 +175,25 @@ def _told(failing: Iterable[FailingHour]) -> list[str]:
     stuck = [f"{hour_key(one.hour)} ({one.attempts} attempts)" for one in ordered if one.stuck]
     told = []
     if waiting:
-        told.append(f"failing hours: {_first_few(waiting, len(waiting))}")
+        told.append(f"failing hours: {first_few(waiting, HOURS_NAMED)}")
     if stuck:
         told.append(
-            f"stuck hours: {_first_few(stuck, len(stuck))}: mend the cause, then `antenna backfill --from HOUR` publishes one"
+            f"stuck hours: {first_few(stuck, HOURS_NAMED)}: mend the cause, then `antenna backfill --from HOUR` publishes one"
         )
     return told
 
 
-def _told_left_out(left_out: Sequence[LeftOut]) -> list[str]:
-    return [f"hours left out, {one.reason}: {_first_few(one.hours, one.count)}" for one in left_out]
+def _left_out_message(left_out: Sequence[LeftOut]) -> list[str]:
+    return [
+        f"hours left out, {one.reason}: {first_few(one.hours, HOURS_NAMED, total=one.count)}"
+        for one in left_out
+    ]
 
 
-def _told_waiting(waiting: Mapping[datetime, datetime]) -> list[str]:
+def _waiting_message(waiting: Mapping[datetime, datetime]) -> list[str]:
     """A sentence on the published hours whose late rows wait, those that are due first."""
     if not waiting:
         return []
     due = sorted(waiting.items(), key=lambda item: item[1])
     hours = [f"{hour_key(hour)} (at {until:%H:%M:%S} UTC)" for hour, until in due]
-    return [f"hours with late rows, published again after a wait: {_first_few(hours, len(hours))}"]
-
-
-def _first_few(items: Sequence[str], count: int) -> str:
-    more = f" and {count - 5} more" if count > 5 else ""
-    return f"{', '.join(items[:5])}{more}"
+    return [f"hours with late rows, published again after a wait: {first_few(hours, HOURS_NAMED)}"]

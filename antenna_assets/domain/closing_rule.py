@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from antenna_assets.domain.hours import HOUR, closed_before, hours_between
+from antenna_assets.domain.listing import first_few
 
 SILENCE = timedelta(minutes=1)
 """A partition that delivers no accepted event for so long holds no watermark back. A stream that looks less often was away:
@@ -184,5 +185,4 @@ def backlog_text(backlog: Mapping[int, Backlog]) -> str:
         words = [f"{readable:,} messages to read"] if readable else []
         words += [f"{one.held:,} in or behind an open transaction"] if one.held else []
         parts.append(f"partition {partition}: {' and '.join(words)}")
-    more = len(backlog) - NAMED_PARTITIONS
-    return "; ".join([*parts, *([f"and {more:,} more partitions"] if more > 0 else [])])
+    return first_few(parts, NAMED_PARTITIONS, total=len(backlog), separator="; ", what="partitions")

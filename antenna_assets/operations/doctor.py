@@ -19,6 +19,7 @@ from antenna_assets.clients.migrations import require_migrated
 from antenna_assets.clients.postgres import connect
 from antenna_assets.clients.postgres_errors import DatabaseError, DatabaseUnfit
 from antenna_assets.domain.hours import hour_key
+from antenna_assets.domain.listing import first_few
 from antenna_assets.domain.schema import LAKE_TABLES
 from antenna_assets.ledger.lake_identity import WrongLake, require_not_anothers
 from antenna_assets.operations.rebuild import missing_hours
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 OLDEST_PYTHON = (3, 11)
 FREE_GB = 5
+NAMED = 3
+"""Jars and torn files that one finding names."""
 _CONNECT_SECONDS = 3
 _UP = "run `antenna up`"
 
@@ -123,7 +126,7 @@ def _connector() -> str:
 def _jars(name: str) -> str:
     missing = jars.missing(name)
     if missing:
-        names = ", ".join(jar.name for jar in missing[:3]) + (", ..." if len(missing) > 3 else "")
+        names = first_few([jar.name for jar in missing], NAMED)
         raise _Problem(
             f"{len(missing)} of {len(jars.locked(name))} jars missing or changed in {jars.jars_home() / name}: {names}",
             "run `python -m antenna_assets.stack.jars`",
@@ -182,7 +185,7 @@ def _logs(settings: Settings) -> str:
     for table in LAKE_TABLES:
         torn = torn_files(lake_path(settings.lake_uri) / table)
         if torn:
-            named = "; ".join(map(str, torn[:3])) + (f"; and {len(torn) - 3:,} more" if len(torn) > 3 else "")
+            named = first_few([*map(str, torn)], NAMED, separator="; ")
             raise _Problem(f"the log of {table} is torn: {named}", f"run `antenna rebuild-table {table}`")
     return ", and the logs of its tables are whole"
 

@@ -34,14 +34,14 @@ from antenna_assets.ledger.progress import backlog_of, next_to_read, read_past
 from antenna_assets.settings import Settings
 from antenna_assets.storage.attempt import Attempt, LakeUnwritable
 from antenna_assets.streaming.batch_size import BatchSize
-from antenna_assets.streaming.errors import QueryFailed, ReadingFailed, first_line, is_of_spark
+from antenna_assets.streaming.errors import QueryFailed, ReadingFailed, first_line, is_spark_error
 from antenna_assets.streaming.exact_ranges import PART_MESSAGES, PartBounds, Unreadable, read_ranges
 from antenna_assets.streaming.read_back import WrittenAttempt, read_back
 from antenna_assets.streaming.spark import query
 from antenna_assets.streaming.spark.land import write
+from antenna_assets.streaming.spark.layout import CommonLayout
 from antenna_assets.streaming.spark.planned_offsets import planned_ranges
-from antenna_assets.streaming.spark.process import java_ends_within
-from antenna_assets.streaming.spark.spelling import UsualSpelling
+from antenna_assets.streaming.spark.process import java_exits_within
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -57,7 +57,7 @@ MOST_ONE_BY_ONE = 1_000
 
 
 @dataclass(frozen=True)
-class _ToCommit:
+class _LandedBatch:
     """A micro-batch whose files are written, with what its commit needs. It has none if there are only control records."""
 
     attempt: Attempt
@@ -74,7 +74,7 @@ class MicroBatches:
     Args:
         say: takes one line of progress.
         stop: once it is set, no micro-batch begins.
-        went_on: called when something was committed.
+        on_commit: called when something was committed.
 
     Attributes:
         failure: what ended this query: the error of its first micro-batch that was not committed; None if there is none.
@@ -90,31 +90,31 @@ class MicroBatches:
         *,
         say: Callable[[str], None],
         stop: threading.Event,
-        went_on: Callable[[], None],
+        on_commit: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._broker = broker
         self._say = say
         self._stop = stop
-        self._went_on = went_on
+        self._on_commit = on_commit
         self._landing = threading.Lock()
         # One transaction at a time on the one connection: micro-batches and heartbeats come from two threads.
         self._ledger_in_use = threading.Lock()
         self._committing: Future[None] | None = None
         self._clock: Clock | None = None
-        self._wrong_host: str | None = None
-        self._batch = self._landed_as = 0
+        self._clock_warning: str | None = None
+        self._batch = self._newest_landed = 0
         self._oldest = settings.start
         self._full: list[datetime] = []
-        self._usual = UsualSpelling()
+        self._layout = CommonLayout()
         self.size = BatchSize()
         self.outgrown = False
         self.failure: BaseException | None = None
-        self.last_commit = self._last_beat = time.monotonic()
+        self.last_commit = self._last_heartbeat = time.monotonic()
         self._unreported = [0, 0]
 
     @contextmanager
-    def of_query(
+    def batch_handler(
         self, connection: psycopg.Connection, engine: Engine, checkpoint: Path
     ) -> Iterator[Callable[["DataFrame", int], None]]:
         """What Spark is to call with each micro-batch of a query: it lands one and hands it over to be committed.
@@ -123,12 +123,12 @@ class MicroBatches:
         """
         self.failure = self._committing = None
         self.outgrown = False
-        self._remember(connection)
-        self._landed_as = self._batch
+        self._refresh_head(connection)
+        self._newest_landed = self._batch
         with ThreadPoolExecutor(1, "antenna commit") as committer:
 
             def process(messages: "DataFrame", spark_batch: int) -> None:
-                with self._landing, self._failure_kept():
+                with self._landing, self._recording_failure():
                     landed = self._land(checkpoint, messages, spark_batch)
                     if landed is not None:
                         self._committing = committer.submit(self._commit, connection, engine, landed)
@@ -138,7 +138,7 @@ class MicroBatches:
             finally:
                 self.wait_until_idle()
 
-    def beat(self, connection: psycopg.Connection) -> bool:
+    def heartbeat(self, connection: psycopg.Connection) -> bool:
         """Close what can be closed by now; whether nothing is left to read."""
         settings = self._settings
         with self._ledger_in_use:
@@ -152,11 +152,11 @@ class MicroBatches:
                 connection,
                 topic.name,
                 head.batch,
-                Observation(now, left, past, self._wrong_host),
+                Observation(now, left, past, self._clock_warning),
                 lateness=settings.lateness,
                 quiet=settings.quiet,
             )
-            self._last_beat = time.monotonic()
+            self._last_heartbeat = time.monotonic()
             return not left
 
     def _read_past(
@@ -179,10 +179,10 @@ class MicroBatches:
         )
         return read_past(self._broker, topic, left, quiet)
 
-    def beat_if_due(self, connection: psycopg.Connection) -> None:
+    def heartbeat_if_due(self, connection: psycopg.Connection) -> None:
         """Beat if the last one was `HEARTBEAT_SECONDS` ago."""
         # Messages that are left may be those that the lake has no space for: that is no going on.
-        if time.monotonic() - self._last_beat > HEARTBEAT_SECONDS and self.beat(connection):
+        if time.monotonic() - self._last_heartbeat > HEARTBEAT_SECONDS and self.heartbeat(connection):
             self._committed()
 
     def done(self, connection: psycopg.Connection, topic: Topic) -> dict[int, int]:
@@ -210,7 +210,7 @@ class MicroBatches:
         except OSError as error:
             raise QueryFailed(f"the throw-away checkpoint of this start is gone: {error}") from error
 
-    def _land(self, checkpoint: Path, messages: "DataFrame", spark_batch: int) -> _ToCommit | None:
+    def _land(self, checkpoint: Path, messages: "DataFrame", spark_batch: int) -> _LandedBatch | None:
         """Write a micro-batch, and wait until the one before it is committed; None if Spark had nothing to read."""
         if self._stop.is_set():
             raise StreamError("stopped before this micro-batch began")
@@ -234,7 +234,7 @@ class MicroBatches:
         first: bool,
         count: int | None = None,
         record: tuple[int, int] | None = None,
-    ) -> _ToCommit:
+    ) -> _LandedBatch:
         """The messages of the ranges as files, once the micro-batch before them is committed.
 
         Raises:
@@ -243,8 +243,8 @@ class MicroBatches:
         settings = self._settings
         clock = self._now()
         # One above the last that was landed, whether that is committed by now or not: the folder's name alone has it.
-        self._landed_as = max(self._batch, self._landed_as) + 1
-        with Attempt(settings.lake_uri, self._landed_as) as attempt:
+        self._newest_landed = max(self._batch, self._newest_landed) + 1
+        with Attempt(settings.lake_uri, self._newest_landed) as attempt:
             with _reading(ranges, count, record):
                 written = write(
                     messages,
@@ -253,10 +253,10 @@ class MicroBatches:
                     clock=clock,
                     oldest=max(self._oldest, clock - settings.horizon),
                     full=self._full,
-                    usual=self._usual.of(messages),
+                    layout=self._layout.of(messages),
                 )
             self._wait_for_commit()
-        return _ToCommit(attempt, written, ranges, clock, began, first=first)
+        return _LandedBatch(attempt, written, ranges, clock, began, first=first)
 
     def read_exactly(
         self,
@@ -267,21 +267,21 @@ class MicroBatches:
         until: Mapping[int, int],
         most: int,
         *,
-        memory_was_short: bool,
+        out_of_memory: bool,
     ) -> None:
         """Read and commit messages that Spark's reader failed over, up to an offset of each partition, in small parts.
 
         Args:
             most: messages of the first part; each later one may have twice as many.
-            memory_was_short: whether Java ended over them.
+            out_of_memory: whether Java ended over them.
 
         Raises:
             ReadingFailed: Spark failed over a part. What was before it is committed.
             Unreadable: a record that neither client can read. What is before it, and in the other partitions, is committed.
         """
         self.failure = self._committing = None
-        self._remember(connection)
-        self._landed_as = self._batch
+        self._refresh_head(connection)
+        self._newest_landed = self._batch
         bounds = PartBounds(messages=most)
         read = [0, 0]
         while not self._stop.is_set():
@@ -297,7 +297,7 @@ class MicroBatches:
                         if self._stop.is_set():
                             return
                         # Nobody watches a query meanwhile.
-                        self.beat_if_due(connection)
+                        self.heartbeat_if_due(connection)
                         count = part.messages.num_rows
                         if not count:
                             self._commit(connection, engine, self._without_messages(part.ranges))
@@ -311,14 +311,14 @@ class MicroBatches:
             except Unreadable as stuck:
                 # Records that were packed together may be too large together only.
                 self._read_one_by_one(connection, engine, spark, stuck, until[stuck.partition])
-        if memory_was_short:
-            self.size.memory_was_short(read[0], read[1])
+        if out_of_memory:
+            self.size.out_of_memory(read[0], read[1])
         else:
             self.size.learn(read[0], read[1], query.MESSAGES_PER_BATCH)
 
-    def _without_messages(self, ranges: Sequence[OffsetRange]) -> _ToCommit:
+    def _without_messages(self, ranges: Sequence[OffsetRange]) -> _LandedBatch:
         attempt = Attempt(self._settings.lake_uri, self._batch + 1)
-        return _ToCommit(attempt, None, ranges, self._now(), time.monotonic(), first=False)
+        return _LandedBatch(attempt, None, ranges, self._now(), time.monotonic(), first=False)
 
     def _read_one_by_one(
         self,
@@ -334,7 +334,7 @@ class MicroBatches:
             wanted = OffsetRange(stuck.partition, begin, min(until, begin + count))
             record = (wanted.partition, begin) if count == 1 else None
             with _reading([wanted], None, record):
-                messages = query.messages_of(spark, self._broker, wanted)
+                messages = query.read_range(spark, self._broker, wanted)
             self._commit_part(connection, engine, messages, [wanted], None, record)
             begin, count = wanted.until_offset, 2 * count
 
@@ -359,9 +359,9 @@ class MicroBatches:
         if self._committing is not None:
             self._committing.result()
 
-    def _commit(self, connection: psycopg.Connection, engine: Engine, batch: _ToCommit) -> None:
+    def _commit(self, connection: psycopg.Connection, engine: Engine, batch: _LandedBatch) -> None:
         settings = self._settings
-        with self._ledger_in_use, self._failure_kept(), batch.attempt:
+        with self._ledger_in_use, self._recording_failure(), batch.attempt:
             content = BatchContent()
             if batch.written is not None:
                 content = read_back(batch.written, engine, lake=settings.lake_uri, window=settings.window)
@@ -375,15 +375,15 @@ class MicroBatches:
                 connection,
                 BatchPlan(topic.name, head.topic_id, head.batch + 1, batch.clock, batch.ranges),
                 content,
-                Observation(now, left, host_clock=self._wrong_host),
+                Observation(now, left, host_clock=self._clock_warning),
                 lateness=settings.lateness,
                 before_commit=batch.attempt.keep,
             )
             self._committed()
-            self._remember(connection)
+            self._refresh_head(connection)
             self._report(batch, watermark)
 
-    def _remember(self, connection: psycopg.Connection) -> None:
+    def _refresh_head(self, connection: psycopg.Connection) -> None:
         """What landing needs of the ledger, which the connection cannot be asked for while it commits.
 
         Retention may go on meanwhile; the commit looks again.
@@ -406,9 +406,9 @@ class MicroBatches:
                 "wrong now, stop the stream, set it right, and see `antenna reopen`"
             )
         wrong = self._clock.wrong_host
-        if wrong is not None and self._wrong_host is None:
+        if wrong is not None and self._clock_warning is None:
             self._say(f"{wrong}: nothing is rejected or closed by it, but set it right")
-        self._wrong_host = wrong
+        self._clock_warning = wrong
         return now
 
     def _now(self) -> datetime:
@@ -418,7 +418,7 @@ class MicroBatches:
         return self._clock.now()
 
     @contextmanager
-    def _failure_kept(self) -> Iterator[None]:
+    def _recording_failure(self) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
@@ -427,9 +427,9 @@ class MicroBatches:
 
     def _committed(self) -> None:
         self.last_commit = time.monotonic()
-        self._went_on()
+        self._on_commit()
 
-    def _report(self, batch: _ToCommit, watermark: datetime | None) -> None:
+    def _report(self, batch: _LandedBatch, watermark: datetime | None) -> None:
         """Say what was committed if it was the query's first micro-batch or took long; else keep it for `report`."""
         read = sum(r.until_offset - r.from_offset for r in batch.ranges)
         seconds = self.last_commit - batch.began
@@ -463,9 +463,9 @@ def _reading(
     except Exception as error:
         # Java that is gone refuses connections, as a lake's store may.
         of_java = isinstance(error, LakeUnwritable) and isinstance(error.__cause__, ConnectionError)
-        if not (is_of_spark(error) or (of_java and java_ends_within(1))):
+        if not (is_spark_error(error) or (of_java and java_exits_within(1))):
             raise
-        why = "Java ended over them, as it does without memory" if java_ends_within(0) else first_line(error)
+        why = "Java ended over them, as it does without memory" if java_exits_within(0) else first_line(error)
         until = {one.partition: one.until_offset for one in ranges}
         if count is None:
             count = sum(one.until_offset - one.from_offset for one in ranges)

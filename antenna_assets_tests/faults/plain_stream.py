@@ -27,7 +27,7 @@ from antenna_assets.settings import Settings, load_settings
 from antenna_assets.storage.attempt import attempt_folder
 from antenna_assets.streaming.micro_batch import MicroBatches
 from antenna_assets.streaming.read_back import WrittenAttempt, read_back
-from antenna_assets.streaming.spark.query import engine_of_sums
+from antenna_assets.streaming.spark.query import aggregation_engine
 from antenna_assets_tests.parse_oracle import EPOCH, Rejected, verdict
 
 MESSAGES_PER_BATCH = 400
@@ -41,13 +41,13 @@ def read_everything(settings: Settings) -> None:
         claim_topic(connection, topic.name, topic.id)
         while read_some(settings, broker, connection, topic):
             pass
-        looks(settings, broker).beat(connection)
+        looks(settings, broker).heartbeat(connection)
 
 
 def looks(settings: Settings, broker: Broker) -> MicroBatches:
     """The stream's own look at Kafka and what it closes, which needs no Spark."""
     return MicroBatches(
-        settings, broker, say=lambda _line: None, stop=threading.Event(), went_on=lambda: None
+        settings, broker, say=lambda _line: None, stop=threading.Event(), on_commit=lambda: None
     )
 
 
@@ -122,7 +122,7 @@ def _commit(
 
 def summed_up(settings: Settings, written: WrittenAttempt) -> BatchContent:
     """What was written, read back by the stream's own code and the embedded engine."""
-    with engine_of_sums(settings, None) as engine:
+    with aggregation_engine(settings, None) as engine:
         return read_back(written, engine, lake=settings.lake_uri, window=settings.window)
 
 

@@ -102,7 +102,7 @@ class Reader:
 
     def look(self) -> bool:
         """As a stream that has just started: nothing is remembered but what the ledger holds."""
-        return plain_stream.looks(self._settings, self._broker).beat(self._connection)
+        return plain_stream.looks(self._settings, self._broker).heartbeat(self._connection)
 
     def left(self) -> dict[int, Backlog]:
         self.topic = self._broker.describe()
@@ -432,10 +432,10 @@ def test_row_26_a_step_of_postgresqls_clock_is_said_by_the_stream(
 ) -> None:
     said: list[str] = []
     broker = Broker(settings.kafka_bootstrap or "", settings.topic)
-    batches = MicroBatches(settings, broker, say=said.append, stop=threading.Event(), went_on=lambda: None)
+    batches = MicroBatches(settings, broker, say=said.append, stop=threading.Event(), on_commit=lambda: None)
     Reader(settings, connection)
-    batches.beat(connection)
+    batches.heartbeat(connection)
     assert said == []
     monkeypatch.setattr(clock, "database_now", lambda of: database_now(of) - HOUR)
-    batches.beat(connection)
+    batches.heartbeat(connection)
     assert said[0].startswith("PostgreSQL's clock was set back by 1:00:0")

@@ -31,7 +31,7 @@ from antenna_assets.operations.forget.identity import IDENTITY
 from antenna_assets.operations.forget.replace_text import Search
 from antenna_assets.operations.sweep.orphans import LANDING
 from antenna_assets.publishing.delta_files import LOG, recent_files
-from antenna_assets.publishing.digests import files_content
+from antenna_assets.publishing.digests import files_manifest
 from antenna_assets.publishing.lake import SCRATCH, Lake
 from antenna_assets.storage.attempt import attempt_folder
 from antenna_assets.storage.files import everything_under, remove_files, remove_if_empty
@@ -329,7 +329,7 @@ def replace_hours(
         before = publications(connection, hour, snapshot.generation).get(table)
         if before is None or before["users_version"] != snapshot.tags.get("users_version"):
             continue
-        content = {**(before["content"] or {}), "files": files_content(lake.location(table), files)}
+        content = {**(before["content"] or {}), "files": files_manifest(lake.location(table), files)}
         with connection.transaction():
             record_publication(
                 connection,

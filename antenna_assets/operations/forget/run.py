@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pyarrow.parquet as pq
 
+from antenna_assets.domain.listing import first_few
 from antenna_assets.engines.contract import Engine
 from antenna_assets.engines.duckdb import EMBEDDED_MEMORY, DuckDBEngine
 from antenna_assets.errors import AntennaError, Superseded
@@ -308,8 +309,7 @@ def _newest_batch(connection: psycopg.Connection) -> int:
 
 
 def _told(found: Places) -> str:
-    named = [*found.columns, *found.files]
-    return ", ".join(named[:5]) + (f" and {len(named) - 5:,} other places" if len(named) > 5 else "")
+    return first_few([*found.columns, *found.files], 5, what="places")
 
 
 def places_table(found: Places) -> "Table":

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from antenna_assets.domain.schema import REJECTED_SCHEMA
-from antenna_assets.engines.duckdb_files import let_duckdb_in
+from antenna_assets.engines.duckdb_files import register_stores
 from antenna_assets.errors import AntennaError
 from antenna_assets.storage.paths import file_errors, in_parallel, lake_path, reason_of
-from antenna_assets.streaming.envelope import shown_by_duckdb
+from antenna_assets.streaming.envelope import clamped_in_duckdb
 
 if TYPE_CHECKING:
     import duckdb
@@ -45,7 +45,7 @@ def open_files(
         )
     with duckdb.connect() as database:
         database.execute("SET TimeZone = 'UTC'")
-        let_duckdb_in(database, paths)
+        register_stores(database, paths)
         place = pa.table(
             {
                 "filename": pa.array(paths, pa.string()),
@@ -74,7 +74,7 @@ def open_files(
             rejected = "nothing"
         # Files of an earlier program hold times as their senders gave them.
         columns = ", ".join(
-            f"{shown_by_duckdb(name)} AS {name}" if name == "kafka_timestamp" else name
+            f"{clamped_in_duckdb(name)} AS {name}" if name == "kafka_timestamp" else name
             for name in MESSAGES.names
         )
         database.execute(

@@ -18,7 +18,7 @@ from antenna_assets.settings import Settings
 from antenna_assets.storage.paths import lake_path
 from antenna_assets.streaming.read_back import read_back
 from antenna_assets.streaming.spark.land import write
-from antenna_assets.streaming.spark.query import engine_of_sums
+from antenna_assets.streaming.spark.query import aggregation_engine
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -57,7 +57,7 @@ def land_messages(
     settings: Settings, spark: "SparkSession", messages: pa.Table, *, folder: str, clock: datetime
 ) -> BatchContent:
     """Write messages that are accepted at `clock` below `folder`, as the stream writes a micro-batch."""
-    with _kafka_messages(settings, spark, messages) as frame, engine_of_sums(settings, spark) as engine:
+    with _kafka_messages(settings, spark, messages) as frame, aggregation_engine(settings, spark) as engine:
         # One file an hour: Spark would write one for each of its tasks.
         one = frame.drop("number").coalesce(1)
         written = write(one, lake=settings.lake_uri, folder=folder, clock=clock, oldest=settings.start)

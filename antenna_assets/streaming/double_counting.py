@@ -14,7 +14,8 @@ import pyarrow as pa
 
 from antenna_assets.clients.kafka_broker import Broker, Topic
 from antenna_assets.domain.hours import hour_key, hour_of
-from antenna_assets.engines.duckdb_files import let_duckdb_in
+from antenna_assets.domain.listing import first_few
+from antenna_assets.engines.duckdb_files import register_stores
 from antenna_assets.ledger.head import kafka_id
 from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.ledger.partition_starts import FORMS
@@ -28,7 +29,7 @@ PARTITIONS = 8
 HOURS_NAMED = 24
 
 
-def doubling(
+def doubled_reading(
     connection: psycopg.Connection, broker: Broker, topic: Topic, lake: str, first: Mapping[int, int]
 ) -> str | None:
     """Why reading a topic from these offsets on would count messages twice, and what to do; None if it would not.
@@ -64,7 +65,7 @@ def doubling(
             "SELECT hour FROM ledger.hour WHERE rows > 0 AND hour >= %s ORDER BY hour", [min(hours)]
         )
     ]
-    named = ", ".join(map(hour_key, doubled[:HOURS_NAMED])) + (", ..." if len(doubled) > HOURS_NAMED else "")
+    named = first_few([*map(hour_key, doubled)], HOURS_NAMED)
     return (
         f"topic {topic.name} begins with messages that are landed already, so it is a copy of the one before it: read from "
         f"its first message, {len(doubled)} hours may double: {named}; {advice}"
@@ -110,7 +111,7 @@ def _landed(paths: list[str], events: list[dict[str, Any]]) -> int:
         + [("bytes", pa.int64()), ("second", pa.int64())]
     )
     with duckdb.connect() as database:
-        let_duckdb_in(database, paths)
+        register_stores(database, paths)
         database.register("event", pa.Table.from_pylist(events, schema=schema))
         found = database.execute(
             "SELECT count(*) FROM event WHERE EXISTS (SELECT 1 FROM read_parquet(?, hive_partitioning = false) AS landed"
