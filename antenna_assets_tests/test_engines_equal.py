@@ -38,6 +38,7 @@ from antenna_assets.engines.transforms import transform
 from antenna_assets.ledger.batch import BatchContent
 from antenna_assets.streaming.read_back import WrittenAttempt, read_back
 from antenna_assets_tests.faults.live import wait_until
+from antenna_assets_tests.free_ports import free_port
 from benchmarks.hour_data import make_hour
 
 pytestmark = pytest.mark.services
@@ -291,8 +292,7 @@ def assert_equals_the_embedded_one(master: str, embedded: Engine, folder: Path) 
 @contextmanager
 def spark_connect(log: Path) -> Iterator[str]:
     """A server of Spark Connect on a free port; its address. Ends with the block."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     options = {**configuration("local[2]"), "spark.connect.grpc.binding.address": "127.0.0.1"}
     options["spark.connect.grpc.binding.port"] = str(port)
     submit = [str(Path(pyspark.__file__).with_name("bin") / "spark-submit"), "--master", "local[2]"]
