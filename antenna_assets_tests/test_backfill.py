@@ -16,7 +16,7 @@ import pytest
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR, hour_key
-from antenna_assets.domain.schema import ASSETS, HOURLY_TABLES, LANDED
+from antenna_assets.domain.schema import ASSETS, HOURLY_TABLES, LANDED_SCHEMA
 from antenna_assets.engines.duckdb import DuckDBEngine
 from antenna_assets.operations.backfill import HourChanges, RowChange, changes, users_of_now
 from antenna_assets.publishing.lake import Lake
@@ -75,7 +75,7 @@ def land_late(world: World, connection: psycopg.Connection, bytes_: int) -> None
         "kafka_offset": 999,
     }
     path = world.lake / "landing" / "late.parquet"
-    pq.write_table(pa.Table.from_pylist([row], LANDED), path)
+    pq.write_table(pa.Table.from_pylist([row], LANDED_SCHEMA), path)
     connection.execute("SET session_replication_role = replica")
     change(
         connection,

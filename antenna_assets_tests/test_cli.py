@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from antenna_assets.cli import app
 from antenna_assets.clients import kafka_broker
-from antenna_assets.ledger.commit import commit_heartbeat
+from antenna_assets.ledger.commit import Observation, commit_heartbeat
 from antenna_assets.operations.status import tables
 from antenna_assets.settings import Settings
 from antenna_assets.streaming.waiting import Waiting
@@ -214,7 +214,7 @@ def test_the_status_shows_whether_the_stream_runs_and_what_it_waits_for(
     assert said == ["waiting: the lake /lake cannot be written: [full]", "waiting: Kafka: no broker"]
     assert connection.execute("SELECT waiting_for FROM ledger.head").fetchone() == ("Kafka: no broker",)
     commit_heartbeat(
-        connection, topic=settings.topic, batch=0, now=datetime.now(UTC), lateness=settings.lateness
+        connection, settings.topic, 0, Observation(datetime.now(UTC)), lateness=settings.lateness
     )
     assert status_of_the_stream(connection).keys().isdisjoint({"waits for", "waited for"})
 
