@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.failpoints import commit_point
-from antenna_assets.publishing.delta import CHECKPOINT_EVERY, HourlyTable
+from antenna_assets.publishing import delta
+from antenna_assets.publishing.delta import HourlyTable
 from antenna_assets.publishing.delta_commit import add_action, commit
 from antenna_assets.publishing.delta_log import LAST_CHECKPOINT, LOG, log_files
 from antenna_assets.storage.files import remove_files
@@ -65,7 +66,7 @@ def advance_version(table: HourlyTable, version: int) -> None:
     if loaded is None or loaded.version() >= version:
         return
     with table.errors("written"):
-        if version - loaded.version() <= CHECKPOINT_EVERY:
+        if version - loaded.version() <= delta.CHECKPOINT_EVERY:
             while loaded is not None and loaded.version() < version:
                 table.commit_empty(loaded, _REASON)
                 loaded = table.newest()
