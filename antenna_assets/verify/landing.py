@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.ledger.certificate import Certificate
-from antenna_assets.ledger.files import LedgerFile, files_of_batch, files_of_hour
+from antenna_assets.ledger.files import FileRow, files_of_batch, files_of_hour
 from antenna_assets.storage.paths import in_parallel, lake_path, reason_of
 from antenna_assets.verify.difference import Difference, compare
 from antenna_assets.verify.parquet import Parquet
@@ -40,10 +40,10 @@ class Landing:
             found += self._events(certificate, files)
         return [*found, *self._rejections(certificate, sorted({file.batch for file in files}))]
 
-    def _path(self, file: LedgerFile) -> str:
+    def _path(self, file: FileRow) -> str:
         return posixpath.join(self._root, file.path)
 
-    def _files(self, hour: str, files: Sequence[LedgerFile]) -> Iterator[Difference]:
+    def _files(self, hour: str, files: Sequence[FileRow]) -> Iterator[Difference]:
         unreadable = self._parquet.unreadable([self._path(file) for file in files])
         for file in files:
             if self._path(file) in unreadable:
@@ -69,7 +69,7 @@ class Landing:
                 {"rows": rows, "bytes": bytes_, "size": size},
             )
 
-    def _events(self, certificate: Certificate, files: Sequence[LedgerFile]) -> Iterator[Difference]:
+    def _events(self, certificate: Certificate, files: Sequence[FileRow]) -> Iterator[Difference]:
         """Every event is in its hour, within its batch's offsets, and there once."""
         if not files:
             return
@@ -110,7 +110,7 @@ class Landing:
         yield from compare(key, "landed rows of another hour", 0, other_hour)
         yield from compare(key, "landed rows outside the offsets of their batch", 0, outside)
 
-    def _register_batches(self, files: Sequence[LedgerFile]) -> None:
+    def _register_batches(self, files: Sequence[FileRow]) -> None:
         """Give DuckDB the files' batches and topics, the batches' offsets, and the messages of replays."""
         ranges = self._connection.execute(
             "SELECT batch, coalesce(topic_id, ''), partition, from_offset, until_offset"

@@ -15,7 +15,7 @@ from antenna_assets.domain.hours import hour_key
 from antenna_assets.ledger.certificate import Certificate
 from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.generations import read_generation
-from antenna_assets.ledger.landing import Landing, LandingUnknown, landed_content, landing_of
+from antenna_assets.ledger.landing import LandingFacts, LandingUnknown, landing_facts, landing_of
 from antenna_assets.verify.difference import ABSENT, Difference, compare
 from antenna_assets.verify.publications import publication_findings
 
@@ -47,7 +47,7 @@ def ledger_findings(
     content, hour = certificate.content, certificate.hour
     key = hour_key(hour)
     findings = LedgerFindings()
-    landed = landed_content(connection, hour, content["up_to_batch"])
+    landed = landing_facts(connection, hour, content["up_to_batch"])
     certified = {name: content[name] for name in landed}
     findings.landing_is_kept = hour >= kept_since or landed["landed"]["files"] > 0
     if findings.landing_is_kept:
@@ -68,7 +68,7 @@ def ledger_findings(
 
 
 def _landing(
-    connection: psycopg.Connection, certificate: Certificate, certified: Landing
+    connection: psycopg.Connection, certificate: Certificate, certified: LandingFacts
 ) -> Iterator[Difference]:
     """Compare what was recorded at the seal with what is certified, also when no file is left.
 

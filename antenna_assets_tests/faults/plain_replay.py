@@ -6,10 +6,10 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 import pytest
 
-from antenna_assets.ledger.batch import Landed
+from antenna_assets.ledger.batch import BatchContent
 from antenna_assets.operations.quarantine import replay
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.read_back import Written
+from antenna_assets.streaming.read_back import WrittenAttempt
 from antenna_assets_tests.faults.plain_stream import _write, summed_up
 from antenna_assets_tests.parse_oracle import EPOCH, Accepted, verdict
 
@@ -64,7 +64,7 @@ def _verdicts_on(settings: Settings, _spark: object, messages: pa.Table, clock: 
 
 def _land_messages(
     settings: Settings, _spark: object, messages: pa.Table, *, folder: str, clock: datetime
-) -> Landed:
+) -> BatchContent:
     begun = datetime.now(UTC)
     _write(
         f"{settings.lake_uri}/{folder}",
@@ -72,4 +72,4 @@ def _land_messages(
         clock,
         settings.start,
     )
-    return summed_up(settings, Written(folder, begun, messages.num_rows))
+    return summed_up(settings, WrittenAttempt(folder, begun, messages.num_rows))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from antenna_assets.failpoints import commit_point
-from antenna_assets.ledger.batch import Landed
+from antenna_assets.ledger.batch import BatchContent
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
 from antenna_assets.storage.paths import lake_path
@@ -55,7 +55,7 @@ def verdicts_on(settings: Settings, spark: "SparkSession", messages: pa.Table, c
 
 def land_messages(
     settings: Settings, spark: "SparkSession", messages: pa.Table, *, folder: str, clock: datetime
-) -> Landed:
+) -> BatchContent:
     """Write messages that are accepted at `clock` below `folder`, as the stream writes a micro-batch."""
     with _kafka_messages(settings, spark, messages) as frame, aggregation_engine(settings, spark) as engine:
         # One file an hour: Spark would write one for each of its tasks.
