@@ -14,7 +14,7 @@ from psycopg import sql
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
-from antenna_assets.cli.demo import serve_demo
+from antenna_assets.cli.demo_services import serve_demo
 from antenna_assets.clients.postgres import connect, dagster_url
 from antenna_assets.defs.instance_storage import PooledPostgresStorage
 from antenna_assets.domain.hours import HOUR, hour_key, hour_of

@@ -28,7 +28,7 @@ Processes = Mapping[str, "subprocess.Popen[bytes]"]
 def serve_demo(
     settings: Settings, *, out: Console, say: Callable[[str], None], stop: threading.Event
 ) -> None:
-    """Run until `stop` is set, then end every process.
+    """Run live events, the stream, a daily sweep and Dagster until `stop` is set, then end every process.
 
     Raises:
         DemoFailed: one of the processes, or the simulator, ended before.

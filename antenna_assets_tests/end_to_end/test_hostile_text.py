@@ -16,7 +16,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
-from antenna_assets.cli.demo import _results
+from antenna_assets.cli.demo_tables import result_tables
 from antenna_assets.cli.quarantine import EXAMPLE_LENGTH
 from antenna_assets.definitions import build_definitions
 from antenna_assets.defs.resources import EngineResource
@@ -297,7 +297,7 @@ def test_row_22_hostile_text_is_stored_as_it_is_and_shown_without_effect(
         said = shown(settings, "check", "--answers", str(written(more, tmp_path / "more.json")), code=1)
         assert all(said.count(f"Z {safe_text(text)} ") == 2 for text in some)
     console = Console(file=io.StringIO(), width=1000, highlight=False, emoji=False, force_terminal=False)
-    for table in _results(connection, hour):
+    for table in result_tables(connection, [hour, hour + HOUR]):
         console.print(table)
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert_harmless(said)
