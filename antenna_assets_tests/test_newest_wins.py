@@ -124,12 +124,12 @@ def test_row_28_a_publication_of_other_users_that_dies_half_way_is_asked_for_unt
     assert not to_publish(sealed)
     publish(sealed, 3, 21, FIVE_WITH_USERS[:finished])
     assert to_publish(sealed)
-    assert not hours_are_fresh(sealed, TEN + 2 * HOUR).holds
+    assert not hours_are_fresh(sealed, TEN + 2 * HOUR).passed
     states = sealed.execute("SELECT state FROM hour_trust WHERE hour = %s", [TEN]).fetchall()
     assert states == [("publishing again",)]
     publish(sealed, 3, 21, FIVE_WITH_USERS[finished:])
     assert not to_publish(sealed)
-    assert hours_are_fresh(sealed, TEN + 2 * HOUR).holds
+    assert hours_are_fresh(sealed, TEN + 2 * HOUR).passed
     assert sealed.execute("SELECT state FROM hour_trust WHERE hour = %s", [TEN]).fetchall() == [
         ("published",)
     ]

@@ -48,12 +48,12 @@ class Published(House):
         from antenna_assets.ledger.certificate import record_and_certify
         from antenna_assets.ledger.publications import Publication
         from antenna_assets.ledger.seal import seal
-        from antenna_assets.publishing.digests import files_content
+        from antenna_assets.publishing.digests import files_manifest
 
         sealed = seal(self.connection, hour)
         files = self.write(TABLE, hour, sealed.generation)
         version = self.lake.replace_hour(TABLE, hour, sealed.generation, files)
-        content = {"files": files_content(self.lake.location(TABLE), files)}
+        content = {"files": files_manifest(self.lake.location(TABLE), files)}
         record_and_certify(
             self.connection,
             Publication(

@@ -170,11 +170,11 @@ def evaluation(check: dg.AssetCheckKey, verdict: Verdict, hour: str | None = Non
         asset_key=check.asset_key,
         check_name=check.name,
         partition=hour,
-        passed=verdict.holds,
+        passed=verdict.passed,
         severity=_severity(check, verdict),
         blocking=check.name in BLOCKING,
-        description=verdict.told,
-        metadata={**({} if hour is None else {"hour": hour}), **verdict.figures},
+        description=verdict.message,
+        metadata={**({} if hour is None else {"hour": hour}), **verdict.metrics},
     )
 
 
@@ -187,10 +187,10 @@ def _result(check: dg.AssetCheckKey, verdict: Verdict, hours: list[str] | None =
     return dg.AssetCheckResult(
         asset_key=check.asset_key,
         check_name=check.name,
-        passed=verdict.holds,
+        passed=verdict.passed,
         severity=_severity(check, verdict),
-        description=verdict.told,
-        metadata={**named, **verdict.figures},
+        description=verdict.message,
+        metadata={**named, **verdict.metrics},
     )
 
 
@@ -203,8 +203,8 @@ def _together(of_hours: Mapping[str, Verdict]) -> Verdict:
     """One verdict on all hours of a run, which names those of which the claim does not hold."""
     if len(of_hours) == 1:
         return next(iter(of_hours.values()))
-    failed = {hour: verdict for hour, verdict in of_hours.items() if not verdict.holds}
-    told = "; ".join(f"{hour}: {verdict.told}" for hour, verdict in failed.items())
+    failed = {hour: verdict for hour, verdict in of_hours.items() if not verdict.passed}
+    told = "; ".join(f"{hour}: {verdict.message}" for hour, verdict in failed.items())
     return Verdict(
         not failed,
         told or f"it holds for all {len(of_hours)} hours",

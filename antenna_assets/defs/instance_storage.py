@@ -78,7 +78,7 @@ _SWEPT = """
 """
 
 
-def _let_the_administrator_sweep(engine: db.Engine) -> None:
+def _grant_sweep_rights(engine: db.Engine) -> None:
     """Grant `antenna_administrator` what `antenna sweep` needs of the tables of this login's that it has no right to yet."""
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         if not connection.execute(db.text(f"SELECT 1 {_SWEPT} LIMIT 1")).fetchone():
@@ -103,7 +103,7 @@ class PooledPostgresStorage(DagsterPostgresStorage):
         url = sqlalchemy_url(postgres_url)
         super().__init__(url, **options)
         # Who made the tables has them, and may not be the one that the schema's migration knew.
-        _let_the_administrator_sweep(self._run_storage._engine)
+        _grant_sweep_rights(self._run_storage._engine)
         for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
             storage._engine.dispose()
             storage._engine = create_pg_engine(

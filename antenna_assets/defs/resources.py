@@ -16,7 +16,7 @@ from pydantic import Field, PrivateAttr
 
 from antenna_assets.clients.postgres import connect, told_plainly
 from antenna_assets.clients.postgres_session import RUN
-from antenna_assets.defs.run_lock import held
+from antenna_assets.defs.run_lock import hold
 from antenna_assets.engines.contract import Engine
 from antenna_assets.errors import EngineError
 from antenna_assets.publishing.lake import Lake
@@ -35,7 +35,7 @@ class PostgresResource(dg.ConfigurableResource):
         if context.run is None:
             yield self
         else:
-            with held(_address(), context.run.run_id):
+            with hold(_address(), context.run.run_id):
                 yield self
 
     @contextmanager

@@ -12,7 +12,7 @@ from dagster._serdes import ConfigurableClassData
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.defs.jobs import publishes_hours
-from antenna_assets.defs.run_lock import is_held
+from antenna_assets.defs.run_lock import is_locked
 from antenna_assets.settings import load_settings
 from antenna_assets.stack.services import postgres_url
 
@@ -46,7 +46,7 @@ class WatchedRunLauncher(DefaultRunLauncher):
     def _seconds_free(self, run_id: str) -> float:
         """For how long this object has seen nobody hold the run's lock; negative if somebody holds it."""
         with connect(postgres_url(load_settings()), application="antenna run monitoring") as connection:
-            if is_held(connection, run_id):
+            if is_locked(connection, run_id):
                 self._free_since.pop(run_id, None)
                 return -1
         now = time.monotonic()

@@ -14,7 +14,7 @@ from antenna_assets.clients.postgres_session import RUN
 
 
 @contextmanager
-def held(url: str, run_id: str) -> Iterator[None]:
+def hold(url: str, run_id: str) -> Iterator[None]:
     """Hold the run's lock within the block, in a session of its own. Several processes of a run may hold it at once."""
     # `closing`, for a session that PostgreSQL ended meanwhile is no reason to fail a run that is done.
     with closing(connect(url, application=f"antenna run {run_id}", limits=RUN)) as connection:
@@ -22,7 +22,7 @@ def held(url: str, run_id: str) -> Iterator[None]:
         yield
 
 
-def is_held(connection: psycopg.Connection, run_id: str) -> bool:
+def is_locked(connection: psycopg.Connection, run_id: str) -> bool:
     """Whether a process holds the run's lock."""
     # In autocommit mode the lock is free again at the end of this statement.
     row = connection.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", [run_id]).fetchone()

@@ -43,7 +43,7 @@ def plan_requests(candidates: Sequence[Candidate], *, newest: datetime | None) -
 
 
 def _groups(hours: Sequence[datetime], found: Mapping[datetime, Candidate]) -> list[list[datetime]]:
-    companies: dict[int, list[datetime]] = {}
+    by_run_size: dict[int, list[datetime]] = {}
     for hour in hours:
-        companies.setdefault(max(1, HOURS_PER_RUN >> found[hour].attempts), []).append(hour)
-    return [group for longest, company in companies.items() for group in contiguous(company, longest)]
+        by_run_size.setdefault(max(1, HOURS_PER_RUN >> found[hour].attempts), []).append(hour)
+    return [group for longest, company in by_run_size.items() for group in contiguous(company, longest)]

@@ -85,22 +85,22 @@ def closed_hours(context: dg.SensorEvaluationContext, postgres: PostgresResource
         for key, request in keyed.items():
             record_request(connection, key, request)
         failing, left_out = read_failing_hours(connection), read_left_out(connection)
-    told = [*_told(failing), *_told_left_out(left_out)]
+    told = [*_told(failing), *_left_out_message(left_out)]
     if told:
         context.log.warning("; ".join(told))
-    told += _told_waiting(waiting)
-    state = "fresh" if fresh.holds else "late"
+    told += _waiting_message(waiting)
+    state = "fresh" if fresh.passed else "late"
     changed = state != (context.cursor or "fresh")
     commit_point("sensor.before_requests")
     return dg.SensorResult(
         run_requests=[_run_request(key, request) for key, request in keyed.items()],
-        skip_reason=None if requests else _why_nothing(len(running), told),
+        skip_reason=None if requests else _skip_reason(len(running), told),
         asset_events=[evaluation(FRESHNESS, fresh)] if changed else [],
         cursor=state,
     )
 
 
-def _why_nothing(running: int, told: Sequence[str]) -> str:
+def _skip_reason(running: int, told: Sequence[str]) -> str:
     if not running and not told:
         return "every closed hour is published"
     going_on = [f"{running} hours are left to runs in progress"] if running else []
@@ -183,14 +183,14 @@ def _told(failing: Iterable[FailingHour]) -> list[str]:
     return told
 
 
-def _told_left_out(left_out: Sequence[LeftOut]) -> list[str]:
+def _left_out_message(left_out: Sequence[LeftOut]) -> list[str]:
     return [
         f"hours left out, {one.reason}: {first_few(one.hours, HOURS_NAMED, total=one.count)}"
         for one in left_out
     ]
 
 
-def _told_waiting(waiting: Mapping[datetime, datetime]) -> list[str]:
+def _waiting_message(waiting: Mapping[datetime, datetime]) -> list[str]:
     """A sentence on the published hours whose late rows wait, those that are due first."""
     if not waiting:
         return []

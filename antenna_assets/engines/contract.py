@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from antenna_assets.errors import EngineError
 
-LAST_TWO_PARTS = "[^/]+/[^/]+$"
+FOLDER_AND_NAME = "[^/]+/[^/]+$"
 """Of a path, as a regular expression that the engines agree on. Spark writes other characters than letters as `%20`."""
 
 

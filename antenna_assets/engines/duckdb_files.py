@@ -17,7 +17,7 @@ _LISTING: dict[str, dict[str, Any]] = {
 }
 
 
-def let_duckdb_in(connection: "DuckDBPyConnection", places: Iterable[str]) -> None:
+def register_stores(connection: "DuckDBPyConnection", places: Iterable[str]) -> None:
     """Let a database read and write these files and folders, with none of DuckDB's extensions.
 
     Ask again before each query: the folders of the files are listed now. DuckDB asks the store seven times for the size

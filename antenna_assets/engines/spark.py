@@ -13,7 +13,7 @@ from uuid import uuid4
 import pyarrow as pa
 
 from antenna_assets.engines.contract import (
-    LAST_TWO_PARTS,
+    FOLDER_AND_NAME,
     Dataset,
     WrittenFile,
     check_nulls,
@@ -119,7 +119,7 @@ def _dataframe(session: "SparkSession", dataset: Dataset) -> "DataFrame":
     columns = [f"`{name}`" for name in dataset.schema.names]
     if dataset.file_column is not None:
         columns.append(
-            f"regexp_extract(_metadata.file_path, '{LAST_TWO_PARTS}', 0) AS `{dataset.file_column}`"
+            f"regexp_extract(_metadata.file_path, '{FOLDER_AND_NAME}', 0) AS `{dataset.file_column}`"
         )
     return session.read.parquet(*map(_literal, dataset.files)).selectExpr(*columns)
 

@@ -53,7 +53,7 @@ measured, such a one takes three times as long."""
 
 
 _OTHERS = ("SPARK_", "PYSPARK_", "HADOOP_", "YARN_")
-_OF_A_CLUSTER = (
+_CLUSTER_VARIABLES = (
     "SPARK_LOCAL_IP",
     "SPARK_PUBLIC_DNS",
     "SPARK_LOCAL_HOSTNAME",
@@ -71,7 +71,7 @@ def use_java(master: str = "local") -> None:
     from antenna_assets.stack.java import java_environment, java_home
 
     home = java_home()
-    kept = _OURS if master.startswith("local") else (*_OURS, *_OF_A_CLUSTER)
+    kept = _OURS if master.startswith("local") else (*_OURS, *_CLUSTER_VARIABLES)
     ours = {
         name: text
         for name, text in java_environment().items()
@@ -219,7 +219,7 @@ def session(
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
     # Some of them on the root logger.
     logging.getLogger().addFilter(_is_not_of_py4j)
-    with _interrupt_handler_kept():
+    with _interrupt_handler_preserved():
         # In a process group of its own: a signal to ours, as Ctrl-C or a service manager sends it, is for Python,
         # which then stops Java in order. If Python dies, Java sees the end of its input and goes too.
         start_java(options, start_new_session=True)
@@ -230,7 +230,7 @@ def _is_not_of_py4j(record: logging.LogRecord) -> bool:
     return "py4j" not in Path(record.pathname).parts
 
 
-def java_has_ended() -> bool:
+def java_has_exited() -> bool:
     """Whether the Java process that this process started for Spark is gone: killed, or out of memory."""
     from pyspark import SparkContext
 
@@ -240,7 +240,7 @@ def java_has_ended() -> bool:
 
 
 @contextmanager
-def _interrupt_handler_kept() -> Iterator[None]:
+def _interrupt_handler_preserved() -> Iterator[None]:
     """A new SparkContext makes Ctrl-C its own; whoever starts it has plans for that already."""
     handler = signal.getsignal(signal.SIGINT)
     try:

@@ -19,7 +19,7 @@ from antenna_assets.domain.schema import ASSETS
 from antenna_assets.errors import AntennaError
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.generations import read_generation
-from antenna_assets.ledger.landing import landing_of, remember_landing
+from antenna_assets.ledger.landing import landing_of, record_landing
 from antenna_assets.ledger.publications import Publication, record_publication, require_nobody_forgotten
 
 # First key of the advisory locks on hours; the second is the hour's number since 1970.
@@ -86,7 +86,7 @@ def certify(connection: psycopg.Connection, hour: datetime, generation: int) -> 
     published = publications(connection, hour, generation)
     if not complete(published):
         return None
-    remember_landing(connection, read_generation(connection, hour, generation))
+    record_landing(connection, read_generation(connection, hour, generation))
     content = content_of(connection, hour, generation, published)
     _mark_certified(connection, hour)
     before = newest_certificate(connection, hour)

@@ -171,7 +171,7 @@ def rebuild(connection: psycopg.Connection, lake: Lake, table: str, *, dry_run: 
         if dry_run:
             done.restored = [one.hour for one, _ in whole]
         else:
-            delta.count_on_from(newest)
+            delta.advance_version(newest)
     for one in gone:
         (done.to_run if _landed(connection, one.hour) else done.lost).append(one.hour)
     return done
@@ -245,7 +245,7 @@ def _restore(
     for one, files in hours:
         if one.hour in held:
             history = {"rebuild": "as the ledger names it", "hour": hour_key(one.hour)}
-            delta.replace(table, one.hour, files, one.versions, history, of_any_age=True)
+            delta.replace(table, one.hour, files, one.versions, history, skip_age_check=True)
             return [one.hour]
     some = [RestoredHour(one.hour, files, one.versions) for one, files in hours[:_AT_ONCE]]
     delta.restore(table, some)

@@ -198,12 +198,12 @@ class HourlyTable:
         versions: Mapping[str, int],
         metadata: Mapping[str, str | int],
         *,
-        of_any_age: bool = False,
+        skip_age_check: bool = False,
     ) -> int:
         """Commit these files as the whole hour, on top of the very version that `table` has loaded.
 
         Args:
-            of_any_age: the ledger names the files, so that no sweep takes them.
+            skip_age_check: the ledger names the files, so that no sweep takes them.
             versions: application transactions to set, by their key.
             metadata: for the reader of the table's history.
 
@@ -217,7 +217,7 @@ class HourlyTable:
 
         partition = {name: str(value) for name, value in lake_partition(hour).items()}
         with self.errors("written"):
-            if of_any_age or not files:
+            if skip_age_check or not files:
                 additions = [self._action(file, partition) for file in files]
             else:
                 now = file_system_now(self._folder)
@@ -285,7 +285,7 @@ class HourlyTable:
                 raise Conflict(str(error)) from error
             self._settle(table.version() + 1)
 
-    def count_on_from(self, version: int) -> None:
+    def advance_version(self, version: int) -> None:
         """Bring the table to a version that is not below this one, without a change.
 
         For a table that was built anew: its versions go on where the ledger knows them to have been.
@@ -296,12 +296,12 @@ class HourlyTable:
         with self.errors("written"):
             if version - table.version() <= CHECKPOINT_EVERY:
                 while table is not None and table.version() < version:
-                    self.commit_nothing(table, _COUNTED_ON)
+                    self.commit_empty(table, _COUNTED_ON)
                     table = self.newest()
                 return
             # Its present content as a checkpoint of that version: thousands of empty commits say no more.
             log = self._folder / LOG
-            self.commit_nothing(table, _COUNTED_ON)
+            self.commit_empty(table, _COUNTED_ON)
             table = self.newest()
             if table is None:
                 return
@@ -394,7 +394,7 @@ class HourlyTable:
             goes = litter(table)
             if goes and not dry_run:
                 # A writer that was paused between its check and its commit fails on this new version, and checks again.
-                self.commit_nothing(table, "a new version, before a sweep's files go")
+                self.commit_empty(table, "a new version, before a sweep's files go")
                 newest = self.newest()
                 if newest is None:
                     raise LakeError(f"the table {self.location} is gone in the middle of a sweep")
@@ -402,7 +402,7 @@ class HourlyTable:
                 remove(goes)
             return {name_within(folder, one.path): one.size for one in goes}
 
-    def commit_nothing(self, table: "DeltaTable", why: str) -> None:
+    def commit_empty(self, table: "DeltaTable", why: str) -> None:
         """Commit a new version with the same files, on which a writer that was paused has to look again."""
         from deltalake.transaction import CommitProperties
 

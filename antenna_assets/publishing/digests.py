@@ -44,7 +44,7 @@ def file_sha256(path: str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
-def files_content(location: str, files: Sequence[WrittenFile]) -> list[dict[str, str | int]]:
+def files_manifest(location: str, files: Sequence[WrittenFile]) -> list[dict[str, str | int]]:
     """The files of a table's hour as a certificate lists them, by their path within the table.
 
     Raises:

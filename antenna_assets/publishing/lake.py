@@ -337,7 +337,7 @@ class Lake:
         with delta.lock:
             loaded = delta.newest() or delta.create()
             with delta.errors("written"):
-                delta.commit_nothing(loaded, "a user was forgotten")
+                delta.commit_empty(loaded, "a user was forgotten")
 
     def sweep(
         self,

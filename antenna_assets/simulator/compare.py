@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from antenna_assets.domain.differences import differences as differing
 from antenna_assets.simulator.answers import Answers
 from antenna_assets.simulator.pending import (
     HOURLY,
@@ -121,17 +122,13 @@ def _stored(connection: "Connection", table: str, hours: Iterable[datetime]) -> 
 
 def _row_differences(table: str, expected: Rows, found: Rows) -> Iterator[Difference]:
     columns = _COLUMNS[table]
-    for key in sorted(expected.keys() | found.keys()):
-        left, right = expected.get(key), found.get(key)
-        if left != right:
-            yield Difference(table, " ".join(key), _values(columns, left), _values(columns, right))
+    for key, left, right in differing(expected, found):
+        yield Difference(table, " ".join(key), _values(columns, left), _values(columns, right))
 
 
 def _rejected_differences(expected: dict[str, int], found: dict[str, int]) -> Iterator[Difference]:
-    for reason in sorted(expected.keys() | found.keys()):
-        left, right = expected.get(reason, 0), found.get(reason, 0)
-        if left != right:
-            yield Difference("rejected", reason, f"{left:,} messages", f"{right:,} messages")
+    for reason, left, right in differing(expected, found, absent=0):
+        yield Difference("rejected", reason, f"{left:,} messages", f"{right:,} messages")
 
 
 def _keyed(rows: Iterable[dict[str, Any]], columns: tuple[str, ...]) -> Rows:

@@ -35,7 +35,7 @@ class ReadingFailed(QueryFailed):
         self.record = record
 
 
-def is_of_spark(error: BaseException) -> bool:
+def is_spark_error(error: BaseException) -> bool:
     """Whether Spark or its Java failed, by itself or as the engine of the sums."""
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException

@@ -17,12 +17,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from antenna_assets.clients.postgres import connect
-from antenna_assets.domain.schema import LANDED
-from antenna_assets.ledger.batch import Landed, LandedFile
+from antenna_assets.domain.closing_rule import NO_BACKLOG
+from antenna_assets.domain.schema import LANDED_SCHEMA
+from antenna_assets.ledger.batch import AttemptFile, BatchContent, BatchPlan
 from antenna_assets.ledger.closed_hours import hours_to_publish
-from antenna_assets.ledger.commit import NotContiguous, commit_batch, commit_heartbeat
+from antenna_assets.ledger.commit import NotContiguous, Observation, commit_batch, commit_heartbeat
 from antenna_assets.ledger.errors import LedgerError
-from antenna_assets.ledger.files import landed_files
+from antenna_assets.ledger.files import generation_files
 from antenna_assets.ledger.generations import Generation
 from antenna_assets.ledger.head import read_head
 from antenna_assets.ledger.offsets import OffsetRange
@@ -140,7 +141,7 @@ def landed_rows(ledger: psycopg.Connection, settings: Settings) -> list[dict]:
         "SELECT path, rows, bytes FROM ledger.file WHERE kind = 'landed'"
     ).fetchall():
         table = pq.read_table(Path(settings.lake_uri) / path, partitioning=None)
-        assert (table.schema.names, table.schema.types) == (LANDED.names, LANDED.types)
+        assert (table.schema.names, table.schema.types) == (LANDED_SCHEMA.names, LANDED_SCHEMA.types)
         found = table.to_pylist()
         assert (len(found), sum(row["bytes"] for row in found)) == (count, bytes_)
         rows += found
@@ -183,16 +184,12 @@ def stream_one_event(connection: psycopg.Connection, number: int, offset: int, s
     }
     place = Path(settings.lake_uri) / path
     place.parent.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist([row], schema=LANDED), place)
+    pq.write_table(pa.Table.from_pylist([row], schema=LANDED_SCHEMA), place)
     commit_batch(
         connection,
-        topic=TOPIC,
-        topic_id=TOPIC_ID,
-        number=number,
-        clock=CLOCK,
-        ranges=[OffsetRange(0, offset, offset + 1)],
-        landed=Landed(files=[LandedFile(path, NINE, 1, 5, place.stat().st_size)], event_times={0: NINE}),
-        lagging=[0],
+        BatchPlan(TOPIC, TOPIC_ID, number, CLOCK, [OffsetRange(0, offset, offset + 1)]),
+        BatchContent(files=[AttemptFile(path, NINE, 1, 5, place.stat().st_size)], event_times={0: NINE}),
+        Observation(CLOCK, dict.fromkeys([0], NO_BACKLOG)),
         lateness=MINUTE,
     )
 
@@ -396,19 +393,15 @@ def test_a_replay_may_commit_between_the_stream_s_landing_and_its_commit(
         (2, "replay"),
         (3, "stream"),
     ]
-    commit_heartbeat(ledger, topic=TOPIC, batch=3, now=CLOCK, lateness=MINUTE)
+    commit_heartbeat(ledger, TOPIC, 3, Observation(CLOCK), lateness=MINUTE)
     assert_each_message_is_in_one_place(ledger, settings)
     # Another stream's batch is refused as ever, whatever replays came in between.
     with pytest.raises(NotContiguous, match="expected to commit batch 2 .* another stream wrote to it"):
         commit_batch(
             ledger,
-            topic=TOPIC,
-            topic_id=TOPIC_ID,
-            number=2,
-            clock=CLOCK,
-            ranges=[OffsetRange(1, 0, 1)],
-            landed=Landed(),
-            lagging=(),
+            BatchPlan(TOPIC, TOPIC_ID, 2, CLOCK, [OffsetRange(1, 0, 1)]),
+            BatchContent(),
+            Observation(CLOCK),
             lateness=MINUTE,
         )
 
@@ -417,16 +410,16 @@ def test_a_replay_between_a_look_at_kafka_and_the_heartbeat_does_not_stop_the_st
     ledger: psycopg.Connection, planned: Replay
 ) -> None:
     planned()[1]()
-    assert commit_heartbeat(ledger, topic=TOPIC, batch=1, now=CLOCK, lateness=MINUTE) == CLOCK - MINUTE
+    assert commit_heartbeat(ledger, TOPIC, 1, Observation(CLOCK), lateness=MINUTE) == CLOCK - MINUTE
     with pytest.raises(NotContiguous):
-        commit_heartbeat(ledger, topic=TOPIC, batch=0, now=CLOCK, lateness=MINUTE)
+        commit_heartbeat(ledger, TOPIC, 0, Observation(CLOCK), lateness=MINUTE)
 
 
 def test_a_closed_hour_becomes_dirty_and_gets_its_next_generation(
     ledger: psycopg.Connection, settings: Settings, planned: Replay, mend: Transform
 ) -> None:
     stream_one_event(ledger, 2, 3, settings)
-    commit_heartbeat(ledger, topic=TOPIC, batch=2, now=CLOCK, lateness=MINUTE)
+    commit_heartbeat(ledger, TOPIC, 2, Observation(CLOCK), lateness=MINUTE)
     assert seal(ledger, NINE) == Generation(NINE, 1, 2, 1, 5)
     found, execute = planned(Selection(reasons=("wrong_type",)), mend)
     assert [(one.hour, one.closed) for one in found.hours] == [(NINE, True), (SENT, False)]
@@ -436,7 +429,7 @@ def test_a_closed_hour_becomes_dirty_and_gets_its_next_generation(
     assert [one.hour for one in hours_to_publish(ledger, limit=9)] == [NINE, SENT]
     second = seal(ledger, NINE)
     assert second == Generation(NINE, 2, 3, 2, 17)
-    assert len(landed_files(ledger, second)) == 2
+    assert len(generation_files(ledger, second)) == 2
 
 
 def test_an_hour_that_lost_files_to_retention_is_not_rebuilt_from_a_part(
@@ -501,7 +494,7 @@ def test_rows_that_are_not_those_of_the_messages_are_not_committed(ledger: psyco
             topic=TOPIC,
             clock=CLOCK,
             messages=[ReplayedMessage(TOPIC_ID, 0, 0, "wrong_type")],
-            landed=Landed(),
+            content=BatchContent(),
             transform=None,
         )
 

@@ -18,7 +18,7 @@ from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.generations import Generation
 from antenna_assets.ledger.lake_identity import require_same_lake
 from antenna_assets.ledger.publications import Publication, end_superseded, require_nobody_forgotten
-from antenna_assets.publishing.digests import files_content
+from antenna_assets.publishing.digests import files_manifest
 from antenna_assets.publishing.lake import Lake
 
 USERS_VERSION = "users_version"
@@ -90,7 +90,7 @@ def publish_files(
             users_version=users_version,
             run_id=run_id,
             lake_version=version,
-            content={"files": files_content(tables.location(asset), files), **(content or {})},
+            content={"files": files_manifest(tables.location(asset), files), **(content or {})},
             attempt=attempt,
             lake_table=tables.table_id(asset),
         )

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from antenna_assets.domain.hours import EPOCH, hour_key
 from antenna_assets.domain.landing import REJECTED_FOLDER
-from antenna_assets.domain.schema import HOUR_PARTITION, LAKE_TABLES, LANDED
+from antenna_assets.domain.schema import HOUR_PARTITION, LAKE_TABLES, LANDED_SCHEMA
 from antenna_assets.engines.contract import Dataset, Engine
 from antenna_assets.engines.output import new_folder
 from antenna_assets.errors import AntennaError, Superseded
@@ -31,7 +31,7 @@ from antenna_assets.operations.forget.identity import IDENTITY
 from antenna_assets.operations.forget.replace_text import Search
 from antenna_assets.operations.sweep.orphans import LANDING
 from antenna_assets.publishing.delta_files import LOG, recent_files
-from antenna_assets.publishing.digests import files_content
+from antenna_assets.publishing.digests import files_manifest
 from antenna_assets.publishing.lake import SCRATCH, Lake
 from antenna_assets.storage.attempt import attempt_folder
 from antenna_assets.storage.files import everything_under, remove_files, remove_if_empty
@@ -246,8 +246,11 @@ def write_without(
         with new_folder(str(target.parent)), target.open("wb") as file:
             pq.write_table(changed, file, compression="zstd")
     else:
-        inputs = {"usage": Dataset([str(source)], LANDED), "identity": Dataset([identity_file], IDENTITY)}
-        (written,) = engine.write(_select(LANDED), inputs, LANDED, str(target.parent))
+        inputs = {
+            "usage": Dataset([str(source)], LANDED_SCHEMA),
+            "identity": Dataset([identity_file], IDENTITY),
+        }
+        (written,) = engine.write(_select(LANDED_SCHEMA), inputs, LANDED_SCHEMA, str(target.parent))
         if written.path != str(target):
             raise AntennaError(f"expected the engine to write {target}, found {written.path}")
     return Swap(path, name_within(root, target), target.stat().st_size, dropped)
@@ -326,7 +329,7 @@ def replace_hours(
         before = publications(connection, hour, snapshot.generation).get(table)
         if before is None or before["users_version"] != snapshot.tags.get("users_version"):
             continue
-        content = {**(before["content"] or {}), "files": files_content(lake.location(table), files)}
+        content = {**(before["content"] or {}), "files": files_manifest(lake.location(table), files)}
         with connection.transaction():
             record_publication(
                 connection,

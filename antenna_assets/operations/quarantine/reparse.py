@@ -16,12 +16,12 @@ import pyarrow.parquet as pq
 from antenna_assets.domain.schema import LANDED
 from antenna_assets.engines.duckdb import DuckDBEngine
 from antenna_assets.failpoints import commit_point
-from antenna_assets.ledger.batch import Landed
+from antenna_assets.ledger.batch import BatchContent
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
 from antenna_assets.storage.attempt import lake_watched
 from antenna_assets.storage.paths import lake_path
-from antenna_assets.streaming.read_back import Written, read_back
+from antenna_assets.streaming.read_back import WrittenAttempt, read_back
 from antenna_assets.streaming.spark.query import MEMORY_OF_SUMS
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def validate(settings: Settings, spark: "SparkSession", messages: pa.Table, cloc
     return found.cast(pa.schema([field.with_nullable(True) for field in VALIDATED]))
 
 
-def land(settings: Settings, accepted: pa.Table, *, folder: str) -> Landed:
+def land(settings: Settings, accepted: pa.Table, *, folder: str) -> BatchContent:
     """Write accepted rows of `VALIDATED` below `folder`, one file an hour, and read them back as the stream does."""
     begun = datetime.now(UTC)
     with lake_watched(settings.lake_uri):
@@ -76,7 +76,7 @@ def land(settings: Settings, accepted: pa.Table, *, folder: str) -> Landed:
                 pq.write_table(rows, file, compression="zstd")
     engine = DuckDBEngine(memory_limit=MEMORY_OF_SUMS, temp_directory=str(settings.home / "spill"))
     try:
-        written = Written(folder, begun, accepted.num_rows)
+        written = WrittenAttempt(folder, begun, accepted.num_rows)
         return read_back(written, engine, lake=settings.lake_uri, window=settings.window)
     finally:
         engine.close()

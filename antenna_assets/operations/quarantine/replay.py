@@ -165,7 +165,7 @@ def execute(
                 ReplayedMessage(*key)
                 for key in zip(*(planned.accepted[name].to_pylist() for name in columns), strict=True)
             ],
-            landed=landed,
+            content=landed,
             transform=transform.text if transform else None,
         )
     except LedgerError:

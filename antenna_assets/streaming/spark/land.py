@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from antenna_assets.domain.landing import REJECTED_FOLDER
-from antenna_assets.domain.schema import LANDED, REJECTED
+from antenna_assets.domain.schema import LANDED_SCHEMA, REJECTED_SCHEMA
 from antenna_assets.failpoints import commit_point, task_point
 from antenna_assets.storage.attempt import lake_watched
-from antenna_assets.streaming.read_back import Written
-from antenna_assets.streaming.spark.parse import judged, reasons
-from antenna_assets.streaming.spark.spelling import Spelling
+from antenna_assets.streaming.read_back import WrittenAttempt
+from antenna_assets.streaming.spark.layout import Layout
+from antenna_assets.streaming.spark.parse import explain_rejections, validated
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -31,15 +31,15 @@ def write(
     clock: datetime,
     oldest: datetime,
     full: Collection[datetime] = (),
-    usual: Spelling | None = None,
-) -> Written:
+    layout: Layout | None = None,
+) -> WrittenAttempt:
     """Parse a micro-batch of Kafka messages and write it below `folder`.
 
     Args:
         clock: the wall clock of the verdicts.
         oldest: events before this instant are too old.
         full: hours that take no more events.
-        usual: how most of the messages are spelled.
+        layout: how most of the messages are spelled.
 
     Raises:
         LakeUnwritable: the lake's disk is full, or fails.
@@ -53,13 +53,13 @@ def write(
     read, counted = Observation(), Observation()
     size = F.coalesce(F.sum(F.octet_length("value")), F.lit(0)).alias("bytes")
     # Both writes below need the verdicts: parse once, and keep the raw bytes of those alone that are rejected.
-    verdicts = judged(messages.observe(read, size), clock=clock, oldest=oldest, full=full, usual=usual)
+    verdicts = validated(messages.observe(read, size), clock=clock, oldest=oldest, full=full, layout=layout)
     verdicts = verdicts.observe(
         counted, F.count("*").alias("messages"), F.count("hour").alias("accepted"), size
     ).persist()
     with lake_watched(lake):
         try:
-            accepted = verdicts.where("hour IS NOT NULL").select(*LANDED.names, "hour")
+            accepted = verdicts.where("hour IS NOT NULL").select(*LANDED_SCHEMA.names, "hour")
             commit_point("stream.land.before_write")
             with task_point("stream.jvm.task", messages.sparkSession.sparkContext):
                 accepted.write.partitionBy("hour").parquet(target)
@@ -71,9 +71,11 @@ def write(
                 refusals = verdicts.where("hour IS NULL")
                 if much:
                     refusals = refusals.repartition(messages.sparkSession.sparkContext.defaultParallelism)
-                rejected = reasons(refusals, clock=clock, oldest=oldest, full=full).select(*REJECTED.names)
+                rejected = explain_rejections(refusals, clock=clock, oldest=oldest, full=full).select(
+                    *REJECTED_SCHEMA.names
+                )
                 rejected = rejected.repartition(1) if much else rejected.coalesce(1)
                 rejected.write.parquet(f"{target}/{REJECTED_FOLDER}")
         finally:
             verdicts.unpersist()
-    return Written(folder, begun, counts["messages"], read.get["bytes"])
+    return WrittenAttempt(folder, begun, counts["messages"], read.get["bytes"])

@@ -29,9 +29,9 @@ from pyspark.sql import DataFrame
 
 from antenna_assets.domain.hours import EPOCH, HOUR, MICROSECOND
 from antenna_assets.domain.schema import MAX_APP_BYTES, MAX_BYTES, MAX_ID_BYTES
-from antenna_assets.streaming.envelope import shown_by_spark
-from antenna_assets.streaming.spark.spelling import Spelling
-from antenna_assets.streaming.spark.spelling import steps as spelling_steps
+from antenna_assets.streaming.envelope import clamped_in_spark
+from antenna_assets.streaming.spark.layout import Layout
+from antenna_assets.streaming.spark.layout import steps as layout_steps
 
 SESSION_CONF = {
     # Both are Spark's defaults, and a verdict depends on them: without the first a repeated field wins silently,
@@ -282,32 +282,32 @@ def parsed(
         the whole message) and `hour` (`yyyyMMddHH` in UTC; null when rejected).
     """
     columns = (*_EVENT, *_COORDINATES, "value", *_WHY, "hour")
-    steps = [_TEXT, *spelling_steps(None), *_STEPS, _REASON]
+    steps = [_TEXT, *layout_steps(None), *_STEPS, _REASON]
     return _selected(messages, columns, steps, clock=clock, oldest=oldest, full=full)
 
 
-def judged(
+def validated(
     messages: DataFrame,
     *,
     clock: datetime,
     oldest: datetime,
     full: Collection[datetime] = (),
-    usual: Spelling | None = None,
+    layout: Layout | None = None,
 ) -> DataFrame:
     """As `parsed`, without the reasons: `hour` is null when rejected, and `value` is null when accepted.
 
     Args:
-        usual: how most messages are spelled. It changes no verdict; those that are spelled so take half the time.
+        layout: how most messages are spelled. It changes no verdict; those that are spelled so take half the time.
     """
     columns = (*_EVENT, *_COORDINATES, "CASE WHEN NOT fine THEN value END AS value", "hour")
-    steps = [_TEXT, *spelling_steps(usual), *_STEPS]
+    steps = [_TEXT, *layout_steps(layout), *_STEPS]
     return _selected(messages, columns, steps, clock=clock, oldest=oldest, full=full)
 
 
-def reasons(
+def explain_rejections(
     rejected: DataFrame, *, clock: datetime, oldest: datetime, full: Collection[datetime] = ()
 ) -> DataFrame:
-    """The rows that `judged` rejected, with `reason` and `detail`, by the same clock and bounds."""
+    """The rows that `validated` rejected, with `reason` and `detail`, by the same clock and bounds."""
     messages = rejected.selectExpr(
         "value", "kafka_partition AS partition", "kafka_offset AS offset", "kafka_timestamp AS timestamp"
     )
@@ -329,7 +329,7 @@ def _selected(
     bounds = f"array({_micros(oldest)}L, {_micros(clock + AHEAD)}L)"
     view = f"messages_{uuid4().hex}"
     query = f"""SELECT value, partition AS kafka_partition, offset AS kafka_offset,
-        {shown_by_spark("timestamp")} AS kafka_timestamp,
+        {clamped_in_spark("timestamp")} AS kafka_timestamp,
         timestamp_micros(get({bounds}, pmod(partition, 1))) AS oldest,
         timestamp_micros(get({bounds}, pmod(partition, 1) + 1)) AS newest FROM {view}"""  # noqa: S608
     for step in steps:

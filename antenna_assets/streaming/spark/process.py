@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from antenna_assets.engines.spark_session import java_has_ended
+from antenna_assets.engines.spark_session import java_has_exited
 from antenna_assets.errors import StreamError
 from antenna_assets.streaming.errors import QueryFailed
 
@@ -21,7 +21,7 @@ class SparkEnded(StreamError):
 
 
 @contextmanager
-def java_watched() -> Iterator[None]:
+def java_exit_detected() -> Iterator[None]:
     """Say it in one sentence if Spark's Java process is gone: every call into it fails in another way then.
 
     Raises:
@@ -31,7 +31,7 @@ def java_watched() -> Iterator[None]:
         yield
     except Exception as error:
         # The connection breaks a moment before the process can be seen to be gone.
-        if _is_of_java(error) and java_ends_within(1):
+        if _is_of_java(error) and java_exits_within(1):
             raise SparkEnded(
                 "Spark's Java process ended: it was killed, or there was no memory left; "
                 "start the stream again, and it goes on from the ledger"
@@ -39,17 +39,17 @@ def java_watched() -> Iterator[None]:
         raise
 
 
-def java_ends_within(seconds: float) -> bool:
+def java_exits_within(seconds: float) -> bool:
     """Whether Java is gone, or goes meanwhile: its connections break a moment before."""
     end = time.monotonic() + seconds
-    while not java_has_ended():
+    while not java_has_exited():
         if time.monotonic() > end:
             return False
         time.sleep(0.05)
     return True
 
 
-def java_ended_itself() -> bool:
+def java_crashed() -> bool:
     """Whether Java ended by an error of its own, as without memory, and was not killed."""
     from pyspark import SparkContext
 
@@ -58,7 +58,7 @@ def java_ended_itself() -> bool:
     return code is not None and code > 0
 
 
-def forget_java() -> None:
+def discard_java() -> None:
     """Let the next session of this process start another Java, in the place of one that is gone."""
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
@@ -76,12 +76,12 @@ def forget_java() -> None:
 
 def stop_spark(spark: "SparkSession") -> None:
     """Stop a session. A Java process that is gone, or goes meanwhile, leaves nothing to stop."""
-    if java_has_ended():
+    if java_has_exited():
         return
     try:
         spark.stop()
     except Exception as error:
-        if not (_is_of_java(error) and java_ends_within(1)):
+        if not (_is_of_java(error) and java_exits_within(1)):
             raise
 
 

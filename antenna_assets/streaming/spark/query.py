@@ -28,7 +28,7 @@ MESSAGES_PER_BATCH = 600_000
 FETCH_BYTES = 8 * 2**20
 """What a task takes from Kafka at once, of one partition."""
 
-MEMORY_OF_SUMS = "1GiB"
+AGGREGATION_MEMORY = "1GiB"
 """What DuckDB may use beside Spark: many times what the sums of a micro-batch need."""
 
 
@@ -58,7 +58,7 @@ def start_spark(master: str = "local[*]", lake: str = "") -> "SparkSession":
 
 
 @contextmanager
-def engine_of_sums(settings: Settings, spark: "SparkSession") -> Iterator[Engine]:
+def aggregation_engine(settings: Settings, spark: "SparkSession") -> Iterator[Engine]:
     """What sums up the landed files, as the settings say: DuckDB in this process, or the stream's own Spark."""
     if settings.engine == "spark":
         from antenna_assets.engines.spark import SparkEngine
@@ -67,7 +67,7 @@ def engine_of_sums(settings: Settings, spark: "SparkSession") -> Iterator[Engine
     else:
         from antenna_assets.engines.duckdb import DuckDBEngine
 
-        engine = DuckDBEngine(memory_limit=MEMORY_OF_SUMS, temp_directory=str(settings.home / "spill"))
+        engine = DuckDBEngine(memory_limit=AGGREGATION_MEMORY, temp_directory=str(settings.home / "spill"))
     try:
         yield engine
     finally:
@@ -93,13 +93,13 @@ def new_checkpoint(home: Path) -> Path:
     return checkpoint
 
 
-def messages_from(
+def stream_messages(
     spark: "SparkSession", broker: Broker, topic: Topic, offsets: Mapping[int, int], limit: int
 ) -> "DataFrame":
     """The topic's messages as a stream, at most `limit` a micro-batch: each partition from its offset on."""
     return (
         spark.readStream.format("kafka")
-        .options(**_of_kafka(broker))
+        .options(**_kafka_options(broker))
         .option("subscribe", topic.name)
         .option("startingOffsets", json.dumps({topic.name: {str(p): offsets[p] for p in topic.partitions}}))
         .option("maxOffsetsPerTrigger", limit)
@@ -111,7 +111,7 @@ def messages_from(
     )
 
 
-def messages_of(spark: "SparkSession", broker: Broker, wanted: OffsetRange) -> "DataFrame":
+def read_range(spark: "SparkSession", broker: Broker, wanted: OffsetRange) -> "DataFrame":
     """The messages of a range, unpacked one by one: the slow way for a batch of records that is large when unpacked."""
 
     def place(offset: int) -> str:
@@ -119,7 +119,7 @@ def messages_of(spark: "SparkSession", broker: Broker, wanted: OffsetRange) -> "
 
     return (
         spark.read.format("kafka")
-        .options(**_of_kafka(broker))
+        .options(**_kafka_options(broker))
         .option("assign", json.dumps({broker.topic: [wanted.partition]}))
         .option("startingOffsets", place(wanted.from_offset))
         .option("endingOffsets", place(wanted.until_offset))
@@ -128,7 +128,7 @@ def messages_of(spark: "SparkSession", broker: Broker, wanted: OffsetRange) -> "
     )
 
 
-def _of_kafka(broker: Broker) -> dict[str, str]:
+def _kafka_options(broker: Broker) -> dict[str, str]:
     return {
         **broker.config.for_spark(),
         "kafka.bootstrap.servers": broker.bootstrap,

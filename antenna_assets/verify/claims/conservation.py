@@ -25,9 +25,9 @@ def bytes_are_conserved(
     if not kept:
         landed_rows, landed_bytes = sealed.rows, sealed.bytes
     landed_bytes = int(landed_bytes)
-    figures = {"landed_bytes": landed_bytes, "bytes": bytes_, "difference_bytes": bytes_ - landed_bytes}
-    told = f"{landed_bytes:,} bytes landed, {bytes_:,} are here"
+    metrics = {"landed_bytes": landed_bytes, "bytes": bytes_, "difference_bytes": bytes_ - landed_bytes}
+    message = f"{landed_bytes:,} bytes landed, {bytes_:,} are here"
     if rows is not None:
-        figures |= {"landed_rows": landed_rows, "rows": rows, "difference_rows": rows - landed_rows}
-        told += f"; {landed_rows:,} rows landed, {rows:,} are here"
-    return Verdict(bytes_ == landed_bytes and rows in (None, landed_rows), told, figures)
+        metrics |= {"landed_rows": landed_rows, "rows": rows, "difference_rows": rows - landed_rows}
+        message += f"; {landed_rows:,} rows landed, {rows:,} are here"
+    return Verdict(bytes_ == landed_bytes and rows in (None, landed_rows), message, metrics)

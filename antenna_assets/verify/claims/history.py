@@ -36,15 +36,15 @@ def hours_are_fresh(connection: psycopg.Connection, now: datetime) -> Verdict:
     if newest is None and not open_:
         return Verdict(True, "the ledger holds no hour that is due", {"hours_behind": 0})
     behind = max(0, (due - newest) // HOUR) if newest else open_
-    told = (
+    message = (
         f"{hour_key(due)} is due: the newest closed hour is {hour_key(newest) if newest else 'none'},"
         f" {unpublished:,} closed hours are not published"
     )
     if oldest is not None:
-        told += f", the oldest unfinished one is {hour_key(oldest)}"
+        message += f", the oldest unfinished one is {hour_key(oldest)}"
     return Verdict(
         behind == 0 and open_ == 0 and unpublished == 0,
-        told,
+        message,
         {"hours_behind": behind, "open_hours": open_, "unpublished_hours": unpublished},
     )
 
@@ -58,15 +58,15 @@ def volume_is_usual(connection: psycopg.Connection, hour: datetime) -> Verdict:
     earlier: dict[datetime, int] = dict(rows)
     bytes_ = earlier.pop(hour, 0)
     if len(earlier) < LEAST_WEEKS:
-        told = f"{bytes_:,} bytes; not compared: {len(earlier)} earlier weeks are known, {LEAST_WEEKS} are needed"
-        return Verdict(True, told, {"bytes": bytes_, "compared": 0})
+        message = f"{bytes_:,} bytes; not compared: {len(earlier)} earlier weeks are known, {LEAST_WEEKS} are needed"
+        return Verdict(True, message, {"bytes": bytes_, "compared": 0})
     usual = median(earlier.values())
     share = bytes_ / usual if usual else (1.0 if not bytes_ else float(bytes_))
-    told = (
+    message = (
         f"{bytes_:,} bytes, {share:.2f}x the {usual:,.0f} that are usual at this hour ({len(earlier)} weeks)"
     )
     return Verdict(
         USUAL[0] <= share <= USUAL[1],
-        told,
+        message,
         {"bytes": bytes_, "usual_bytes": usual, "of_usual": share, "compared": 1},
     )

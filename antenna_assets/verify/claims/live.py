@@ -31,7 +31,7 @@ def live_equals_hourly(
     live_bytes, hourly_bytes, keys = map(int, _sums(connection, live, hourly, hour))
     difference = live_bytes - hourly_bytes
     other = difference - late - open_
-    figures = {
+    metrics = {
         "compared": 1,
         "live_bytes": live_bytes,
         "hourly_bytes": hourly_bytes,
@@ -39,11 +39,11 @@ def live_equals_hourly(
         "open_windows_bytes": open_,
         "other_bytes": other,
     }
-    told = f"live {live_bytes:,} bytes, hourly {hourly_bytes:,}: {late:,} late, {open_:,} in open windows, {other:,} other"
+    message = f"live {live_bytes:,} bytes, hourly {hourly_bytes:,}: {late:,} late, {open_:,} in open windows, {other:,} other"
     if late or open_:
-        return Verdict(other == 0, told, figures)
+        return Verdict(other == 0, message, metrics)
     return Verdict(
-        other == 0 and keys == 0, f"{told}; {keys:,} keys differ", {**figures, "keys_that_differ": keys}
+        other == 0 and keys == 0, f"{message}; {keys:,} keys differ", {**metrics, "keys_that_differ": keys}
     )
 
 

@@ -62,11 +62,11 @@ def over_quota_is_exact(connection: psycopg.Connection, hour: datetime) -> Verdi
     generation, version = published(connection, "users_over_quota_1h", hour)
     used = published(connection, "bytes_agg_user_1h", hour)
     if used != (generation, version):
-        told = (
+        message = (
             f"not compared: it holds generation {generation} of users' version {version}, and bytes_agg_user_1h {used[0]} of"
             f" {used[1]}; another run publishes the hour, or died: the sensor asks for it until its tables are of one version"
         )
-        return Verdict(used[0] != generation, told, {"compared": 0}, only_warns=True)
+        return Verdict(used[0] != generation, message, {"compared": 0}, only_warns=True)
     now = users_version(connection)
     same = version == now
     found = "SELECT id, email, quota, sum_user_bytes FROM users_over_quota_1h WHERE date = %(hour)s"
@@ -88,11 +88,11 @@ def over_quota_is_exact(connection: psycopg.Connection, hour: datetime) -> Verdi
         ).format(expected=sql.SQL(expected), found=sql.SQL(found)),
         {"hour": hour},
     ).fetchall()[0]
-    told = f"{rows:,} users over quota, {missing:,} missing, {wrong:,} that should not be there"
+    message = f"{rows:,} users over quota, {missing:,} missing, {wrong:,} that should not be there"
     if not same:
-        told += f"; the users have changed since (version {version} to {now}), so none is looked for that is missing"
-    figures = {"compared": 1, "users_over_quota": rows, "missing": missing, "wrong": wrong}
-    return Verdict(missing == 0 and wrong == 0, told, figures)
+        message += f"; the users have changed since (version {version} to {now}), so none is looked for that is missing"
+    metrics = {"compared": 1, "users_over_quota": rows, "missing": missing, "wrong": wrong}
+    return Verdict(missing == 0 and wrong == 0, message, metrics)
 
 
 def known_users_share(connection: psycopg.Connection, hour: datetime) -> Verdict:
@@ -103,10 +103,10 @@ def known_users_share(connection: psycopg.Connection, hour: datetime) -> Verdict
         [hour],
     ).fetchall()[0]
     share = float(known / all_) if all_ else 1.0
-    told = f"{share:.1%} of the bytes are of known users, at least {LEAST_KNOWN_SHARE:.0%} are expected"
+    message = f"{share:.1%} of the bytes are of known users, at least {LEAST_KNOWN_SHARE:.0%} are expected"
     return Verdict(
         share >= LEAST_KNOWN_SHARE,
-        told,
+        message,
         {"known_users_share": share, "unknown_users_bytes": int(all_ - known)},
     )
 

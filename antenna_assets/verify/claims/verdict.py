@@ -11,9 +11,9 @@ class Verdict:
     `only_warns`: it does not hold, but nothing that is published is known to be wrong.
     """
 
-    holds: bool
-    told: str
-    figures: Mapping[str, int | float] = field(default_factory=dict)
+    passed: bool
+    message: str
+    metrics: Mapping[str, int | float] = field(default_factory=dict)
     only_warns: bool = False
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 from pyspark.sql import SparkSession
 
-from antenna_assets.streaming.spark.spelling import Spelling, spelling_of, steps, usual_spelling
+from antenna_assets.streaming.spark.layout import Layout, common_layout, layout_of, steps
 
 COMPACT = b'{"bytes":12,"timestamp":1795343400.5,"app":"web","id":"u-1","antenna_id":"a-1"}'
 USUAL = COMPACT.decode()
@@ -40,11 +40,11 @@ WIDE = b' { "id" : "u-1", "bytes": 12, "app": "web" ,"antenna_id": "a-1", "times
 
 
 def test_a_spelling_is_what_stands_around_the_values() -> None:
-    assert spelling_of(COMPACT) == Spelling(
+    assert layout_of(COMPACT) == Layout(
         ("bytes", "timestamp", "app", "id", "antenna_id"),
         ('{"bytes":', ',"timestamp":', ',"app":"', '","id":"', '","antenna_id":"', '"}'),
     )
-    assert spelling_of(WIDE) == Spelling(
+    assert layout_of(WIDE) == Layout(
         ("id", "bytes", "app", "antenna_id", "timestamp"),
         (' { "id" : "', '", "bytes": ', ', "app": "', '" ,"antenna_id": "', '", "timestamp": ', " } "),
     )
@@ -53,7 +53,7 @@ def test_a_spelling_is_what_stands_around_the_values() -> None:
 def test_the_values_do_not_matter() -> None:
     other = {"bytes": 0, "timestamp": 3, "app": "a, b: {c}", "id": "", "antenna_id": "é"}
     text = json.dumps(other, separators=(",", ":"), ensure_ascii=False)
-    assert spelling_of(text.encode()) == spelling_of(COMPACT)
+    assert layout_of(text.encode()) == layout_of(COMPACT)
 
 
 @pytest.mark.parametrize(
@@ -75,18 +75,18 @@ def test_the_values_do_not_matter() -> None:
     ],
 )
 def test_what_is_no_plain_event_has_no_spelling(message: bytes) -> None:
-    assert spelling_of(message) is None
+    assert layout_of(message) is None
 
 
 def test_the_usual_spelling_is_the_most_frequent_one_of_plain_events() -> None:
     messages = [b"hello", None, b"hello", b"hello", WIDE, COMPACT, COMPACT, b""]
-    assert usual_spelling(messages) == spelling_of(COMPACT)
-    assert usual_spelling([b"hello", None, b""]) is None
+    assert common_layout(messages) == layout_of(COMPACT)
+    assert common_layout([b"hello", None, b""]) is None
 
 
 @pytest.mark.services
 def test_what_is_spelled_as_usual_is_cut_and_all_else_is_left_to_the_parser(spark: SparkSession) -> None:
-    spelling = spelling_of(COMPACT)
+    spelling = layout_of(COMPACT)
     frame = spark.createDataFrame([(text,) for text in CUT], "text string")
     for step in steps(spelling):
         frame = frame.selectExpr("*", *(f"{sql} AS {name}" for name, sql in step.items()))

@@ -15,7 +15,7 @@ import pyarrow as pa
 from antenna_assets.clients.kafka_broker import Broker, Topic
 from antenna_assets.domain.hours import hour_key, hour_of
 from antenna_assets.domain.listing import first_few
-from antenna_assets.engines.duckdb_files import let_duckdb_in
+from antenna_assets.engines.duckdb_files import register_stores
 from antenna_assets.ledger.head import kafka_id
 from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.ledger.partition_starts import FORMS
@@ -29,7 +29,7 @@ PARTITIONS = 8
 HOURS_NAMED = 24
 
 
-def doubling(
+def doubled_reading(
     connection: psycopg.Connection, broker: Broker, topic: Topic, lake: str, first: Mapping[int, int]
 ) -> str | None:
     """Why reading a topic from these offsets on would count messages twice, and what to do; None if it would not.
@@ -111,7 +111,7 @@ def _landed(paths: list[str], events: list[dict[str, Any]]) -> int:
         + [("bytes", pa.int64()), ("second", pa.int64())]
     )
     with duckdb.connect() as database:
-        let_duckdb_in(database, paths)
+        register_stores(database, paths)
         database.register("event", pa.Table.from_pylist(events, schema=schema))
         found = database.execute(
             "SELECT count(*) FROM event WHERE EXISTS (SELECT 1 FROM read_parquet(?, hive_partitioning = false) AS landed"

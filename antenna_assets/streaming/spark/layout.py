@@ -37,7 +37,7 @@ _PLAIN = r"r'^[ !#-\[\]-~]*\z'"
 
 
 @dataclass(frozen=True)
-class Spelling:
+class Layout:
     """The five fields in their order, and what stands before, between and behind their values.
 
     Attributes:
@@ -49,7 +49,7 @@ class Spelling:
     around: tuple[str, ...]
 
 
-def spelling_of(message: bytes) -> Spelling | None:
+def layout_of(message: bytes) -> Layout | None:
     """How a message is spelled; None if it is no plain one."""
     found = _MESSAGE.fullmatch(message.decode("ascii", errors="replace"))
     if found is None:
@@ -67,33 +67,33 @@ def spelling_of(message: bytes) -> Spelling | None:
         if quoted[name]:
             around[number] += '"'
             around[number + 1] = '"' + around[number + 1]
-    return Spelling(names, tuple(around))
+    return Layout(names, tuple(around))
 
 
-def usual_spelling(messages: Iterable[bytes | None]) -> Spelling | None:
+def common_layout(messages: Iterable[bytes | None]) -> Layout | None:
     """The most frequent one; None if no message is a plain one."""
-    spellings = Counter(filter(None, (spelling_of(message) for message in messages if message)))
+    spellings = Counter(filter(None, (layout_of(message) for message in messages if message)))
     return next((spelling for spelling, _ in spellings.most_common(1)), None)
 
 
-class UsualSpelling:
+class CommonLayout:
     """The usual spelling of a stream, learned from its first messages and again from time to time."""
 
     def __init__(self) -> None:
-        self._spelling: Spelling | None = None
+        self._spelling: Layout | None = None
         self._learned: float | None = None
 
-    def of(self, messages: "DataFrame") -> Spelling | None:
+    def of(self, messages: "DataFrame") -> Layout | None:
         """The usual spelling, from a few of these messages (`value`) if it is time to look."""
         now = time.monotonic()
         if self._learned is None or now - self._learned > LEARN_AGAIN_SECONDS:
             some = messages.select("value").limit(LOOK_AT).where(f"octet_length(value) <= {LOOK_AT_BYTES}")
             values = (row.value for row in some.collect())
-            self._spelling, self._learned = usual_spelling(values), now
+            self._spelling, self._learned = common_layout(values), now
         return self._spelling
 
 
-def steps(spelling: Spelling | None) -> list[dict[str, str]]:
+def steps(spelling: Layout | None) -> list[dict[str, str]]:
     """SQL that adds to a message's `text` whether it is `plain`, and what was cut out of it: `cut_<field>`.
 
     Each step is a projection of its own. What was cut out means something only where the message is plain.
@@ -121,7 +121,7 @@ def steps(spelling: Spelling | None) -> list[dict[str, str]]:
     ]
 
 
-def _cut(spelling: Spelling, number: int) -> str:
+def _cut(spelling: Layout, number: int) -> str:
     """The value of a field out of `parts`, which lie between the message's quotes."""
     before, behind = spelling.around[number : number + 2]
     part = f"get(parts, {sum(text.count(chr(34)) for text in spelling.around[: number + 1])})"
