@@ -12,7 +12,7 @@ _UNBOUNDED = 10_000
 
 
 class FittingTable(Table):
-    """A Rich table whose cells break between words alone; too narrow a console gets one line per cell."""
+    """A Rich table that breaks cells between words only; a console too narrow for that gets a line for each cell."""
 
     def __init__(self, *columns: Column | str, title: str | None = None) -> None:
         super().__init__(*columns, title=title, box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
@@ -20,11 +20,25 @@ class FittingTable(Table):
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """The table, or its rows one below the other."""
-        needed = Measurement.get(console, options.update_width(_UNBOUNDED), self).minimum
-        if needed <= options.max_width:
-            yield from super().__rich_console__(console, options)
-        else:
+        # Rich itself narrows the widest columns first, down into their words.
+        ranges = [self._range(console, column) for column in self.columns]
+        for column in self.columns:
+            column.width = 1
+        borders = Measurement.get(console, options.update_width(_UNBOUNDED), self).maximum - len(ranges)
+        left = options.max_width - borders - sum(each.minimum for each in ranges)
+        if left < 0:
             yield from self._lists(console)
+            return
+        for column, each in zip(self.columns, ranges, strict=True):
+            column.width = min(each.maximum, each.minimum + left)
+            left -= column.width - each.minimum
+        yield from super().__rich_console__(console, options)
+
+    def _range(self, console: Console, column: Column) -> Measurement:
+        """The width of the column's longest word, and of its longest cell."""
+        wide = console.options.update_width(_UNBOUNDED)
+        cells = [Measurement.get(console, wide, cell or "") for cell in (column.header, *column.cells)]
+        return Measurement(max(cell.minimum for cell in cells), max(cell.maximum for cell in cells))
 
     def _lists(self, console: Console) -> Iterator[RenderableType]:
         names = [str(column.header) for column in self.columns]
@@ -41,5 +55,5 @@ class FittingTable(Table):
 
 
 def number_columns(*names: str) -> list[Column]:
-    """Columns of numbers, of which none is broken."""
-    return [Column(name, justify="right", no_wrap=True, overflow="ignore") for name in names]
+    """Columns that are aligned to the right."""
+    return [Column(name, justify="right") for name in names]

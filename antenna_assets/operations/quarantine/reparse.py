@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from antenna_assets.domain.schema import LANDED
+from antenna_assets.domain.schema import LANDED_SCHEMA
 from antenna_assets.engines.duckdb import DuckDBEngine
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.batch import BatchContent
@@ -22,14 +22,16 @@ from antenna_assets.settings import Settings
 from antenna_assets.storage.attempt import lake_watched
 from antenna_assets.storage.paths import lake_path
 from antenna_assets.streaming.read_back import WrittenAttempt, read_back
-from antenna_assets.streaming.spark.query import MEMORY_OF_SUMS
+from antenna_assets.streaming.spark.query import AGGREGATION_MEMORY
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
     from antenna_assets.storage.paths import LakePath
 
-VALIDATED = pa.schema([*LANDED, *(pa.field(name, pa.string()) for name in ("reason", "detail", "hour"))])
+VALIDATED = pa.schema(
+    [*LANDED_SCHEMA, *(pa.field(name, pa.string()) for name in ("reason", "detail", "hour"))]
+)
 """A message as the stream sees it: the event (undefined if rejected), `reason` (null: accepted), `detail`, and `hour`, the
 name of its landing folder (null if rejected)."""
 
@@ -71,10 +73,14 @@ def land(settings: Settings, accepted: pa.Table, *, folder: str) -> BatchContent
             target = lake_path(settings.lake_uri) / folder / f"hour={hour}" / "part-0.parquet"
             if isinstance(target, Path):
                 target.parent.mkdir(parents=True)
-            rows = accepted.filter(pc.equal(accepted["hour"], hour)).select(LANDED.names).cast(LANDED)
+            rows = (
+                accepted.filter(pc.equal(accepted["hour"], hour))
+                .select(LANDED_SCHEMA.names)
+                .cast(LANDED_SCHEMA)
+            )
             with target.open("wb") as file:
                 pq.write_table(rows, file, compression="zstd")
-    engine = DuckDBEngine(memory_limit=MEMORY_OF_SUMS, temp_directory=str(settings.home / "spill"))
+    engine = DuckDBEngine(memory_limit=AGGREGATION_MEMORY, temp_directory=str(settings.home / "spill"))
     try:
         written = WrittenAttempt(folder, begun, accepted.num_rows)
         return read_back(written, engine, lake=settings.lake_uri, window=settings.window)
