@@ -3,14 +3,13 @@
 The first writer claims a lake for its ledger; a person may adopt another one. What is in the files is no matter of this.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import psycopg
 
+from antenna_assets.clients.advisory_locks import CLAIM, locked
 from antenna_assets.domain.schema import LAKE_TABLES
 from antenna_assets.errors import AntennaError
 from antenna_assets.failpoints import commit_point
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 ID_FILE = "lake-id"
 """At the lake's root; a backup of the lake has it, too."""
 
-_CLAIM_LOCK = 0x636C61696D
 # So many of the oldest and of the newest files show whether a ledger's files are in a lake.
 _SAMPLE = 5
 _FOLDERS = ("landing", *LAKE_TABLES)
@@ -66,7 +64,7 @@ def require_own_lake(connection: psycopg.Connection, lake: str) -> None:
     known, found = _known(connection), found_id(lake)
     if known is not None and known.confirmed and known.id == found:
         return
-    with _claiming(connection):
+    with locked(connection, CLAIM):
         known, found = _known(connection), found_id(lake)
         _require_fit(connection, lake, known, found)
         if known is not None and known.confirmed:
@@ -110,7 +108,7 @@ def adopt(connection: psycopg.Connection, lake: str) -> None:
 
     Ask only while nothing writes.
     """
-    with _claiming(connection):
+    with locked(connection, CLAIM):
         known = Known(str(uuid4()), lake, confirmed=False)
         _record(connection, known)
         commit_point("adopt.recorded")
@@ -202,17 +200,6 @@ def _record(connection: psycopg.Connection, known: Known) -> None:
         " SET id = excluded.id, place = excluded.place, claimed_at = NULL",
         [known.id, known.place],
     )
-
-
-@contextmanager
-def _claiming(connection: psycopg.Connection) -> Iterator[None]:
-    """One claim of a ledger at a time; the lock goes with the session."""
-    connection.execute("SELECT pg_advisory_lock(%s)", [_CLAIM_LOCK])
-    try:
-        yield
-    finally:
-        if not connection.closed:
-            connection.execute("SELECT pg_advisory_unlock(%s)", [_CLAIM_LOCK])
 
 
 def _sample(connection: psycopg.Connection) -> list[str]:
