@@ -160,12 +160,16 @@ def parse(text: str) -> Crash:
 
 
 def require_known() -> None:
-    """Refuse a wrong `ANTENNA_CRASH_AT` at the start of a program, before anything is done.
+    """Refuse a wrong `ANTENNA_CRASH_AT` when a program starts.
+
+    It does not arm the point: a process that is forked later may have another one.
 
     Raises:
         SettingsError: as `parse`.
     """
-    _armed()
+    text = crash_at()
+    if text is not None:
+        parse(text)
 
 
 def _reached(name: str) -> Crash | None:

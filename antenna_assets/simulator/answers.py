@@ -6,6 +6,7 @@ Comparing them is `compare`.
 
 import csv
 import json
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -15,7 +16,6 @@ from typing import Any, NamedTuple
 
 from antenna_assets.errors import AntennaError
 from antenna_assets.simulator.events import Event, Message, Scenario
-from antenna_assets.storage.atomic_files import replacing
 
 FORMAT = 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -180,8 +180,13 @@ class Answers:
         ]
         text = "{\n" + ",\n".join(lines) + ',\n"tables": {\n' + ",\n".join(tables) + "\n}\n}\n"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as draft:
+        # Not by `storage`: the answers share no code with the pipeline.
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
             draft.write_text(text, encoding="utf-8")
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
 
     @classmethod
     def read(cls, path: Path) -> "Answers":
