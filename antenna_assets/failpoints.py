@@ -160,13 +160,12 @@ def parse(text: str) -> Crash:
 
 
 def require_known() -> None:
-    """Refuse a wrong `ANTENNA_CRASH_AT` when a program starts.
-
-    It does not arm the point: a process that is forked later may have another one.
+    """Refuse a wrong `ANTENNA_CRASH_AT` at the start of a program, before anything is done.
 
     Raises:
         SettingsError: as `parse`.
     """
+    # Not through the cache: a process that is forked later has an environment of its own.
     text = crash_at()
     if text is not None:
         parse(text)

@@ -20,7 +20,8 @@ from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.errors import Superseded
 from antenna_assets.publishing import delta
 from antenna_assets.publishing import lake as lake_module
-from antenna_assets.publishing.delta import Conflict, HourlyTable
+from antenna_assets.publishing.delta import HourlyTable
+from antenna_assets.publishing.delta_commit import Conflict
 from antenna_assets.publishing.lake import (
     HourSnapshot,
     Lake,

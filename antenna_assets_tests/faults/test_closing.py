@@ -339,7 +339,7 @@ HOST_CLOCK = {
     "antenna_assets/clients/clock.py",
     "antenna_assets/cli/console.py",
     "antenna_assets/defs/backfill_launch.py",
-    "antenna_assets/publishing/delta.py",
+    "antenna_assets/publishing/delta_commit.py",
     "antenna_assets/engines/duckdb.py",
     "antenna_assets/storage/files.py",
     "antenna_assets/operations/report/write.py",
