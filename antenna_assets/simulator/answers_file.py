@@ -1,10 +1,10 @@
 """The file of answers: JSON with one row per line, replaced atomically."""
 
 import json
-import os
 from pathlib import Path
 
 from antenna_assets.simulator.answers import Answers, AnswersError
+from antenna_assets.storage.atomic_files import replacing
 
 FORMAT = 1
 
@@ -20,12 +20,8 @@ def write_answers(answers: Answers, path: Path) -> None:
     ]
     text = "{\n" + ",\n".join(lines) + ',\n"tables": {\n' + ",\n".join(rows_of_tables) + "\n}\n}\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as draft:
         draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def read_answers(path: Path) -> Answers:
