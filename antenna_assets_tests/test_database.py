@@ -1,6 +1,5 @@
 """Migrations, the seed and the errors of a database that is not there, on a real PostgreSQL."""
 
-import socket
 from pathlib import Path
 
 import psycopg
@@ -88,12 +87,9 @@ def test_every_change_of_the_users_makes_a_new_version(connection: psycopg.Conne
     assert version() == before + 2
 
 
-def test_a_database_that_does_not_answer_is_named_without_its_password() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"postgresql://someone:secret@127.0.0.1:{free.getsockname()[1]}/antenna"
-        with pytest.raises(DatabaseError, match="antenna up") as error:
-            connect(url)
+def test_a_database_that_does_not_answer_is_named_without_its_password(closed_port: int) -> None:
+    with pytest.raises(DatabaseError, match="antenna up") as error:
+        connect(f"postgresql://someone:secret@127.0.0.1:{closed_port}/antenna")
     assert "secret" not in str(error.value)
     with pytest.raises(DatabaseError, match="expected an address such as"):
         connect("127.0.0.1:5432")

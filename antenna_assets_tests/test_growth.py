@@ -21,7 +21,7 @@ from antenna_assets.domain.hours import HOUR, hour_key, hour_of
 from antenna_assets.domain.lifetimes import GRACE, PAGES_RETENTION, RUN_LOG_RETENTION
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.ledger.errors import HourExpired
-from antenna_assets.ledger.files import landed_files
+from antenna_assets.ledger.files import generation_files
 from antenna_assets.ledger.generations import expired_before, read_generation, require_unexpired
 from antenna_assets.ledger.lake_identity import require_own_lake
 from antenna_assets.ledger.offsets import committed_offsets
@@ -147,7 +147,7 @@ def test_row_39_the_hours_that_expired_are_known_when_the_names_of_their_files_a
     with pytest.raises(HourExpired):
         require_unexpired(connection, [OLD])
     with pytest.raises(HourExpired):
-        landed_files(connection, sealed)
+        generation_files(connection, sealed)
     with pytest.raises(HourExpired):
         house.receive(OLD)
 

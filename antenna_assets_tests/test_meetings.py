@@ -19,14 +19,14 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.domain.lifetimes import LONGEST_RUN
-from antenna_assets.domain.schema import ASSETS, LANDED
+from antenna_assets.domain.schema import ASSETS, LANDED_SCHEMA
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.engines.duckdb import DuckDBEngine
 from antenna_assets.ledger import certificate, failing_hours
-from antenna_assets.ledger.batch import Landed, LandedFile
+from antenna_assets.ledger.batch import AttemptFile, BatchContent
 from antenna_assets.ledger.certificate import require_certificate
 from antenna_assets.ledger.closed_hours import hours_to_publish
-from antenna_assets.ledger.landing import landed_content
+from antenna_assets.ledger.landing import landing_facts
 from antenna_assets.ledger.replay import ReplayedMessage, commit_replay
 from antenna_assets.operations.forget.run import forget
 from antenna_assets.operations.sweep.retention import expire_files
@@ -251,7 +251,7 @@ def test_row_30_a_false_certificate_of_an_older_version_is_named_and_the_next_on
         older_version.setattr(
             certificate,
             "landing_of",
-            lambda on, sealed: landed_content(on, sealed.hour, sealed.up_to_batch),
+            lambda on, sealed: landing_facts(on, sealed.hour, sealed.up_to_batch),
         )
         change_quota(connection, 1)
         run(HOURS[:1], assets=ASSETS[1:])
@@ -363,7 +363,7 @@ def test_row_30_replays_of_the_same_coordinates_of_two_topics_are_published_and_
     land({FIRST: 60}, rejected=["not_json"], newest=FIRST + 3 * HOUR)
     folder = f"landing/{land.batch + 1}-{uuid4().hex[:12]}/hour={FIRST:%Y%m%d%H}"
     event = {"timestamp": FIRST, "app": "SKYPE", "id": KNOWN[0], "antenna_id": "north", "bytes": 5}
-    rows = pa.Table.from_pylist([{**event, "kafka_partition": 0, "kafka_offset": 60}] * 2, LANDED)
+    rows = pa.Table.from_pylist([{**event, "kafka_partition": 0, "kafka_offset": 60}] * 2, LANDED_SCHEMA)
     path = world.lake / folder / "part-0.parquet"
     path.parent.mkdir(parents=True)
     pq.write_table(rows, path)
@@ -372,7 +372,7 @@ def test_row_30_replays_of_the_same_coordinates_of_two_topics_are_published_and_
         topic="devices",
         clock=datetime.now(UTC),
         messages=[ReplayedMessage(topic_id, 0, 60, "not_json") for topic_id in ("id", "another")],
-        landed=Landed([LandedFile(f"{folder}/part-0.parquet", FIRST, 2, 10, path.stat().st_size)]),
+        content=BatchContent([AttemptFile(f"{folder}/part-0.parquet", FIRST, 2, 10, path.stat().st_size)]),
         transform=None,
     )
     run(HOURS[:1])

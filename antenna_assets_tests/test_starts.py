@@ -132,21 +132,23 @@ def test_row_33_a_start_is_recorded_and_holds_until_something_is_read(
 
 def read_from_the_noted_places(settings: Settings, connection: psycopg.Connection) -> None:
     """A batch as the stream commits it, of what is unread; without files, as nothing here looks at them."""
-    from antenna_assets.ledger.batch import Landed
-    from antenna_assets.ledger.commit import commit_batch
+    from antenna_assets.ledger.batch import BatchContent, BatchPlan
+    from antenna_assets.ledger.commit import Observation, commit_batch
 
     broker = Broker(settings.kafka_bootstrap or "", settings.topic)
     places, ends = following(settings, connection), broker.next_offsets(broker.describe())
     head = read_head(connection, settings.topic)
     commit_batch(
         connection,
-        topic=settings.topic,
-        topic_id=head.topic_id,
-        number=head.batch + 1,
-        clock=datetime.now(UTC),
-        ranges=[OffsetRange(p, places[p], ends[p]) for p in sorted(places) if places[p] < ends[p]],
-        landed=Landed(),
-        lagging=[],
+        BatchPlan(
+            settings.topic,
+            head.topic_id,
+            head.batch + 1,
+            datetime.now(UTC),
+            [OffsetRange(p, places[p], ends[p]) for p in sorted(places) if places[p] < ends[p]],
+        ),
+        BatchContent(),
+        Observation(datetime.now(UTC)),
         lateness=settings.lateness,
     )
 

@@ -1,6 +1,6 @@
 """The commands below `antenna quarantine`: arguments in, tables out.
 
-What they do is in the other modules of this package; whatever comes from a message is shown by `rendering.safe_text`.
+What they do is in `operations/quarantine/`; whatever comes from a message is shown by `domain/safe_text.py`.
 """
 
 from collections.abc import Iterator
@@ -224,26 +224,27 @@ def replay(
     """
     from antenna_assets.clients.clock import database_now
     from antenna_assets.operations.quarantine.message_transform import load_transform
-    from antenna_assets.operations.quarantine.reparse import start_spark
-    from antenna_assets.operations.quarantine.replay import carry_out, plan
+    from antenna_assets.operations.quarantine.reparse import local_spark
+    from antenna_assets.operations.quarantine.replay import execute, plan
 
     selection = _selection(reason, since, until, first_batch, last_batch, limit)
     if selection == type(selection)() and not every:
         raise typer.BadParameter("expected a selection such as --reason wrong_type, or --all")
     mend = load_transform(transform) if transform else None
     with _ledger() as (settings, connection):
-        spark = start_spark(settings.lake_uri)
-        try:
-            planned = plan(
-                connection, settings, spark, selection, clock=database_now(connection), transform=mend
-            )
-            _print_plan(planned)
-            if dry_run:
-                out.print("a dry run: nothing was changed")
-                return
-            batch = carry_out(connection, settings, spark, planned, transform=mend)
-        finally:
-            spark.stop()
+        planned = plan(
+            connection,
+            settings,
+            lambda: local_spark(settings.lake_uri),
+            selection,
+            clock=database_now(connection),
+            transform=mend,
+        )
+        _print_plan(planned)
+        if dry_run:
+            out.print("a dry run: nothing was changed")
+            return
+        batch = execute(connection, settings, planned, transform=mend)
     out.print(f"batch {batch} replayed {planned.accepted.num_rows:,} messages")
 
 
@@ -260,14 +261,14 @@ def _print_plan(planned: "Plan") -> None:
         state = "closed, published again" if one.closed else "open"
         accepted.add_row(hour_key(one.hour), f"{one.rows:,}", f"{one.bytes:,}", state)
     out.print(accepted if planned.hours else "no message is accepted")
-    if planned.staying:
+    if planned.skipped:
         left = Table("why", Column("messages", justify="right"), "for example", title="Stays in quarantine")
-        for why, count in planned.staying_by_reason.items():
-            first = next(one for one in planned.staying if one.why == why)
+        for why, count in planned.skipped_by_reason.items():
+            first = next(one for one in planned.skipped if one.reason == why)
             example = f"partition {first.partition}, offset {first.offset}: {safe_cell(first.detail)}"
             left.add_row(why, f"{count:,}", example.removesuffix(": "))
         out.print(left)
-    failures = [one for one in planned.staying if one.why == FAILED]
+    failures = [one for one in planned.skipped if one.reason == FAILED]
     for failure in failures[:FAILURES_SHOWN]:
         line = f"the transformation failed at partition {failure.partition}, offset {failure.offset}: {safe_text(failure.detail)}"
         out.print(line, markup=False, soft_wrap=True)

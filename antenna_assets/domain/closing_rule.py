@@ -15,14 +15,14 @@ SILENCE = timedelta(minutes=1)
 """A partition that delivers no accepted event for so long holds no watermark back. A stream that looks less often was away:
 what was silent or quiet meanwhile counts from its return."""
 
-NAMED = 3
+NAMED_PARTITIONS = 3
 """So many partitions are named that hold closing; of the others only how many they are."""
 
 ClosedBy = Literal["watermark", "quiet", "clock"]
 
 
 @dataclass(frozen=True)
-class Left:
+class Backlog:
     """What is left in a partition that is not read out: the offset to read next, where what can be read now ends, and
     where the partition ends. Between the last two lie the messages of open transactions, and those behind them."""
 
@@ -36,12 +36,12 @@ class Left:
         return self.end - max(self.readable, self.offset)
 
 
-READ_OUT = Left(0, 0, 0)
+NO_BACKLOG = Backlog(0, 0, 0)
 """As many messages as are left in a partition that is read out."""
 
 
 @dataclass(frozen=True)
-class Memory:
+class ClosingState:
     """What is remembered from one look at Kafka to the next.
 
     Attributes:
@@ -63,10 +63,10 @@ class Memory:
     read_past: datetime | None = None
 
 
-def looked(
-    before: Memory, *, now: datetime, lagging: Collection[int], delivered: Mapping[int, datetime]
-) -> Memory:
-    """The memory after a look.
+def observed(
+    before: ClosingState, *, now: datetime, lagging: Collection[int], delivered: Mapping[int, datetime]
+) -> ClosingState:
+    """The state after a look.
 
     Args:
         now: the clock before Kafka was asked: whatever comes after this instant may still be on time.
@@ -90,24 +90,29 @@ def looked(
     )
 
 
-def marked(before: Memory, *, now: datetime, left: Mapping[int, Left]) -> Memory:
-    """The memory with what is known now of how far Kafka is read, whatever times its records bear."""
+def backlog_marked(before: ClosingState, *, now: datetime, backlog: Mapping[int, Backlog]) -> ClosingState:
+    """The state with what is known now of how far Kafka is read, whatever times its records bear."""
     read_past = before.read_past
     if read_past is not None and read_past > now:
         read_past = None
-    if not left:
+    if not backlog:
         return replace(before, mark={}, mark_at=None, read_past=now)
     if before.mark_at is not None and before.mark_at <= now:
-        if any(partition in left and left[partition].offset < end for partition, end in before.mark.items()):
+        if any(
+            partition in backlog and backlog[partition].offset < end for partition, end in before.mark.items()
+        ):
             return replace(before, read_past=read_past)
         read_past = before.mark_at
     return replace(
-        before, mark={partition: one.end for partition, one in left.items()}, mark_at=now, read_past=read_past
+        before,
+        mark={partition: one.end for partition, one in backlog.items()},
+        mark_at=now,
+        read_past=read_past,
     )
 
 
 def watermark(
-    memory: Memory, *, now: datetime, lagging: Collection[int], lateness: timedelta
+    state: ClosingState, *, now: datetime, lagging: Collection[int], lateness: timedelta
 ) -> tuple[datetime | None, ClosedBy]:
     """The instant before which no more on-time event is expected, None while nothing is known, and what it comes from.
 
@@ -115,15 +120,15 @@ def watermark(
         now: as it was looked at.
         lateness: how much later than the newest event an event may come and still be on time.
     """
-    previous = memory.low_watermark
+    previous = state.low_watermark
     closed_by: ClosedBy = "clock"
     found = now
     if lagging:
         closed_by = "watermark"
-        holding = [partition for partition in lagging if now - memory.silent_since[partition] <= SILENCE]
-        if not holding or any(partition not in memory.event_times for partition in holding):
+        holding = [partition for partition in lagging if now - state.silent_since[partition] <= SILENCE]
+        if not holding or any(partition not in state.event_times for partition in holding):
             return previous, closed_by
-        found = min(now, *(memory.event_times[partition] for partition in holding))
+        found = min(now, *(state.event_times[partition] for partition in holding))
     found -= lateness
     return (found if previous is None else max(previous, found)), closed_by
 
@@ -134,7 +139,7 @@ def ended_before(watermark: datetime, now: datetime) -> datetime:
 
 
 def quiet_hours(
-    memory: Memory,
+    state: ClosingState,
     open_hours: Mapping[datetime, datetime | None],
     *,
     now: datetime,
@@ -146,7 +151,7 @@ def quiet_hours(
     Args:
         open_hours: when each hour that is not closed last got a row; None if it never got one.
     """
-    if memory.watched_since is None or now - memory.watched_since < quiet:
+    if state.watched_since is None or now - state.watched_since < quiet:
         return []
     end = closed_before(now - max(lateness, quiet))
 
@@ -157,7 +162,7 @@ def quiet_hours(
     return sorted(hour for hour, row_at in open_hours.items() if hour < end and not got_a_row(row_at))
 
 
-def read_whole(hours: Iterable[datetime], read_past: datetime | None) -> list[datetime]:
+def fully_read(hours: Iterable[datetime], read_past: datetime | None) -> list[datetime]:
     """Those of the hours that had ended when Kafka held no more than what is read now."""
     return [hour for hour in hours if read_past is not None and hour + HOUR <= read_past]
 
@@ -172,12 +177,12 @@ def hours_kept_open(
     return hours_between(start, closed_before(now - lateness))
 
 
-def told(left: Mapping[int, Left]) -> str:
+def backlog_text(backlog: Mapping[int, Backlog]) -> str:
     """What is left to read, in words."""
     parts = []
-    for partition, one in sorted(left.items())[:NAMED]:
+    for partition, one in sorted(backlog.items())[:NAMED_PARTITIONS]:
         readable = max(0, one.readable - one.offset)
         words = [f"{readable:,} messages to read"] if readable else []
         words += [f"{one.held:,} in or behind an open transaction"] if one.held else []
         parts.append(f"partition {partition}: {' and '.join(words)}")
-    return first_few(parts, NAMED, total=len(left), separator="; ", what="partitions")
+    return first_few(parts, NAMED_PARTITIONS, total=len(backlog), separator="; ", what="partitions")

@@ -53,9 +53,9 @@ COORDINATES = pa.schema(
     ]
 )
 
-LANDED = pa.schema([*EVENT, *COORDINATES])
+LANDED_SCHEMA = pa.schema([*EVENT, *COORDINATES])
 
-REJECTED = pa.schema(
+REJECTED_SCHEMA = pa.schema(
     [
         _column(
             "value", pa.binary(), "the message as it was received; null if Kafka held none", nullable=True
@@ -78,11 +78,11 @@ USERS = pa.schema(
     ]
 )
 
-RAW_PARQUET = LANDED
+RAW_PARQUET = LANDED_SCHEMA
 
 ENRICHED_USAGE = pa.schema(
     [
-        *LANDED,
+        *LANDED_SCHEMA,
         _column("name", pa.string(), "the user's name; null for an unknown user", nullable=True),
         _column("email", pa.string(), "the user's e-mail; null for an unknown user", nullable=True),
         _column(

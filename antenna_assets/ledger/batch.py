@@ -1,6 +1,6 @@
-"""What a micro-batch or a replay became once its files are written: the files, counts and sums that are committed.
+"""A batch, of the stream or of a replay: its plan, its content, and the rows of both in the ledger.
 
-Plain data: `streaming/spark/land.py` writes the files, `streaming/read_back.py` makes the sums and `commit.py` writes both to the ledger.
+`streaming/` writes the files and makes the sums; `commit.py` and `replay.py` commit them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,11 +17,12 @@ from antenna_assets.domain.schema import LIVE_TABLES
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.generations import require_unexpired
 from antenna_assets.ledger.lake_identity import require_same_lake
+from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.storage.attempt import lake_watched, require_files
 
 
 @dataclass(frozen=True)
-class LandedFile:
+class AttemptFile:
     """A file of an attempt. `path` is relative to the lake's root; `hour` is None for rejected messages."""
 
     path: str
@@ -32,15 +33,37 @@ class LandedFile:
 
 
 @dataclass(frozen=True)
-class Landed:
-    """What a micro-batch became: files, counts and sums.
+class BatchPlan:
+    """What a micro-batch reads, fixed before it is read.
 
-    `live` has the rows of each live table as (window start, key, bytes); `event_times` the largest accepted event
-    time of each partition; `begun` when the attempt began to write files, None if it wrote none; `lake` the root of the
-    lake that has the files, to look at them before they are committed.
+    Attributes:
+        topic_id: as the ledger has it, see `head.kafka_id`.
+        number: one above the ledger's newest batch when the plan was made. Replays that are committed in the meantime
+            give the batch a higher number: the next one of the head.
+        clock: PostgreSQL's clock, by which events are accepted or rejected.
     """
 
-    files: Sequence[LandedFile] = ()
+    topic: str
+    topic_id: str
+    number: int
+    clock: datetime
+    ranges: Sequence[OffsetRange]
+
+
+@dataclass(frozen=True)
+class BatchContent:
+    """What a batch holds: files, counts and sums.
+
+    Attributes:
+        rejections: messages by the reason of their rejection.
+        event_times: the largest accepted event time of each partition.
+        first_event_time: the smallest accepted event time.
+        live: the rows of each live table, as (window start, key, bytes).
+        begun: when the attempt began to write files, by the clock of this host; None if it wrote none.
+        lake: the root of the lake that has the files, to check them before they are committed.
+    """
+
+    files: Sequence[AttemptFile] = ()
     rejections: Mapping[str, int] = field(default_factory=dict)
     event_times: Mapping[int, datetime] = field(default_factory=dict)
     first_event_time: datetime | None = None
@@ -59,10 +82,10 @@ class Landed:
         return sum(file.bytes for file in self.files if file.hour is not None)
 
 
-def rows_per_hour(landed: Landed) -> dict[datetime, tuple[int, int]]:
+def rows_per_hour(content: BatchContent) -> dict[datetime, tuple[int, int]]:
     """Rows and bytes of each hour, in the order of the hours."""
     hours: dict[datetime, tuple[int, int]] = {}
-    for file in landed.files:
+    for file in content.files:
         if file.hour is not None:
             rows, bytes_ = hours.get(file.hour, (0, 0))
             hours[file.hour] = (rows + file.rows, bytes_ + file.bytes)
@@ -71,15 +94,15 @@ def rows_per_hour(landed: Landed) -> dict[datetime, tuple[int, int]]:
 
 def insert_batch(
     connection: psycopg.Connection,
+    content: BatchContent,
     *,
     number: int,
     kind: Literal["stream", "replay"],
     clock: datetime,
-    landed: Landed,
     low_watermark: datetime | None,
     now: datetime,
 ) -> None:
-    """Write a batch with its files, rejections, hours and live sums, in the caller's transaction on the locked head.
+    """Record a batch with its files, rejections, hours and live sums, in the caller's transaction on the locked head.
 
     Args:
         now: when its hours got these rows, by PostgreSQL's clock.
@@ -91,13 +114,13 @@ def insert_batch(
         HourExpired: an hour's earlier files are past their retention.
     """
     # Under the head's lock: a sweep takes it, too, before it takes files. Both instants are this host's own: an age.
-    if landed.begun is not None:
-        require_young(f"batch {number}", begun=landed.begun, now=host_now())
-    if landed.lake is not None:
-        with lake_watched(landed.lake):
-            require_same_lake(connection, landed.lake)
-            require_files(landed.lake, {file.path: file.size for file in landed.files})
-    hours = rows_per_hour(landed)
+    if content.begun is not None:
+        require_young(f"batch {number}", begun=content.begun, now=host_now())
+    if content.lake is not None:
+        with lake_watched(content.lake):
+            require_same_lake(connection, content.lake)
+            require_files(content.lake, {file.path: file.size for file in content.files})
+    hours = rows_per_hour(content)
     require_unexpired(connection, list(hours))
     connection.execute(
         "INSERT INTO ledger.batch"
@@ -107,23 +130,23 @@ def insert_batch(
             number,
             kind,
             clock,
-            landed.rows,
-            landed.bytes,
-            sum(landed.rejections.values()),
+            content.rows,
+            content.bytes,
+            sum(content.rejections.values()),
             _late_rows(connection, hours),
-            max(landed.event_times.values(), default=None),
+            max(content.event_times.values(), default=None),
             low_watermark,
         ],
     )
     with connection.cursor() as cursor:
         cursor.executemany(
             "INSERT INTO ledger.rejection (batch, reason, rows) VALUES (%s, %s, %s)",
-            [(number, reason, rows) for reason, rows in sorted(landed.rejections.items())],
+            [(number, reason, rows) for reason, rows in sorted(content.rejections.items())],
         )
-    _insert_files(connection, landed.files, number)
+    _insert_files(connection, content.files, number)
     _add_to_hours(connection, hours, now)
     commit_point("stream.commit.files")
-    _add_to_live_tables(connection, landed.live, since=clock - LIVE_RETENTION)
+    _add_to_live_tables(connection, content.live, since=clock - LIVE_RETENTION)
     commit_point("stream.commit.live")
 
 
@@ -134,7 +157,7 @@ def _late_rows(connection: psycopg.Connection, hours: Mapping[datetime, tuple[in
     return sum(hours[hour][0] for (hour,) in closed)
 
 
-def _insert_files(connection: psycopg.Connection, files: Sequence[LandedFile], number: int) -> None:
+def _insert_files(connection: psycopg.Connection, files: Sequence[AttemptFile], number: int) -> None:
     statement = "COPY ledger.file (path, kind, hour, rows, bytes, size, batch) FROM STDIN"
     with connection.cursor().copy(statement) as writer:
         for file in files:

@@ -12,7 +12,6 @@ from psycopg.rows import class_row
 
 from antenna_assets.domain.closing_rule import (
     ClosedBy,
-    Memory,
     ended_before,
     hours_kept_open,
     quiet_hours,
@@ -44,7 +43,7 @@ def close_passed(
     # Hours that passed before are closed already, but for those that a first batch has just brought into view.
     start = first_hour
     if head.first_hour is not None and head.low_watermark is not None:
-        start = max(first_hour, ended_before(head.low_watermark, head.memory.looked_at or head.low_watermark))
+        start = max(first_hour, ended_before(head.low_watermark, head.state.looked_at or head.low_watermark))
     connection.execute(
         "INSERT INTO ledger.hour (hour, closed_at, closed_by)"
         " SELECT hour, clock_timestamp(), %s"
@@ -55,16 +54,10 @@ def close_passed(
 
 
 def quiet_hours_of(
-    connection: psycopg.Connection,
-    head: Head,
-    memory: Memory,
-    *,
-    now: datetime,
-    lateness: timedelta,
-    quiet: timedelta,
+    connection: psycopg.Connection, head: Head, *, now: datetime, lateness: timedelta, quiet: timedelta
 ) -> list[datetime]:
-    """The hours beyond the watermark that ended `quiet` ago and got no row since, whether or not they are read whole."""
-    found = hours_kept_open(head.first_hour, memory.low_watermark, now=now, lateness=lateness)
+    """The hours beyond the watermark that ended, and got their last row, at least `quiet` ago, fully read or not."""
+    found = hours_kept_open(head.first_hour, head.low_watermark, now=now, lateness=lateness)
     if not found:
         return []
     rows = connection.execute(
@@ -77,7 +70,7 @@ def quiet_hours_of(
             del open_hours[hour]
         else:
             open_hours[hour] = row_at
-    return quiet_hours(memory, open_hours, now=now, lateness=lateness, quiet=quiet)
+    return quiet_hours(head.state, open_hours, now=now, lateness=lateness, quiet=quiet)
 
 
 def close_quiet(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:

@@ -12,7 +12,7 @@ from psycopg.rows import class_row
 from antenna_assets.ledger.generations import Generation, _hour_expired
 
 
-def landed_files(connection: psycopg.Connection, generation: Generation) -> list[str]:
+def generation_files(connection: psycopg.Connection, generation: Generation) -> list[str]:
     """Paths of the generation's files, relative to the lake's root. They stay for `GRACE` at least.
 
     Raises:
@@ -32,7 +32,7 @@ def landed_files(connection: psycopg.Connection, generation: Generation) -> list
 
 
 @dataclass(frozen=True)
-class LedgerFile:
+class FileRow:
     """A row of `ledger.file`; `path` is relative to the lake's root."""
 
     path: str
@@ -42,9 +42,9 @@ class LedgerFile:
     batch: int
 
 
-def files_of_hour(connection: psycopg.Connection, hour: datetime, up_to_batch: int) -> list[LedgerFile]:
+def files_of_hour(connection: psycopg.Connection, hour: datetime, up_to_batch: int) -> list[FileRow]:
     """The files that landed for an hour."""
-    with connection.cursor(row_factory=class_row(LedgerFile)) as cursor:
+    with connection.cursor(row_factory=class_row(FileRow)) as cursor:
         return cursor.execute(
             "SELECT path, rows, bytes, size, batch FROM ledger.file"
             " WHERE kind = 'landed' AND hour = %s AND batch <= %s ORDER BY batch, path",
@@ -52,9 +52,9 @@ def files_of_hour(connection: psycopg.Connection, hour: datetime, up_to_batch: i
         ).fetchall()
 
 
-def files_of_batch(connection: psycopg.Connection, batch: int, kind: str) -> list[LedgerFile]:
+def files_of_batch(connection: psycopg.Connection, batch: int, kind: str) -> list[FileRow]:
     """All files of a batch of one kind, `landed` or `rejected`."""
-    with connection.cursor(row_factory=class_row(LedgerFile)) as cursor:
+    with connection.cursor(row_factory=class_row(FileRow)) as cursor:
         return cursor.execute(
             "SELECT path, rows, bytes, size, batch FROM ledger.file WHERE batch = %s AND kind = %s ORDER BY path",
             [batch, kind],

@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from antenna_assets.domain.closing_rule import Memory
+from antenna_assets.domain.closing_rule import ClosingState
 from antenna_assets.ledger.errors import LedgerError
 
 
@@ -23,17 +23,17 @@ class Head:
     topic_id: str
     batch: int
     first_hour: datetime | None
-    memory: Memory
+    state: ClosingState
 
     @property
     def low_watermark(self) -> datetime | None:
         """Every hour that it passed is closed."""
-        return self.memory.low_watermark
+        return self.state.low_watermark
 
     @property
     def event_times(self) -> Mapping[int, datetime]:
         """The largest accepted event time of each partition that has one."""
-        return self.memory.event_times
+        return self.state.event_times
 
 
 def claim_topic(connection: psycopg.Connection, topic: str, topic_id: str) -> Head:
@@ -106,7 +106,7 @@ def read_head(connection: psycopg.Connection, topic: str, *, lock: bool = False)
         mark_at,
         past,
     ) = row
-    memory = Memory(
+    state = ClosingState(
         looked_at,
         watched_since,
         low_watermark,
@@ -116,7 +116,7 @@ def read_head(connection: psycopg.Connection, topic: str, *, lock: bool = False)
         mark_at,
         past,
     )
-    return Head(topic, topic_id, batch, first_hour, memory)
+    return Head(topic, topic_id, batch, first_hour, state)
 
 
 def _instants(found: Mapping[str, str]) -> dict[int, datetime]:
@@ -124,39 +124,33 @@ def _instants(found: Mapping[str, str]) -> dict[int, datetime]:
 
 
 def move_head(
-    connection: psycopg.Connection,
-    head: Head,
-    *,
-    batch: int,
-    first_hour: datetime | None,
-    memory: Memory,
-    held_by: str | None,
-    host_clock: str | None,
+    connection: psycopg.Connection, head: Head, *, held_by: str | None, host_clock: str | None
 ) -> None:
-    """Write how far the ledger has come, in the transaction that holds the head's lock.
+    """Write the head row, in the transaction that holds its lock.
 
     Args:
         held_by: what keeps an hour open that has ended; None if nothing does.
         host_clock: what is wrong with the clock of the stream's host; None if it is right.
     """
+    state = head.state
     connection.execute(
         "UPDATE ledger.head SET batch = %s, first_hour = %s, looked_at = %s, watched_since = %s, low_watermark = %s,"
         " event_times = %s, silent_since = %s, mark = %s, mark_at = %s, read_past = %s, held_by = %s::text,"
         " held_since = CASE WHEN %s::text IS NOT NULL THEN coalesce(held_since, %s) END, host_clock = %s WHERE topic = %s",
         [
-            batch,
-            first_hour,
-            memory.looked_at,
-            memory.watched_since,
-            memory.low_watermark,
-            _json(memory.event_times),
-            _json(memory.silent_since),
-            Jsonb({str(partition): offset for partition, offset in memory.mark.items()}),
-            memory.mark_at,
-            memory.read_past,
+            head.batch,
+            head.first_hour,
+            state.looked_at,
+            state.watched_since,
+            state.low_watermark,
+            _json(state.event_times),
+            _json(state.silent_since),
+            Jsonb({str(partition): offset for partition, offset in state.mark.items()}),
+            state.mark_at,
+            state.read_past,
             held_by,
             held_by,
-            memory.looked_at,
+            state.looked_at,
             host_clock,
             head.topic,
         ],

@@ -22,8 +22,8 @@ class LandingUnknown(AntennaError):
     """The ledger does not tell any more what landed for a generation."""
 
 
-Landing = dict[str, Any]
-"""What `landed_content` says."""
+LandingFacts = dict[str, Any]
+"""What `landing_facts` says."""
 
 _FILES = """
     SELECT hour, rows, bytes, batch FROM ledger.file
@@ -64,7 +64,7 @@ _OFFSETS = f"""
 """  # noqa: S608
 
 
-def remember_landing(connection: psycopg.Connection, sealed: "Generation") -> Landing:
+def record_landing(connection: psycopg.Connection, sealed: "Generation") -> LandingFacts:
     """What landed for a generation, kept for good by the first call: later the files are gone, and the fact is not."""
     landing = landing_of(connection, sealed)
     connection.execute(
@@ -74,7 +74,7 @@ def remember_landing(connection: psycopg.Connection, sealed: "Generation") -> La
     return landing
 
 
-def landing_of(connection: psycopg.Connection, sealed: "Generation") -> Landing:
+def landing_of(connection: psycopg.Connection, sealed: "Generation") -> LandingFacts:
     """What landed for a generation, as it was when it was sealed.
 
     A generation from before this was kept has it from its files, those past their retention included, and if these are
@@ -89,7 +89,7 @@ def landing_of(connection: psycopg.Connection, sealed: "Generation") -> Landing:
     ).fetchone()
     if kept is not None:
         return kept[0]
-    found = landed_content(connection, sealed.hour, sealed.up_to_batch, expired=True)
+    found = landing_facts(connection, sealed.hour, sealed.up_to_batch, expired=True)
     if found["landed"]["rows"] == sealed.rows:
         return found
     certified = connection.execute(
@@ -105,9 +105,9 @@ def landing_of(connection: psycopg.Connection, sealed: "Generation") -> Landing:
     return {name: certified[0][name] for name in found}
 
 
-def landed_content(
+def landing_facts(
     connection: psycopg.Connection, hour: datetime, up_to_batch: int, *, expired: bool = False
-) -> Landing:
+) -> LandingFacts:
     """The part of a certificate that is about landing, as the ledger has it now.
 
     `landed` counts the hour's own rows, those among them that came in a batch after the hour had closed as late.

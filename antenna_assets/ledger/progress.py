@@ -7,7 +7,7 @@ from datetime import datetime
 import psycopg
 
 from antenna_assets.clients.kafka_broker import Broker, Topic
-from antenna_assets.domain.closing_rule import Left
+from antenna_assets.domain.closing_rule import Backlog
 from antenna_assets.domain.hours import HOUR
 from antenna_assets.ledger.head import ledger_id
 from antenna_assets.ledger.offsets import committed_offsets
@@ -25,7 +25,7 @@ def next_to_read(connection: psycopg.Connection, broker: Broker, topic: Topic) -
     return broker.earliest(topic) | starts | committed_offsets(connection, topic_id, topic.partitions)
 
 
-def left_to_read(broker: Broker, topic: Topic, done: Mapping[int, int]) -> dict[int, Left]:
+def backlog_of(broker: Broker, topic: Topic, done: Mapping[int, int]) -> dict[int, Backlog]:
     """What is left in each partition that is not read out.
 
     Args:
@@ -38,11 +38,11 @@ def left_to_read(broker: Broker, topic: Topic, done: Mapping[int, int]) -> dict[
     if not left:
         return {}
     readable = broker.next_offsets(topic)
-    return {partition: Left(done[partition], readable[partition], end) for partition, end in left.items()}
+    return {partition: Backlog(done[partition], readable[partition], end) for partition, end in left.items()}
 
 
 def read_past(
-    broker: Broker, topic: Topic, left: Mapping[int, Left], hours: Sequence[datetime]
+    broker: Broker, topic: Topic, left: Mapping[int, Backlog], hours: Sequence[datetime]
 ) -> datetime | None:
     """The end of the newest of the hours before whose end, by Kafka's own record times, nothing is left; None if all hold.
 

@@ -99,28 +99,20 @@ def _carry_out(connection: psycopg.Connection, head: Head, found: Reopening, rea
         "UPDATE ledger.hour SET closed_at = NULL, closed_by = NULL WHERE hour = ANY(%s)", [found.reopened]
     )
     connection.execute("DELETE FROM ledger.hour WHERE hour = ANY(%s)", [found.removed])
-    memory = head.memory
+    state = head.state
     # What the wrong clock knew of the time from the hour on is void; the next look begins anew.
     void = replace(
-        memory,
+        state,
         looked_at=None,
         watched_since=None,
-        low_watermark=None if memory.low_watermark is None else min(memory.low_watermark, found.hour),
-        event_times={partition: min(time, found.hour) for partition, time in memory.event_times.items()},
+        low_watermark=None if state.low_watermark is None else min(state.low_watermark, found.hour),
+        event_times={partition: min(time, found.hour) for partition, time in state.event_times.items()},
         silent_since={},
         mark={},
         mark_at=None,
         read_past=None,
     )
-    move_head(
-        connection,
-        head,
-        batch=head.batch,
-        first_hour=head.first_hour,
-        memory=void,
-        held_by=None,
-        host_clock=None,
-    )
+    move_head(connection, replace(head, state=void), held_by=None, host_clock=None)
     connection.execute(
         "INSERT INTO ledger.reopening (from_hour, watermark_before, hours_reopened, hours_removed, reason)"
         " VALUES (%s, %s, %s, %s, %s)",

@@ -10,7 +10,7 @@ from datetime import datetime
 import psycopg
 
 from antenna_assets.domain.hours import hour_key
-from antenna_assets.ledger.batch import Landed, insert_batch, rows_per_hour
+from antenna_assets.ledger.batch import BatchContent, insert_batch, rows_per_hour
 from antenna_assets.ledger.closed_hours import close_passed
 from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.head import read_head
@@ -52,7 +52,7 @@ def commit_replay(
     topic: str,
     clock: datetime,
     messages: Sequence[ReplayedMessage],
-    landed: Landed,
+    content: BatchContent,
     transform: str | None,
 ) -> int:
     """Commit a replay as a batch of its own; returns the batch's number. No offset and no watermark moves.
@@ -68,14 +68,14 @@ def commit_replay(
         ForgottenMeanwhile: a user was forgotten since the connection was opened; nothing was written.
         LedgerError: the rows are not those of the messages.
     """
-    if landed.rejections or landed.rows != len(messages):
+    if content.rejections or content.rows != len(messages):
         raise LedgerError(
-            f"expected {len(messages)} accepted rows of a replay and no rejected one, found {landed.rows} and "
-            f"{sum(landed.rejections.values())}: nothing was committed"
+            f"expected {len(messages)} accepted rows of a replay and no rejected one, found {content.rows} and "
+            f"{sum(content.rejections.values())}: nothing was committed"
         )
     try:
         with connection.transaction():
-            return _commit(connection, topic, clock, messages, landed, transform)
+            return _commit(connection, topic, clock, messages, content, transform)
     except psycopg.errors.UniqueViolation as error:
         if error.diag.constraint_name != "replayed_pkey":
             raise
@@ -89,12 +89,12 @@ def _commit(
     topic: str,
     clock: datetime,
     messages: Sequence[ReplayedMessage],
-    landed: Landed,
+    content: BatchContent,
     transform: str | None,
 ) -> int:
     head = read_head(connection, topic, lock=True)
     number = head.batch + 1
-    in_part = hours_in_part(connection, rows_per_hour(landed))
+    in_part = hours_in_part(connection, rows_per_hour(content))
     if in_part:
         raise HourInPart(
             f"hour {hour_key(in_part[0])} has lost landed files to retention since the messages were selected, so "
@@ -102,10 +102,10 @@ def _commit(
         )
     insert_batch(
         connection,
+        content,
         number=number,
         kind="replay",
         clock=clock,
-        landed=landed,
         low_watermark=head.low_watermark,
         now=clock,
     )

@@ -8,7 +8,7 @@ from antenna_assets.domain.hours import hour_key
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.errors import HourNotClosed
 from antenna_assets.ledger.generations import Generation, read_generation, require_unexpired
-from antenna_assets.ledger.landing import remember_landing
+from antenna_assets.ledger.landing import record_landing
 
 
 def seal(connection: psycopg.Connection, hour: datetime) -> Generation:
@@ -44,5 +44,5 @@ def seal(connection: psycopg.Connection, hour: datetime) -> Generation:
         else read_generation(connection, hour, generation)
     )
     # Not in the transaction: it holds the hour's row, which the stream writes.
-    remember_landing(connection, sealed)
+    record_landing(connection, sealed)
     return sealed

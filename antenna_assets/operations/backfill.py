@@ -15,7 +15,7 @@ from psycopg import sql
 from antenna_assets.domain.schema import (
     ENRICHED_USAGE,
     HOURLY_TABLES,
-    LANDED,
+    LANDED_SCHEMA,
     PERSONAL,
     RAW_PARQUET,
     USERS,
@@ -109,7 +109,7 @@ def _computed(
     paths = connection.execute(
         "SELECT path FROM ledger.file WHERE kind = 'landed' AND hour = %s ORDER BY path", [hour]
     ).fetchall()
-    landed = Dataset([f"{lake.root}/{path}" for (path,) in paths], LANDED)
+    landed = Dataset([f"{lake.root}/{path}" for (path,) in paths], LANDED_SCHEMA)
     with lake.scratch() as folder:
         raw = engine.write(transform("raw_parquet"), {"landed": landed}, RAW_PARQUET, f"{folder}/raw")
         inputs = {

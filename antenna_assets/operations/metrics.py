@@ -16,12 +16,12 @@ from prometheus_client.registry import Collector
 from antenna_assets.clients.kafka_broker import Broker
 from antenna_assets.clients.migrations import require_migrated
 from antenna_assets.clients.postgres import DatabaseError, connect, snapshot
-from antenna_assets.domain.closing_rule import READ_OUT
+from antenna_assets.domain.closing_rule import NO_BACKLOG
 from antenna_assets.errors import AntennaError
 from antenna_assets.ledger.blocked import blocked_by
 from antenna_assets.ledger.candidates import LEFT_OUT, read_left_out, unpublished
 from antenna_assets.ledger.failing_hours import read_failing_hours
-from antenna_assets.ledger.progress import left_to_read, next_to_read
+from antenna_assets.ledger.progress import backlog_of, next_to_read
 from antenna_assets.ledger.stream_lock import stream_runs
 
 HOURS_COUNTED = 1_000
@@ -137,7 +137,7 @@ class LedgerCollector(Collector):
             self._broker = self._broker or self._make_broker()
             topic = self._broker.describe()
             done = next_to_read(connection, self._broker, topic)
-            left = left_to_read(self._broker, topic, done)
+            left = backlog_of(self._broker, topic, done)
         except AntennaError:
             # The next one looks up the address again, which may have changed.
             self._broker = None
@@ -151,7 +151,7 @@ class LedgerCollector(Collector):
             labels=["partition"],
         )
         for partition in sorted(done):
-            one = left.get(partition, READ_OUT)
+            one = left.get(partition, NO_BACKLOG)
             lag.add_metric([str(partition)], one.end - one.offset)
             held.add_metric([str(partition)], one.held)
         yield lag

@@ -19,7 +19,8 @@ from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.errors import AntennaError
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.lake_identity import require_own_lake
-from antenna_assets.publishing.delta import Conflict, HourlyTable, RestoredHour
+from antenna_assets.publishing.delta import HourlyTable
+from antenna_assets.publishing.delta_commit import Conflict
 from antenna_assets.publishing.delta_log import (
     SET_ASIDE,
     Torn,
@@ -28,6 +29,7 @@ from antenna_assets.publishing.delta_log import (
     readable_without,
     torn_files,
 )
+from antenna_assets.publishing.delta_rebuild import RestoredHour, advance_version, restore
 from antenna_assets.publishing.lake import Lake, LakeError
 from antenna_assets.storage.paths import file_errors, in_parallel, lake_path
 
@@ -171,7 +173,7 @@ def rebuild(connection: psycopg.Connection, lake: Lake, table: str, *, dry_run: 
         if dry_run:
             done.restored = [one.hour for one, _ in whole]
         else:
-            delta.advance_version(newest)
+            advance_version(delta, newest)
     for one in gone:
         (done.to_run if _landed(connection, one.hour) else done.lost).append(one.hour)
     return done
@@ -187,7 +189,7 @@ def _missing(
     if table is None:
         return list(published)
     with delta.errors("read"):
-        held = delta.held(table)
+        held = delta.hours(table)
         return [
             one
             for one in published
@@ -241,14 +243,14 @@ def _restore(
     Raises:
         Conflict: it is no longer the newest.
     """
-    held = delta.held(table)
+    held = delta.hours(table)
     for one, files in hours:
         if one.hour in held:
             history = {"rebuild": "as the ledger names it", "hour": hour_key(one.hour)}
             delta.replace(table, one.hour, files, one.versions, history, skip_age_check=True)
             return [one.hour]
     some = [RestoredHour(one.hour, files, one.versions) for one, files in hours[:_AT_ONCE]]
-    delta.restore(table, some)
+    restore(delta, table, some)
     return [one.hour for one in some]
 
 

@@ -1,4 +1,4 @@
-"""Which files in the folder of a Delta table nobody needs: not the present, not a reader of a recent version.
+"""Orphaned files of a Delta table: files that neither its newest version nor a recent one refers to.
 
 Nothing is removed or committed here; `delta.py` does both.
 """
@@ -18,18 +18,19 @@ from antenna_assets.storage.paths import in_parallel, name_within
 if TYPE_CHECKING:
     from antenna_assets.storage.paths import LakePath
 
-# What a commit that was killed leaves in the log: deltalake's own temporary name, and the one of its file system.
+# Left in the log by a killed commit: deltalake's own temporary name, and that of its file system.
 _UNFINISHED = re.compile(r".*\.tmp|.*#\d+")
 
 
 class TornLog(AntennaError):
-    """A commit in a table's log is not what was written; the message names it and the way back."""
+    """A commit in a table's log is torn; the message names it and what to do."""
 
 
 def recent_files(table: "LakePath", since: datetime) -> set[str]:
-    """Paths within the table of all files that a commit since an instant has added or removed.
+    """Paths within the table of all files that a commit since an instant added or removed.
 
-    With the newest version's files these are the files of every version that was the newest at some time since.
+    With the newest version's files these are the files of every version that was the newest at some time
+    since then.
 
     Raises:
         TornLog: a commit cannot be read.
@@ -45,8 +46,8 @@ def recent_files(table: "LakePath", since: datetime) -> set[str]:
             continue
         if reason := wrong_commit(data):
             raise TornLog(
-                f"{commit} {reason}, so that nobody knows which files it named; `antenna rebuild-table {table.name}` is the "
-                "way back"
+                f"{commit} {reason}, so the files that it named are unknown; "
+                f"`antenna rebuild-table {table.name}` repairs the log"
             )
         for line in data.splitlines():
             action = json.loads(line)
@@ -59,16 +60,21 @@ def _data(commit: "LakePath") -> bytes | None:
     try:
         return commit.read_bytes()
     except FileNotFoundError:
-        # Delta's own clean-up took it, which keeps a commit for 30 days.
+        # Removed by Delta's own clean-up, which keeps a commit for 30 days.
         return None
 
 
 def unreferenced(
     table: "LakePath", found: Iterable[Found], referenced: set[str], *, before: datetime
 ) -> list[Found]:
-    """Of what was found in the table's folder: files not referred to and folders without one, not changed since `before`.
+    """Files that nothing refers to, and folders of such files only, that were not changed since `before`.
 
-    Partition folders stay: a writer that has just seen one relies on it. Of the log, only what a killed commit left goes.
+    Partition folders are kept: a writer that has just seen one relies on it. Of the log only the leftovers of
+    killed commits are returned.
+
+    Args:
+        found: everything in the table's folder, each folder after what it holds.
+        referenced: paths within the table.
     """
 
     def removable(one: Found) -> bool:

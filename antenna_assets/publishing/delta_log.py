@@ -1,6 +1,7 @@
-"""The log of a Delta table as files: which of them a power cut, a full disk or a stranger has torn, and setting these aside.
+"""The log of a Delta table as files: finding those that are torn, and setting them aside.
 
-deltalake reads and writes the log; here it is only looked at. A table is built anew in `operations/rebuild.py`.
+A power cut, a full disk or a foreign program tears a file. deltalake reads and writes the log; here it is
+only inspected. A table is rebuilt in `operations/rebuild.py`.
 """
 
 import json
@@ -23,7 +24,7 @@ LOG = "_delta_log"
 """Folder of a table's log, within the table's own."""
 
 SET_ASIDE = "set-aside"
-"""Folder under the lake's root for what was torn. Nothing reads it; a person may remove it."""
+"""Folder under the lake's root for torn files. Nothing reads it; an operator may remove it."""
 
 LAST_CHECKPOINT = "_last_checkpoint"
 _COMMIT = re.compile(r"(\d{20})\.json")
@@ -33,7 +34,11 @@ _ACTIONS = {"add", "remove", "txn", "commitInfo", "protocol", "metaData", "cdc",
 
 @dataclass(frozen=True)
 class Torn:
-    """A file of a log that cannot be what was written, and why. `version` is None for the hint at the newest checkpoint."""
+    """A torn file of a log, and why it is taken for torn.
+
+    Attributes:
+        version: None for the hint at the newest checkpoint.
+    """
 
     path: "LakePath"
     version: int | None
@@ -41,7 +46,7 @@ class Torn:
 
     @property
     def is_commit(self) -> bool:
-        """Whether it holds a version's changes, and not a sum of earlier ones."""
+        """Whether it is a commit, which holds one version's changes, and not a checkpoint."""
         return _COMMIT.fullmatch(self.path.name) is not None
 
     def __str__(self) -> str:
@@ -49,7 +54,7 @@ class Torn:
 
 
 def torn_files(table: "LakePath") -> list[Torn]:
-    """What is torn or missing in the log of the table in this folder, in the order of the versions.
+    """The torn and missing files of the log of the table in this folder, in the order of the versions.
 
     Raises:
         OSError: a file cannot be read; also the errors of a store.
@@ -73,7 +78,7 @@ def torn_files(table: "LakePath") -> list[Torn]:
 
 
 def readable_without(table: "LakePath", torn: list[Torn]) -> bool:
-    """Whether the log is a log of its older versions once the torn files are out of it."""
+    """Whether the log is readable, at an older version perhaps, once the torn files are removed from it."""
     versions = sorted(
         int(match[1])
         for path in log_files(table)
@@ -85,14 +90,14 @@ def readable_without(table: "LakePath", torn: list[Torn]) -> bool:
 
 
 def newest_version(table: "LakePath") -> int:
-    """The newest version that the log has a file of, torn or not; -1 without any."""
+    """The newest version of which the log has a file, torn or not; -1 if it has none."""
     names = [one.path.name for one in everything_under(table / LOG)]
     found = [match for name in names if (match := _COMMIT.fullmatch(name) or _CHECKPOINT.fullmatch(name))]
     return max((int(match[1]) for match in found), default=-1)
 
 
 def set_aside(paths: "list[LakePath]", into: "LakePath") -> None:
-    """Move files of a log out of it, to look at later. A name that is taken there gets a number."""
+    """Move files out of the log for later inspection; a name that is taken there gets a number."""
     for path in paths:
         if not path.exists():
             continue
@@ -126,12 +131,12 @@ def _wrong_commit(path: "LakePath") -> str | None:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return None  # Delta's own clean-up took it.
+        return None  # Removed by Delta's own clean-up.
     return wrong_commit(data)
 
 
 def wrong_commit(data: bytes) -> str | None:
-    """Why these bytes are no whole commit; None if they may be one."""
+    """Why these bytes are not a whole commit; None if they may be one."""
     lines = data.splitlines()
     if not lines:
         return "is empty"
@@ -144,14 +149,14 @@ def wrong_commit(data: bytes) -> str | None:
         if not isinstance(action, dict) or not action.keys() & _ACTIONS:
             return f"is torn in line {number} of {len(lines)}"
         actions.append(action)
-    told: dict[str, Any] = next((one["commitInfo"] for one in actions if "commitInfo" in one), {})
+    info: dict[str, Any] = next((one["commitInfo"] for one in actions if "commitInfo" in one), {})
     additions = sum("add" in one for one in actions)
-    # Commits of our own say what is in them: a file may be cut between two lines.
-    if "hour" in told and not any(one.get("txn", {}).get("appId") == told["hour"] for one in actions):
-        return f"lacks the mark of the hour {told['hour']}"
-    if "files" in told and additions != int(told["files"]):
-        return f"lacks files: expected {told['files']}, found {additions}"
-    if told.get("operation") == "CREATE TABLE" and not any("metaData" in one for one in actions):
+    # Our own commits say what is in them: a file may be cut exactly between two lines.
+    if "hour" in info and not any(one.get("txn", {}).get("appId") == info["hour"] for one in actions):
+        return f"lacks the mark of the hour {info['hour']}"
+    if "files" in info and additions != int(info["files"]):
+        return f"lacks files: expected {info['files']}, found {additions}"
+    if info.get("operation") == "CREATE TABLE" and not any("metaData" in one for one in actions):
         return "lacks the table's columns"
     return None
 

@@ -1,6 +1,6 @@
-"""What a publication says of its content, so that it can be recomputed: SHA-256 of a lake's files and of a table's rows.
+"""Digests of what a publication holds: SHA-256 of the lake's files and of a table's rows.
 
-Nothing here is compared or stored; certificates are issued in `ledger/certificate.py` and recomputed in `verify.py`.
+Certificates are issued in `ledger/certificate.py`, and recomputed by `verify/`.
 """
 
 import hashlib
@@ -13,19 +13,19 @@ from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.storage.paths import lake_path
 
 UNKNOWN_ROWS = "SELECT count(*) AS unknown_rows FROM enriched_usage WHERE email IS NULL"
-"""Rows of users that `user_metadata` does not hold; both engines run it."""
+"""Counts the rows of users that `user_metadata` does not know; both engines run it."""
 
 UNKNOWN_ROWS_COLUMNS = pa.schema([pa.field("unknown_rows", pa.int64(), nullable=False)])
 
 
 class RowsDigest:
-    """SHA-256 over rows in the byte order of their key, each one line of JSON: what separates values cannot be in them."""
+    """SHA-256 over rows in the byte order of their key, each as one line of JSON."""
 
     def __init__(self) -> None:
         self._sha256 = hashlib.sha256()
 
     def add(self, row: Sequence[str | int | None]) -> None:
-        """Take the next row: its values in the order of the table's columns, without `date`."""
+        """Add the next row: its values in the order of the table's columns, without `date`."""
         self._sha256.update(to_json(row) + b"\n")
 
     @property
@@ -45,7 +45,7 @@ def file_sha256(path: str) -> str:
 
 
 def files_manifest(location: str, files: Sequence[WrittenFile]) -> list[dict[str, str | int]]:
-    """The files of a table's hour as a certificate lists them, by their path within the table.
+    """The files of a table's hour as a certificate lists them, with their path within the table.
 
     Raises:
         OSError: a file cannot be read.

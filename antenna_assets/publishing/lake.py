@@ -1,7 +1,7 @@
 """The lake: the files of an hour at a generation, and the one way to replace them.
 
-Only this module commits to the lake; it reads and writes no rows, which is the engines' work. How Delta does it is
-in `delta.py`, and the columns of the tables are in `domain/schema.py`.
+Only this module commits to the lake. Rows are read and written by the engines, Delta is handled in
+`delta.py`, and the fence's comparison is in `fence.py`.
 """
 
 import posixpath
@@ -20,9 +20,10 @@ from antenna_assets.domain.hours import hour_key, lake_partition
 from antenna_assets.domain.lifetimes import VERSION_RETENTION
 from antenna_assets.domain.schema import LAKE_TABLES
 from antenna_assets.engines.contract import WrittenFile
-from antenna_assets.errors import Superseded, Version
 from antenna_assets.failpoints import commit_point
-from antenna_assets.publishing.delta import Conflict, HourlyTable, LakeError
+from antenna_assets.publishing.delta import HourlyTable, LakeError
+from antenna_assets.publishing.delta_commit import Conflict
+from antenna_assets.publishing.fence import TAGS, USERS_VERSION, Replacement, hour_tags
 from antenna_assets.storage.files import remove_tree
 from antenna_assets.storage.paths import lake_path
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SCRATCH",
     "TAGS",
+    "USERS_VERSION",
     "HourSnapshot",
     "Lake",
     "LakeBusy",
@@ -40,18 +42,11 @@ __all__ = [
     "PublishedHour",
 ]
 
-TAGS = ("users_version",)
-"""The versions that an hour can carry beside its generation. Delta lists no keys, so they are named here."""
-
 SCRATCH = "scratch"
 """Folder under the root for files that live as long as a run."""
 
 ATTEMPTS = 60
-"""Commits of other writers that a replacement gives way to before it gives up: about 20 s of waiting in all."""
-
-_NO_TAG = -1
-_USERS_VERSION = "users_version"
-_ATTEMPT = "attempt"
+"""Commits of other writers after which a replacement gives up: about 20 s of back-off in all."""
 
 
 class NotPublished(LakeError):
@@ -59,12 +54,12 @@ class NotPublished(LakeError):
 
 
 class LakeBusy(LakeError):
-    """Other writers committed before us too many times in a row."""
+    """Other writers committed first too many times in a row."""
 
 
 @dataclass(frozen=True)
 class HourSnapshot:
-    """An hour of a table as one version of the table has it.
+    """An hour of a table at one version of the table.
 
     Attributes:
         generation: None if the hour was never published.
@@ -72,7 +67,7 @@ class HourSnapshot:
         rows: of all files.
         tags: those of `TAGS` that were published with this generation.
         version: the Delta version; -1 while the table does not exist.
-        table_id: Delta's id of the table: one that was lost and built anew has another.
+        table_id: Delta's id of the table; a table that was lost and created again has another.
     """
 
     generation: int | None
@@ -85,7 +80,7 @@ class HourSnapshot:
 
 @dataclass(frozen=True)
 class PublishedHour:
-    """What is built on an hour that was published: its generation, files and tags, as in `HourSnapshot`."""
+    """A published hour as input of the next asset: its generation, files and tags, as in `HourSnapshot`."""
 
     generation: int
     files: list[str]
@@ -93,7 +88,7 @@ class PublishedHour:
 
 
 class Lake:
-    """The Delta tables under a root: a path, or a URI whose credentials deltalake finds by itself.
+    """The Delta tables under a root: a path, or a URI whose credentials deltalake finds itself.
 
     Safe to use from several threads and processes.
 
@@ -105,14 +100,15 @@ class Lake:
         if root.startswith("file://"):
             root = unquote(urlsplit(root).path)
         if "://" in root:
-            # deltalake 1.6.6 encodes such a prefix twice, so that the log would lie elsewhere than the files.
+            # deltalake 1.6.6 encodes such a prefix twice, so that the log would be elsewhere than the files.
             if quote(root, safe=":/") != root:
                 raise LakeError(
-                    f"the lake's URI must hold only letters, digits and ._~-/; found {root}; use another prefix"
+                    f"the lake's URI must hold only letters, digits and ._~-/; found {root}; "
+                    "use another prefix"
                 )
             self.root = root.rstrip("/")
         elif "%" in root:
-            # It writes to the path as it is and reads from the decoded one.
+            # deltalake writes to the literal path and reads from the decoded one.
             raise LakeError(f"the lake's path must not contain %, found {root}; use another folder")
         else:
             self.root = str(Path(root).absolute())
@@ -121,7 +117,7 @@ class Lake:
         }
 
     def table(self, name: str) -> HourlyTable:
-        """A table, for those who mend its log."""
+        """A table itself, for repairing its log."""
         return self._tables[name]
 
     def location(self, table: str) -> str:
@@ -129,15 +125,15 @@ class Lake:
         return posixpath.join(self.root, table)
 
     def new_folder(self, table: str, hour: datetime, generation: int) -> str:
-        """Name a folder for the files of one attempt at an hour. It is not made here, and never named twice."""
+        """A name, unique to this call, for the folder of one attempt at an hour; it is not created."""
         partition = "/".join(f"{name}={value}" for name, value in lake_partition(hour).items())
         return posixpath.join(self.location(table), partition, f"g{generation}-{uuid4().hex}")
 
     @contextmanager
     def scratch(self) -> Iterator[str]:
-        """A folder of a run's own for what it hands to the engine, whose workers may be elsewhere; gone after the block.
+        """A folder of one run for files that the engine reads, removed after the block.
 
-        What a killed run leaves there goes with a sweep.
+        A sweep removes what a killed run leaves there.
         """
         folder = posixpath.join(self.root, SCRATCH, uuid4().hex)
         path = lake_path(folder)
@@ -149,31 +145,28 @@ class Lake:
             remove_tree(path, within=lake_path(self.root))
 
     def hour(self, table: str, hour: datetime) -> HourSnapshot:
-        """What the newest version of a table holds of an hour.
+        """An hour as the newest version of a table holds it.
 
         Raises:
             LakeError: the table cannot be read.
         """
         delta = self._tables[table]
-        with delta.lock:
-            newest = delta.newest()
+        with delta.reading() as newest:
             if newest is None:
                 return HourSnapshot(None, [], 0, {}, -1)
-            with delta.errors("read"):
-                generation = newest.transaction_version(hour_key(hour))
-                files = delta.files(newest, hour)
-                tags = {} if generation is None else _tags(newest, hour)
-                return HourSnapshot(
-                    generation,
-                    list(files),
-                    sum(files.values()),
-                    tags,
-                    newest.version(),
-                    newest.metadata().id,
-                )
+            generation = newest.transaction_version(hour_key(hour))
+            files = delta.files(newest, hour)
+            return HourSnapshot(
+                generation,
+                list(files),
+                sum(files.values()),
+                {} if generation is None else hour_tags(newest, hour),
+                newest.version(),
+                newest.metadata().id,
+            )
 
     def published_hour(self, table: str, hour: datetime) -> PublishedHour:
-        """The hour as the newest version of a table holds it, for those who build on it.
+        """An hour of the newest version of a table, as input of the next asset.
 
         Raises:
             NotPublished: the table does not hold it.
@@ -187,32 +180,23 @@ class Lake:
         return PublishedHour(found.generation, found.files, found.tags)
 
     def table_id(self, table: str) -> str | None:
-        """Delta's id of the table, None while there is none: one that was lost and built anew has another.
+        """Delta's id of the table; None while it does not exist. A table that is created again has another.
 
         Raises:
             LakeError: the table cannot be read.
         """
-        delta = self._tables[table]
-        with delta.lock:
-            newest = delta.newest()
-            if newest is None:
-                return None
-            with delta.errors("read"):
-                return newest.metadata().id
+        with self._tables[table].reading() as newest:
+            return None if newest is None else newest.metadata().id
 
     def paths(self, table: str) -> set[str]:
-        """The files of a table's newest version, by their path within the table.
+        """The files of a table's newest version, relative to the table.
 
         Raises:
             LakeError: the table cannot be read.
         """
         delta = self._tables[table]
-        with delta.lock:
-            newest = delta.newest()
-            if newest is None:
-                return set()
-            with delta.errors("read"):
-                return delta.paths(newest)
+        with delta.reading() as newest:
+            return set() if newest is None else delta.paths(newest)
 
     def replace_hour(
         self,
@@ -228,107 +212,67 @@ class Lake:
     ) -> int:
         """Make these files, and no others, the table's hour. Without files the hour is published as empty.
 
-        The fence: generation, users' version and attempt are compared, in this order, on a loaded version, and the commit
-        succeeds only on top of that version. Files that were not committed are removed: a disk that is full gets no fuller with each attempt.
+        The fence: generation, users' version and attempt are compared, in this order, on a loaded version,
+        and the commit succeeds only on top of that version. Files that were not committed are removed, so
+        that repeated attempts do not fill the disk.
 
         Args:
             files: complete and synced, in a folder from `new_folder`.
-            tags: versions to keep with the hour, of `TAGS`; those of an earlier publication are dropped.
-            metadata: for the reader of the table's history.
-            attempt: what `ledger.begin_publication` gave; None if no other writer's matters.
-            before_commit: raises if there is another reason against it; called on each version before the commit on top of it.
+            tags, metadata, attempt: see `Replacement`.
+            before_commit: raises if something else forbids the commit; called before each attempt to commit.
 
         Returns:
             The Delta version of the commit.
 
         Raises:
-            Superseded: the hour holds a newer generation, or of the same one a newer users' version or a later attempt.
-            LakeBusy: other writers were faster `ATTEMPTS` times.
+            Superseded: the hour holds a newer generation, or of the same one a newer users' version or a
+                later attempt.
+            LakeBusy: other writers committed first `ATTEMPTS` times.
             AttemptTooOld: the files are older than any run may be.
             LakeError: the table cannot be written.
         """
-        given = dict(tags or {})
-        if unknown := given.keys() - set(TAGS):
-            raise ValueError(f"expected tags of {', '.join(TAGS)}; found {', '.join(sorted(unknown))}")
-        key = hour_key(hour)
-        history: dict[str, str | int] = {"hour": key, "generation": generation, **(metadata or {})}
+        replacement = Replacement(table, hour, generation, files, tags or {}, attempt, metadata or {})
         delta = self._tables[table]
         commit_point("publish.lake.files_written")
-        # The newest version before this attempt; none of it is committed up to there.
+        # The newest version before this attempt: nothing of it is committed up to there.
         beyond: int | None = None
         try:
-            for commit in range(ATTEMPTS):
-                if commit:
-                    time.sleep(random.uniform(0, min(0.7, 0.01 * 2**commit)))
+            for number in range(ATTEMPTS):
+                if number:
+                    time.sleep(random.uniform(0, min(0.7, 0.01 * 2**number)))
                 with delta.lock, suppress(Conflict):
                     loaded = delta.newest() or delta.create()
                     beyond = loaded.version() if beyond is None else beyond
                     before_commit()
-                    return self._replace_on(
-                        loaded,
-                        table,
-                        hour,
-                        generation,
-                        files,
-                        tags=given,
-                        history=history,
-                        attempt=attempt,
-                        again=commit > 0,
-                    )
+                    return self._replace_on(loaded, replacement, is_retry=number > 0)
             raise LakeBusy(
-                f"{table} of {key}: other writers committed first {ATTEMPTS} times; run the hour again"
+                f"{replacement.name}: other writers committed first {ATTEMPTS} times; run the hour again"
             )
         except Exception:
             with delta.lock:
                 delta.discard(files, beyond=-1 if beyond is None else beyond)
             raise
 
-    def _replace_on(
-        self,
-        loaded: "DeltaTable",
-        table: str,
-        hour: datetime,
-        generation: int,
-        files: Sequence[WrittenFile],
-        *,
-        tags: Mapping[str, int],
-        history: Mapping[str, str | int],
-        attempt: int | None,
-        again: bool,
-    ) -> int:
-        """One attempt of `replace_hour` on the version that is loaded, under the table's lock; returns its version.
+    def _replace_on(self, loaded: "DeltaTable", replacement: Replacement, *, is_retry: bool) -> int:
+        """Check the fence on the loaded version and commit on top of it; returns the version of the commit.
 
-        Args:
-            again: an earlier attempt failed.
+        The caller holds the table's lock.
 
         Raises:
             Conflict: the version is no longer the newest.
             Superseded, AttemptTooOld, LakeError: as `replace_hour`.
         """
-        delta, key = self._tables[table], hour_key(hour)
+        delta, hour, files = self._tables[replacement.table], replacement.hour, replacement.files
         with delta.errors("read"):
-            held = _held(loaded, hour)
-            if held is not None:
-                # What is not given is not compared: no table has it for some hours only.
-                given = Version(
-                    generation,
-                    tags.get(_USERS_VERSION, held.users),
-                    held.attempt if attempt is None else attempt,
-                )
-                if held > given:
-                    raise Superseded(f"{table} of {key}", given, held)
-            # A commit can be stored and still be reported as failed: then these very files are there.
-            if again and files and delta.files(loaded, hour).keys() == {file.path for file in files}:
+            replacement.require_newest(loaded)
+            # A commit may be stored and still be reported as failed: then the hour holds exactly these files.
+            if is_retry and files and delta.files(loaded, hour).keys() == {file.path for file in files}:
                 return loaded.version()
-            versions = {key: generation}
-            for tag in tags.keys() | _tags(loaded, hour).keys():
-                versions[f"{key}/{tag}"] = tags.get(tag, _NO_TAG)
-            if attempt is not None:
-                versions[f"{key}/{_ATTEMPT}"] = attempt
-        return delta.replace(loaded, hour, files, versions, history)
+            versions = replacement.versions(loaded)
+        return delta.replace(loaded, hour, files, versions, replacement.history)
 
     def raise_fence(self, table: str) -> None:
-        """Let a writer that was paused between its look at a version and its commit on top of it look again.
+        """Make a writer that was paused between its check and its commit check again.
 
         Raises:
             LakeError: the table cannot be written.
@@ -348,18 +292,20 @@ class Lake:
         dry_run: bool = False,
         published: Collection[str] = (),
     ) -> dict[str, int]:
-        """Delete the files that no version of the last `keep` names, those of attempts that never committed included.
+        """Delete the files that no version of the last `keep` names.
 
-        Files younger than `SAFE_AGE` stay, whatever they are. The log keeps every version for Delta's own 30 days.
+        These include the orphans of attempts that never committed. Files younger than `SAFE_AGE` are always
+        kept. The log keeps every version for Delta's own 30 days.
 
         Args:
-            now: by the clock of the table's files.
+            now: by the clock of the table's file system or store.
             keep: longer than the longest reader of a version.
-            published: files that the ledger names, which stay.
+            published: files that the ledger names, which are kept.
             dry_run: delete nothing.
 
         Returns:
-            The paths within the table of the files and empty folders that were or would be deleted, and their bytes.
+            The files and empty folders that were or would be deleted, as paths within the table, and their
+            bytes.
 
         Raises:
             LakeError: the table cannot be read or its files cannot be deleted.
@@ -367,17 +313,3 @@ class Lake:
         delta = self._tables[table]
         with delta.lock:
             return delta.sweep(now=now, keep=keep, dry_run=dry_run, published=published)
-
-
-def _held(table: "DeltaTable", hour: datetime) -> Version | None:
-    """What the fence compares with; None if the hour was never published."""
-    generation = table.transaction_version(hour_key(hour))
-    if generation is None:
-        return None
-    attempt = table.transaction_version(f"{hour_key(hour)}/{_ATTEMPT}")
-    return Version(generation, _tags(table, hour).get(_USERS_VERSION, 0), attempt or 0)
-
-
-def _tags(table: "DeltaTable", hour: datetime) -> dict[str, int]:
-    found = {tag: table.transaction_version(f"{hour_key(hour)}/{tag}") for tag in TAGS}
-    return {tag: version for tag, version in found.items() if version is not None and version != _NO_TAG}

@@ -1,6 +1,6 @@
-"""The PostgreSQL tables that people read: the users, and replacing one hour of a table.
+"""Replacing one hour of a serving table in PostgreSQL.
 
-Which generation an hour is at is the ledger's matter; what is in the rows, the transforms'.
+The rows come from the transforms; the fence and the publication are recorded by `ledger/publications.py`.
 """
 
 from dataclasses import replace
@@ -24,14 +24,18 @@ from antenna_assets.publishing.digests import RowsDigest
 def replace_hour(
     connection: psycopg.Connection, table: ServingTable, rows: pa.Table, publication: Publication
 ) -> None:
-    """Replace the publication's hour of a table by `rows`, in one transaction whose first statement is the fence.
+    """Replace the publication's hour of a table by `rows`, in one transaction.
 
-    Readers see the old hour or the new one, never a part. The rows are keyed by `date`, the hour's first instant. The
+    Its first statement is the fence. Readers see the old hour or the new one, never a part of either. The
     last of the hour's six publications issues its certificate.
 
+    Args:
+        rows: with the table's columns except `date`, which is the hour's first instant, UTC.
+
     Raises:
-        Superseded: a newer generation of the hour is published; nothing was changed.
-        ForgottenMeanwhile: a user was forgotten since the connection was opened; nothing was changed.
+        Superseded: a newer generation of the hour is published.
+        ForgottenMeanwhile: a user was forgotten since the connection was opened.
+            After each of these nothing was changed.
     """
     names = [field.name for field in table.columns]
     target = sql.Identifier(table.name)
@@ -50,7 +54,7 @@ def replace_hour(
                 ["timestamptz", *("int8" if field.type == pa.int64() else "text" for field in table.columns)]
             )
             digest = RowsDigest()
-            # Sorted by key: neighbours in the index are written together, and the digest needs an order.
+            # Sorted by key: index pages are filled in order, and the digest needs an order.
             ordered = rows.sort_by(table.key)
             for row in zip(*(ordered[name].to_pylist() for name in names), strict=True):
                 writer.write_row((publication.hour, *row))

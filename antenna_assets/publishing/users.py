@@ -1,4 +1,4 @@
-"""The users as a file for the engines, and their version."""
+"""The users as a parquet file for the engines, and their version."""
 
 import psycopg
 from psycopg import sql
@@ -11,23 +11,23 @@ from antenna_assets.storage.paths import file_errors, lake_path
 
 
 class UsersUnwritable(AntennaError):
-    """The users could not be handed over to the engine; nothing was published."""
+    """The file of users cannot be written; nothing was published."""
 
 
-# Some 100,000 users: what is parsed at once, and a row group of the file.
+# About 100,000 users: what is parsed at once, and one row group of the file.
 _BLOCK_BYTES = 8 * 2**20
 
 
 def write_users(connection: psycopg.Connection, target: str) -> int:
     """Write all users as one parquet file with the columns of `schema.USERS`; returns their version.
 
-    Users and version are of one snapshot, and pass through memory a block at a time, however many they are.
+    Users and version come from one snapshot. The users pass through memory a block at a time.
 
     Args:
         target: path or URI; an existing file is replaced.
 
     Raises:
-        UsersUnwritable: the file cannot be written, for want of space for example.
+        UsersUnwritable: the file cannot be written, because the disk is full for example.
     """
     with snapshot(connection):
         version = users_version(connection)
@@ -69,7 +69,7 @@ def write_users_of_snapshot(connection: psycopg.Connection, target: str) -> None
 
 
 class _Readable:
-    """PostgreSQL's answer to a COPY as a file that is read once, from its beginning to its end."""
+    """The result of a COPY as a file object that is read once, from start to end."""
 
     closed = False
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,24 +19,24 @@ import psycopg
 
 from antenna_assets.clients.clock import TOLERANCE, Clock
 from antenna_assets.clients.kafka_broker import Broker, Topic
-from antenna_assets.domain.closing_rule import Left, looked, told
+from antenna_assets.domain.closing_rule import Backlog, observed
 from antenna_assets.domain.hours import closed_before, hour_key
 from antenna_assets.engines.contract import Engine
 from antenna_assets.errors import StreamError
-from antenna_assets.ledger.batch import Landed
+from antenna_assets.ledger.batch import BatchContent, BatchPlan
 from antenna_assets.ledger.closed_hours import quiet_hours_of
-from antenna_assets.ledger.commit import commit_batch, commit_heartbeat
+from antenna_assets.ledger.commit import Observation, commit_batch, commit_heartbeat
 from antenna_assets.ledger.full_hours import full_hours
 from antenna_assets.ledger.generations import expired_before
 from antenna_assets.ledger.head import Head, claim_topic, read_head
 from antenna_assets.ledger.offsets import OffsetRange
-from antenna_assets.ledger.progress import left_to_read, next_to_read, read_past
+from antenna_assets.ledger.progress import backlog_of, next_to_read, read_past
 from antenna_assets.settings import Settings
 from antenna_assets.storage.attempt import Attempt, LakeUnwritable
 from antenna_assets.streaming.batch_size import BatchSize
 from antenna_assets.streaming.errors import QueryFailed, ReadingFailed, first_line, is_spark_error
 from antenna_assets.streaming.exact_ranges import PART_MESSAGES, PartBounds, Unreadable, read_ranges
-from antenna_assets.streaming.read_back import Written, read_back
+from antenna_assets.streaming.read_back import WrittenAttempt, read_back
 from antenna_assets.streaming.spark import query
 from antenna_assets.streaming.spark.land import write
 from antenna_assets.streaming.spark.layout import CommonLayout
@@ -61,7 +61,7 @@ class _LandedBatch:
     """A micro-batch whose files are written, with what its commit needs. It has none if there are only control records."""
 
     attempt: Attempt
-    written: Written | None
+    written: WrittenAttempt | None
     ranges: Sequence[OffsetRange]
     clock: datetime
     began: float
@@ -145,18 +145,16 @@ class MicroBatches:
             # Before Kafka is asked: whatever comes after this instant may still be on time.
             now = self._read_clock(connection)
             topic = self._broker.describe()
-            left = left_to_read(self._broker, topic, self.done(connection, topic))
+            left = backlog_of(self._broker, topic, self.done(connection, topic))
             head = claim_topic(connection, topic.name, topic.id)
+            past = self._read_past(connection, head, topic, left, now) if left else None
             commit_heartbeat(
                 connection,
-                topic=topic.name,
-                batch=head.batch,
-                now=now,
+                topic.name,
+                head.batch,
+                Observation(now, left, past, self._clock_warning),
                 lateness=settings.lateness,
                 quiet=settings.quiet,
-                left=left,
-                read_past=self._read_past(connection, head, topic, left, now) if left else None,
-                host_clock=self._clock_warning,
             )
             self._last_heartbeat = time.monotonic()
             return not left
@@ -166,14 +164,18 @@ class MicroBatches:
         connection: psycopg.Connection,
         head: Head,
         topic: Topic,
-        left: Mapping[int, Left],
+        left: Mapping[int, Backlog],
         now: datetime,
     ) -> datetime | None:
         """See `read_past`. Kafka is asked about quiet hours alone, and never while the head is locked."""
         settings = self._settings
-        memory = looked(head.memory, now=now, lagging=left, delivered={})
+        state = observed(head.state, now=now, lagging=left, delivered={})
         quiet = quiet_hours_of(
-            connection, head, memory, now=now, lateness=settings.lateness, quiet=settings.quiet
+            connection,
+            replace(head, state=state),
+            now=now,
+            lateness=settings.lateness,
+            quiet=settings.quiet,
         )
         return read_past(self._broker, topic, left, quiet)
 
@@ -360,28 +362,21 @@ class MicroBatches:
     def _commit(self, connection: psycopg.Connection, engine: Engine, batch: _LandedBatch) -> None:
         settings = self._settings
         with self._ledger_in_use, self._recording_failure(), batch.attempt:
-            landed = Landed()
+            content = BatchContent()
             if batch.written is not None:
-                landed = read_back(batch.written, engine, lake=settings.lake_uri, window=settings.window)
+                content = read_back(batch.written, engine, lake=settings.lake_uri, window=settings.window)
             now = self._read_clock(connection)
             # Asked after landing: a topic that was replaced meanwhile must not be committed under the old one's offsets.
             topic = self._broker.describe()
             head = claim_topic(connection, topic.name, topic.id)
             done = self.done(connection, topic) | {r.partition: r.until_offset for r in batch.ranges}
-            left = left_to_read(self._broker, topic, done)
+            left = backlog_of(self._broker, topic, done)
             watermark = commit_batch(
                 connection,
-                topic=topic.name,
-                topic_id=head.topic_id,
-                number=head.batch + 1,
-                clock=batch.clock,
-                ranges=batch.ranges,
-                landed=landed,
-                lagging=left,
+                BatchPlan(topic.name, head.topic_id, head.batch + 1, batch.clock, batch.ranges),
+                content,
+                Observation(now, left, host_clock=self._clock_warning),
                 lateness=settings.lateness,
-                now=now,
-                left=told(left),
-                host_clock=self._clock_warning,
                 before_commit=batch.attempt.keep,
             )
             self._committed()

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from glob import escape
 from typing import Any
 
-from antenna_assets.domain.schema import LANDED
+from antenna_assets.domain.schema import LANDED_SCHEMA
 from antenna_assets.engines.duckdb_files import register_stores
 from antenna_assets.storage.paths import file_errors, lake_path, reason_of
 
-EVENT_COLUMNS = ", ".join(LANDED.names)
+EVENT_COLUMNS = ", ".join(LANDED_SCHEMA.names)
 
 
 class Parquet:

@@ -173,6 +173,7 @@ def test_running_an_hour_twice_changes_nothing(landed: Settings, tmp_path: Path)
         (hour_key(FIRST)[:-2] + "30", "expected an hour in UTC such as 2026-11-22-10:00, found"),
         ("2026-02-01-00:00", "is not known to the ledger"),
     ],
+    ids=["to come", "half an hour", "before everything"],
 )
 def test_hours_that_are_not_closed_or_not_canonical_are_refused(
     landed: Settings, tmp_path: Path, key: str, said: str

@@ -21,11 +21,11 @@ import antenna_assets
 from antenna_assets.clients import clock
 from antenna_assets.clients.clock import database_now
 from antenna_assets.clients.kafka_broker import Broker
-from antenna_assets.domain.closing_rule import Left
+from antenna_assets.domain.closing_rule import Backlog
 from antenna_assets.domain.hours import HOUR, hour_of
 from antenna_assets.errors import StreamError
 from antenna_assets.ledger.head import claim_topic
-from antenna_assets.ledger.progress import left_to_read, next_to_read, read_past
+from antenna_assets.ledger.progress import backlog_of, next_to_read, read_past
 from antenna_assets.operations.metrics import LedgerCollector
 from antenna_assets.operations.status import tables
 from antenna_assets.settings import Settings
@@ -104,10 +104,10 @@ class Reader:
         """As a stream that has just started: nothing is remembered but what the ledger holds."""
         return plain_stream.looks(self._settings, self._broker).heartbeat(self._connection)
 
-    def left(self) -> dict[int, Left]:
+    def left(self) -> dict[int, Backlog]:
         self.topic = self._broker.describe()
         done = next_to_read(self._connection, self._broker, self.topic)
-        return left_to_read(self._broker, self.topic, done)
+        return backlog_of(self._broker, self.topic, done)
 
     def closed(self) -> dict[datetime, str]:
         rows = self._connection.execute("SELECT hour, closed_by FROM ledger.hour WHERE closed_at IS NOT NULL")
@@ -156,7 +156,7 @@ def test_row_25_messages_of_an_open_transaction_are_named_and_their_hour_does_no
     while reader.read():
         pass
     assert not reader.look()
-    assert reader.left() == {0: Left(0, 0, 4)}
+    assert reader.left() == {0: Backlog(0, 0, 4)}
     assert reader.held_by() == "partition 0: 4 in or behind an open transaction"
     assert reader.closed() == {}
     shown = told_by_status(quick, connection)
@@ -296,12 +296,12 @@ def test_row_26_kafka_says_from_which_offset_on_its_records_are_of_an_instant_or
     sender.send(1, b"x", timestamp=last - HOUR)
     assert broker.first_at(reader.topic, last + HOUR) == {0: 2, 1: None, 2: None, 3: None}
     hours = [last - HOUR, last, last + HOUR]
-    assert read_past(broker, reader.topic, {0: Left(2, 4, 4)}, hours) == last + HOUR
-    assert read_past(broker, reader.topic, {0: Left(1, 4, 4)}, hours) == last
-    assert read_past(broker, reader.topic, {0: Left(2, 4, 4), 1: Left(0, 1, 1)}, hours) is None
+    assert read_past(broker, reader.topic, {0: Backlog(2, 4, 4)}, hours) == last + HOUR
+    assert read_past(broker, reader.topic, {0: Backlog(1, 4, 4)}, hours) == last
+    assert read_past(broker, reader.topic, {0: Backlog(2, 4, 4), 1: Backlog(0, 1, 1)}, hours) is None
     # One of the future counts as one of now.
     sender.send(2, b"x", timestamp=database_now(connection) + HOUR / 2)
-    assert read_past(broker, reader.topic, {2: Left(0, 1, 1)}, hours[:2]) == last + HOUR
+    assert read_past(broker, reader.topic, {2: Backlog(0, 1, 1)}, hours[:2]) == last + HOUR
 
 
 @contextmanager
@@ -339,7 +339,7 @@ HOST_CLOCK = {
     "antenna_assets/clients/clock.py",
     "antenna_assets/cli/console.py",
     "antenna_assets/defs/backfill_launch.py",
-    "antenna_assets/publishing/delta.py",
+    "antenna_assets/publishing/delta_commit.py",
     "antenna_assets/engines/duckdb.py",
     "antenna_assets/storage/files.py",
     "antenna_assets/operations/report/write.py",

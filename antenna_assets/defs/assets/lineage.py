@@ -6,15 +6,15 @@ A column has the name of the one that it comes from, but for sums and windows.
 import dagster as dg
 import pyarrow as pa
 
-from antenna_assets.domain.schema import HOURLY_TABLES, LAKE_TABLES, LANDED, LIVE_TABLES, SUMS, USERS
+from antenna_assets.domain.schema import HOURLY_TABLES, LAKE_TABLES, LANDED_SCHEMA, LIVE_TABLES, SUMS, USERS
 
 _ORIGIN = {"date": "timestamp", **dict.fromkeys(SUMS, "bytes")}
 
 # Of each asset the assets that it reads, with their columns; the first one that has a column is where it comes from.
 _READ: dict[str, dict[str, pa.Schema]] = {
-    "landing": {"devices": LANDED},
-    **{name: {"devices": LANDED} for name in LIVE_TABLES},
-    "raw_parquet": {"landing": LANDED},
+    "landing": {"devices": LANDED_SCHEMA},
+    **{name: {"devices": LANDED_SCHEMA} for name in LIVE_TABLES},
+    "raw_parquet": {"landing": LANDED_SCHEMA},
     "enriched_usage": {"raw_parquet": LAKE_TABLES["raw_parquet"], "user_metadata": USERS},
     **{name: {"enriched_usage": LAKE_TABLES["enriched_usage"]} for name in HOURLY_TABLES},
 }

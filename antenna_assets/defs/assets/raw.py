@@ -10,13 +10,13 @@ from antenna_assets.defs.assets.materialize import Report, Stages, materialize_h
 from antenna_assets.defs.assets.sources import landing
 from antenna_assets.defs.partitions import hours_of
 from antenna_assets.defs.resources import EngineResource, LakeResource, PostgresResource
-from antenna_assets.domain.schema import LANDED, RAW_PARQUET
+from antenna_assets.domain.schema import LANDED_SCHEMA, RAW_PARQUET
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.engines.transforms import transform
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.closed_hours import require_closed, wholly_published
 from antenna_assets.ledger.errors import HourExpired
-from antenna_assets.ledger.files import landed_files
+from antenna_assets.ledger.files import generation_files
 from antenna_assets.ledger.lake_identity import require_own_lake
 from antenna_assets.ledger.landing import landing_of
 from antenna_assets.ledger.publications import begin_publication
@@ -44,7 +44,7 @@ def raw_parquet(
                 landed = landing_of(connection, generation)
             commit_point("publish.sealed")
             try:
-                paths = [lake.landed_file(path) for path in landed_files(connection, generation)]
+                paths = [lake.landed_file(path) for path in generation_files(connection, generation)]
                 attempt = begin_publication(connection, "raw_parquet", hour, None)
             except HourExpired:
                 # What was begun is finished: the table holds what landed for this generation, row by row.
@@ -55,7 +55,7 @@ def raw_parquet(
                     raise
                 attempt = begin_publication(connection, "raw_parquet", hour, None)
                 paths = tables.hour("raw_parquet", hour).files
-            inputs = {"landed": Dataset(paths, LANDED)}
+            inputs = {"landed": Dataset(paths, LANDED_SCHEMA)}
             folder = tables.new_folder("raw_parquet", hour, generation.generation)
             with stage("transform"):
                 files = run.write(transform("raw_parquet"), inputs, RAW_PARQUET, folder)

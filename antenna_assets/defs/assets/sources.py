@@ -3,7 +3,7 @@
 import dagster as dg
 
 from antenna_assets.defs.assets.declared import OWNERS, columns_metadata, lake_metadata, serving_metadata
-from antenna_assets.domain.schema import LANDED, LIVE_TABLES, USERS
+from antenna_assets.domain.schema import LANDED_SCHEMA, LIVE_TABLES, USERS
 
 GROUP = "sources"
 
@@ -16,7 +16,7 @@ devices = dg.AssetSpec(
         "Kafka topic of the events: one JSON object for each transfer of bytes between a device and an antenna. Key: "
         "kafka_partition and kafka_offset. Messages that are no event are kept with a reason and stop nothing."
     ),
-    metadata=columns_metadata("devices", LANDED),
+    metadata=columns_metadata("devices", LANDED_SCHEMA),
 )
 
 landing = dg.AssetSpec(
@@ -30,7 +30,7 @@ landing = dg.AssetSpec(
         "lie beside them with their reasons. Key: kafka_partition and kafka_offset. Which files count is in the ledger; "
         "a listing of the folder is not to be trusted. A late event lands like any other and makes its hour dirty."
     ),
-    metadata=lake_metadata("landing", LANDED),
+    metadata=lake_metadata("landing", LANDED_SCHEMA),
 )
 
 user_metadata = dg.AssetSpec(

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from antenna_assets.domain.hours import EPOCH, hour_key
 from antenna_assets.domain.landing import REJECTED_FOLDER
-from antenna_assets.domain.schema import HOUR_PARTITION, LAKE_TABLES, LANDED
+from antenna_assets.domain.schema import HOUR_PARTITION, LAKE_TABLES, LANDED_SCHEMA
 from antenna_assets.engines.contract import Dataset, Engine
 from antenna_assets.engines.output import new_folder
 from antenna_assets.errors import AntennaError, Superseded
@@ -246,8 +246,11 @@ def write_without(
         with new_folder(str(target.parent)), target.open("wb") as file:
             pq.write_table(changed, file, compression="zstd")
     else:
-        inputs = {"usage": Dataset([str(source)], LANDED), "identity": Dataset([identity_file], IDENTITY)}
-        (written,) = engine.write(_select(LANDED), inputs, LANDED, str(target.parent))
+        inputs = {
+            "usage": Dataset([str(source)], LANDED_SCHEMA),
+            "identity": Dataset([identity_file], IDENTITY),
+        }
+        (written,) = engine.write(_select(LANDED_SCHEMA), inputs, LANDED_SCHEMA, str(target.parent))
         if written.path != str(target):
             raise AntennaError(f"expected the engine to write {target}, found {written.path}")
     return Swap(path, name_within(root, target), target.stat().st_size, dropped)

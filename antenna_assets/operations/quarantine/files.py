@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from antenna_assets.domain.schema import REJECTED
+from antenna_assets.domain.schema import REJECTED_SCHEMA
 from antenna_assets.engines.duckdb_files import register_stores
 from antenna_assets.errors import AntennaError
 from antenna_assets.storage.paths import file_errors, in_parallel, lake_path, reason_of
@@ -18,7 +18,7 @@ from antenna_assets.streaming.envelope import clamped_in_duckdb
 if TYPE_CHECKING:
     import duckdb
 
-MESSAGES = pa.schema([pa.field("topic_id", pa.string()), pa.field("batch", pa.int64()), *REJECTED])
+MESSAGES = pa.schema([pa.field("topic_id", pa.string()), pa.field("batch", pa.int64()), *REJECTED_SCHEMA])
 """A rejected message with what the ledger knows of it: the topic's id, and the batch that read it."""
 
 
@@ -69,7 +69,7 @@ def open_files(
             rejected = f"read_parquet([{quoted}], filename = true, hive_partitioning = false)"
         else:
             database.register(
-                "nothing", pa.schema([*REJECTED, pa.field("filename", pa.string())]).empty_table()
+                "nothing", pa.schema([*REJECTED_SCHEMA, pa.field("filename", pa.string())]).empty_table()
             )
             rejected = "nothing"
         # Files of an earlier program hold times as their senders gave them.

@@ -18,7 +18,7 @@ from antenna_assets.domain.lifetimes import GRACE, LIVE_RETENTION, LONGEST_RUN
 from antenna_assets.domain.schema import LIVE_TABLES, ServingTable
 from antenna_assets.ledger.generations import read_generation
 from antenna_assets.ledger.head import lock_heads
-from antenna_assets.ledger.landing import LandingUnknown, remember_landing
+from antenna_assets.ledger.landing import LandingUnknown, record_landing
 from antenna_assets.storage.files import remove_files, remove_if_empty
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _remember_landings(connection: psycopg.Connection, hours: Sequence[datetime]
     ).fetchall()
     for hour, generation in unknown:
         with suppress(LandingUnknown):
-            remember_landing(connection, read_generation(connection, hour, generation))
+            record_landing(connection, read_generation(connection, hour, generation))
 
 
 def remove_expired_files(

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from antenna_assets.domain.landing import REJECTED_FOLDER
-from antenna_assets.domain.schema import LANDED, REJECTED
+from antenna_assets.domain.schema import LANDED_SCHEMA, REJECTED_SCHEMA
 from antenna_assets.failpoints import commit_point, task_point
 from antenna_assets.storage.attempt import lake_watched
-from antenna_assets.streaming.read_back import Written
+from antenna_assets.streaming.read_back import WrittenAttempt
 from antenna_assets.streaming.spark.layout import Layout
 from antenna_assets.streaming.spark.parse import explain_rejections, validated
 
@@ -32,7 +32,7 @@ def write(
     oldest: datetime,
     full: Collection[datetime] = (),
     layout: Layout | None = None,
-) -> Written:
+) -> WrittenAttempt:
     """Parse a micro-batch of Kafka messages and write it below `folder`.
 
     Args:
@@ -59,7 +59,7 @@ def write(
     ).persist()
     with lake_watched(lake):
         try:
-            accepted = verdicts.where("hour IS NOT NULL").select(*LANDED.names, "hour")
+            accepted = verdicts.where("hour IS NOT NULL").select(*LANDED_SCHEMA.names, "hour")
             commit_point("stream.land.before_write")
             with task_point("stream.jvm.task", messages.sparkSession.sparkContext):
                 accepted.write.partitionBy("hour").parquet(target)
@@ -72,10 +72,10 @@ def write(
                 if much:
                     refusals = refusals.repartition(messages.sparkSession.sparkContext.defaultParallelism)
                 rejected = explain_rejections(refusals, clock=clock, oldest=oldest, full=full).select(
-                    *REJECTED.names
+                    *REJECTED_SCHEMA.names
                 )
                 rejected = rejected.repartition(1) if much else rejected.coalesce(1)
                 rejected.write.parquet(f"{target}/{REJECTED_FOLDER}")
         finally:
             verdicts.unpersist()
-    return Written(folder, begun, counts["messages"], read.get["bytes"])
+    return WrittenAttempt(folder, begun, counts["messages"], read.get["bytes"])

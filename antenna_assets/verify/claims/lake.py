@@ -5,7 +5,7 @@ from datetime import datetime
 import psycopg
 import pyarrow as pa
 
-from antenna_assets.domain.schema import LANDED
+from antenna_assets.domain.schema import LANDED_SCHEMA
 from antenna_assets.engines.contract import Dataset, Engine
 from antenna_assets.ledger.generations import read_generation
 from antenna_assets.ledger.landing import topic_lives
@@ -46,7 +46,7 @@ def lake_claims(
     """
     published = lake.published_hour(table, hour)
     # The columns of landing, which both tables have.
-    usage = {"usage": Dataset(published.files, LANDED)}
+    usage = {"usage": Dataset(published.files, LANDED_SCHEMA)}
     facts = engine.read(_FACTS, usage, _FACTS_COLUMNS).to_pylist()[0]
     rows = facts["rows"]
     repeated = rows - facts["keys"]
