@@ -161,9 +161,7 @@ def _verify_hour(
 def _verify_no_certificate(connection: psycopg.Connection, hour: datetime, verified: Verified) -> None:
     key = hour_key(hour)
     generation, dirty = connection.execute(
-        "SELECT hour.generation, hour.rows IS DISTINCT FROM hour_generation.rows FROM ledger.hour"
-        " LEFT JOIN ledger.hour_generation USING (hour, generation) WHERE hour = %s",
-        [hour],
+        "SELECT generation, dirty FROM ledger.hour_state WHERE hour = %s", [hour]
     ).fetchall()[0]
     published = publications(connection, hour, generation)
     if complete(published):
