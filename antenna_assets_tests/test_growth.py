@@ -14,7 +14,7 @@ from psycopg import sql
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
-from antenna_assets.cli.demo import serve_demo
+from antenna_assets.cli.demo_services import serve_demo
 from antenna_assets.clients.postgres import connect, dagster_url
 from antenna_assets.defs.instance_storage import PooledPostgresStorage
 from antenna_assets.domain.hours import HOUR, hour_key, hour_of
@@ -317,6 +317,6 @@ def test_row_39_a_sweep_that_comes_again_tells_an_error_and_goes_on(
     monkeypatch.setattr(threading, "Event", Twice)
     run = CliRunner().invoke(app, ["sweep", "--every", "6 hours"])
     assert (run.exit_code, waited) == (0, [21600, 21600])
-    assert run.output.count("not swept, to be tried again after 6 hours") == 2
+    assert run.output.count("sweep failed, next attempt in 6 hours") == 2
     for wrong in ("often", "0 seconds"):
         assert CliRunner().invoke(app, ["sweep", "--every", wrong]).exit_code == 2

@@ -482,7 +482,7 @@ def test_row_37_a_command_that_postgresql_cuts_off_ends_in_one_sentence_and_a_mi
 ) -> None:
     with pytest.raises(psycopg.errors.AdminShutdown) as cut_off:
         connection.execute("DO $$ BEGIN RAISE 'ended by hand' USING ERRCODE = '57P01'; END $$")
-    assert cli._told(cut_off.value) == "ended by hand; what was committed stays, run the command again"
+    assert cli._expected(cut_off.value) == "ended by hand; committed work is kept: run the command again"
     with pytest.raises(psycopg.errors.UndefinedTable) as mistake:
         connection.execute("SELECT FROM of_nobody")
     assert cli._told(mistake.value) is None

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from antenna_assets.errors import AntennaError
 from antenna_assets.publishing.delta_log import LOG, wrong_commit
-from antenna_assets.storage.files import Entry, walk
+from antenna_assets.storage.files import Entry, removable, walk
 from antenna_assets.storage.paths import in_parallel, name_within
 
 if TYPE_CHECKING:
