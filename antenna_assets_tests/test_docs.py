@@ -57,7 +57,7 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
     missing = [path for path in paths if not any((folder / path).exists() for folder in FOLDERS)]
     known = {
         path.name
-        for folder in ("antenna_assets", "antenna_assets_tests")
+        for folder in ("antenna_assets", "antenna_assets_tests", "docker")
         for path in (ROOT / folder).rglob("*.py")
     }
     missing += [file for file in re.findall(r"`([a-z0-9_]+\.py)`", text) if file not in known | {"fix.py"}]
