@@ -92,8 +92,8 @@ def _expected(error: Exception) -> str | None:
         return None
     import psycopg
 
-    from antenna_assets.clients.postgres_errors import passes, told
+    from antenna_assets.clients.postgres_errors import error_line, is_retryable
 
-    if isinstance(error, psycopg.Error) and passes(error):
-        return f"{told(error)}; committed work is kept: run the command again"
+    if isinstance(error, psycopg.Error) and is_retryable(error):
+        return f"{error_line(error)}; committed work is kept: run the command again"
     return None

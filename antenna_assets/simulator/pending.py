@@ -82,10 +82,10 @@ def outdated(answers: Answers, connection: "Connection") -> Iterator[Difference]
     hours = [instant(row["hour"]) for row in answers.hours()]
     late = connection.execute(
         """
-        SELECT hour.hour FROM ledger.hour LEFT JOIN ledger.hour_generation USING (hour, generation)
-        WHERE hour.hour = ANY(%s)
-          AND EXISTS (SELECT FROM ledger.publication_head AS head WHERE head.hour = hour.hour
-                      AND (head.generation < hour.generation OR hour.rows > hour_generation.rows))
+        SELECT hour FROM ledger.hour_state AS state
+        WHERE hour = ANY(%s)
+          AND EXISTS (SELECT FROM ledger.publication_head AS head
+                      WHERE head.hour = state.hour AND (state.dirty OR head.generation < state.generation))
         ORDER BY 1
         """,
         [hours],

@@ -123,16 +123,16 @@ def _sums(connection: psycopg.Connection, hour: datetime, up_to_batch: int) -> I
 
 def _dirty(connection: psycopg.Connection, certificate: Certificate) -> str | None:
     row = connection.execute(
-        "SELECT hour.generation, hour.rows, hour_generation.rows FROM ledger.hour"
-        " LEFT JOIN ledger.hour_generation USING (hour, generation) WHERE hour = %s",
+        "SELECT generation, state.dirty, state.rows - coalesce(sealed.rows, 0) FROM ledger.hour_state AS state"
+        " LEFT JOIN ledger.hour_generation AS sealed USING (hour, generation) WHERE hour = %s",
         [certificate.hour],
     ).fetchone()
     if row is None:
         return "the ledger has no row of the hour"
     if row[0] != certificate.generation:
         return f"generation {row[0]} is sealed and not published"
-    if row[1] != row[2]:
-        return f"dirty: generation {row[0]} is without {row[1] - (row[2] or 0):,} late rows"
+    if row[1]:
+        return f"dirty: generation {row[0]} is without {row[2]:,} late rows"
     return None
 
 

@@ -174,8 +174,7 @@ def _verify_lake(
 def _verify_uncertified(run: _Verification, hour: datetime) -> None:
     key = hour_key(hour)
     generation, dirty = run.connection.execute(
-        "SELECT hour.generation, hour.rows IS DISTINCT FROM hour_generation.rows FROM ledger.hour"
-        " LEFT JOIN ledger.hour_generation USING (hour, generation) WHERE hour = %s",
+        "SELECT generation, dirty FROM ledger.hour_state WHERE hour = %s",
         [hour],
     ).fetchall()[0]
     published = publications(run.connection, hour, generation)

@@ -18,7 +18,7 @@ from antenna_assets.domain.hours import HOUR
 from antenna_assets.settings import PREFIX
 from antenna_assets.simulator.events import Message
 from antenna_assets.simulator.send import Target, send
-from antenna_assets.stack.kafka import ensure_topic
+from antenna_assets.stack.kafka_topic import ensure_topic
 from benchmarks.context import Context
 from benchmarks.measure import ContenderFailed
 from benchmarks.outcome import Claim, Measured, Outcome, Table
