@@ -197,6 +197,12 @@ def _new_database(server: str, template: str) -> Iterator[str]:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
+@pytest.fixture(scope="session")
+def new_database(postgres_server: str) -> Callable[[str], AbstractContextManager[str]]:
+    """Makes copies of a database by its name."""
+    return lambda template: _new_database(postgres_server, template)
+
+
 @pytest.fixture
 def postgres_url(postgres_server: str, migrated_template: str) -> Iterator[str]:
     """Address of a new, migrated database with the 20 users."""
