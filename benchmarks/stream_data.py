@@ -22,14 +22,14 @@ def messages(count: int, *, users: int, start: datetime, span: timedelta) -> Ite
     """Yield `count` messages spread evenly over the `span` from `start`, keyed by user."""
     begin, step = start.timestamp(), span.total_seconds() / count
     number = "(kafka_offset * 4 + kafka_partition)"
+    jitter = f"{JITTER_SECONDS} * {uniform(9, number)}"
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         for first in range(0, count, CHUNK):
             size = min(CHUNK, count - first)
             rows = connection.execute(
                 f"""SELECT id, format('{MESSAGE}',
-                    bytes, greatest({begin}, {begin} + {number} * {step} - {JITTER_SECONDS} * {uniform(9, number)}),
-                    app, id, antenna_id)
+                    bytes, greatest({begin}, {begin} + {number} * {step} - {jitter}), app, id, antenna_id)
                 FROM ({events_select(first, size, users=users)})"""
             ).fetchall()
             for key, value in rows:

@@ -94,8 +94,8 @@ def measure(context: Context) -> Outcome:
         ],
         notes=[
             "No table is partitioned: each key begins with the hour, so the rows of an hour are stored"
-            " together, and hours are written in order. Queries run as the dashboards' role on one connection,"
-            " with their rows fetched."
+            " together, and hours are written in order. Queries run as the dashboards' role on one"
+            " connection, with their rows fetched."
         ],
     )
 
