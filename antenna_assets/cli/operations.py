@@ -118,6 +118,7 @@ def metrics(
             lambda: Broker(kafka_bootstrap(settings), settings.topic, kafka_config(settings)),
             host=host,
             port=port,
+            say=say,
         )
         say(f"metrics on http://{host}:{port}/metrics")
         stop.wait()
