@@ -21,6 +21,7 @@ from psycopg import sql
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
+from antenna_assets.clients import advisory_locks
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.closing_rule import NO_BACKLOG
 from antenna_assets.domain.hours import HOUR, hour_of
@@ -278,7 +279,7 @@ def test_row_10_a_sweep_that_dies_is_done_by_the_next(house: House, monkeypatch:
 
 def test_row_10_one_sweep_at_a_time(house: House) -> None:
     with connect(house.url) as other:
-        other.execute("SELECT pg_advisory_lock(%s)", [sweep_module._SWEEP_LOCK])
+        other.execute("SELECT pg_advisory_lock(%s)", [advisory_locks.SWEEP])
         with pytest.raises(SweepRunning, match="another sweep is under way"):
             house.sweep()
         house.sweep(dry_run=True)

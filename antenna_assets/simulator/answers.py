@@ -180,6 +180,7 @@ class Answers:
         ]
         text = "{\n" + ",\n".join(lines) + ',\n"tables": {\n' + ",\n".join(tables) + "\n}\n}\n"
         path.parent.mkdir(parents=True, exist_ok=True)
+        # Not by `storage`: the answers share no code with the pipeline.
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             draft.write_text(text, encoding="utf-8")

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from antenna_assets.errors import AntennaError
 from antenna_assets.stack import ports
-from antenna_assets.stack.atomic_files import set_aside
 from antenna_assets.stack.jars import kafka_classpath
 from antenna_assets.stack.java import LOCALE, java_environment, java_home
+from antenna_assets.storage.atomic_files import set_aside
 
 PARTITIONS = 4
 LOG_LINES = 15

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from antenna_assets.stack import ports
-from antenna_assets.stack.atomic_files import replace_file
 from antenna_assets.stack.postgres_data import ROLE, PostgresError, own, password_of, prepare, run_program
+from antenna_assets.storage.atomic_files import replace_file
 
 if TYPE_CHECKING:
     import psycopg

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from antenna_assets.errors import AntennaError
-from antenna_assets.stack.atomic_files import replace_file, set_aside
+from antenna_assets.storage.atomic_files import replace_file, set_aside
 
 ROLE = "postgres"
 _OS_USER = "pgserver"
@@ -64,7 +64,7 @@ def prepare(folder: Path, release_pid: Callable[[Path], None]) -> None:
         )
     elif not password.exists():
         release_pid(folder)
-        statement = f"ALTER ROLE {ROLE} PASSWORD '{_newpassword_of(password)}'"
+        statement = f"ALTER ROLE {ROLE} PASSWORD '{_new_password(password)}'"
         try:
             run_program(
                 folder,
@@ -91,7 +91,7 @@ def _initialise(folder: Path) -> None:
     for leftover in folder.glob("new-*"):
         shutil.rmtree(leftover)
     password = folder / "password"
-    secret = password_of(folder) if password.exists() else _newpassword_of(password)
+    secret = password_of(folder) if password.exists() else _new_password(password)
     new = Path(tempfile.mkdtemp(prefix="new-", dir=folder))
     own(new)
     secret_file = new / "password"
@@ -110,7 +110,7 @@ def _initialise(folder: Path) -> None:
     shutil.rmtree(new)
 
 
-def _newpassword_of(path: Path) -> str:
+def _new_password(path: Path) -> str:
     secret = secrets.token_urlsafe(24)
     replace_file(path, secret + "\n", 0o600)
     return secret

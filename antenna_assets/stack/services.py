@@ -17,7 +17,7 @@ from antenna_assets.errors import AntennaError
 from antenna_assets.failpoints import commit_point
 from antenna_assets.settings import Settings
 from antenna_assets.stack import jars, java, kafka, ports, postgres
-from antenna_assets.stack.atomic_files import locked
+from antenna_assets.storage.atomic_files import locked
 
 Say = Callable[[str], None]
 T = TypeVar("T")

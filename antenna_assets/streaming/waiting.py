@@ -11,8 +11,8 @@ from datetime import timedelta
 
 import psycopg
 
+from antenna_assets.clients.advisory_locks import STREAM, unlock
 from antenna_assets.clients.postgres import DatabaseError, connect
-from antenna_assets.ledger.stream_lock import STREAM_LOCK
 
 # The session that failed has ended, but PostgreSQL may need a moment to see it.
 _LOCK_TIMEOUT = "2s"
@@ -49,9 +49,8 @@ class Waiting:
             stop.wait(seconds)
         finally:
             if noted is not None:
-                with suppress(psycopg.Error):
-                    # By hand: a session that ends keeps its locks for a moment, and the next attempt wants this one.
-                    noted.execute("SELECT pg_advisory_unlock(%s)", [STREAM_LOCK])
+                # Explicitly: a session that ends keeps its locks for a moment, and the next attempt wants this one.
+                unlock(noted, STREAM)
                 noted.close()
 
     def ended(self) -> None:
@@ -68,7 +67,7 @@ class Waiting:
             return None
         try:
             connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
-            connection.execute("SELECT pg_advisory_lock(%s)", [STREAM_LOCK])
+            connection.execute("SELECT pg_advisory_lock(%s)", [STREAM])
         except psycopg.Error:
             # Another stream has it, and the note is its own.
             connection.close()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from antenna_assets.clients.advisory_locks import SWEEP, try_lock
 from antenna_assets.clients.clock import database_now
 from antenna_assets.clients.migrations import require_migrated
 from antenna_assets.clients.postgres import connect
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
     from antenna_assets.storage.paths import LakePath
 
-_SWEEP_LOCK = 0x7377656570
 # Commits take less than a second.
 LONGEST_WAIT_FOR_LOCK = timedelta(minutes=1)
 
@@ -177,8 +177,7 @@ def _size(found: list[Found]) -> int:
 
 def _claim(connection: psycopg.Connection) -> None:
     """One sweep at a time; the lock goes with the connection. Two would do no harm, only the same work."""
-    row = connection.execute("SELECT pg_try_advisory_lock(%s)", [_SWEEP_LOCK]).fetchone()
-    if row is None or not row[0]:
+    if not try_lock(connection, SWEEP):
         raise SweepRunning("another sweep is under way on this ledger; it does the same, so leave it to it")
     milliseconds = str(LONGEST_WAIT_FOR_LOCK // timedelta(milliseconds=1))
     connection.execute("SELECT set_config('lock_timeout', %s, false)", [milliseconds])
