@@ -9,7 +9,9 @@ from antenna_assets.errors import AntennaError
 
 
 def sweep(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing; show what would go.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Remove nothing; show what would be removed.")
+    ] = False,
     every: Annotated[
         str | None,
         typer.Option(
