@@ -288,7 +288,7 @@ def test_row_39_the_administrator_sweeps_what_dagster_made_after_the_migration(
         connection.execute(
             "INSERT INTO dagster.runs (run_id, status, update_timestamp) VALUES ('r', 'SUCCESS', '2020-01-01')"
         )
-        with pytest.raises(SweepError, match=r"permission denied for table runs: .*start it again"):
+        with pytest.raises(SweepError, match=r"permission denied for table runs: .*restart it"):
             sweep(url, str(tmp_path / "lake"), dagster_home=tmp_path, horizon=HORIZON)
 
 

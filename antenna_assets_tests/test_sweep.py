@@ -521,7 +521,7 @@ def test_row_10_the_command_shows_what_would_go_and_removes_it(
     assert (run.exit_code, "would be removed" in run.output, orphan.exists()) == (0, True, True)
     assert line.search(run.output)
     run = CliRunner().invoke(app, ["sweep"])
-    assert (run.exit_code, "gone" in run.output, orphan.exists()) == (0, True, False)
+    assert (run.exit_code, "removed" in run.output, orphan.exists()) == (0, True, False)
 
 
 def test_row_10_no_run_outlives_the_longest() -> None:

@@ -48,7 +48,8 @@ def forget_user(
     from antenna_assets.clients.migrations import require_migrated
     from antenna_assets.clients.postgres import connect
     from antenna_assets.operations.forget.identity import is_unfinished
-    from antenna_assets.operations.forget.run import forget, places, places_table, unjudged_table
+    from antenna_assets.operations.forget.places import places, places_table, unjudged_table
+    from antenna_assets.operations.forget.run import forget
     from antenna_assets.publishing.lake import Lake
     from antenna_assets.settings import load_settings
     from antenna_assets.stack.services import postgres_url
