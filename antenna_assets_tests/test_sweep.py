@@ -25,7 +25,7 @@ from antenna_assets.clients import advisory_locks
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.closing_rule import NO_BACKLOG
 from antenna_assets.domain.hours import HOUR, hour_of
-from antenna_assets.domain.lifetimes import GRACE, LIVE_RETENTION, LONGEST_RUN, SAFE_AGE, AttemptTooOld
+from antenna_assets.domain.lifetimes import GRACE_PERIOD, LIVE_RETENTION, LONGEST_RUN, SAFE_AGE, AttemptTooOld
 from antenna_assets.domain.schema import ASSETS, LANDED_SCHEMA, LIVE_TABLES, REJECTED_SCHEMA
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.ledger.batch import AttemptFile, BatchContent, BatchPlan
@@ -42,7 +42,7 @@ from antenna_assets.operations.sweep import retention
 from antenna_assets.operations.sweep import run as sweep_module
 from antenna_assets.operations.sweep.retention import Amount
 from antenna_assets.operations.sweep.run import SweepError, SweepRunning, sweep
-from antenna_assets.publishing import delta
+from antenna_assets.publishing import delta_commit
 from antenna_assets.publishing.lake import Lake, LakeError
 from antenna_assets.storage.project_files import docker_folder
 from antenna_assets_tests.publications import publication
@@ -373,7 +373,7 @@ def test_row_10_a_publication_paused_while_its_files_are_swept_commits_nothing(
         Lake(str(house.root)).sweep("raw_parquet", now=datetime.now(UTC))
         assert not path.exists()
 
-    monkeypatch.setattr(delta, "require_young", paused)
+    monkeypatch.setattr(delta_commit, "require_young", paused)
     with pytest.raises(LakeError, match="raw_parquet cannot be written: .*No such file"):
         house.lake.replace_hour("raw_parquet", RECENT, 3, files)
     assert house.reads() == before
@@ -426,15 +426,15 @@ def test_row_10_landed_and_rejected_files_past_the_horizon_go_after_a_grace(old_
     assert expired(2, 0, house)
 
     age(house.root, SAFE_AGE + MINUTE)
-    house.sweep(NOW + GRACE - MINUTE)
+    house.sweep(NOW + GRACE_PERIOD - MINUTE)
     assert house.listing() == before
-    would_go = house.sweep(NOW + GRACE, dry_run=True)
+    would_go = house.sweep(NOW + GRACE_PERIOD, dry_run=True)
     assert house.listing() == before
-    assert house.sweep(NOW + GRACE) == would_go
+    assert house.sweep(NOW + GRACE_PERIOD) == would_go
     assert would_go["expired files, after their grace period"].count == 2
     assert house.listing() == {path for path in before if not path.startswith(attempt)}
     assert expired(2, 2, house)
-    assert house.sweep(NOW + GRACE)["expired files, after their grace period"] == Amount(0, 0)
+    assert house.sweep(NOW + GRACE_PERIOD)["expired files, after their grace period"] == Amount(0, 0)
     assert {table: rows_of(house.connection, "ledger", table) for table in facts} == facts
     # The quiet hours between the two are all that is left to publish.
     assert {OLD, RECENT}.isdisjoint(todo.hour for todo in hours_to_publish(house.connection, limit=5000))
@@ -530,4 +530,4 @@ def test_row_10_no_run_outlives_the_longest() -> None:
     ]
     assert timedelta(seconds=monitoring["max_runtime_seconds"]) == LONGEST_RUN
     assert SAFE_AGE >= 2 * LONGEST_RUN
-    assert GRACE > LONGEST_RUN
+    assert GRACE_PERIOD > LONGEST_RUN

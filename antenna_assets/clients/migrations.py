@@ -13,7 +13,7 @@ from pathlib import Path
 import psycopg
 
 from antenna_assets.clients.advisory_locks import MIGRATIONS, unlock
-from antenna_assets.clients.postgres_errors import DatabaseError, told
+from antenna_assets.clients.postgres_errors import DatabaseError, error_line
 from antenna_assets.clients.postgres_fitness import require_fit, require_rights
 from antenna_assets.failpoints import commit_point
 from antenna_assets.storage.project_files import sql_folder
@@ -135,7 +135,7 @@ def _apply(connection: psycopg.Connection, path: Path, name: str) -> None:
         psycopg.errors.DuplicateObject,
     ) as error:
         raise DatabaseError(
-            f"{name} cannot be applied: {told(error)}; nothing of it was kept. The tables need names of their own and an owner:"
+            f"{name} cannot be applied: {error_line(error)}; nothing of it was kept. The tables need names of their own and an owner:"
             " use a database that nobody else makes tables in, and run `antenna up` as its owner"
         ) from error
 

@@ -15,7 +15,7 @@ from antenna_assets.errors import AntennaError
 from antenna_assets.failpoints import commit_point
 from antenna_assets.settings import is_local
 from antenna_assets.storage.atomic_files import create_file
-from antenna_assets.storage.files import everything_under, remove_files
+from antenna_assets.storage.files import remove_files, walk
 from antenna_assets.storage.paths import file_errors, lake_path, reason_of, require_store
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ def _sample(connection: psycopg.Connection) -> list[str]:
 def _data(root: "LakePath") -> str | None:
     """A file of events or of a table's log under the root, if there is one."""
     for folder in _FOLDERS:
-        for one in everything_under(root / folder):
+        for one in walk(root / folder):
             if one.path.suffix == ".parquet" or (one.path.suffix == ".json" and not one.is_folder):
                 return str(one.path)
     return None

@@ -25,7 +25,7 @@ from antenna_assets.ledger.lake_identity import WrongLake, require_not_anothers
 from antenna_assets.operations.rebuild import missing_hours
 from antenna_assets.publishing.delta_log import torn_files
 from antenna_assets.publishing.lake import Lake, LakeError
-from antenna_assets.settings import Settings, is_local
+from antenna_assets.settings import Settings, foreign_variable, is_local
 from antenna_assets.stack import jars, java, kafka, ports, services
 from antenna_assets.storage.paths import StoreError, lake_path, require_conditional_writes, require_store
 
@@ -338,7 +338,7 @@ def _ports(settings: Settings) -> str:
 
 
 def _dagster_home() -> str:
-    home = os.environ.get("DAGSTER_HOME")
+    home = foreign_variable("DAGSTER_HOME")
     if not home:
         return 'not set; `eval "$(antenna env)"` sets it for dagster\'s own commands'
     if not Path(home).is_absolute() or not Path(home).is_dir():

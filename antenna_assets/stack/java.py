@@ -14,6 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from antenna_assets.errors import AntennaError
+from antenna_assets.settings import foreign_variable
 from antenna_assets.storage.atomic_files import program_folder, replace_file
 
 OLDEST, NEWEST = 17, 21
@@ -88,7 +89,7 @@ def java_version(home: Path) -> int:
 
 
 def _candidates() -> Iterator[tuple[str, Path]]:
-    named = os.environ.get("JAVA_HOME")
+    named = foreign_variable("JAVA_HOME")
     if named:
         yield "JAVA_HOME", Path(named)
     found = shutil.which("java")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import psycopg
 
-from antenna_assets.clients.postgres_errors import told
+from antenna_assets.clients.postgres_errors import error_line
 from antenna_assets.errors import EngineError, StreamError
 
 
@@ -47,7 +47,7 @@ def is_spark_error(error: BaseException) -> bool:
 def first_line(error: BaseException) -> str:
     """What an error says, in one line."""
     if isinstance(error, psycopg.Error):
-        return told(error)
+        return error_line(error)
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # Java's innermost cause says most; the first line of py4j only that there was an error.
     causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]

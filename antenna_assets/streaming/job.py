@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from antenna_assets.clients.kafka_broker import (
+    AuthenticationFailed,
+    AuthorizationFailed,
     Broker,
     BrokerError,
-    BrokerRefuses,
-    RightMissing,
     Topic,
     kept_too_shortly,
 )
 from antenna_assets.clients.kafka_config import PLAIN, KafkaConfig
 from antenna_assets.clients.migrations import require_migrated
 from antenna_assets.clients.postgres import DatabaseError, connect
-from antenna_assets.clients.postgres_errors import DatabaseUnfit, passes
+from antenna_assets.clients.postgres_errors import DatabaseUnfit, is_retryable
 from antenna_assets.clients.postgres_session import STREAM
 from antenna_assets.domain.lifetimes import AttemptTooOld
 from antenna_assets.engines.spark_session import java_has_exited
@@ -43,7 +43,7 @@ from antenna_assets.ledger.partition_starts import read_from, read_starts, settl
 from antenna_assets.ledger.stream_lock import StreamRunning, only_stream
 from antenna_assets.settings import Settings
 from antenna_assets.storage.attempt import FilesGone, LakeUnwritable, lake_within_reach, require_writable
-from antenna_assets.storage.disk import WHAT_TO_DO, free, is_full
+from antenna_assets.storage.disk import FREE_SPACE_HINT, free, is_full
 from antenna_assets.streaming.double_counting import doubled_reading
 from antenna_assets.streaming.errors import (
     QueryFailed,
@@ -96,7 +96,7 @@ _RETRYABLE = (
     StateUnwritable,
 )
 # A person who starts a stream like that is told at once; only a stream that ran before waits.
-_FATAL_AT_START = (LakeUnwritable, WrongLake, StateUnwritable, BrokerRefuses)
+_FATAL_AT_START = (LakeUnwritable, WrongLake, StateUnwritable, AuthenticationFailed)
 
 
 class Stream:
@@ -200,7 +200,7 @@ class Stream:
             except (ReadingFailed, SparkEnded) as error:
                 self._reduce_part_size(error)
             except _RETRYABLE as error:
-                if isinstance(error, psycopg.Error) and not passes(error):
+                if isinstance(error, psycopg.Error) and not is_retryable(error):
                     raise
                 if isinstance(error, DatabaseUnfit) or (lost is None and isinstance(error, _FATAL_AT_START)):
                     raise
@@ -413,7 +413,7 @@ class Stream:
         if error is not None and is_full(error):
             raise StateUnwritable(
                 f"no space left for the stream's state in {self._settings.home} ({free(self._settings.home)}) or for "
-                f"Spark's temporary files in {tempfile.gettempdir()} ({free(tempfile.gettempdir())}); {WHAT_TO_DO}"
+                f"Spark's temporary files in {tempfile.gettempdir()} ({free(tempfile.gettempdir())}); {FREE_SPACE_HINT}"
             ) from error
         if error is not None:
             raise QueryFailed(f"Spark stopped the query: {first_line(error)}") from error
@@ -427,8 +427,8 @@ def _name_of(error: Exception) -> str:
         return blocked.NAME
     names: dict[type[Exception], str] = {
         BrokerError: "Kafka",
-        BrokerRefuses: "Kafka",
-        RightMissing: "Kafka",
+        AuthenticationFailed: "Kafka",
+        AuthorizationFailed: "Kafka",
         QueryFailed: "Spark",
         StreamRunning: "another stream",
         AttemptTooOld: "the next attempt",

@@ -17,7 +17,7 @@ from antenna_assets.operations.forget.replace_text import Search
 from antenna_assets.operations.sweep.orphans import LANDING
 from antenna_assets.publishing.delta_files import LOG
 from antenna_assets.publishing.lake import SCRATCH, Lake
-from antenna_assets.storage.files import everything_under
+from antenna_assets.storage.files import walk
 from antenna_assets.storage.parquet_file import read_table
 from antenna_assets.storage.paths import file_errors, lake_path, name_within, reason_of
 from antenna_assets.verify.parquet import Parquet
@@ -80,7 +80,7 @@ class LakeSearch:
         """
         self.changed = {}
         for folder in (LANDING, SCRATCH, *LAKE_TABLES):
-            for one in everything_under(self._root / folder):
+            for one in walk(self._root / folder):
                 if one.path.suffix == ".parquet" and LOG not in one.path.parts:
                     self.changed[name_within(self._root, one.path)] = one.changed
         unread = self._settled(self._read(sorted(self.changed)))
@@ -108,7 +108,7 @@ class LakeSearch:
             time.sleep(0.2)
             again = []
             for attempt in sorted(attempts):
-                for one in everything_under(self._root / LANDING / attempt):
+                for one in walk(self._root / LANDING / attempt):
                     if one.path.suffix == ".parquet":
                         again.append(name_within(self._root, one.path))
                         self.changed[again[-1]] = one.changed

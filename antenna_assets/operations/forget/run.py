@@ -28,7 +28,7 @@ from antenna_assets.operations.forget.lake_search import LakeSearch, Unjudged, f
 from antenna_assets.operations.forget.places import Places, find
 from antenna_assets.operations.forget.replace_text import Search
 from antenna_assets.publishing.lake import Lake
-from antenna_assets.storage.files import everything_under
+from antenna_assets.storage.files import walk
 from antenna_assets.storage.paths import in_parallel, lake_path
 
 Say = Callable[[str], None]
@@ -267,7 +267,7 @@ def _identity_file(lake: Lake, identity: Identity) -> Iterator[tuple[str, dateti
             path.chmod(0o700)
         with (path / "identity.parquet").open("wb") as opened:
             pq.write_table(identity.row, opened)
-        (written,) = everything_under(path)
+        (written,) = walk(path)
         yield f"{folder}/identity.parquet", written.changed
 
 

@@ -19,7 +19,7 @@ from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.batch import BatchContent
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
-from antenna_assets.storage.attempt import lake_watched
+from antenna_assets.storage.attempt import lake_errors
 from antenna_assets.storage.paths import lake_path
 from antenna_assets.streaming.read_back import WrittenAttempt, read_back
 from antenna_assets.streaming.spark.query import AGGREGATION_MEMORY
@@ -68,7 +68,7 @@ def validate(settings: Settings, spark: "SparkSession", messages: pa.Table, cloc
 def land(settings: Settings, accepted: pa.Table, *, folder: str) -> BatchContent:
     """Write accepted rows of `VALIDATED` below `folder`, one file an hour, and read them back as the stream does."""
     begun = datetime.now(UTC)
-    with lake_watched(settings.lake_uri):
+    with lake_errors(settings.lake_uri):
         for hour in pc.unique(accepted["hour"]).to_pylist():
             target = lake_path(settings.lake_uri) / folder / f"hour={hour}" / "part-0.parquet"
             if isinstance(target, Path):

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import psycopg
 
-from antenna_assets.domain.lifetimes import GRACE, LONGEST_RUN
+from antenna_assets.domain.lifetimes import GRACE_PERIOD, LONGEST_RUN
 from antenna_assets.operations.sweep.retention import ROWS_AT_ONCE, Amount
 
 
@@ -34,7 +34,7 @@ def merge_batches(
 def forget_removed_files(connection: psycopg.Connection, *, now: datetime, dry_run: bool = False) -> Amount:
     """Replace the rows of files that were removed a grace period ago by one sum an hour; returns how many
     were replaced."""
-    before = now - GRACE
+    before = now - GRACE_PERIOD
     if dry_run:
         return Amount(
             connection.execute(

@@ -12,7 +12,7 @@ import psycopg
 
 from antenna_assets.domain.lifetimes import SAFE_AGE
 from antenna_assets.publishing.lake import SCRATCH
-from antenna_assets.storage.files import Found, everything_under, going
+from antenna_assets.storage.files import Entry, removable, walk
 from antenna_assets.storage.paths import name_within
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _AT_ONCE = 500
 
 def old_attempts(
     connection: psycopg.Connection, lake: "LakePath", *, now: datetime, clock: datetime
-) -> Iterator[list[Found]]:
+) -> Iterator[list[Entry]]:
     """Yield the entries of attempts in which nothing was changed for `SAFE_AGE`, some attempts at a time.
 
     Attempts written after the ledger's last write are left out: this ledger may be an older copy of the one
@@ -37,7 +37,7 @@ def old_attempts(
     """
     before = now - SAFE_AGE
     last_write = now - (clock - _last_ledger_write(connection, clock))
-    found: list[Found] = []
+    found: list[Entry] = []
     for attempt in chain(_old(lake / LANDING, min(before, last_write)), _old(lake / SCRATCH, before)):
         found += attempt
         if len(found) >= _AT_ONCE:
@@ -46,7 +46,7 @@ def old_attempts(
     yield found
 
 
-def unreferenced(connection: psycopg.Connection, lake: "LakePath", found: Iterable[Found]) -> list[Found]:
+def unreferenced(connection: psycopg.Connection, lake: "LakePath", found: Iterable[Entry]) -> list[Entry]:
     """Return the files that no ledger row references, and the folders that hold no other ones.
 
     To remove them, hold the heads' lock from this query on, so that no commit comes in between, whatever the
@@ -61,7 +61,7 @@ def unreferenced(connection: psycopg.Connection, lake: "LakePath", found: Iterab
         {"paths": [path for path in paths.values() if path.isprintable()]},
     )
     referenced = {path for (path,) in rows}
-    return going(found, lambda one: one.is_folder or paths[one.path] not in referenced)
+    return removable(found, lambda one: one.is_folder or paths[one.path] not in referenced)
 
 
 def _last_ledger_write(connection: psycopg.Connection, clock: datetime) -> datetime:
@@ -73,9 +73,9 @@ def _last_ledger_write(connection: psycopg.Connection, clock: datetime) -> datet
     return min(row[0], clock) if row and row[0] else clock
 
 
-def _old(folder: "LakePath", before: datetime) -> Iterator[list[Found]]:
+def _old(folder: "LakePath", before: datetime) -> Iterator[list[Entry]]:
     depth = len(folder.parts)
-    for _, attempt in groupby(everything_under(folder), key=lambda one: one.path.parts[depth]):
+    for _, attempt in groupby(walk(folder), key=lambda one: one.path.parts[depth]):
         found = list(attempt)
         if max(one.changed for one in found) < before:
             yield found

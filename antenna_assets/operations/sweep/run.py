@@ -17,7 +17,7 @@ from antenna_assets.clients.advisory_locks import SWEEP, try_lock
 from antenna_assets.clients.clock import database_now
 from antenna_assets.clients.migrations import require_migrated
 from antenna_assets.clients.postgres import connect
-from antenna_assets.clients.postgres_errors import passes, told
+from antenna_assets.clients.postgres_errors import error_line, is_retryable
 from antenna_assets.domain.lifetimes import RUN_LOG_RETENTION, VERSION_RETENTION
 from antenna_assets.domain.schema import LAKE_TABLES
 from antenna_assets.errors import AntennaError
@@ -194,10 +194,10 @@ def _errors(lake: str) -> Iterator[None]:
             "on Dagster's tables are granted when its webserver or daemon starts: restart it"
         ) from error
     except psycopg.Error as error:
-        if not passes(error):
+        if not is_retryable(error):
             raise
         raise SweepError(
-            f"the connection to PostgreSQL was lost during the sweep: {told(error)}; sweep again"
+            f"the connection to PostgreSQL was lost during the sweep: {error_line(error)}; sweep again"
         ) from error
     except file_errors() as error:
         place = getattr(error, "filename", None) or lake
