@@ -96,8 +96,9 @@ def forget(
             left = work.rounds()
         if left:
             raise NotForgotten(
-                f"the id is still in {left}: it was landed or published meanwhile, or a killed attempt left files,"
-                " which a sweep removes after four hours; stop the senders and runs, and forget the user again"
+                f"the id is still in {left}: it was landed or published meanwhile, or a killed attempt left"
+                " files, which a sweep removes after four hours; stop the senders and runs, and forget the"
+                " user again"
             )
         erase(connection, identity, hours=len(work.affected), unjudged=len(left.unjudged))
         return Forgotten(identity.pseudonym, left.unjudged, work.dropped())
