@@ -1,8 +1,8 @@
 """Failpoints: named places where a fault can be injected, so that a crash can be reproduced.
 
-With `ANTENNA_CRASH_AT=<point>` the process kills itself (SIGKILL) at the point, with `<point>:N` when it reaches the
-point for the N-th time. `:java` kills its Java process instead, `:both` kills both, and `:pause` stops the process
-(SIGSTOP) until a SIGCONT.
+With `ANTENNA_CRASH_AT=<point>` the process kills itself (SIGKILL) at the point, with `<point>:N` when it
+reaches the point for the N-th time. `:java` kills its Java process instead, `:both` kills both, and `:pause`
+stops the process (SIGSTOP) until a SIGCONT.
 """
 
 import itertools
@@ -80,7 +80,8 @@ _FAULTS: tuple[Fault, ...] = ("java", "both", "pause")
 
 @dataclass(frozen=True)
 class Crash:
-    """The fault that the environment asks for, at the `passage`-th time a point is reached, counted from 1."""
+    """The fault that the environment asks for, at the `passage`-th time a point is reached, counted from
+    1."""
 
     point: str
     passage: int = 1

@@ -1,7 +1,7 @@
 """The umask: files that this program writes are readable by their owner only, as they hold personal data.
 
-It is set when the package is imported, before the first file is written, and child processes inherit it: Java,
-PostgreSQL, Dagster's workers. Hadoop sets modes of its own; `engines/spark_session.py` configures it.
+It is set when the package is imported, before the first file is written, and child processes inherit it:
+Java, PostgreSQL, Dagster's workers. Hadoop sets modes of its own; `engines/spark_session.py` configures it.
 """
 
 import os
@@ -28,7 +28,8 @@ def parse(text: str) -> int:
 
 
 def umask() -> int:
-    """The umask in force. Read without the other settings, which are loaded later and report a wrong value."""
+    """The umask in force. Read without the other settings, which are loaded later and report a wrong
+    value."""
     try:
         return parse(os.environ.get(VARIABLE) or f"{PRIVATE:03o}")
     except ValueError:
@@ -41,10 +42,11 @@ def apply() -> None:
 
 
 def tighten(root: Path) -> int:
-    """Remove the rights that the umask denies from a folder and everything in it; returns how many were changed.
+    """Remove the rights that the umask denies from a folder and everything in it; returns how many were
+    changed.
 
-    A folder is changed after its content, so one without these rights is complete and is not read again. Files of other
-    users stay as they are, such as the data of a PostgreSQL that root runs as another user.
+    A folder is changed after its content, so one without these rights is complete and is not read again.
+    Files of other users stay as they are, such as the data of a PostgreSQL that root runs as another user.
     """
     denied = umask()
     if not root.is_dir():

@@ -1,8 +1,8 @@
 """Every setting of the system: name, default and check.
 
-This is the only module that reads a setting from the environment, except `file_modes.py`: the umask must be in force
-before anything else is imported. Other modules use the environment only to pass it on to a child process, or to set a
-variable for a library. Where the embedded services listen is found by `stack.services`.
+This is the only module that reads a setting from the environment, except `file_modes.py`: the umask must be
+in force before anything else is imported. Other modules use the environment only to pass it on to a child
+process, or to set a variable for a library. Where the embedded services listen is found by `stack.services`.
 """
 
 import os
@@ -58,7 +58,8 @@ _SERVICE_VARIABLE = re.compile(
     r".+_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT|PORT_.+)|PORT(_.+)?|SERVICE_HOST|SERVICE_PORT(_.+)?"
 )
 """Endings of the variables that Kubernetes sets in every pod for each service of its namespace, such as
-`ANTENNA_ASSETS_SERVICE_HOST` for `antenna-assets` and `ANTENNA_PORT` for `antenna`. No setting ends like this."""
+`ANTENNA_ASSETS_SERVICE_HOST` for `antenna-assets` and `ANTENNA_PORT` for `antenna`. No setting ends like
+this."""
 
 
 class Settings(BaseSettings):
@@ -97,7 +98,7 @@ class Settings(BaseSettings):
     )
     start: datetime = Field(
         FIRST_START,
-        description="first hourly partition, UTC; unset: the one that `antenna up` recorded in the state directory",
+        description="first hourly partition, UTC; unset: the one that `antenna up` recorded in `home`",
     )
     horizon: Duration = Field(
         timedelta(days=35), description="older events are rejected; landing is kept this long"
@@ -105,7 +106,7 @@ class Settings(BaseSettings):
     lateness: Duration = Field(timedelta(minutes=1), description="allowed lateness before an hour closes")
     republish_wait: Duration = Field(
         timedelta(minutes=15),
-        description="longest time that late rows wait before their hour is published again; 0: no wait",
+        description="longest that late rows wait before their hour is published again; 0: no wait",
     )
     quiet: Duration = Field(
         timedelta(minutes=15), description="an ended hour closes after this long without a row"
@@ -114,12 +115,12 @@ class Settings(BaseSettings):
     trigger: Duration = Field(timedelta(0), description="time between micro-batches; 0: as soon as possible")
     umask: int = Field(
         file_modes.PRIVATE,
-        description="umask of all files and folders; 027 lets the group read a lake that is shared on purpose",
+        description="umask of files and folders; 027 lets the group read a lake that is shared on purpose",
     )
     crash_at: str | None = Field(
         None,
-        description="failpoint at which the process kills itself; `point:N` at its N-th passage, with `:java`, "
-        "`:both` or `:pause` for another fault",
+        description="failpoint at which the process kills itself; `point:N` at its N-th passage, with "
+        "`:java`, `:both` or `:pause` for another fault",
     )
 
     @field_validator("home")
@@ -137,8 +138,9 @@ class Settings(BaseSettings):
         if separator and any(mark in place for mark in "@?"):
             # The lake's root is shown and stored with the names of its files.
             raise ValueError(
-                f"expected {scheme}://bucket/prefix without a login or options; give a store's credentials as its "
-                "own programs take them, such as by AWS_ACCESS_KEY_ID or GOOGLE_APPLICATION_CREDENTIALS"
+                f"expected {scheme}://bucket/prefix without a login or options; give a store's credentials "
+                "as its own programs take them, such as by AWS_ACCESS_KEY_ID or "
+                "GOOGLE_APPLICATION_CREDENTIALS"
             )
         return lake
 

@@ -1,7 +1,7 @@
 """When an hour closes: the low watermark and quiet hours, as pure functions of what was observed of Kafka.
 
-All instants are by PostgreSQL's clock. Nothing here reads a clock, the ledger or Kafka; `ledger/closed_hours.py`
-closes the hours.
+All instants are by PostgreSQL's clock. Nothing here reads a clock, the ledger or Kafka;
+`ledger/closed_hours.py` closes the hours.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -13,7 +13,7 @@ from antenna_assets.domain.hours import HOUR, closed_before, hours_between
 from antenna_assets.domain.listing import first_few
 
 SILENCE = timedelta(minutes=1)
-"""A partition that has delivered no accepted event for this long is idle and does not hold the watermark back.
+"""A partition without an accepted event for this long is idle and does not hold the watermark back.
 
 A stream that observed Kafka less often than this was away: silence and quiet are counted from its return."""
 
@@ -74,12 +74,13 @@ class ClosingState:
 def observed(
     state: ClosingState, *, now: datetime, lagging: Collection[int], delivered: Mapping[int, datetime]
 ) -> ClosingState:
-    """The state after a look.
+    """The state after an observation of Kafka.
 
     Args:
-        now: the clock before Kafka was asked: whatever comes after this instant may still be on time.
-        lagging: the partitions that were not read out.
-        delivered: the largest accepted event time of each partition that has delivered some since the look state.
+        now: the clock before Kafka was asked: an event that arrives later may still be on time.
+        lagging: the partitions with a backlog.
+        delivered: the largest accepted event time of each partition that has delivered any since the last
+            one.
     """
     # So does a clock that was set back.
     gap = state.looked_at is None or not timedelta(0) <= now - state.looked_at <= SILENCE
@@ -99,7 +100,10 @@ def observed(
 
 
 def backlog_marked(state: ClosingState, *, now: datetime, backlog: Mapping[int, Backlog]) -> ClosingState:
-    """The state with what is known now of how far Kafka is read, whatever times its records bear."""
+    """The state with how far Kafka is read, independent of record times.
+
+    It marks the ends of the partitions. Once they are read, everything that Kafka held at that time is read.
+    """
     read_past = state.read_past
     if read_past is not None and read_past > now:
         read_past = None
@@ -122,7 +126,7 @@ def backlog_marked(state: ClosingState, *, now: datetime, backlog: Mapping[int, 
 def watermark(
     state: ClosingState, *, now: datetime, lagging: Collection[int], lateness: timedelta
 ) -> tuple[datetime | None, ClosedBy]:
-    """The low watermark and its origin. No more on-time event is expected before it; None while nothing is known.
+    """The low watermark, before which no more on-time event is expected, and its origin; None while unknown.
 
     Args:
         now: the time of the observation.
@@ -142,7 +146,7 @@ def watermark(
 
 
 def ended_before(watermark: datetime, now: datetime) -> datetime:
-    """Hours that begin before this instant may close. Bounded by `now`, as a wrong clock may set a watermark ahead."""
+    """Hours that begin before this instant may close: never future ones, even if a clock was ahead."""
     return closed_before(min(watermark, now))
 
 

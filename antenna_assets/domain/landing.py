@@ -3,7 +3,8 @@
 from datetime import UTC, datetime
 
 REJECTED_FOLDER = "rejected"
-"""The folder of an attempt's rejected messages. Each hour of accepted events has a folder `hour=yyyyMMddHH`."""
+"""The folder of an attempt's rejected messages. Each hour of accepted events has a folder
+`hour=yyyyMMddHH`."""
 
 
 LANDING_FORMAT = "%Y%m%d%H"

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from antenna_assets.errors import AntennaError
 
 LONGEST_RUN = timedelta(hours=2)
-"""An older attempt cannot commit. Dagster ends runs after it: `max_runtime_seconds` in `docker/dagster.yaml`."""
+"""An older attempt cannot commit. Dagster ends runs after it: `max_runtime_seconds` in
+`docker/dagster.yaml`."""
 
 SAFE_AGE = 2 * LONGEST_RUN
 """An unreferenced file that is older belongs to no attempt that could still commit it."""
@@ -36,7 +37,8 @@ class AttemptTooOld(AntennaError):
 
 
 def require_young(what: str, *, begun: datetime, now: datetime) -> None:
-    """Stop an attempt that is older than `LONGEST_RUN`. Call it after taking the fence, which keeps sweeps away.
+    """Stop an attempt that is older than `LONGEST_RUN`. Call it after taking the fence, which keeps sweeps
+    away.
 
     Raises:
         AttemptTooOld: the attempt is older.
@@ -45,5 +47,6 @@ def require_young(what: str, *, begun: datetime, now: datetime) -> None:
     if age > LONGEST_RUN:
         raise AttemptTooOld(
             f"{what} was begun {age.total_seconds() / 3600:.1f} hours ago, and nothing older than "
-            f"{LONGEST_RUN.total_seconds() / 3600:g} hours is committed, as its files may have been swept; run it again"
+            f"{LONGEST_RUN.total_seconds() / 3600:g} hours is committed, as its files may have been swept; "
+            "run it again"
         )

@@ -24,9 +24,9 @@ _EDGE_BLANKS = re.compile(r"^ +| +$|(?<= ) +")
 def safe_text(value: bytes | str, longest: int | None = None) -> str:
     """Printable text for the bytes, in Unicode's normal form C; beyond `longest` characters it ends in `…`.
 
-    Bytes that are not UTF-8 become `\\xff`, controls and invisible characters `\\n`, `\\x1b`, `\\u202e`, and a
-    backslash is doubled. What a renderer would draw like another spelling of the same letter is escaped: `e\\u0301`.
-    So different values have different texts, also for the eye and for programs that normalize.
+    Bytes that are not UTF-8 become `\\xff`, controls and invisible characters `\\n`, `\\x1b`, `\\u202e`, and
+    a backslash is doubled. What a renderer would draw like another spelling of the same letter is escaped:
+    `e\\u0301`. So different values have different texts, also for the eye and for programs that normalize.
     """
     if longest is not None:
         # Only as much as is shown, as a message may have a megabyte. A character has at most four bytes.
@@ -89,8 +89,8 @@ def label(name: str) -> str:
 def labels(names: Sequence[str]) -> list[str]:
     """A label for each of the names, no two alike.
 
-    Long names that share both ends are cut around the first difference. Names that still look the same, or occur twice,
-    are numbered.
+    Long names that share both ends are cut around the first difference. Names that still look the same, or
+    occur twice, are numbered.
     """
     found = [label(name) for name in names]
     by_label = sorted(range(len(names)), key=lambda place: found[place])

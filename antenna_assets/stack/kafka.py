@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from antenna_assets.clients.kafka_config import PLAIN, KafkaConfig, Refusal
+from antenna_assets.clients.kafka_config import PLAIN, ConnectionErrors, KafkaConfig
 from antenna_assets.stack import ports
 from antenna_assets.stack.java import java_environment
 from antenna_assets.stack.kafka_storage import (
@@ -96,7 +96,7 @@ def ensure_topic(
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import NewTopic
 
-    refusal = Refusal()
+    refusal = ConnectionErrors()
     admin = admin_client(bootstrap, config, refusal)
     # By the time of arrival: a sender's own time may be any number, and retention would go by it.
     settings = {"cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime"}
@@ -126,7 +126,7 @@ def ensure_topic(
 
 
 def admin_client(
-    bootstrap: str, config: KafkaConfig = PLAIN, refusal: Refusal | None = None
+    bootstrap: str, config: KafkaConfig = PLAIN, refusal: ConnectionErrors | None = None
 ) -> "AdminClient":
     """An admin client that is silent: librdkafka prints a line for each refused connection otherwise.
 
@@ -140,7 +140,7 @@ def admin_client(
             **config.for_librdkafka(),
             "bootstrap.servers": bootstrap,
             "log_level": 0,
-            "error_cb": refusal or Refusal(),
+            "error_cb": refusal or ConnectionErrors(),
         }
     )
 
