@@ -66,8 +66,8 @@ def require_rights(connection: psycopg.Connection, roles: Sequence[str]) -> None
         name = connection.info.dbname
         raise DatabaseUnfit(
             f"{user} may not create schemas and tables in {name}; ask an administrator of the server to run"
-            f' in it GRANT CREATE ON DATABASE "{name}" TO "{user}"; GRANT CREATE ON SCHEMA public TO "{user}";'
-            " then run `antenna up` again"
+            f' in it GRANT CREATE ON DATABASE "{name}" TO "{user}";'
+            f' GRANT CREATE ON SCHEMA public TO "{user}"; then run `antenna up` again'
         )
     known = connection.execute(
         "SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", [list(roles)]
