@@ -17,7 +17,7 @@ from confluent_kafka.admin import (
 from antenna_assets.clients.kafka_broker import AuthorizationFailed, Broker
 from antenna_assets.clients.kafka_config import KafkaConfig, read_kafka_config
 from antenna_assets.ledger.offsets import OffsetRange
-from antenna_assets.stack.kafka import admin_client, ensure_topic
+from antenna_assets.stack.kafka_topic import admin_client, ensure_topic
 from antenna_assets.streaming.exact_ranges import PartBounds, read_ranges
 from antenna_assets_tests.containers.secured import TOPIC, Secured, make_secrets, secured_kafka
 from antenna_assets_tests.free_ports import free_port

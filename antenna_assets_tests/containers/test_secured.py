@@ -17,7 +17,8 @@ from antenna_assets.clients.postgres import DatabaseError, connect
 from antenna_assets.domain.hours import HOUR, hour_key, hour_of
 from antenna_assets.operations.doctor import Finding, findings
 from antenna_assets.settings import Settings
-from antenna_assets.stack.kafka import KafkaError, ensure_topic
+from antenna_assets.stack.kafka import KafkaError
+from antenna_assets.stack.kafka_topic import ensure_topic
 from antenna_assets_tests.containers.secured import TOPIC, Secured, make_secrets, passwords
 
 pytestmark = pytest.mark.services

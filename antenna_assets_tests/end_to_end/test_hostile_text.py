@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from antenna_assets.cli import app
 from antenna_assets.cli.demo_tables import result_tables
-from antenna_assets.cli.quarantine import EXAMPLE_LENGTH
+from antenna_assets.cli.quarantine_tables import EXAMPLE_LENGTH
 from antenna_assets.definitions import build_definitions
 from antenna_assets.defs.resources import EngineResource
 from antenna_assets.domain.hours import HOUR, hour_key, hour_of
