@@ -22,7 +22,7 @@ from antenna_assets.clients.kafka_broker import (
     Broker,
     BrokerError,
     Topic,
-    kept_too_shortly,
+    retention_warning,
 )
 from antenna_assets.clients.kafka_config import PLAIN, KafkaConfig
 from antenna_assets.clients.migrations import require_migrated
@@ -42,7 +42,7 @@ from antenna_assets.ledger.offsets import committed_offsets
 from antenna_assets.ledger.partition_starts import read_from, read_starts, settle_starts
 from antenna_assets.ledger.stream_lock import StreamRunning, only_stream
 from antenna_assets.settings import Settings
-from antenna_assets.storage.attempt import FilesGone, LakeUnwritable, lake_within_reach, require_writable
+from antenna_assets.storage.attempt import FilesGone, LakeUnwritable, lake_access, require_writable
 from antenna_assets.storage.disk import FREE_SPACE_HINT, free, is_full
 from antenna_assets.streaming.double_counting import doubled_reading
 from antenna_assets.streaming.errors import (
@@ -229,7 +229,7 @@ class Stream:
             require_start(connection, self._settings.start)
             with only_stream(connection):
                 # Before anything is written there, a probe included.
-                with lake_within_reach(self._settings.lake_uri):
+                with lake_access(self._settings.lake_uri):
                     require_own_lake(connection, self._settings.lake_uri)
                 require_writable(self._settings.lake_uri)
                 found = self._broker.describe()
@@ -256,8 +256,8 @@ class Stream:
     def _warn(self, topic: Topic) -> None:
         """Say once what of the topic may lose messages without an error."""
         for warning in (
-            topic.unseen,
-            kept_too_shortly(topic.name, topic.kept_by_sender, self._settings.horizon),
+            topic.warning,
+            retention_warning(topic.name, topic.kept_by_sender, self._settings.horizon),
         ):
             if warning and warning not in self._warned:
                 self._warned.add(warning)
