@@ -22,7 +22,7 @@ from antenna_assets.engines.duckdb import EMBEDDED_MEMORY, DuckDBEngine
 from antenna_assets.errors import AntennaError, Superseded
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.head import lock_heads
-from antenna_assets.ledger.lake_identity import require_not_anothers, require_own_lake
+from antenna_assets.ledger.lake_identity import require_matching_lake, require_own_lake
 from antenna_assets.operations.forget import dagster_events as told
 from antenna_assets.operations.forget import fence, tables
 from antenna_assets.operations.forget import lake as files
@@ -87,7 +87,7 @@ def places(connection: psycopg.Connection, lake: Lake, user: str) -> Places:
         AntennaError: a file cannot be read, or this is not the ledger's lake.
     """
     require_identity(user)
-    require_not_anothers(connection, lake.root)
+    require_matching_lake(connection, lake.root)
     search = Search(user, "", is_a_name=tables.is_a_name(connection, user))
     return _places(connection, Files(lake, user, search), user, search)
 
