@@ -39,7 +39,7 @@ from antenna_assets.ledger.first_partition import require_start
 from antenna_assets.ledger.head import claim_topic
 from antenna_assets.ledger.lake_identity import WrongLake, require_own_lake
 from antenna_assets.ledger.offsets import committed_offsets
-from antenna_assets.ledger.partition_starts import read_from, read_starts, settle_starts
+from antenna_assets.ledger.partition_starts import parse_start_position, read_starts, settle_starts
 from antenna_assets.ledger.stream_lock import StreamRunning, only_stream
 from antenna_assets.settings import Settings
 from antenna_assets.storage.attempt import FilesGone, LakeUnwritable, lake_access, require_writable
@@ -105,7 +105,7 @@ class Stream:
     Args:
         say: takes one line of progress.
         stop: set it to stop after the micro-batch under way.
-        start: where a topic begins that the ledger has not read yet, as `starts.read_from` takes it.
+        start: where a topic begins that the ledger has not read yet, as `starts.parse_start_position` takes it.
         spark: a session from `start_spark`, which stays open; one is started and closed if none is given.
     """
 
@@ -122,7 +122,7 @@ class Stream:
         start: str | None = None,
     ) -> None:
         self._settings = settings
-        self._start = None if start is None else read_from(start)
+        self._start = None if start is None else parse_start_position(start)
         self._warned: set[str] = set()
         self._postgres_url = postgres_url
         self._broker = Broker(kafka_bootstrap, settings.topic, kafka_config)
@@ -250,7 +250,7 @@ class Stream:
                 )
                 # Before Spark, which takes its time: a stream that starts again and again closes hours, too.
                 self._batches.heartbeat(connection)
-                with blocked.blocks_told(self._postgres_url, self._waiting.begin):
+                with blocked.lock_waits_reported(self._postgres_url, self._waiting.begin):
                     yield connection, topic
 
     def _warn(self, topic: Topic) -> None:
