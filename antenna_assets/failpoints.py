@@ -165,7 +165,10 @@ def require_known() -> None:
     Raises:
         SettingsError: as `parse`.
     """
-    _armed()
+    # Not through the cache: a process that is forked later has an environment of its own.
+    text = crash_at()
+    if text is not None:
+        parse(text)
 
 
 def _reached(name: str) -> Crash | None:

@@ -1,7 +1,8 @@
-"""Every setting of the system: its name, its default and its check.
+"""Every setting of the system: name, default and check.
 
-This is the only module that reads the environment, but for the umask, which comes before everything (`file_modes.py`).
-It knows nothing of running services: where the embedded ones listen is `stack.services`.
+This is the only module that reads a setting from the environment, except `file_modes.py`: the umask must be in force
+before anything else is imported. Other modules use the environment only to pass it on to a child process, or to set a
+variable for a library. Where the embedded services listen is found by `stack.services`.
 """
 
 import os
@@ -209,13 +210,18 @@ class Settings(BaseSettings):
 
 
 def crash_at() -> str | None:
-    """`ANTENNA_CRASH_AT` as it is, without a look at the other settings: a commit point needs no more."""
+    """`ANTENNA_CRASH_AT`, without loading the other settings: a commit point needs no more."""
     return os.environ.get(f"{PREFIX}CRASH_AT") or None
 
 
 def s3_endpoint() -> str | None:
-    """The address of an S3 that is not Amazon's, by the variable that Amazon's own programs read."""
+    """The address of an S3 that is not Amazon's, from the variables that Amazon's own programs read."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+
+
+def foreign_variable(name: Literal["JAVA_HOME", "DAGSTER_HOME", "HADOOP_USER_NAME", "HOME"]) -> str | None:
+    """A variable of another program that this system respects; None if it is unset or empty."""
+    return os.environ.get(name) or None
 
 
 def start_file(home: Path) -> Path:

@@ -135,7 +135,7 @@ def kafka(service_home: Path) -> Iterator[str]:
 @pytest.fixture
 def topic(kafka: str) -> str:
     """A new topic with four partitions."""
-    from antenna_assets.stack.kafka import ensure_topic
+    from antenna_assets.stack.kafka_topic import ensure_topic
 
     name = f"devices-{uuid4().hex[:12]}"
     ensure_topic(kafka, name, 4)
@@ -223,7 +223,7 @@ def another_world(
     """Makes further worlds, one after another: a new topic, database and lake, which the environment names meanwhile."""
     from confluent_kafka.admin import AdminClient
 
-    from antenna_assets.stack.kafka import ensure_topic
+    from antenna_assets.stack.kafka_topic import ensure_topic
 
     @contextmanager
     def world() -> Iterator[Settings]:

@@ -43,7 +43,7 @@ from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings, load_settings
 from antenna_assets_tests import certified
 from antenna_assets_tests.certified import FIRST, KNOWN, Land, World, land_and_publish
-from antenna_assets_tests.faults.plain_replay import without_spark
+from antenna_assets_tests.faults.plain_replay import no_session, without_spark
 from antenna_assets_tests.faults.publish import publish_hour, write_rows
 from antenna_assets_tests.faults.workers import Worker
 from antenna_assets_tests.quarantined import SENT, reject
@@ -319,16 +319,16 @@ def test_row_34_a_replay_that_was_planned_before_lands_nothing(
     reject(connection, settings, {0: [("wrong_type", mended(USER)), ("wrong_type", mended("another"))]})
     lake = Lake(settings.lake_uri)
     with connect(settings.postgres_url or "") as early:
-        planned = replay.plan(early, settings, None, Selection(), clock=CLOCK)  # type: ignore[arg-type]
+        planned = replay.plan(early, settings, no_session, Selection(), clock=CLOCK)
         forget(connection, lake, USER, say=print)
         with pytest.raises(ForgottenMeanwhile, match="run it again"):
-            replay.carry_out(early, settings, None, planned)  # type: ignore[arg-type]
+            replay.execute(early, settings, planned)
     with connect(settings.postgres_url or "") as late:
         # What the refused one has landed is gone, too.
         assert kept_with(late, Path(settings.lake_uri), USER) == set()
-        planned = replay.plan(late, settings, None, Selection(), clock=CLOCK)  # type: ignore[arg-type]
+        planned = replay.plan(late, settings, no_session, Selection(), clock=CLOCK)
         assert planned.accepted.num_rows == 2
-        replay.carry_out(late, settings, None, planned)  # type: ignore[arg-type]
+        replay.execute(late, settings, planned)
         assert kept_with(late, Path(settings.lake_uri), USER) == set()
 
 

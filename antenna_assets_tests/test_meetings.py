@@ -288,7 +288,7 @@ def test_row_30_a_lake_table_that_was_lost_and_built_anew_is_named_and_certified
     run(HOURS[1:2])
     found = {one.what: one.found for one in verified(world).differences if one.hour == hour_key(FIRST)}
     assert (
-        "the table was lost and built anew; `antenna backfill --from "
+        "the table was lost and rebuilt; `antenna backfill --from "
         in found[f"{table}, Delta's id of the table"]
     )
     run(HOURS)

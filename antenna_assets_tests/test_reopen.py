@@ -110,7 +110,7 @@ def test_row_26_nothing_is_reopened_under_a_running_stream_nor_without_a_yes(
     before = states(ledger)
     code, said = reopen(hour_of(now))
     assert code == 1
-    assert "Open them again?" in said
+    assert "Reopen them?" in said
     with connect(settings.postgres_url or "") as other:
         require_only_stream(other)
         code, said = reopen(hour_of(now), "--yes")

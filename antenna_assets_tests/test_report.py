@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from pathlib import Path
 
 import psycopg
@@ -81,6 +82,32 @@ def test_a_page_needs_nothing_beside_it_and_shows_no_e_mail_and_no_markup_of_oth
     assert "&lt;script&gt;" in page
 
 
+def svg_texts(page: str) -> list[str]:
+    return [unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", page)]
+
+
+def test_names_that_share_their_ends_or_their_looks_are_shown_apart(
+    two_hours: psycopg.Connection, tmp_path: Path
+) -> None:
+    first, last = "antenna-of-the-district-north-", "-on-the-roof-of-the-central-station"
+    alike = [f"{first}{number}{last}" for number in (1, 2, 3)]
+    names = [*alike, "Noël", "Noe\u0308l", "Zoe", "Zo\u200be", "u 1", "u 1 "]
+    insert(two_hours, "bytes_agg_antenna", *((TEN + HOUR, name, 5_000) for name in names))
+    insert(two_hours, "bytes_agg_app", *((TEN + HOUR, name, 5_000) for name in names[3:]))
+    # Two users of one name.
+    two_hours.execute("UPDATE user_metadata SET name = 'Fede' WHERE id = ANY(%s)", [[FEDE, JUAN]])
+    page = write_report(two_hours, day="2026-11-22", output=tmp_path / "page.html").read_text()
+    shown = svg_texts(page)
+    labels = [
+        *(f"ante…th-{number}-on-the-roof-o…" for number in (1, 2, 3)),
+        r"Noe\u0308l",
+        r"Zo\u200be",
+        r"u 1\x20",
+    ]
+    assert set(labels) <= set(shown)
+    assert {"Noël", "Zoe", "u 1", "Fede", "Fede (2)"} <= set(shown)
+
+
 def test_an_hours_page_shows_its_windows(two_hours: psycopg.Connection, tmp_path: Path) -> None:
     page = write_report(two_hours, hour="2026-11-22-11:00", output=tmp_path / "page.html").read_text()
     assert "Bytes every 5 minutes, by antenna" in page
@@ -134,5 +161,5 @@ def test_the_command_writes_the_page_and_says_where(
     output = tmp_path / "page.html"
     done = CliRunner().invoke(app, ["report", "--hour", "2026-11-22-10:00", "--output", str(output)])
     assert done.exit_code == 0, done.output
-    assert done.output == f"written: {output}\n"
+    assert done.output == f"wrote {output}\n"
     assert output.read_text().startswith("<!DOCTYPE html>")

@@ -12,7 +12,7 @@ from antenna_assets.clients import clock
 from antenna_assets.operations import doctor
 from antenna_assets.operations.doctor import Finding
 from antenna_assets.settings import Settings
-from antenna_assets.stack import jars, java, kafka
+from antenna_assets.stack import jars, java, kafka_topic
 
 
 def look(settings: Settings) -> dict[str, Finding]:
@@ -133,7 +133,7 @@ def test_the_topic_must_exist_and_not_be_compacted(
     admin = SimpleNamespace(
         list_topics=lambda **_: SimpleNamespace(topics=topics, brokers={1: None}), describe_configs=describe
     )
-    monkeypatch.setattr(kafka, "admin_client", lambda *_: admin)
+    monkeypatch.setattr(kafka_topic, "admin_client", lambda *_: admin)
     monkeypatch.setattr(doctor.ports, "is_open", lambda *_: True)
     found = look(Settings(home=tmp_path, kafka_bootstrap="somewhere:9092"))["topic"]
     assert found.ok is ok
@@ -164,7 +164,7 @@ def test_row_33_a_topic_that_forgets_by_its_senders_time_within_the_horizon_is_f
     admin = SimpleNamespace(
         list_topics=lambda **_: SimpleNamespace(topics=topics, brokers={1: None}), describe_configs=describe
     )
-    monkeypatch.setattr(kafka, "admin_client", lambda *_: admin)
+    monkeypatch.setattr(kafka_topic, "admin_client", lambda *_: admin)
     monkeypatch.setattr(doctor.ports, "is_open", lambda *_: True)
     found = look(Settings(home=tmp_path, kafka_bootstrap="somewhere:9092"))["topic"]
     assert found.ok is ok

@@ -21,10 +21,11 @@ from psycopg import sql
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
+from antenna_assets.clients import advisory_locks
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.closing_rule import NO_BACKLOG
 from antenna_assets.domain.hours import HOUR, hour_of
-from antenna_assets.domain.lifetimes import GRACE, LIVE_RETENTION, LONGEST_RUN, SAFE_AGE, AttemptTooOld
+from antenna_assets.domain.lifetimes import GRACE_PERIOD, LIVE_RETENTION, LONGEST_RUN, SAFE_AGE, AttemptTooOld
 from antenna_assets.domain.schema import ASSETS, LANDED_SCHEMA, LIVE_TABLES, REJECTED_SCHEMA
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.ledger.batch import AttemptFile, BatchContent, BatchPlan
@@ -278,7 +279,7 @@ def test_row_10_a_sweep_that_dies_is_done_by_the_next(house: House, monkeypatch:
 
 def test_row_10_one_sweep_at_a_time(house: House) -> None:
     with connect(house.url) as other:
-        other.execute("SELECT pg_advisory_lock(%s)", [sweep_module._SWEEP_LOCK])
+        other.execute("SELECT pg_advisory_lock(%s)", [advisory_locks.SWEEP])
         with pytest.raises(SweepRunning, match="another sweep is under way"):
             house.sweep()
         house.sweep(dry_run=True)
@@ -422,15 +423,15 @@ def test_row_10_landed_and_rejected_files_past_the_horizon_go_after_a_grace(old_
     assert expired(2, 0, house)
 
     age(house.root, SAFE_AGE + MINUTE)
-    house.sweep(NOW + GRACE - MINUTE)
+    house.sweep(NOW + GRACE_PERIOD - MINUTE)
     assert house.listing() == before
-    would_go = house.sweep(NOW + GRACE, dry_run=True)
+    would_go = house.sweep(NOW + GRACE_PERIOD, dry_run=True)
     assert house.listing() == before
-    assert house.sweep(NOW + GRACE) == would_go
+    assert house.sweep(NOW + GRACE_PERIOD) == would_go
     assert would_go["expired files, after their grace"].count == 2
     assert house.listing() == {path for path in before if not path.startswith(attempt)}
     assert expired(2, 2, house)
-    assert house.sweep(NOW + GRACE)["expired files, after their grace"] == Amount(0, 0)
+    assert house.sweep(NOW + GRACE_PERIOD)["expired files, after their grace"] == Amount(0, 0)
     assert {table: rows_of(house.connection, "ledger", table) for table in facts} == facts
     # The quiet hours between the two are all that is left to publish.
     assert {OLD, RECENT}.isdisjoint(todo.hour for todo in hours_to_publish(house.connection, limit=5000))
@@ -526,4 +527,4 @@ def test_row_10_no_run_outlives_the_longest() -> None:
     ]
     assert timedelta(seconds=monitoring["max_runtime_seconds"]) == LONGEST_RUN
     assert SAFE_AGE >= 2 * LONGEST_RUN
-    assert GRACE > LONGEST_RUN
+    assert GRACE_PERIOD > LONGEST_RUN

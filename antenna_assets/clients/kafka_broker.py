@@ -21,11 +21,11 @@ class BrokerError(AntennaError):
     """Kafka or the topic cannot be used; the message says what was found and what to do."""
 
 
-class BrokerRefuses(BrokerError):
+class AuthenticationFailed(BrokerError):
     """Kafka runs and does not let us in: another certificate authority, user or password."""
 
 
-class RightMissing(BrokerRefuses):
+class AuthorizationFailed(AuthenticationFailed):
     """Kafka lets us in, but not at the topic; the message names the right."""
 
 
@@ -81,7 +81,7 @@ class Broker:
                 lambda: self._admin.describe_configs([resource], request_timeout=TIMEOUT_SECONDS),
                 operation="DescribeConfigs",
             ).values()
-        except RightMissing as missing:
+        except AuthorizationFailed as missing:
             # Nothing that is read depends on it.
             return replace(topic, unseen=_UNSEEN.format(missing=missing))
         policy = config["cleanup.policy"]
@@ -167,7 +167,7 @@ class Broker:
                     KafkaError.TOPIC_AUTHORIZATION_FAILED,
                     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
                 ):
-                    raise right_missing(self.bootstrap, self.topic, operation) from error
+                    raise authorization_failed(self.bootstrap, self.topic, operation) from error
                 if found.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
                     raise BrokerError(
                         f"topic {self.topic} does not exist at {self.bootstrap}; `antenna up` creates it on the "
@@ -181,7 +181,7 @@ class Broker:
                 )
                 self._admin.poll(0)
                 if self._refusal.reason:
-                    raise BrokerRefuses(
+                    raise AuthenticationFailed(
                         f"Kafka at {self.bootstrap} does not let us in: {self._refusal.reason}; correct the file of "
                         "ANTENNA_KAFKA_CONFIG (protocol, login, certificate authority)"
                     ) from error
@@ -193,9 +193,9 @@ class Broker:
                 time.sleep(0.1)
 
 
-def right_missing(bootstrap: str, topic: str, operation: str) -> RightMissing:
+def authorization_failed(bootstrap: str, topic: str, operation: str) -> AuthorizationFailed:
     """The error of a login that lacks a right at the topic."""
-    return RightMissing(
+    return AuthorizationFailed(
         f"the login at Kafka {bootstrap} has no right {operation} on topic {topic}: let it have an ACL with operation "
         f"{operation} and resource topic {topic} (a stream needs Describe and Read, and DescribeConfigs to look at the "
         "topic's settings)"

@@ -12,14 +12,11 @@ from pathlib import Path
 
 import psycopg
 
-from antenna_assets.clients.postgres_errors import DatabaseError, told
+from antenna_assets.clients.advisory_locks import MIGRATIONS, unlock
+from antenna_assets.clients.postgres_errors import DatabaseError, error_line
 from antenna_assets.clients.postgres_fitness import require_fit, require_rights
 from antenna_assets.failpoints import commit_point
 from antenna_assets.storage.project_files import sql_folder
-
-# One lock for all migrations of a database, whoever runs them.
-_MIGRATION_LOCK = 0x616E74656E6E61
-
 
 _LONGEST_MIGRATION = "30 min"
 
@@ -77,7 +74,7 @@ def _alone(connection: psycopg.Connection) -> Iterator[None]:
     try:
         with connection.transaction():
             connection.execute(f"SET LOCAL lock_timeout = '{_LONGEST_MIGRATION}'")
-            connection.execute("SELECT pg_advisory_lock(%s)", [_MIGRATION_LOCK])
+            connection.execute("SELECT pg_advisory_lock(%s)", [MIGRATIONS])
     except psycopg.errors.LockNotAvailable as error:
         raise DatabaseError(
             f"another `antenna up` has been migrating this database for {_LONGEST_MIGRATION}; see whether it is stuck, end it,"
@@ -86,9 +83,7 @@ def _alone(connection: psycopg.Connection) -> Iterator[None]:
     try:
         yield
     finally:
-        # A session that broke has let go of it.
-        if not connection.broken:
-            connection.execute("SELECT pg_advisory_unlock(%s)", [_MIGRATION_LOCK])
+        unlock(connection, MIGRATIONS)
 
 
 def _pending(connection: psycopg.Connection) -> Iterator[tuple[str, Path]]:
@@ -140,7 +135,7 @@ def _apply(connection: psycopg.Connection, path: Path, name: str) -> None:
         psycopg.errors.DuplicateObject,
     ) as error:
         raise DatabaseError(
-            f"{name} cannot be applied: {told(error)}; nothing of it was kept. The tables need names of their own and an owner:"
+            f"{name} cannot be applied: {error_line(error)}; nothing of it was kept. The tables need names of their own and an owner:"
             " use a database that nobody else makes tables in, and run `antenna up` as its owner"
         ) from error
 

@@ -13,7 +13,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from antenna_assets.clients.postgres_address import parts, place, to_primary
-from antenna_assets.clients.postgres_errors import DatabaseError, passes, told
+from antenna_assets.clients.postgres_errors import DatabaseError, error_line, is_retryable
 from antenna_assets.clients.postgres_fitness import require_own_sessions
 from antenna_assets.clients.postgres_session import PERSON, Limits, pin
 
@@ -69,7 +69,7 @@ class _Cursor(psycopg.Cursor[Any]):
 
 
 @contextmanager
-def told_plainly() -> Iterator[None]:
+def transient_errors_explained() -> Iterator[None]:
     """A block in which an error of PostgreSQL that passes by itself is one sentence, and not libpq's text.
 
     Raises:
@@ -78,9 +78,11 @@ def told_plainly() -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        if not passes(error):
+        if not is_retryable(error):
             raise
-        raise DatabaseError(f"{told(error)}; try it again, Dagster's sensor does so by itself") from error
+        raise DatabaseError(
+            f"{error_line(error)}; try it again, Dagster's sensor does so by itself"
+        ) from error
 
 
 @contextmanager

@@ -26,7 +26,7 @@ class DatabaseUnfit(DatabaseError):
     """PostgreSQL cannot be used as it is set up, and waiting does not mend it."""
 
 
-def passes(error: psycopg.Error) -> bool:
+def is_retryable(error: psycopg.Error) -> bool:
     """Whether another attempt, with a new session and from what is committed, may mend it."""
     if error.sqlstate is None:
         # The client's own: it found no connection, or lost it.
@@ -34,7 +34,7 @@ def passes(error: psycopg.Error) -> bool:
     return error.sqlstate.startswith(_PASSING_CLASSES) or error.sqlstate in _PASSING_STATES
 
 
-def told(error: psycopg.Error) -> str:
+def error_line(error: psycopg.Error) -> str:
     """What happened, as one line for a person."""
     if error.sqlstate == "25006":
         return "PostgreSQL takes no writes: it is a standby, or became one; this goes on where the address leads to the primary"

@@ -16,6 +16,7 @@ from sqlalchemy import URL
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg2 import PGDialect_psycopg2
 
+from antenna_assets.clients.advisory_locks import GRANTS
 from antenna_assets.clients.postgres import connect, dagster_url
 from antenna_assets.clients.postgres_address import parts, to_primary
 from antenna_assets.clients.postgres_session import RUN, pin
@@ -70,7 +71,6 @@ def sqlalchemy_url(address: str) -> str:
     return url.render_as_string(hide_password=False)
 
 
-_GRANTING = 0x6772616E74
 _SWEPT = """
     FROM pg_class WHERE relnamespace = to_regnamespace('dagster') AND relkind = 'r' AND pg_has_role(relowner, 'USAGE')
     AND EXISTS (SELECT FROM pg_roles WHERE rolname = 'antenna_administrator')
@@ -87,7 +87,7 @@ def _grant_sweep_rights(engine: db.Engine) -> None:
         connection.execute(
             db.text(
                 f"""DO $$ DECLARE one regclass; BEGIN
-                    PERFORM pg_advisory_xact_lock({_GRANTING});
+                    PERFORM pg_advisory_xact_lock({GRANTS});
                     FOR one IN SELECT oid::regclass {_SWEPT} LOOP
                         EXECUTE format('GRANT SELECT, DELETE ON %s TO antenna_administrator', one);
                     END LOOP;

@@ -14,7 +14,7 @@ import dagster as dg
 import psycopg
 from pydantic import Field, PrivateAttr
 
-from antenna_assets.clients.postgres import connect, told_plainly
+from antenna_assets.clients.postgres import connect, transient_errors_explained
 from antenna_assets.clients.postgres_session import RUN
 from antenna_assets.defs.run_lock import hold
 from antenna_assets.engines.contract import Engine
@@ -43,7 +43,7 @@ class PostgresResource(dg.ConfigurableResource):
         """A connection in autocommit mode, closed at the end of the block."""
         with (
             connect(_address(), application="antenna dagster", limits=RUN) as connection,
-            told_plainly(),
+            transient_errors_explained(),
         ):
             yield connection
 

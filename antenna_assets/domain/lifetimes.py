@@ -14,7 +14,7 @@ LONGEST_RUN = timedelta(hours=2)
 SAFE_AGE = 2 * LONGEST_RUN
 """A file that nothing refers to and that is older belongs to no attempt that could still commit it."""
 
-GRACE = SAFE_AGE
+GRACE_PERIOD = SAFE_AGE
 """How long files stay after the ledger has forgotten them, for the runs that had asked for them before."""
 
 VERSION_RETENTION = timedelta(days=7)

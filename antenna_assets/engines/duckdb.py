@@ -26,9 +26,9 @@ from antenna_assets.engines.contract import (
 from antenna_assets.engines.duckdb_files import register_stores
 from antenna_assets.engines.output import new_folder
 from antenna_assets.errors import EngineError
-from antenna_assets.storage.disk import WHAT_TO_DO, free, is_full
+from antenna_assets.storage.disk import FREE_SPACE_HINT, free, is_full
 from antenna_assets.storage.files import remove_files
-from antenna_assets.storage.paths import file_errors, is_of_a_store, lake_path, reason_of
+from antenna_assets.storage.paths import file_errors, is_store_error, lake_path, reason_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -141,9 +141,9 @@ class DuckDBEngine:
             # The lines after the first are on how to tune a database.
             first, folder = str(error).splitlines()[0], self._spill.name
             return f"{first} Beyond its memory it spills to {folder} ({free(folder)}): free space there"
-        if is_of_a_store(error):
+        if is_store_error(error):
             return reason_of(error)
-        return f"{error}; {WHAT_TO_DO}" if is_full(error) else str(error)
+        return f"{error}; {FREE_SPACE_HINT}" if is_full(error) else str(error)
 
     def _cursor(self, places: list[str]) -> "DuckDBPyConnection":
         import duckdb

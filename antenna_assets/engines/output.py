@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from antenna_assets.errors import EngineError
-from antenna_assets.storage.disk import unwritable
-from antenna_assets.storage.files import everything_under, remove
+from antenna_assets.storage.disk import write_failure_message
+from antenna_assets.storage.files import remove, walk
 from antenna_assets.storage.paths import file_errors, lake_path, sync
 
 if TYPE_CHECKING:
@@ -54,25 +54,25 @@ def new_folder(target: str) -> Iterator[None]:
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError):
-            raise EngineError(unwritable("the folder", target, error)) from error
+            raise EngineError(write_failure_message("the folder", target, error)) from error
         raise
 
 
 @contextmanager
 def _new_prefix(folder: "UPath") -> Iterator[None]:
     try:
-        if any(True for _ in everything_under(folder)):
+        if any(True for _ in walk(folder)):
             raise EngineError(f"expected a folder that does not exist yet, found {folder}; use a new one")
     except file_errors() as error:
-        raise EngineError(unwritable("the folder", str(folder), error)) from error
+        raise EngineError(write_failure_message("the folder", str(folder), error)) from error
     try:
         yield
     except BaseException as error:
         # What cannot be removed now is named by nothing, and goes with a later sweep.
         with suppress(*file_errors()):
-            remove(everything_under(folder))
+            remove(walk(folder))
         if isinstance(error, file_errors()):
-            raise EngineError(unwritable("the folder", str(folder), error)) from error
+            raise EngineError(write_failure_message("the folder", str(folder), error)) from error
         raise
 
 

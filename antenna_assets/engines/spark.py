@@ -22,8 +22,8 @@ from antenna_assets.engines.contract import (
 )
 from antenna_assets.engines.output import new_folder
 from antenna_assets.errors import EngineError
-from antenna_assets.storage.disk import WHAT_TO_DO, is_full
-from antenna_assets.storage.files import Found, everything_under, remove_files
+from antenna_assets.storage.disk import FREE_SPACE_HINT, is_full
+from antenna_assets.storage.files import Entry, remove_files, walk
 from antenna_assets.storage.paths import in_parallel, lake_path
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class SparkEngine:
                     session.catalog.dropTempView(view)
         except (PySparkException, Py4JError) as error:
             # The lines after the first are the query's plan and the JVM's stack.
-            full = f"; no space left on device: {WHAT_TO_DO}" if is_full(error) else ""
+            full = f"; no space left on device: {FREE_SPACE_HINT}" if is_full(error) else ""
             raise EngineError(f"Spark: {str(error).strip().splitlines()[0]}{full}") from error
 
 
@@ -133,11 +133,11 @@ def _written(target: str, schema: pa.Schema) -> list[WrittenFile]:
     """The result's files with rows, by their footers; those without are deleted."""
     from pyarrow.parquet import FileMetaData, read_metadata
 
-    def footer_of(file: Found) -> FileMetaData:
+    def footer_of(file: Entry) -> FileMetaData:
         with file.path.open("rb") as opened:
             return read_metadata(opened)
 
-    files = [one for one in everything_under(lake_path(target)) if _is_result(one)]
+    files = [one for one in walk(lake_path(target)) if _is_result(one)]
     written = []
     for file, footer in zip(files, in_parallel(footer_of, files), strict=True):
         groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
@@ -150,5 +150,5 @@ def _written(target: str, schema: pa.Schema) -> list[WrittenFile]:
     return written
 
 
-def _is_result(found: Found) -> bool:
+def _is_result(found: Entry) -> bool:
     return found.path.name.endswith(".parquet") and not found.path.name.startswith(".")

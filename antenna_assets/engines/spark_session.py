@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from antenna_assets.file_modes import umask
-from antenna_assets.settings import s3_endpoint
+from antenna_assets.settings import foreign_variable, s3_endpoint
 from antenna_assets.stack.jars import jars_home, store_jars
 from antenna_assets.stack.java import LOCALE
 
@@ -101,7 +101,7 @@ def start_java(options: Mapping[str, str], **popen: Any) -> None:
     if nameless:
         # Java asks the system who it is, and Hadoop ends where the answer has no name.
         hadoop = gateway.jvm.org.apache.hadoop.security.UserGroupInformation
-        hadoop.setLoginUser(hadoop.createRemoteUser(os.environ.get("HADOOP_USER_NAME", "antenna")))
+        hadoop.setLoginUser(hadoop.createRemoteUser(foreign_variable("HADOOP_USER_NAME") or "antenna"))
     SparkContext._ensure_initialized(gateway=gateway)
 
 
@@ -116,7 +116,7 @@ def _user_has_a_name() -> bool:
 
 def _without_a_user_name(options: Mapping[str, str]) -> dict[str, str]:
     """The options for a Java whose user has no name and no home. Before it can be told one, it opens no jar by Hadoop."""
-    home = os.environ.get("HOME", "")
+    home = foreign_variable("HOME") or ""
     home = home if Path(home).is_absolute() and os.access(home, os.W_OK) else tempfile.gettempdir()
     jars = options.get("spark.jars", "").replace(",", os.pathsep)
     return {

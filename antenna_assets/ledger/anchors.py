@@ -16,7 +16,7 @@ from pathlib import Path
 
 from antenna_assets.errors import AntennaError
 from antenna_assets.ledger.certificate import Certificate
-from antenna_assets.storage.disk import unwritable
+from antenna_assets.storage.disk import write_failure_message
 
 NOTHING = "-"
 _LINE = re.compile(
@@ -106,7 +106,7 @@ def append_anchor(path: Path, certificate: Certificate) -> Anchor | None:
             os.fsync(file.fileno())
             return anchor
     except OSError as error:
-        raise AnchorsError(unwritable("file of anchors", path, error)) from error
+        raise AnchorsError(write_failure_message("file of anchors", path, error)) from error
 
 
 def _last(path: Path, text: str, certificate: Certificate) -> Anchor | None:

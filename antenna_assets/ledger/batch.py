@@ -18,7 +18,7 @@ from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.generations import require_unexpired
 from antenna_assets.ledger.lake_identity import require_same_lake
 from antenna_assets.ledger.offsets import OffsetRange
-from antenna_assets.storage.attempt import lake_watched, require_files
+from antenna_assets.storage.attempt import lake_errors, require_files
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def insert_batch(
     if content.begun is not None:
         require_young(f"batch {number}", begun=content.begun, now=host_now())
     if content.lake is not None:
-        with lake_watched(content.lake):
+        with lake_errors(content.lake):
             require_same_lake(connection, content.lake)
             require_files(content.lake, {file.path: file.size for file in content.files})
     hours = rows_per_hour(content)

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import psycopg
 
+from antenna_assets.clients.advisory_locks import HOLDERS, STREAM
 from antenna_assets.clients.postgres import DatabaseError, connect
-from antenna_assets.ledger.stream_lock import STREAM_LOCK
 
 NAME = "a lock"
 # A batch and a seal wait for each other for a moment: that is nothing to tell.
@@ -21,13 +21,11 @@ _SECONDS_TO_BE_SURE = 2.0
 def blocked_by(connection: psycopg.Connection) -> str | None:
     """What the stream of this ledger waits for, if another session's lock holds it up."""
     row = connection.execute(
-        "SELECT holder.pid, holder.usename, holder.application_name FROM pg_locks AS streams"
-        " CROSS JOIN LATERAL unnest(pg_blocking_pids(streams.pid)) AS blocking (number)"
-        " JOIN pg_stat_activity AS holder ON holder.pid = blocking.number"
-        " WHERE streams.locktype = 'advisory' AND streams.granted AND streams.objsubid = 1"
-        "  AND streams.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-        "  AND streams.classid::bigint << 32 | streams.objid::bigint = %s LIMIT 1",
-        [STREAM_LOCK],
+        f"WITH stream AS (SELECT holder.pid {HOLDERS})"  # noqa: S608
+        " SELECT blocker.pid, blocker.usename, blocker.application_name FROM stream"
+        " CROSS JOIN LATERAL unnest(pg_blocking_pids(stream.pid)) AS blocking (number)"
+        " JOIN pg_stat_activity AS blocker ON blocker.pid = blocking.number LIMIT 1",
+        {"key": STREAM},
     ).fetchone()
     if row is None:
         return None

@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row, dict_row
 
+from antenna_assets.clients.advisory_locks import CERTIFICATE_OF_HOUR
 from antenna_assets.clients.clock import database_now
 from antenna_assets.domain.hours import EPOCH, HOUR, hour_key
 from antenna_assets.domain.schema import ASSETS
@@ -21,9 +22,6 @@ from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.generations import read_generation
 from antenna_assets.ledger.landing import landing_of, record_landing
 from antenna_assets.ledger.publications import Publication, record_publication, require_nobody_forgotten
-
-# First key of the advisory locks on hours; the second is the hour's number since 1970.
-_HOUR_LOCK = 0x63657274
 
 Content = dict[str, Any]
 
@@ -82,7 +80,9 @@ def certify(connection: psycopg.Connection, hour: datetime, generation: int) -> 
     None is returned, and nothing is issued, while an asset is missing, while tables are of different users' versions,
     and if nothing differs from the hour's newest certificate, which then names what is published as well.
     """
-    connection.execute("SELECT pg_advisory_xact_lock(%s::int, %s::int)", [_HOUR_LOCK, (hour - EPOCH) // HOUR])
+    connection.execute(
+        "SELECT pg_advisory_xact_lock(%s::int, %s::int)", [CERTIFICATE_OF_HOUR, (hour - EPOCH) // HOUR]
+    )
     published = publications(connection, hour, generation)
     if not complete(published):
         return None

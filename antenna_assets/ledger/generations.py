@@ -56,7 +56,7 @@ def require_unexpired(connection: psycopg.Connection, hours: Sequence[datetime])
         {"hours": list(hours)},
     ).fetchone()
     if row is not None and row[0] is not None:
-        raise _hour_expired(row[0])
+        raise hour_expired(row[0])
 
 
 def expired_before(connection: psycopg.Connection) -> datetime | None:
@@ -68,7 +68,8 @@ def expired_before(connection: psycopg.Connection) -> datetime | None:
     return row[0] if row else None
 
 
-def _hour_expired(hour: datetime) -> HourExpired:
+def hour_expired(hour: datetime) -> HourExpired:
+    """The error of an hour whose files are past their retention."""
     return HourExpired(
         f"the landed files of {hour_key(hour)} are past the horizon and were swept: the hour stays as it is published "
         "and is not built again from a part of itself"

@@ -3,23 +3,20 @@
 The first writer claims a lake for its ledger; a person may adopt another one. What is in the files is no matter of this.
 """
 
-import errno
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import psycopg
 
+from antenna_assets.clients.advisory_locks import CLAIM, locked
 from antenna_assets.domain.schema import LAKE_TABLES
 from antenna_assets.errors import AntennaError
 from antenna_assets.failpoints import commit_point
 from antenna_assets.settings import is_local
-from antenna_assets.storage.files import everything_under, remove_files
-from antenna_assets.storage.paths import StoreError, file_errors, lake_path, reason_of, require_store, sync
+from antenna_assets.storage.atomic_files import create_file
+from antenna_assets.storage.files import remove_files, walk
+from antenna_assets.storage.paths import file_errors, lake_path, reason_of, require_store
 
 if TYPE_CHECKING:
     from antenna_assets.storage.paths import LakePath
@@ -27,11 +24,9 @@ if TYPE_CHECKING:
 ID_FILE = "lake-id"
 """At the lake's root; a backup of the lake has it, too."""
 
-_CLAIM_LOCK = 0x636C61696D
 # So many of the oldest and of the newest files show whether a ledger's files are in a lake.
 _SAMPLE = 5
 _FOLDERS = ("landing", *LAKE_TABLES)
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 _ADOPT = "if this very lake is meant, `antenna adopt-lake` says what it lacks and binds it to this database"
 
 
@@ -69,7 +64,7 @@ def require_own_lake(connection: psycopg.Connection, lake: str) -> None:
     known, found = _known(connection), found_id(lake)
     if known is not None and known.confirmed and known.id == found:
         return
-    with _claiming(connection):
+    with locked(connection, CLAIM):
         known, found = _known(connection), found_id(lake)
         _require_fit(connection, lake, known, found)
         if known is not None and known.confirmed:
@@ -82,7 +77,7 @@ def require_own_lake(connection: psycopg.Connection, lake: str) -> None:
             known = Known(str(uuid4()), lake, confirmed=False)
             _record(connection, known)
             commit_point("claim.recorded")
-            if not _write_once(lake_path(lake) / ID_FILE, known.id):
+            if not create_file(lake_path(lake) / ID_FILE, f"{known.id}\n"):
                 raise WrongLake(f"the lake {lake} was claimed by another ledger in this moment; {_ADOPT}")
             commit_point("claim.lake_written")
         connection.execute("UPDATE ledger.lake SET claimed_at = clock_timestamp(), place = %s", [lake])
@@ -113,13 +108,13 @@ def adopt(connection: psycopg.Connection, lake: str) -> None:
 
     Ask only while nothing writes.
     """
-    with _claiming(connection):
+    with locked(connection, CLAIM):
         known = Known(str(uuid4()), lake, confirmed=False)
         _record(connection, known)
         commit_point("adopt.recorded")
         path = lake_path(lake) / ID_FILE
         remove_files([path])
-        if not _write_once(path, known.id):
+        if not create_file(path, f"{known.id}\n"):
             raise WrongLake(f"the lake {lake} was claimed by another ledger in this moment; adopt it again")
         commit_point("adopt.lake_written")
         connection.execute("UPDATE ledger.lake SET claimed_at = clock_timestamp()")
@@ -207,17 +202,6 @@ def _record(connection: psycopg.Connection, known: Known) -> None:
     )
 
 
-@contextmanager
-def _claiming(connection: psycopg.Connection) -> Iterator[None]:
-    """One claim of a ledger at a time; the lock goes with the session."""
-    connection.execute("SELECT pg_advisory_lock(%s)", [_CLAIM_LOCK])
-    try:
-        yield
-    finally:
-        if not connection.closed:
-            connection.execute("SELECT pg_advisory_unlock(%s)", [_CLAIM_LOCK])
-
-
 def _sample(connection: psycopg.Connection) -> list[str]:
     """Paths of files that the ledger names, relative to the lake's root."""
     landed = [
@@ -248,48 +232,7 @@ def _sample(connection: psycopg.Connection) -> list[str]:
 def _data(root: "LakePath") -> str | None:
     """A file of events or of a table's log under the root, if there is one."""
     for folder in _FOLDERS:
-        for one in everything_under(root / folder):
+        for one in walk(root / folder):
             if one.path.suffix == ".parquet" or (one.path.suffix == ".json" and not one.is_folder):
                 return str(one.path)
     return None
-
-
-def _write_once(path: "LakePath", text: str) -> bool:
-    """Write a file that does not exist yet, whole or not at all, and bring it to the disk; False if it exists."""
-    data = f"{text}\n".encode()
-    if not isinstance(path, Path):
-        return _put_once(path, data)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}-{uuid4().hex}")
-    try:
-        new.write_bytes(data)
-        sync([new])
-        try:
-            os.link(new, path)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
-            # A file system without links: nobody else claims for this ledger meanwhile.
-            if path.exists():
-                return False
-            new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
-    sync([path.parent, path.parent.parent])
-    return True
-
-
-def _put_once(path: Any, data: bytes) -> bool:
-    try:
-        path.fs.pipe_file(path.path, data, mode="create")
-    except FileExistsError:
-        return False
-    except file_errors() as error:
-        # Stores say it in their own ways, and one that is away says nothing.
-        with suppress(*file_errors()):
-            if path.exists():
-                return False
-        raise StoreError(f"{path} cannot be written: {reason_of(error)}") from error
-    return True

@@ -13,6 +13,7 @@ from psycopg.types.json import Jsonb
 
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.errors import AntennaError
+from antenna_assets.ledger.files import EXPIRED_FILES_OF_HOUR, FILES_OF_HOUR
 
 if TYPE_CHECKING:
     from antenna_assets.ledger.generations import Generation
@@ -25,12 +26,7 @@ class LandingUnknown(AntennaError):
 LandingFacts = dict[str, Any]
 """What `landing_facts` says."""
 
-_FILES = """
-    SELECT hour, rows, bytes, batch FROM ledger.file
-    WHERE kind = 'landed' AND hour = %(hour)s AND batch <= %(batch)s
-    UNION ALL SELECT hour, rows, bytes, batch FROM ledger.expired_file
-    WHERE %(expired)s AND kind = 'landed' AND hour = %(hour)s AND batch <= %(batch)s
-"""
+_FILES = f"{FILES_OF_HOUR} UNION ALL {EXPIRED_FILES_OF_HOUR} AND %(expired)s"
 
 _LANDED = f"""
     SELECT count(*) AS files, coalesce(sum(file.rows), 0)::bigint AS rows, coalesce(sum(file.bytes), 0)::bigint AS bytes,

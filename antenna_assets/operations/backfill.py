@@ -24,6 +24,7 @@ from antenna_assets.domain.schema import (
 from antenna_assets.engines.contract import Dataset, Engine
 from antenna_assets.engines.transforms import transform
 from antenna_assets.ledger.errors import HourExpired
+from antenna_assets.ledger.files import files_of_hour
 from antenna_assets.ledger.generations import require_unexpired
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.publishing.users import write_users
@@ -95,9 +96,8 @@ def changes(
 
 def _generations(connection: psycopg.Connection, hour: datetime) -> tuple[int | None, int]:
     return connection.execute(
-        "SELECT (SELECT max(generation) FROM ledger.certificate AS certified WHERE certified.hour = hour.hour),"
-        " hour.generation + (sealed.rows IS DISTINCT FROM hour.rows)::int"
-        " FROM ledger.hour LEFT JOIN ledger.hour_generation AS sealed USING (hour, generation) WHERE hour = %s",
+        "SELECT (SELECT max(generation) FROM ledger.certificate AS certified WHERE certified.hour = state.hour),"
+        " generation + dirty::int FROM ledger.hour_state AS state WHERE hour = %s",
         [hour],
     ).fetchall()[0]
 
@@ -106,10 +106,8 @@ def _computed(
     connection: psycopg.Connection, lake: Lake, engine: Engine, users_file: str, hour: datetime
 ) -> dict[str, dict[str, Row]]:
     """The rows that each table would have, by key."""
-    paths = connection.execute(
-        "SELECT path FROM ledger.file WHERE kind = 'landed' AND hour = %s ORDER BY path", [hour]
-    ).fetchall()
-    landed = Dataset([f"{lake.root}/{path}" for (path,) in paths], LANDED_SCHEMA)
+    files = files_of_hour(connection, hour)
+    landed = Dataset([f"{lake.root}/{file.path}" for file in files], LANDED_SCHEMA)
     with lake.scratch() as folder:
         raw = engine.write(transform("raw_parquet"), {"landed": landed}, RAW_PARQUET, f"{folder}/raw")
         inputs = {

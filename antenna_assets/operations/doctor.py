@@ -25,8 +25,8 @@ from antenna_assets.ledger.lake_identity import WrongLake, require_not_anothers
 from antenna_assets.operations.rebuild import missing_hours
 from antenna_assets.publishing.delta_log import torn_files
 from antenna_assets.publishing.lake import Lake, LakeError
-from antenna_assets.settings import Settings, is_local
-from antenna_assets.stack import jars, java, kafka, ports, services
+from antenna_assets.settings import Settings, foreign_variable, is_local
+from antenna_assets.stack import jars, java, kafka_topic, ports, services
 from antenna_assets.storage.paths import StoreError, lake_path, require_conditional_writes, require_store
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ def _entered(settings: Settings, bootstrap: str) -> "AdminClient":
 
     refusal = Refusal()
     try:
-        admin = kafka.admin_client(bootstrap, services.kafka_config(settings), refusal)
+        admin = kafka_topic.admin_client(bootstrap, services.kafka_config(settings), refusal)
         admin.list_topics(timeout=_CONNECT_SECONDS)
     except KafkaConfigError as error:
         raise _Problem(str(error), "correct that file, or unset ANTENNA_KAFKA_CONFIG") from error
@@ -329,16 +329,16 @@ def _ports(settings: Settings) -> str:
         return "both services are external"
     found = []
     if not services.external_postgres(settings):
-        found += [f"PostgreSQL {port}" for port in ports.noted(settings.home / "postgres" / "ports.json")]
+        found += [f"PostgreSQL {port}" for port in ports.recorded(settings.home / "postgres" / "ports.json")]
     if not services.external_kafka(settings):
-        found += [f"Kafka {port}" for port in ports.noted(settings.home / "kafka" / "ports.json")]
+        found += [f"Kafka {port}" for port in ports.recorded(settings.home / "kafka" / "ports.json")]
     if not ports.is_free(0):
         raise _Problem(f"no port of {ports.HOST} can be listened on", "bring the loopback interface up")
     return ", ".join(found) or f"{ports.HOST} can be listened on; ports are picked by `antenna up`"
 
 
 def _dagster_home() -> str:
-    home = os.environ.get("DAGSTER_HOME")
+    home = foreign_variable("DAGSTER_HOME")
     if not home:
         return 'not set; `eval "$(antenna env)"` sets it for dagster\'s own commands'
     if not Path(home).is_absolute() or not Path(home).is_dir():

@@ -18,6 +18,7 @@ from antenna_assets.domain.hours import hour_key
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.errors import AntennaError
 from antenna_assets.failpoints import commit_point
+from antenna_assets.ledger.files import files_of_hour
 from antenna_assets.ledger.lake_identity import require_own_lake
 from antenna_assets.publishing.delta import HourlyTable
 from antenna_assets.publishing.delta_commit import Conflict
@@ -256,12 +257,8 @@ def _restore(
 
 def _landed(connection: psycopg.Connection, hour: datetime) -> bool:
     """Whether a run can make the hour again."""
-    row = connection.execute(
-        "SELECT EXISTS (SELECT FROM ledger.file WHERE kind = 'landed' AND hour = %(hour)s)"
-        " OR (SELECT rows = 0 FROM ledger.hour WHERE hour = %(hour)s)",
-        {"hour": hour},
-    ).fetchone()
-    return bool(row and row[0])
+    row = connection.execute("SELECT rows = 0 FROM ledger.hour WHERE hour = %s", [hour]).fetchone()
+    return row == (True,) or bool(files_of_hour(connection, hour))
 
 
 def lines(table: str, done: Rebuilt, *, dry_run: bool) -> Iterator[str]:

@@ -1,7 +1,4 @@
-"""What `antenna status` shows: lag, hours, generations and quarantine, read from the ledger and Kafka.
-
-Nothing here changes anything.
-"""
+"""The tables of `antenna status`: lag, stream, hours, failures and quarantine, read from the ledger and Kafka."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,11 +8,12 @@ import psycopg
 from psycopg.rows import class_row
 from rich.console import RenderableType
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Table
 
 from antenna_assets.clients.clock import database_now, wrong_here
 from antenna_assets.clients.kafka_broker import Broker, BrokerError
 from antenna_assets.domain.hours import hour_key
+from antenna_assets.domain.safe_text import safe_text
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.ledger.blocked import blocked_by
 from antenna_assets.ledger.candidates import Candidate, LeftOut, late_hours, newest_closed_hour, read_left_out
@@ -24,14 +22,16 @@ from antenna_assets.ledger.partition_starts import WHERE_THE_LEDGER_ENDS
 from antenna_assets.ledger.progress import next_to_read
 from antenna_assets.ledger.republish_wait import waiting_hours
 from antenna_assets.ledger.stream_lock import stream_runs
+from antenna_assets.operations.fitting_table import FittingTable, number_columns
 from antenna_assets.settings import duration_text, load_settings
 
 HOURS_SHOWN = 24
+"""Rows of a table of hours; the others are counted."""
 
 
 @dataclass(frozen=True)
 class _Progress:
-    """How far the stream has come, as the ledger's head and batches tell it; the defaults are before its first start."""
+    """Progress of the stream by the ledger's head and batches; the defaults are those before its first start."""
 
     waiting_for: str | None = None
     waiting_since: datetime | None = None
@@ -48,15 +48,15 @@ class _Progress:
 def tables(
     connection: psycopg.Connection, topic: str, broker: Broker | None, no_broker: str = ""
 ) -> Iterator[RenderableType]:
-    """The tables of the status, in the order of the data. Without Kafka the lag is unknown, and all else is shown.
+    """Yield the tables in the order of the data. Without Kafka the lag is unknown, and everything else is shown.
 
     Args:
-        broker: None if there is none to ask, for the reason that `no_broker` gives.
+        broker: None if Kafka cannot be reached, for the reason in `no_broker`.
     """
     yield _lag(connection, topic, broker, no_broker)
-    gone = _gone_before(connection, topic)
-    if gone:
-        yield _gone(gone)
+    skipped = _skipped_offsets(connection, topic)
+    if skipped:
+        yield _never_read(skipped)
     yield _stream(connection)
     yield _hours(connection)
     late = late_hours(connection)
@@ -73,8 +73,7 @@ def tables(
 
 def _lag(connection: psycopg.Connection, name: str, broker: Broker | None, no_broker: str) -> Table:
     titles = ("read up to", "Kafka's end", "lag", "in or behind open transactions")
-    columns = [Column(title, justify="right") for title in titles]
-    table = Table("partition", *columns, title=f"Topic {name}")
+    table = FittingTable("partition", *number_columns(*titles), title=f"Topic {escape(safe_text(name))}")
     reason = no_broker
     try:
         if broker is not None:
@@ -99,8 +98,8 @@ def _lag(connection: psycopg.Connection, name: str, broker: Broker | None, no_br
     return table
 
 
-def _gone_before(connection: psycopg.Connection, topic: str) -> list[tuple[int, int, int, str | None]]:
-    """Partition, first offset and start of those partitions of which messages were never there to be read, or left out."""
+def _skipped_offsets(connection: psycopg.Connection, topic: str) -> list[tuple[int, int, int, str | None]]:
+    """Partition, first offset, start offset and `--from` of the partitions whose first messages were never read."""
     return connection.execute(
         "SELECT partition, first_offset, start_offset, asked FROM ledger.partition_start"
         " JOIN ledger.head USING (topic, topic_id) WHERE topic = %s AND start_offset > 0"
@@ -109,8 +108,8 @@ def _gone_before(connection: psycopg.Connection, topic: str) -> list[tuple[int, 
     ).fetchall()
 
 
-def _gone(rows: list[tuple[int, int, int, str | None]]) -> Table:
-    table = Table("partition", "messages", "why", title="Never read")
+def _never_read(rows: list[tuple[int, int, int, str | None]]) -> Table:
+    table = FittingTable("partition", "messages", "why", title="Never read")
     for partition, first, start, asked in rows:
         if first > 0:
             table.add_row(
@@ -124,25 +123,25 @@ def _gone(rows: list[tuple[int, int, int, str | None]]) -> Table:
 
 
 def _stream(connection: psycopg.Connection) -> Table:
-    table = Table("what", Column("value", justify="right"), title="Stream")
+    table = FittingTable("what", "value", title="Stream")
     runs = stream_runs(connection)
     with connection.cursor(row_factory=class_row(_Progress)) as cursor:
-        found = cursor.execute(
+        head = cursor.execute(
             "SELECT waiting_for, waiting_since, held_by, held_since, host_clock, batch, low_watermark, heartbeat_at,"
             " (SELECT coalesce(sum(rows), 0) FROM ledger.batch) AS rows,"
             " (SELECT coalesce(sum(late_rows), 0) FROM ledger.batch) AS late_rows FROM ledger.head"
         ).fetchone()
-    progress = found or _Progress()
+    progress = head or _Progress()
     table.add_row("runs", "yes" if runs else "no")
     blocked = blocked_by(connection) if runs else None
     if blocked is not None:
         table.add_row("waits for", escape(blocked))
     elif progress.waiting_for is not None:
-        # The next commit clears it: of a stream that has ended it tells what it waited for then.
+        # Cleared by the next commit: of a stream that has ended it is what it waited for last.
         table.add_row("waits for" if runs else "waited for", escape(progress.waiting_for))
         table.add_row("since", _time(progress.waiting_since))
     if progress.held_by is not None:
-        # As of the newest look.
+        # As of the stream's newest look at Kafka.
         table.add_row(f"closing {'is' if runs else 'was'} held by", escape(progress.held_by))
         table.add_row("held since", _time(progress.held_since))
     here = wrong_here(connection)
@@ -162,16 +161,18 @@ def _stream(connection: psycopg.Connection) -> Table:
 
 def _hours(connection: psycopg.Connection) -> Table:
     counts = connection.execute(
-        "SELECT count(*) FILTER (WHERE closed_at IS NULL), count(*) FILTER (WHERE closed_at IS NOT NULL) FROM ledger.hour"
+        "SELECT count(*) FILTER (WHERE closed_at IS NULL), count(*) FILTER (WHERE closed_at IS NOT NULL)"
+        " FROM ledger.hour"
     ).fetchone()
     opened, closed = counts or (0, 0)
-    columns = [Column(name, justify="right") for name in ("rows", "bytes", "gen.", "published")]
+    columns = number_columns("rows", "bytes", "gen.", "published")
     title = f"{opened:,} open and {closed:,} closed hours"
-    table = Table(Column("hour", no_wrap=True), "state", "closed by", *columns, title=title)
+    table = FittingTable("hour", "state", "closed by", *columns, title=title)
     rows = connection.execute(
-        # An asset that is behind the others' users' version, or was begun and not finished, is not published.
-        # The hour as text, whatever year it is in.
-        "SELECT to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD-HH24:MI'), closed_by, rows, bytes, generation, closed_at IS NOT NULL AND dirty,"
+        # An asset is not published while it is unfinished, or behind the users' version of the others.
+        # The hour is text: its year may be one that Python does not have.
+        "SELECT to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD-HH24:MI'), closed_by, rows, bytes, generation,"
+        " closed_at IS NOT NULL AND dirty,"
         " (SELECT count(*) FROM ledger.publication_head AS head WHERE head.hour = state.hour AND begun IS NULL"
         "  AND head.generation = state.generation AND coalesce(users_version >="
         "   (SELECT max(asked_users_version) FROM ledger.publication_head AS other WHERE other.hour = state.hour), true))"
@@ -179,7 +180,7 @@ def _hours(connection: psycopg.Connection) -> Table:
         [HOURS_SHOWN],
     ).fetchall()
     for hour, closed_by, count, bytes_, generation, dirty, published in reversed(rows):
-        # Before the first generation an hour is just not run yet; after it, more rows make it dirty.
+        # Before its first generation an hour was just not published yet; after it, more rows make it dirty.
         state = "open" if closed_by is None else "dirty" if dirty and generation else "closed"
         table.add_row(
             hour,
@@ -196,21 +197,15 @@ def _hours(connection: psycopg.Connection) -> Table:
 
 
 def _failing(hours: list[FailingHour]) -> Table:
-    table = Table(
-        "hour",
-        Column("attempts", justify="right"),
-        "last run",
-        "ended",
-        "next attempt",
-        title="Failing hours",
-    )
+    attempts = number_columns("attempts")
+    table = FittingTable("hour", *attempts, "last run", "ended", "next attempt", title="Failing hours")
     for one in hours:
         next_attempt = "stuck" if one.stuck else _time(one.next_attempt)
         table.add_row(hour_key(one.hour), str(one.attempts), one.run_id[:8], _time(one.ended), next_attempt)
     table.caption = "as of the sensor's last tick; Dagster's page of the run says why"
     if any(one.stuck for one in hours):
         table.caption += (
-            ". A stuck hour is not tried again by itself: mend the cause, then `antenna backfill --from HOUR`"
+            ". A stuck hour is not retried automatically: fix the cause, then `antenna backfill --from HOUR`"
         )
     return table
 
@@ -220,8 +215,8 @@ def _late(connection: psycopg.Connection, hours: list[Candidate]) -> Table:
     longest = settings.republish_wait
     newest = newest_closed_hour(connection, first=settings.start, end=now)
     waiting = waiting_hours(hours, newest=newest, now=now, longest=longest)
-    columns = [Column(name, justify="right") for name in ("published rows", "late rows")]
-    table = Table("hour", *columns, "since", "published again", title="Late rows that wait")
+    columns = number_columns("published rows", "late rows")
+    table = FittingTable("hour", *columns, "since", "published again", title="Late rows that wait")
     for one in hours[:HOURS_SHOWN]:
         until = waiting.get(one.hour)
         table.add_row(
@@ -240,19 +235,17 @@ def _late(connection: psycopg.Connection, hours: list[Candidate]) -> Table:
 
 
 def _left_out(hours: list[LeftOut]) -> Table:
-    table = Table("why", Column("hours", justify="right"), "the first of them", title="Hours left out")
+    table = FittingTable("why", *number_columns("hours"), "the first of them", title="Hours left out")
     for one in hours:
         table.add_row(one.reason, f"{one.count:,}", ", ".join(one.hours))
-    table.caption = (
-        "Dagster has no partition for them, so they are not asked for; as of the sensor's last tick"
-    )
+    table.caption = "Dagster has no partition for them, so they are not run; as of the sensor's last tick"
     return table
 
 
 def _quarantine(connection: psycopg.Connection) -> Table:
-    table = Table("reason", Column("messages", justify="right"), title="Quarantine")
+    table = FittingTable("reason", *number_columns("messages"), title="Quarantine")
     rows = connection.execute(
-        # What was replayed has left the quarantine.
+        # Replayed messages have left the quarantine.
         "SELECT reason, rejected - coalesce(replayed, 0) AS left_there"
         " FROM (SELECT reason, sum(rows) AS rejected FROM ledger.rejection GROUP BY reason) AS rejection"
         " LEFT JOIN (SELECT reason, count(*) AS replayed FROM ledger.replayed GROUP BY reason) AS replayed"

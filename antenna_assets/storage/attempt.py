@@ -13,9 +13,9 @@ from uuid import uuid4
 
 from antenna_assets.domain.lifetimes import AttemptTooOld
 from antenna_assets.errors import AntennaError, EngineError
-from antenna_assets.storage.disk import WHAT_TO_DO, free, is_full, unwritable
-from antenna_assets.storage.files import everything_under, remove_files, remove_tree
-from antenna_assets.storage.paths import file_errors, is_of_a_store, lake_path, name_within
+from antenna_assets.storage.disk import FREE_SPACE_HINT, free, is_full, write_failure_message
+from antenna_assets.storage.files import remove_files, remove_tree, walk
+from antenna_assets.storage.paths import file_errors, is_store_error, lake_path, name_within
 
 
 class LandingError(AntennaError):
@@ -99,12 +99,12 @@ def lake_within_reach(lake: str) -> Iterator[None]:
     except file_errors() as error:
         advice = "" if is_full(error) else "; make it writable"
         raise LakeUnwritable(
-            f"{unwritable('the lake', lake, error)}{advice}, or point ANTENNA_LAKE elsewhere"
+            f"{write_failure_message('the lake', lake, error)}{advice}, or point ANTENNA_LAKE elsewhere"
         ) from error
 
 
 @contextmanager
-def lake_watched(lake: str) -> Iterator[None]:
+def lake_errors(lake: str) -> Iterator[None]:
     """Tell a lake that is full or fails from other failures.
 
     Raises:
@@ -113,7 +113,7 @@ def lake_watched(lake: str) -> Iterator[None]:
     try:
         yield
     except file_errors() as error:
-        raise LakeUnwritable(unwritable("the lake", lake, error)) from error
+        raise LakeUnwritable(write_failure_message("the lake", lake, error)) from error
     except Exception as error:
         cause = error.__cause__
         if isinstance(error, EngineError) and cause is not None and _is_of_files(cause):
@@ -124,14 +124,14 @@ def lake_watched(lake: str) -> Iterator[None]:
         scratch = tempfile.gettempdir()
         raise LakeUnwritable(
             f"no space left on the disk of the lake {lake} ({free(lake)}) or of Spark's temporary files in {scratch} "
-            f"({free(scratch)}); {WHAT_TO_DO}"
+            f"({free(scratch)}); {FREE_SPACE_HINT}"
         ) from error
 
 
 def _is_of_files(error: BaseException) -> bool:
     import duckdb
 
-    return isinstance(error, file_errors(duckdb.IOException)) or is_of_a_store(error)
+    return isinstance(error, file_errors(duckdb.IOException)) or is_store_error(error)
 
 
 def require_files(lake: str, sizes: Mapping[str, int]) -> None:
@@ -150,9 +150,7 @@ def require_files(lake: str, sizes: Mapping[str, int]) -> None:
     root = lake_path(lake)
     # One listing a folder: in a store each file would be a request of its own.
     folders = {"/".join(path.split("/")[:2]) for path in sizes}
-    found = {
-        name_within(root, one.path): one.size for folder in folders for one in everything_under(root / folder)
-    }
+    found = {name_within(root, one.path): one.size for folder in folders for one in walk(root / folder)}
     for path, size in sizes.items():
         if found.get(path) != size:
             what = f"{found[path]} bytes" if path in found else "no file"

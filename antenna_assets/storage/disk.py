@@ -14,7 +14,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DISK_FULL = "53100"
 _TEXTS = ("No space left on device", "Disk quota exceeded")
 
-WHAT_TO_DO = "free space on that disk; `antenna sweep --dry-run` shows what the lake can do without"
+FREE_SPACE_HINT = "free space on that disk; `antenna sweep --dry-run` shows what the lake can do without"
 
 
 def is_full(error: BaseException) -> bool:
@@ -45,9 +45,9 @@ def free(path: str | Path) -> str:
         return "free space unknown"
 
 
-def unwritable(what: str, path: str | Path, error: Exception) -> str:
+def write_failure_message(what: str, path: str | Path, error: Exception) -> str:
     """The sentence for a folder or file that could not be written."""
     reason = reason_of(error)
     if is_full(error):
-        return f"{what} {path} cannot be written: {reason} ({free(path)}); {WHAT_TO_DO}"
+        return f"{what} {path} cannot be written: {reason} ({free(path)}); {FREE_SPACE_HINT}"
     return f"{what} {path} cannot be written: {reason}"

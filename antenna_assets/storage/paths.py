@@ -185,7 +185,7 @@ def file_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
     return (OSError, StoreError, *stores, *others)
 
 
-def is_of_a_store(error: BaseException) -> bool:
+def is_store_error(error: BaseException) -> bool:
     """Whether DuckDB passes on what a store's file system raised, as the text of a traceback."""
     return _TRACEBACK in str(error)
 

@@ -16,6 +16,7 @@ from antenna_assets.clients.kafka_broker import Broker, Topic
 from antenna_assets.domain.hours import hour_key, hour_of
 from antenna_assets.domain.listing import first_few
 from antenna_assets.engines.duckdb_files import register_stores
+from antenna_assets.ledger.files import files_of_hour
 from antenna_assets.ledger.head import kafka_id
 from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.ledger.partition_starts import FORMS
@@ -51,12 +52,7 @@ def doubled_reading(
         )
     events = _first_events(broker, topic, first)
     hours = {hour_of(datetime.fromtimestamp(event["second"], UTC)) for event in events}
-    paths = [
-        f"{lake}/{path}"
-        for (path,) in connection.execute(
-            "SELECT path FROM ledger.file WHERE kind = 'landed' AND hour = ANY(%s)", [list(hours)]
-        )
-    ]
+    paths = [f"{lake}/{file.path}" for hour in hours for file in files_of_hour(connection, hour)]
     if not paths or 2 * _landed(paths, events) < len(events):
         return None
     doubled = [

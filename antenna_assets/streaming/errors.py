@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import psycopg
 
-from antenna_assets.clients.postgres_errors import told
+from antenna_assets.clients.postgres_errors import error_line
 from antenna_assets.errors import StreamError
 
 
@@ -42,7 +42,7 @@ class ReadingFailed(QueryFailed, ReaderFailed):
 def first_line(error: BaseException) -> str:
     """An error's message in one line."""
     if isinstance(error, psycopg.Error):
-        return told(error)
+        return error_line(error)
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # Java's innermost cause says most; the first line of py4j only that there was an error.
     causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]

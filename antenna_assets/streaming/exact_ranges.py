@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from antenna_assets.clients.kafka_broker import Broker, BrokerError, right_missing
+from antenna_assets.clients.kafka_broker import Broker, BrokerError, authorization_failed
 from antenna_assets.domain.schema import TIMESTAMP
 from antenna_assets.errors import StreamError
 from antenna_assets.ledger.offsets import OffsetRange
@@ -167,7 +167,7 @@ def _messages(broker: Broker, wanted: OffsetRange) -> Iterator[tuple[bytes | Non
                 if message.offset() >= wanted.until_offset:
                     return
             elif error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-                raise right_missing(broker.bootstrap, broker.topic, "Read")
+                raise authorization_failed(broker.bootstrap, broker.topic, "Read")
             elif error.code() in _unreadable():
                 # A batch is unpacked whole, and one that starts before this record was read in part.
                 raise _Stuck(max(following, message.offset()), error.str())

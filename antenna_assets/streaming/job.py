@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from antenna_assets.clients.kafka_broker import Broker, BrokerError, BrokerRefuses, Topic
+from antenna_assets.clients.kafka_broker import AuthenticationFailed, Broker, BrokerError, Topic
 from antenna_assets.clients.kafka_config import PLAIN, KafkaConfig
 from antenna_assets.clients.postgres import DatabaseError
-from antenna_assets.clients.postgres_errors import DatabaseUnfit, passes
+from antenna_assets.clients.postgres_errors import DatabaseUnfit, is_retryable
 from antenna_assets.domain.lifetimes import AttemptTooOld
 from antenna_assets.errors import StreamError
 from antenna_assets.ledger import blocked
@@ -71,7 +71,7 @@ _RETRYABLE = (
     StateUnwritable,
 )
 # Whoever starts a stream in this state is told at once; only a stream that has run before waits.
-_FATAL_AT_START = (LakeUnwritable, WrongLake, StateUnwritable, BrokerRefuses)
+_FATAL_AT_START = (LakeUnwritable, WrongLake, StateUnwritable, AuthenticationFailed)
 
 
 class Stream:
@@ -165,7 +165,7 @@ class Stream:
             except ReaderFailed as error:
                 self._reader.recover(error)
             except _RETRYABLE as error:
-                if isinstance(error, psycopg.Error) and not passes(error):
+                if isinstance(error, psycopg.Error) and not is_retryable(error):
                     raise
                 if isinstance(error, DatabaseUnfit) or (lost is None and isinstance(error, _FATAL_AT_START)):
                     raise

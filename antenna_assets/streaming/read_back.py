@@ -19,8 +19,8 @@ from antenna_assets.domain.schema import LANDED_SCHEMA, LIVE_TABLES, REJECTED_SC
 from antenna_assets.engines.contract import Dataset, Engine
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.batch import AttemptFile, BatchContent
-from antenna_assets.storage.attempt import LandingError, lake_watched
-from antenna_assets.storage.files import everything_under
+from antenna_assets.storage.attempt import LandingError, lake_errors
+from antenna_assets.storage.files import walk
 from antenna_assets.storage.paths import lake_path, name_within, sync
 
 # Within the attempt's folder; a task that failed may have left files deeper down.
@@ -82,7 +82,7 @@ def read_back(written: WrittenAttempt, engine: Engine, *, lake: str, window: tim
         LandingError: the files do not hold exactly the messages that were read.
         LakeUnwritable: the lake's disk is full, or fails.
     """
-    with lake_watched(lake):
+    with lake_errors(lake):
         landed = _landed(written, engine, lake, window)
     found = landed.rows + sum(landed.rejections.values())
     if found != written.messages:
@@ -95,7 +95,7 @@ def read_back(written: WrittenAttempt, engine: Engine, *, lake: str, window: tim
 def _landed(written: WrittenAttempt, engine: Engine, lake: str, window: timedelta) -> BatchContent:
     folder = lake_path(lake) / written.folder
     commit_point("stream.land.before_sync")
-    found = list(everything_under(folder))
+    found = list(walk(folder))
     sync([folder.parent, folder, *(one.path for one in found)])
     commit_point("stream.land.after_sync")
     sizes = {name_within(folder, one.path): one.size for one in found}

@@ -11,13 +11,14 @@ from datetime import timedelta
 
 import psycopg
 
-from antenna_assets.clients.kafka_broker import BrokerError, BrokerRefuses, RightMissing
+from antenna_assets.clients.advisory_locks import STREAM, unlock
+from antenna_assets.clients.kafka_broker import AuthenticationFailed, AuthorizationFailed, BrokerError
 from antenna_assets.clients.postgres import DatabaseError, connect
 from antenna_assets.domain.lifetimes import AttemptTooOld
 from antenna_assets.ledger import blocked
 from antenna_assets.ledger.errors import HourExpired
 from antenna_assets.ledger.lake_identity import WrongLake
-from antenna_assets.ledger.stream_lock import STREAM_LOCK, StreamRunning
+from antenna_assets.ledger.stream_lock import StreamRunning
 from antenna_assets.storage.attempt import FilesGone, LakeUnwritable
 from antenna_assets.streaming.errors import QueryFailed, StateUnwritable
 
@@ -26,8 +27,8 @@ _LOCK_TIMEOUT = "2s"
 
 _RESOURCES: dict[type[Exception], str] = {
     BrokerError: "Kafka",
-    BrokerRefuses: "Kafka",
-    RightMissing: "Kafka",
+    AuthenticationFailed: "Kafka",
+    AuthorizationFailed: "Kafka",
     QueryFailed: "Spark",
     StreamRunning: "another stream",
     AttemptTooOld: "the next attempt",
@@ -79,9 +80,8 @@ class Waiting:
             stop.wait(seconds)
         finally:
             if noted is not None:
-                with suppress(psycopg.Error):
-                    # Explicitly: a closed session keeps its locks for a moment, and the next attempt needs this one.
-                    noted.execute("SELECT pg_advisory_unlock(%s)", [STREAM_LOCK])
+                # Explicitly: a closed session keeps its locks for a moment, and the next attempt needs this one.
+                unlock(noted, STREAM)
                 noted.close()
 
     def ended(self) -> None:
@@ -98,7 +98,7 @@ class Waiting:
             return None
         try:
             connection.execute(f"SET lock_timeout = '{_LOCK_TIMEOUT}'")
-            connection.execute("SELECT pg_advisory_lock(%s)", [STREAM_LOCK])
+            connection.execute("SELECT pg_advisory_lock(%s)", [STREAM])
         except psycopg.Error:
             # Another stream holds it, and the note is that stream's.
             connection.close()

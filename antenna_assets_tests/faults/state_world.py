@@ -28,11 +28,11 @@ from antenna_assets.operations.quarantine.message_transform import Transform, lo
 from antenna_assets.operations.quarantine.messages import Selection
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import load_settings
-from antenna_assets.stack.kafka import admin_client, ensure_topic
+from antenna_assets.stack.kafka_topic import admin_client, ensure_topic
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.faults import plain_stream
 from antenna_assets_tests.faults.in_process import Faults, Held
-from antenna_assets_tests.faults.plain_replay import without_spark
+from antenna_assets_tests.faults.plain_replay import no_session, without_spark
 from antenna_assets_tests.faults.state_facts import LAKE
 from antenna_assets_tests.faults.state_invariants import Invariants
 from antenna_assets_tests.faults.state_model import HOUR, TRANSFORM, Draft, Message, Model, User, first_hour
@@ -162,7 +162,7 @@ class World:
             return replay.plan(
                 self._connection,
                 self.settings,
-                None,  # type: ignore[arg-type]
+                no_session,
                 Selection(),
                 clock=datetime.now(UTC),
                 transform=self._mend,
@@ -170,9 +170,9 @@ class World:
         except QuarantineError:
             return None
 
-    def carry_out(self, plan: replay.Plan, *, death: Death = None) -> None:
+    def execute(self, plan: replay.Plan, *, death: Death = None) -> None:
         with connect(self.url) as connection, self.faults.dying(death):
-            replay.carry_out(connection, self.settings, None, plan, transform=self._mend)  # type: ignore[arg-type]
+            replay.execute(connection, self.settings, plan, transform=self._mend)
 
     def change_user(self, id_: str, user: tuple[str, str, int] | None) -> None:
         """Change, add or, for None, remove a user, in one statement."""

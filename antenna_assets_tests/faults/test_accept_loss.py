@@ -49,7 +49,7 @@ def test_row_6_a_truncated_head_is_shown_then_recorded_and_the_stream_goes_on(
     truncate(settings, 0, end + 7)
     assert f"partition 0: 7 messages, offsets {end} to {end + 6}" in accept_loss()
     assert accepted(connection) == []
-    assert "recorded; the stream can go on" in accept_loss("--yes", "--reason", "retention too short")
+    assert "recorded; the stream can resume" in accept_loss("--yes", "--reason", "retention too short")
     assert accepted(connection) == [(0, end, end + 7, "retention too short")]
     assert "nothing is lost" in accept_loss("--yes")
     read_everything(settings)

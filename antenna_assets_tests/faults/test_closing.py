@@ -1,5 +1,5 @@
 """proofs.md, rows 25 and 26, on a real Kafka: partitions of every kind beside live traffic, open transactions, and a host
-whose clock is wrong. The rule by itself is in `test_closing_rule.py`, what it does to the ledger in `test_streaming_commit.py`.
+whose clock is wrong. The rule by itself is in `test_closing_rule.py`, what it does to the ledger in `test_commit.py`.
 """
 
 import ast

@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from antenna_assets.clients import migrations
+from antenna_assets.clients import advisory_locks, migrations
 from antenna_assets.clients.migrations import migrate
 from antenna_assets.clients.postgres import connect, snapshot
 from antenna_assets.clients.postgres_errors import DatabaseError
@@ -195,7 +195,7 @@ def test_row_39_who_waits_for_a_migration_for_too_long_is_told(
 ) -> None:
     monkeypatch.setattr(migrations, "_LONGEST_MIGRATION", "100ms")
     with connect(postgres_url) as one, connect(postgres_url) as other:
-        one.execute("SELECT pg_advisory_lock(%s)", [migrations._MIGRATION_LOCK])
+        one.execute("SELECT pg_advisory_lock(%s)", [advisory_locks.MIGRATIONS])
         with pytest.raises(DatabaseError, match="another `antenna up` has been migrating this database"):
             migrate(other)
 

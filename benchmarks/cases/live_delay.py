@@ -17,8 +17,8 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR
 from antenna_assets.settings import PREFIX
 from antenna_assets.simulator.events import Message
-from antenna_assets.simulator.send import send
-from antenna_assets.stack.kafka import ensure_topic
+from antenna_assets.simulator.send import Target, send
+from antenna_assets.stack.kafka_topic import ensure_topic
 from benchmarks.context import Context
 from benchmarks.measure import ContenderFailed
 from benchmarks.outcome import Claim, Measured, Outcome, Table
@@ -48,7 +48,7 @@ def measure(context: Context) -> Outcome:
     with log.open("wb") as said:
         stream = subprocess.Popen((*ANTENNA, "stream"), env={**os.environ, **own}, stdout=said, stderr=said)
         try:
-            send(_of_this_hour(total), bootstrap=bootstrap, topic=topic, rate=rate)
+            send(_of_this_hour(total), Target(bootstrap, topic), rate=rate)
             watch.join(timeout=PATIENCE_SECONDS)
         finally:
             stream.send_signal(signal.SIGINT)

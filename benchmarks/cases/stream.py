@@ -15,9 +15,9 @@ import duckdb
 
 from antenna_assets.domain.hours import HOUR
 from antenna_assets.settings import PREFIX
-from antenna_assets.simulator.send import send
+from antenna_assets.simulator.send import Target, send
 from antenna_assets.stack.jars import flink_classpath, spark_jars
-from antenna_assets.stack.kafka import ensure_topic
+from antenna_assets.stack.kafka_topic import ensure_topic
 from benchmarks.context import PROJECT, Context
 from benchmarks.measure import ContenderFailed, Run, in_turns, run
 from benchmarks.outcome import Claim, Measured, Outcome, Table, of_runs
@@ -81,7 +81,7 @@ def _filled(context: Context, environment: dict[str, str], events: int, start: d
     ensure_topic(bootstrap, topic, PARTITIONS)
     context.say(f"sending {events:,} messages")
     span = HOUR * events / EVENTS_PER_HOUR
-    send(messages(events, users=USERS, start=start, span=span), bootstrap=bootstrap, topic=topic)
+    send(messages(events, users=USERS, start=start, span=span), Target(bootstrap, topic))
     return topic
 
 

@@ -7,7 +7,7 @@ What is drawn is the caller's matter. An antenna may have any name, so every tex
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from antenna_assets.domain.safe_text import label
+from antenna_assets.domain.safe_text import labels
 
 COLOURS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#bab0ac")
 """One for each part of a bar; the last one is for all others together."""
@@ -17,17 +17,17 @@ _LEFT, _TOP = 64, 10
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
-def stacked_bars(labels: Sequence[str], parts: Mapping[str, Sequence[int]]) -> str:
+def stacked_bars(names: Sequence[str], parts: Mapping[str, Sequence[int]]) -> str:
     """Upright bars of bytes.
 
     Args:
-        labels: one for each bar, from left to right.
+        names: one for each bar, from left to right.
         parts: by name, from the bottom up, the part's bytes in each bar; at most as many as `COLOURS`.
     """
-    totals = [sum(values) for values in zip(*parts.values(), strict=True)] or [0] * len(labels)
+    totals = [sum(values) for values in zip(*parts.values(), strict=True)] or [0] * len(names)
     highest = max(totals, default=0) or 1
-    step = (WIDTH - _LEFT) / max(1, len(labels))
-    bottoms = [0] * len(labels)
+    step = (WIDTH - _LEFT) / max(1, len(names))
+    bottoms = [0] * len(names)
     shapes = []
     for colour, values in zip(COLOURS, parts.values(), strict=False):
         bars = []
@@ -42,13 +42,14 @@ def stacked_bars(labels: Sequence[str], parts: Mapping[str, Sequence[int]]) -> s
     texts = [_text(_LEFT - 6, _TOP + 9, bytes_text(max(totals, default=0)), "end")]
     texts.append(_text(_LEFT - 6, _TOP + BAR_HEIGHT, "0", "end"))
     texts += [
-        _text(_LEFT + (number + 0.5) * step, _TOP + BAR_HEIGHT + LINE, label, "middle")
-        for number, label in enumerate(labels)
+        _text(_LEFT + (number + 0.5) * step, _TOP + BAR_HEIGHT + LINE, name, "middle")
+        for number, name in enumerate(names)
     ]
-    for number, (colour, (name, values)) in enumerate(zip(COLOURS, parts.items(), strict=False)):
+    legend = zip(COLOURS, labels([*parts]), parts.values(), strict=False)
+    for number, (colour, name, values) in enumerate(legend):
         y = _TOP + BAR_HEIGHT + (number + 2.5) * LINE
         shapes.append(f'<rect fill="{colour}" x="{_LEFT}" y="{y - 9:.0f}" width="9" height="9"/>')
-        texts.append(_text(_LEFT + 15, y, f"{label(name)}: {bytes_text(sum(values))}"))
+        texts.append(_text(_LEFT + 15, y, f"{name}: {bytes_text(sum(values))}"))
     return _svg(_TOP + BAR_HEIGHT + (len(parts) + 2.5) * LINE, [*shapes, *texts])
 
 
@@ -56,11 +57,11 @@ def bars(values: Mapping[str, int]) -> str:
     """Bars of bytes that lie one below the other, each with its name and value, in the given order."""
     longest = max(values.values(), default=0) or 1
     shapes, texts = [], []
-    for number, (name, value) in enumerate(values.items()):
+    for number, (name, value) in enumerate(zip(labels([*values]), values.values(), strict=True)):
         y = _TOP + number * LINE * 1.4
         width = (WIDTH - 260) * value / longest
         shapes.append(f"M170 {y:.0f}h{width:.1f}v13h{-width:.1f}z")
-        texts.append(_text(164, y + 10, label(name), "end"))
+        texts.append(_text(164, y + 10, name, "end"))
         texts.append(_text(176 + width, y + 10, bytes_text(value)))
     return _svg(
         _TOP * 2 + len(values) * LINE * 1.4, [f'<path fill="{COLOURS[0]}" d="{"".join(shapes)}"/>', *texts]

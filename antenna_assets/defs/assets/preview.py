@@ -10,6 +10,7 @@ import dagster as dg
 import pyarrow as pa
 
 from antenna_assets.defs.assets.plot import bars, stacked_bars
+from antenna_assets.domain.safe_text import safe_name
 from antenna_assets.domain.schema import PERSONAL, ServingTable
 from antenna_assets.engines.contract import Dataset, Engine
 
@@ -95,7 +96,7 @@ def _table(rows: pa.Table) -> dg.MetadataValue:
 def _cell(value: object) -> str | int:
     if value is None:
         return ""
-    return value if isinstance(value, int) else str(value)
+    return value if isinstance(value, int) else safe_name(str(value))
 
 
 def _picture(svg: str, what: str) -> dg.MetadataValue:

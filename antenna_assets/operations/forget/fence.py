@@ -10,11 +10,11 @@ from contextlib import contextmanager
 
 import psycopg
 
+from antenna_assets.clients.advisory_locks import FORGET, try_lock, unlock
 from antenna_assets.domain.schema import LAKE_TABLES
 from antenna_assets.errors import AntennaError
 from antenna_assets.publishing.lake import Lake
 
-_FORGET_LOCK = 0x666F72676574
 # Commits take less than a second.
 _LONGEST_WAIT_MILLISECONDS = 60_000
 LONGEST_TRANSACTION_SECONDS = 30
@@ -37,8 +37,7 @@ def only_one(connection: psycopg.Connection) -> Iterator[None]:
         ForgettingRunning: another one does.
         WriterStuck: a writer has held the ledger for a minute.
     """
-    row = connection.execute("SELECT pg_try_advisory_lock(%s)", [_FORGET_LOCK]).fetchone()
-    if row != (True,):
+    if not try_lock(connection, FORGET):
         raise ForgettingRunning(
             "another forget-user is under way on this ledger, and one user is forgotten at a time; run it again when it is done"
         )
@@ -52,7 +51,7 @@ def only_one(connection: psycopg.Connection) -> Iterator[None]:
     finally:
         if not connection.broken:
             connection.execute("RESET lock_timeout")
-            connection.execute("SELECT pg_advisory_unlock(%s)", [_FORGET_LOCK])
+            unlock(connection, FORGET)
 
 
 def raise_it(connection: psycopg.Connection, lake: Lake) -> None:

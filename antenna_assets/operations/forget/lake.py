@@ -34,7 +34,7 @@ from antenna_assets.publishing.delta_files import LOG, recent_files
 from antenna_assets.publishing.digests import files_manifest
 from antenna_assets.publishing.lake import SCRATCH, Lake
 from antenna_assets.storage.attempt import attempt_folder
-from antenna_assets.storage.files import everything_under, remove_files, remove_if_empty
+from antenna_assets.storage.files import remove_files, remove_if_empty, walk
 from antenna_assets.storage.parquet_file import read_table
 from antenna_assets.storage.paths import file_errors, lake_path, name_within, reason_of
 from antenna_assets.verify.parquet import Parquet
@@ -103,7 +103,7 @@ class Files:
         """
         self.changed = {}
         for folder in (LANDING, SCRATCH, *LAKE_TABLES):
-            for one in everything_under(self._root / folder):
+            for one in walk(self._root / folder):
                 if one.path.suffix == ".parquet" and LOG not in one.path.parts:
                     self.changed[name_within(self._root, one.path)] = one.changed
         unread = self._settled(self._read(sorted(self.changed)))
@@ -131,7 +131,7 @@ class Files:
             time.sleep(0.2)
             again = []
             for attempt in sorted(attempts):
-                for one in everything_under(self._root / LANDING / attempt):
+                for one in walk(self._root / LANDING / attempt):
                     if one.path.suffix == ".parquet":
                         again.append(name_within(self._root, one.path))
                         self.changed[again[-1]] = one.changed

@@ -30,7 +30,7 @@ from antenna_assets.operations.forget.identity import Identity, let_go, remember
 from antenna_assets.operations.forget.lake import Files, Swap, Unjudged
 from antenna_assets.operations.forget.replace_text import Search
 from antenna_assets.publishing.lake import Lake
-from antenna_assets.storage.files import everything_under
+from antenna_assets.storage.files import walk
 from antenna_assets.storage.paths import in_parallel, lake_path
 
 if TYPE_CHECKING:
@@ -300,7 +300,7 @@ def _identity_file(lake: Lake, identity: Identity) -> Iterator[tuple[str, dateti
             path.chmod(0o700)
         with (path / "identity.parquet").open("wb") as opened:
             pq.write_table(identity.row, opened)
-        (written,) = everything_under(path)
+        (written,) = walk(path)
         yield f"{folder}/identity.parquet", written.changed
 
 

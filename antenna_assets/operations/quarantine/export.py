@@ -5,14 +5,13 @@ The quarantine itself is not changed.
 
 import base64
 import json
-import os
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pyarrow as pa
 
 from antenna_assets.operations.quarantine.files import QuarantineError
+from antenna_assets.storage.atomic_files import replacing
 
 
 def export(messages: pa.Table, output: Path) -> None:
@@ -26,20 +25,17 @@ def export(messages: pa.Table, output: Path) -> None:
     """
     if output.exists():
         raise QuarantineError(f"{output} exists already and is not overwritten; name another file")
-    # Under another name until it is whole.
-    unfinished = output.with_name(f".{output.name}-{uuid4().hex[:12]}")
     try:
-        if output.suffix == ".parquet":
-            import pyarrow.parquet as pq
+        with replacing(output) as unfinished:
+            if output.suffix == ".parquet":
+                import pyarrow.parquet as pq
 
-            pq.write_table(messages, unfinished, compression="zstd")
-        else:
-            with unfinished.open("x", encoding="ascii") as file:
-                for row in messages.to_pylist():
-                    file.write(json.dumps(_line(row)) + "\n")
-        os.replace(unfinished, output)  # noqa: PTH105
+                pq.write_table(messages, unfinished, compression="zstd")
+            else:
+                with unfinished.open("x", encoding="ascii") as file:
+                    for row in messages.to_pylist():
+                        file.write(json.dumps(_line(row)) + "\n")
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise QuarantineError(f"{output} cannot be written: {error.strerror or error}") from error
 
 

@@ -1,11 +1,12 @@
-"""A replay: selected messages are mended if need be, parsed again by the stream's rules, landed and committed.
+"""Replays: selected messages, transformed if need be, are validated again by the stream's rules, landed and committed.
 
-Parsing and landing them is `reparse.py`'s matter, the transaction `ledger/replay.py`'s. A message that is
-rejected again stays as it is: no file and no row is written of it.
+Validating and landing are in `reparse.py`, the transaction in `ledger/replay.py`. A message that is rejected again stays as
+it is: no file and no row is written of it.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from antenna_assets.ledger.replay import ReplayedMessage, commit_replay, hours_i
 from antenna_assets.operations.quarantine.files import QuarantineError
 from antenna_assets.operations.quarantine.message_transform import Transform, TransformError
 from antenna_assets.operations.quarantine.messages import Selection, select
-from antenna_assets.operations.quarantine.reparse import land_messages, verdicts_on
+from antenna_assets.operations.quarantine.reparse import VALIDATED, land, validate
 from antenna_assets.settings import Settings
 from antenna_assets.storage.attempt import Attempt, require_writable
 from antenna_assets.storage.files import remove_tree
@@ -50,40 +51,49 @@ class HourOfReplay:
 
 
 @dataclass(frozen=True)
-class Staying:
-    """A message that stays in quarantine, and why: a reason of the stream's, or what is special to a replay."""
+class Skipped:
+    """A message that stays in quarantine; `reason` is one of the stream's, or one that only a replay has."""
 
     partition: int
     offset: int
-    why: str
+    reason: str
     detail: str
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a replay would do at `clock`. `accepted` has the mended messages with the columns of `MESSAGES`."""
+    """What a replay would do at `clock`.
+
+    Attributes:
+        accepted: the transformed messages that would land, with the columns of `MESSAGES`.
+        events: the same as events, row by row, with the columns of `VALIDATED`.
+    """
 
     clock: datetime
     accepted: pa.Table
+    events: pa.Table
     hours: Sequence[HourOfReplay]
-    staying: Sequence[Staying]
+    skipped: Sequence[Skipped]
 
     @property
-    def staying_by_reason(self) -> dict[str, int]:
-        """Messages that stay, by why, most first."""
-        return dict(Counter(one.why for one in self.staying).most_common())
+    def skipped_by_reason(self) -> dict[str, int]:
+        """Messages that stay in quarantine, by reason, most first."""
+        return dict(Counter(one.reason for one in self.skipped).most_common())
 
 
 def plan(
     connection: psycopg.Connection,
     settings: Settings,
-    spark: "SparkSession",
+    spark_session: "Callable[[], AbstractContextManager[SparkSession]]",
     selection: Selection,
     *,
     clock: datetime,
     transform: Transform | None = None,
 ) -> Plan:
-    """Parse the selected messages again, and write nothing. An event older than the horizon is accepted.
+    """Validate the selected messages again, without changing anything. An event older than the horizon is accepted.
+
+    Args:
+        spark_session: opens the session that parses; not called if there is nothing to parse.
 
     Raises:
         QuarantineError: nothing is selected.
@@ -91,53 +101,44 @@ def plan(
     selected = select(connection, settings.lake_uri, selection)
     if not selected.num_rows:
         raise QuarantineError(
-            "no message in quarantine is selected: what was replayed has left it; `antenna quarantine list` shows the rest"
+            "no message in quarantine is selected: replayed messages have left it; "
+            "`antenna quarantine list` shows the rest"
         )
-    mended, staying = _mended(selected, transform)
-    verdicts = verdicts_on(settings, spark, mended, clock)
-    hours = {name: landing_hour(name) for name in pc.unique(verdicts["hour"]).to_pylist() if name is not None}
-    gone = set(hours_in_part(connection, hours.values()))
-    full = set(full_hours(connection))
-    closed_to = {
-        **{name: FULL for name, hour in hours.items() if hour in full},
-        **{name: IN_PART for name, hour in hours.items() if hour in gone},
-    }
-    keep, added = [], dict.fromkeys(sorted(hours.keys() - closed_to.keys()), (0, 0))
-    for row in verdicts.to_pylist():
+    messages, skipped = _transformed(selected, transform)
+    validated = VALIDATED.empty_table()
+    if messages.num_rows:
+        with spark_session() as spark:
+            validated = validate(settings, spark, messages, clock)
+    names = pc.unique(validated["hour"]).to_pylist()
+    hours = {name: landing_hour(name) for name in names if name is not None}
+    refused = _refused_hours(connection, hours)
+    keep, added = [], dict.fromkeys(sorted(hours.keys() - refused.keys()), (0, 0))
+    for row in validated.to_pylist():
         name = row["hour"]
-        accepted = name is not None and name not in closed_to
+        accepted = name is not None and name not in refused
         keep.append(accepted)
         if accepted:
             added[name] = (added[name][0] + 1, added[name][1] + row["bytes"])
-            continue
-        why, detail = row["reason"], row["detail"] or ""
-        if why is None:
-            why = closed_to[name]
-            detail = {
-                IN_PART: f"retention has removed landed files of {hour_key(hours[name])}",
-                FULL: f"{hour_key(hours[name])} holds 2^62 bytes already and takes no more",
-            }[why]
-        staying.append(Staying(row["kafka_partition"], row["kafka_offset"], why, detail))
+        else:
+            why = (row["reason"], row["detail"] or "") if row["reason"] is not None else refused[name]
+            skipped.append(Skipped(row["kafka_partition"], row["kafka_offset"], *why))
     closed = _closed(connection, hours.values())
+    mask = pa.array(keep, pa.bool_())
     return Plan(
         clock=clock,
-        accepted=mended.filter(pa.array(keep, pa.bool_())),
+        accepted=messages.filter(mask),
+        events=validated.filter(mask),
         hours=[HourOfReplay(hours[name], *sums, hours[name] in closed) for name, sums in added.items()],
-        staying=sorted(staying, key=lambda one: (one.partition, one.offset)),
+        skipped=sorted(skipped, key=lambda one: (one.partition, one.offset)),
     )
 
 
-def carry_out(
-    connection: psycopg.Connection,
-    settings: Settings,
-    spark: "SparkSession",
-    planned: Plan,
-    *,
-    transform: Transform | None = None,
+def execute(
+    connection: psycopg.Connection, settings: Settings, planned: Plan, *, transform: Transform | None = None
 ) -> int:
     """Land and commit the accepted messages of a plan; returns the batch's number.
 
-    Dying anywhere in between leaves at most files that nothing refers to. The stream may run meanwhile.
+    Safe to interrupt at any point: at most files are left that nothing refers to. The stream may run meanwhile.
 
     Raises:
         QuarantineError: nothing was accepted.
@@ -153,7 +154,7 @@ def carry_out(
     require_writable(settings.lake_uri)
     head = read_head(connection, settings.topic)
     with Attempt(settings.lake_uri, head.batch + 1) as attempt:
-        landed = land_messages(settings, spark, planned.accepted, folder=attempt.folder, clock=planned.clock)
+        landed = land(settings, planned.events, folder=attempt.folder)
     columns = ("topic_id", "kafka_partition", "kafka_offset", "reason")
     try:
         return commit_replay(
@@ -168,34 +169,46 @@ def carry_out(
             transform=transform.text if transform else None,
         )
     except LedgerError:
-        # Refused, so that nothing is committed for sure; what was landed may name a user who was forgotten.
+        # Refused, so nothing is committed for sure; what was landed may name a user who was forgotten.
         lake = lake_path(settings.lake_uri)
         remove_tree(lake / attempt.folder, within=lake)
         raise
 
 
-def _mended(selected: pa.Table, transform: Transform | None) -> tuple[pa.Table, list[Staying]]:
-    """The messages that went through the transformation, and those that it left."""
+def _transformed(selected: pa.Table, transform: Transform | None) -> tuple[pa.Table, list[Skipped]]:
+    """The transformed messages, and those that the transformation left or failed on."""
     if transform is None:
         return selected, []
-    keep, values, staying = [], [], []
+    keep, values, skipped = [], [], []
     for partition, offset, value in zip(
         *(selected[name].to_pylist() for name in ("kafka_partition", "kafka_offset", "value")), strict=True
     ):
         try:
-            mended = transform(value)
+            transformed = transform(value)
         except TransformError as error:
-            mended = None
-            staying.append(Staying(partition, offset, FAILED, str(error)))
+            transformed = None
+            skipped.append(Skipped(partition, offset, FAILED, str(error)))
         else:
-            if mended is None:
-                staying.append(Staying(partition, offset, LEFT, ""))
-        keep.append(mended is not None)
-        if mended is not None:
-            values.append(mended)
+            if transformed is None:
+                skipped.append(Skipped(partition, offset, LEFT, ""))
+        keep.append(transformed is not None)
+        if transformed is not None:
+            values.append(transformed)
     kept = selected.filter(pa.array(keep, pa.bool_()))
     place = kept.schema.get_field_index("value")
-    return kept.set_column(place, kept.schema.field(place), pa.array(values, pa.binary())), staying
+    return kept.set_column(place, kept.schema.field(place), pa.array(values, pa.binary())), skipped
+
+
+def _refused_hours(connection: psycopg.Connection, hours: dict[str, datetime]) -> dict[str, tuple[str, str]]:
+    """Reason and detail of the hours that take no events, by the name of their landing folder."""
+    in_part, full = set(hours_in_part(connection, hours.values())), set(full_hours(connection))
+    refused = {}
+    for name, hour in hours.items():
+        if hour in in_part:
+            refused[name] = (IN_PART, f"retention has removed landed files of {hour_key(hour)}")
+        elif hour in full:
+            refused[name] = (FULL, f"{hour_key(hour)} holds 2^62 bytes already and takes no more")
+    return refused
 
 
 def _closed(connection: psycopg.Connection, hours: Iterable[datetime]) -> set[datetime]:

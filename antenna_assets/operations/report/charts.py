@@ -7,6 +7,7 @@ from typing import Any
 import altair as alt
 from altair.typing import ChartType
 
+from antenna_assets.domain.safe_text import labels
 from antenna_assets.operations.report.figures import OTHERS, Figures, Rows
 from antenna_assets.operations.report.period import Period
 
@@ -34,19 +35,32 @@ def charts(figures: Figures, period: Period) -> dict[str, str]:
         for what, name in (("late rows", "late_rows"), ("rejected messages", "quarantined"))
         if row[name]
     ]
+    # An antenna has one label in both pictures.
+    antennas = _labelled([*figures.antennas, *figures.antenna_map], "antenna")
+    by_antenna, antenna_map = antennas[: len(figures.antennas)], antennas[len(figures.antennas) :]
     pictures: dict[str, tuple[Callable[[alt.InlineData], ChartType], Rows]] = {
         f"Bytes {'every 5 minutes' if period.is_one_hour else 'by hour'}, by antenna": (
             _by_antenna,
-            figures.antennas,
+            by_antenna,
         ),
-        "Where and when: the busiest antennas": (_map, figures.antenna_map),
-        "Users closest to their quota, or over it": (_against_quota, figures.users),
+        "Where and when: the busiest antennas": (_map, antenna_map),
+        "Users closest to their quota, or over it": (
+            _against_quota,
+            _labelled(figures.users, "name", key="id"),
+        ),
         "Users over quota by hour": (_over_quota, figures.over_by_hour),
-        "Apps": (_apps, figures.apps),
+        "Apps": (_apps, _labelled(figures.apps, "app")),
         "Minutes from an hour's end to its certificate": (_delays, figures.hours),
         "Late rows and rejected messages": (_late, late),
     }
     return {title: _svg(draw(_inline(rows))) for title, (draw, rows) in pictures.items() if rows}
+
+
+def _labelled(rows: Rows, name: str, *, key: str | None = None) -> Rows:
+    """The rows with a label for the name: one for each key, by default the name itself, and no two alike."""
+    names = {row[key or name]: row[name] for row in rows}
+    by_key = dict(zip(names, labels([*names.values()]), strict=True))
+    return [{**row, name: by_key[row[key or name]]} for row in rows]
 
 
 def _by_antenna(rows: alt.InlineData) -> alt.Chart:
@@ -116,7 +130,7 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 def _svg(chart: ChartType) -> str:
     text = StringIO()
     # A reader's fonts may be wider than those that the text was measured with.
-    chart.configure(padding=16).configure_view(strokeWidth=0).configure_legend(labelLimit=0).save(
-        text, format="svg"
-    )
+    chart.configure(padding=16).configure_view(strokeWidth=0).configure_legend(labelLimit=0).configure_axis(
+        labelLimit=0
+    ).save(text, format="svg")
     return text.getvalue()

@@ -6,6 +6,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
+from antenna_assets.domain.safe_text import safe_name
 from antenna_assets.operations.report.figures import Figures
 from antenna_assets.operations.report.period import Period
 
@@ -20,6 +21,7 @@ def page(period: Period, figures: Figures, pictures: dict[str, str], *, now: dat
         now: when the report was made, aware.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters["safe_name"] = safe_name
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
         period=period,

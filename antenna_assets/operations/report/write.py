@@ -10,6 +10,7 @@ from antenna_assets.operations.report.charts import charts
 from antenna_assets.operations.report.figures import read_figures
 from antenna_assets.operations.report.page import page
 from antenna_assets.operations.report.period import Period, ReportError, newest_day, one_day, one_hour
+from antenna_assets.storage.atomic_files import replacing
 
 
 def write_report(
@@ -34,12 +35,10 @@ def write_report(
     figures = read_figures(connection, period)
     text = page(period, figures, charts(figures, period), now=datetime.now(UTC))
     path = output or Path(f"antenna-{period.name.replace(':', '')}.html")
-    unfinished = path.with_name(path.name + ".part")
     try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
+        with replacing(path) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise ReportError(f"{path} cannot be written: {error.strerror}; choose another --output") from error
     return path
 

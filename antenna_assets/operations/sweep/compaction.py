@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 import psycopg
 
-from antenna_assets.domain.lifetimes import GRACE, LONGEST_RUN
+from antenna_assets.domain.lifetimes import GRACE_PERIOD, LONGEST_RUN
 from antenna_assets.operations.sweep.retention import ROWS_AT_ONCE, Amount
 
 
@@ -33,7 +33,7 @@ def merge_batches(
 
 def forget_removed_files(connection: psycopg.Connection, *, now: datetime, dry_run: bool = False) -> Amount:
     """Replace the rows of expired files that were removed a grace ago by a sum an hour; returns how many rows went."""
-    before = now - GRACE
+    before = now - GRACE_PERIOD
     if dry_run:
         return Amount(
             connection.execute(

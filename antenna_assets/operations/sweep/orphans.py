@@ -13,7 +13,7 @@ import psycopg
 
 from antenna_assets.domain.lifetimes import SAFE_AGE
 from antenna_assets.publishing.lake import SCRATCH
-from antenna_assets.storage.files import Found, everything_under, going
+from antenna_assets.storage.files import Entry, removable, walk
 from antenna_assets.storage.paths import name_within
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _AT_ONCE = 500
 
 def old_attempts(
     connection: psycopg.Connection, lake: "LakePath", *, now: datetime, clock: datetime
-) -> Iterator[list[Found]]:
+) -> Iterator[list[Entry]]:
     """What there is of the attempts in which nothing was changed for `SAFE_AGE`, some attempts at a time.
 
     Attempts that were written after the ledger's last sign of life are left out: they may be of a ledger of which this one is
@@ -38,7 +38,7 @@ def old_attempts(
     """
     before = now - SAFE_AGE
     alive = now - (clock - _last_sign_of_life(connection, clock))
-    found: list[Found] = []
+    found: list[Entry] = []
     for attempt in chain(_old(lake / LANDING, min(before, alive)), _old(lake / SCRATCH, before)):
         found += attempt
         if len(found) >= _AT_ONCE:
@@ -47,7 +47,7 @@ def old_attempts(
     yield found
 
 
-def unnamed(connection: psycopg.Connection, lake: "LakePath", found: Iterable[Found]) -> list[Found]:
+def unnamed(connection: psycopg.Connection, lake: "LakePath", found: Iterable[Entry]) -> list[Entry]:
     """Those that the ledger does not name, and folders without any that it does.
 
     Whoever removes them holds the heads' lock from this question on: then no commit comes in between, whatever any
@@ -61,7 +61,7 @@ def unnamed(connection: psycopg.Connection, lake: "LakePath", found: Iterable[Fo
         {"paths": [path for path in paths.values() if _can_be_named(path)]},
     )
     named = {path for (path,) in rows}
-    return going(found, lambda one: one.is_folder or paths[one.path] not in named)
+    return removable(found, lambda one: one.is_folder or paths[one.path] not in named)
 
 
 def _last_sign_of_life(connection: psycopg.Connection, clock: datetime) -> datetime:
@@ -73,9 +73,9 @@ def _last_sign_of_life(connection: psycopg.Connection, clock: datetime) -> datet
     return min(row[0], clock) if row and row[0] else clock
 
 
-def _old(folder: "LakePath", before: datetime) -> Iterator[list[Found]]:
+def _old(folder: "LakePath", before: datetime) -> Iterator[list[Entry]]:
     depth = len(folder.parts)
-    for _, attempt in groupby(everything_under(folder), key=lambda one: one.path.parts[depth]):
+    for _, attempt in groupby(walk(folder), key=lambda one: one.path.parts[depth]):
         found = list(attempt)
         if max(one.changed for one in found) < before:
             yield found

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import sql
 
 from antenna_assets.domain.hours import hour_of
-from antenna_assets.domain.lifetimes import GRACE, LIVE_RETENTION, LONGEST_RUN
+from antenna_assets.domain.lifetimes import GRACE_PERIOD, LIVE_RETENTION, LONGEST_RUN
 from antenna_assets.domain.schema import LIVE_TABLES, ServingTable
 from antenna_assets.ledger.generations import read_generation
 from antenna_assets.ledger.head import lock_heads
@@ -94,7 +94,7 @@ def _remember_landings(connection: psycopg.Connection, hours: Sequence[datetime]
 def remove_expired_files(
     connection: psycopg.Connection, lake: "LakePath", *, now: datetime, dry_run: bool = False
 ) -> Amount:
-    """Remove the files that the ledger forgot longer than `GRACE` ago.
+    """Remove the files that the ledger forgot longer than `GRACE_PERIOD` ago.
 
     Raises:
         OSError: a file cannot be removed; the next sweep tries it again.
@@ -105,7 +105,7 @@ def remove_expired_files(
         rows = connection.execute(
             "SELECT path, size FROM ledger.expired_file"
             " WHERE removed_at IS NULL AND expired_at <= %s AND path > %s ORDER BY path LIMIT %s",
-            [now - GRACE, after, ROWS_AT_ONCE],
+            [now - GRACE_PERIOD, after, ROWS_AT_ONCE],
         ).fetchall()
         if not rows:
             return Amount(count, size)

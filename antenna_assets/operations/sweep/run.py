@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from antenna_assets.clients.advisory_locks import SWEEP, try_lock
 from antenna_assets.clients.clock import database_now
 from antenna_assets.clients.migrations import require_migrated
 from antenna_assets.clients.postgres import connect
-from antenna_assets.clients.postgres_errors import passes, told
+from antenna_assets.clients.postgres_errors import error_line, is_retryable
 from antenna_assets.domain.lifetimes import RUN_LOG_RETENTION, VERSION_RETENTION
 from antenna_assets.domain.schema import LAKE_TABLES
 from antenna_assets.errors import AntennaError
@@ -33,7 +34,7 @@ from antenna_assets.operations.sweep.retention import (
 )
 from antenna_assets.operations.sweep.run_logs import drop_old_pages, drop_run_events, remove_run_output
 from antenna_assets.publishing.lake import Lake
-from antenna_assets.storage.files import Found, file_system_now, remove
+from antenna_assets.storage.files import Entry, file_system_now, remove
 from antenna_assets.storage.paths import file_errors, lake_path, reason_of
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
     from antenna_assets.storage.paths import LakePath
 
-_SWEEP_LOCK = 0x7377656570
 # Commits take less than a second.
 LONGEST_WAIT_FOR_LOCK = timedelta(minutes=1)
 
@@ -171,14 +171,13 @@ def _sweep_landing(
     return amount
 
 
-def _size(found: list[Found]) -> int:
+def _size(found: list[Entry]) -> int:
     return sum(one.size for one in found)
 
 
 def _claim(connection: psycopg.Connection) -> None:
     """One sweep at a time; the lock goes with the connection. Two would do no harm, only the same work."""
-    row = connection.execute("SELECT pg_try_advisory_lock(%s)", [_SWEEP_LOCK]).fetchone()
-    if row is None or not row[0]:
+    if not try_lock(connection, SWEEP):
         raise SweepRunning("another sweep is under way on this ledger; it does the same, so leave it to it")
     milliseconds = str(LONGEST_WAIT_FOR_LOCK // timedelta(milliseconds=1))
     connection.execute("SELECT set_config('lock_timeout', %s, false)", [milliseconds])
@@ -198,10 +197,10 @@ def _errors(lake: str) -> Iterator[None]:
             "webserver or daemon gives that role its rights when it starts: start it again"
         ) from error
     except psycopg.Error as error:
-        if not passes(error):
+        if not is_retryable(error):
             raise
         raise SweepError(
-            f"PostgreSQL went away in the middle of a sweep: {told(error)}; sweep again"
+            f"PostgreSQL went away in the middle of a sweep: {error_line(error)}; sweep again"
         ) from error
     except file_errors() as error:
         place = getattr(error, "filename", None) or lake

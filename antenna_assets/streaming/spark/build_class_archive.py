@@ -11,7 +11,7 @@ from pathlib import Path
 
 from antenna_assets.engines.spark_session import archive
 from antenna_assets.errors import AntennaError
-from antenna_assets.stack.atomic_files import READABLE, program_folder
+from antenna_assets.storage.atomic_files import READABLE, program_folder
 
 
 class ArchiveError(AntennaError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from antenna_assets.domain.landing import REJECTED_FOLDER
 from antenna_assets.domain.schema import LANDED_SCHEMA, REJECTED_SCHEMA
 from antenna_assets.failpoints import commit_point, task_point
-from antenna_assets.storage.attempt import lake_watched
+from antenna_assets.storage.attempt import lake_errors
 from antenna_assets.streaming.read_back import WrittenAttempt
 from antenna_assets.streaming.spark.layout import Layout
 from antenna_assets.streaming.spark.parse import explain_rejections, validated
@@ -57,7 +57,7 @@ def write(
     verdicts = verdicts.observe(
         counted, F.count("*").alias("messages"), F.count("hour").alias("accepted"), size
     ).persist()
-    with lake_watched(lake):
+    with lake_errors(lake):
         try:
             accepted = verdicts.where("hour IS NOT NULL").select(*LANDED_SCHEMA.names, "hour")
             commit_point("stream.land.before_write")

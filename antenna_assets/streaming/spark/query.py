@@ -15,7 +15,7 @@ from antenna_assets.clients.kafka_broker import Broker, Topic
 from antenna_assets.engines.contract import Engine
 from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.settings import Settings
-from antenna_assets.storage.disk import unwritable
+from antenna_assets.storage.disk import write_failure_message
 from antenna_assets.streaming.errors import StateUnwritable
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def new_checkpoint(home: Path) -> Path:
         checkpoint.mkdir(parents=True)
     except OSError as error:
         raise StateUnwritable(
-            f"{unwritable('the state directory', home, error)}; or set ANTENNA_HOME to another path"
+            f"{write_failure_message('the state directory', home, error)}; or set ANTENNA_HOME to another path"
         ) from error
     return checkpoint
 

@@ -18,7 +18,7 @@ from antenna_assets.clients.kafka_broker import Broker, Topic
 from antenna_assets.engines.spark_session import java_has_exited
 from antenna_assets.failpoints import commit_point
 from antenna_assets.settings import Settings
-from antenna_assets.storage.disk import WHAT_TO_DO, free, is_full
+from antenna_assets.storage.disk import FREE_SPACE_HINT, free, is_full
 from antenna_assets.streaming.committer import REPORT_SECONDS, Committer
 from antenna_assets.streaming.errors import (
     QueryFailed,
@@ -260,7 +260,7 @@ class SparkReader:
             home, temporary = self._settings.home, tempfile.gettempdir()
             raise StateUnwritable(
                 f"no space left for the stream's state in {home} ({free(home)}) or for Spark's temporary files in "
-                f"{temporary} ({free(temporary)}); {WHAT_TO_DO}"
+                f"{temporary} ({free(temporary)}); {FREE_SPACE_HINT}"
             ) from error
         if error is not None:
             raise QueryFailed(f"Spark stopped the query: {first_line(error)}") from error
