@@ -1,4 +1,4 @@
-"""How many messages a micro-batch takes, so that their bytes are bounded: Spark's reader only counts messages."""
+"""The number of messages of a micro-batch, learned so that its bytes are bounded (decision 18)."""
 
 BATCH_BYTES = 256 * 2**20
 """The most bytes that the values of a micro-batch should have, estimated from earlier ones."""

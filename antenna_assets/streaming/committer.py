@@ -1,7 +1,7 @@
 """Committing what a reader has landed, and the heartbeat between two commits. Every reader uses this.
 
-The transactions are in `ledger/commit.py`; here they get what they need: PostgreSQL's clock, Kafka's backlog, and the sums
-of the files, read back from the disk.
+The transactions are in `ledger/commit.py`; here they get what they need: PostgreSQL's clock, Kafka's backlog,
+and the sums of the files, read back from the disk.
 """
 
 import threading
@@ -79,7 +79,8 @@ class Committer:
         on_commit: called after each commit.
 
     Attributes:
-        last_commit: when something was last committed, on the monotonic clock; at first the time of the start.
+        last_commit: when something was last committed, on the monotonic clock; at first the time of the
+            start.
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class Committer:
         self._unreported = [0, 0]
 
     def refresh(self, connection: psycopg.Connection) -> None:
-        """Read the ledger's head, and what landing needs of the ledger. Called before the first micro-batch of a query."""
+        """Read the ledger's head and what landing needs of the ledger; called when a query starts."""
         self._head = read_head(connection, self._settings.topic)
         self._newest_attempt = self._head.batch
         self._refresh_acceptance(connection)
@@ -121,7 +122,7 @@ class Committer:
         self._full = full_hours(connection)
 
     def acceptance(self) -> Acceptance:
-        """The bounds for the next micro-batch. No connection is needed: it may be in the middle of a commit."""
+        """The bounds for the next micro-batch, without a connection: it may be in the middle of a commit."""
         if self._clock is None:
             raise StreamError("no query runs: the clock was never read")
         clock = self._clock.now()
@@ -130,8 +131,8 @@ class Committer:
     def new_attempt(self) -> Attempt:
         """A folder for the files of the next micro-batch.
 
-        Its number is one above that of the last attempt, whether that one is committed by now or not. Only the folder's
-        name has it: the batch's number is given by its commit.
+        Its number is one above that of the last attempt, whether that one is committed by now or not. Only
+        the folder's name has it: the batch's number is given by its commit.
         """
         self._newest_attempt = max(self._head.batch if self._head else 0, self._newest_attempt) + 1
         return Attempt(self._settings.lake_uri, self._newest_attempt)
@@ -147,7 +148,8 @@ class Committer:
     def commit(self, connection: psycopg.Connection, engine: Engine, batch: LandedBatch) -> None:
         """Read the files of a micro-batch back, and commit it.
 
-        Kafka is asked for the topic's id and for the ends of its partitions; the head row is read once, under its lock.
+        Kafka is asked for the topic's id and for the ends of its partitions; the head row is read once, under
+        its lock.
 
         Raises:
             LandingError, LakeUnwritable: see `read_back`.
@@ -244,7 +246,7 @@ class Committer:
         return True
 
     def _read_clock(self, connection: psycopg.Connection) -> datetime:
-        """PostgreSQL's clock. A step of it, or a wrong clock of this host, is reported."""
+        """PostgreSQL's clock; a step of it, or a wrong clock of this host, is reported."""
         if self._clock is None:
             self._clock = Clock(connection)
         now = self._clock.read(connection)
@@ -252,8 +254,8 @@ class Committer:
             direction = "forwards" if self._clock.step > timedelta(0) else "back"
             step = timedelta(seconds=round(abs(self._clock.step).total_seconds()))
             self._say(
-                f"PostgreSQL's clock was set {direction} by {step}; it is the clock that closes hours: if it is "
-                "wrong now, stop the stream, set it right, and see `antenna reopen`"
+                f"PostgreSQL's clock was set {direction} by {step}; it is the clock that closes hours: if it "
+                "is wrong now, stop the stream, set it right, and see `antenna reopen`"
             )
         wrong = self._clock.wrong_host
         if wrong is not None and self._clock_warning is None:
@@ -266,7 +268,7 @@ class Committer:
         self._on_commit()
 
     def _report(self, batch: LandedBatch, head: Head) -> None:
-        """Report a commit if it was its query's first or took long; else count it for `report`."""
+        """Report a commit if it was its query's first or took long; otherwise count it for `report`."""
         read = sum(r.until_offset - r.from_offset for r in batch.ranges)
         seconds = self.last_commit - batch.began
         if not batch.first and seconds <= REPORT_SECONDS:

@@ -33,7 +33,7 @@ HOURS_NAMED = 24
 def doubled_reading(
     connection: psycopg.Connection, broker: Broker, topic: Topic, lake: str, first: Mapping[int, int]
 ) -> str | None:
-    """Why reading a topic from these offsets would count messages twice, and what to do; None if it would not.
+    """Why reading from these offsets would count messages twice, and what to do; None if it would not.
 
     Args:
         topic: with the id that the ledger knows.
@@ -46,9 +46,9 @@ def doubled_reading(
     advice = f"say where to begin with `antenna stream --from`, which is recorded: {FORMS}"
     if topic.id != kafka_id(topic.id):
         return (
-            f"Kafka has lost messages of {topic.name} that were read, and assigns their offsets again to other messages: "
-            "what it still has from before would be counted twice, and what was sent since is unread; the time when "
-            f"Kafka came back tells them apart; {advice}"
+            f"Kafka has lost messages of {topic.name} that were read, and assigns their offsets again to "
+            "other messages: what it still has from before would be counted twice, and what was sent since "
+            f"is unread; the time when Kafka came back tells them apart; {advice}"
         )
     events = _first_events(broker, topic, first)
     hours = {hour_of(datetime.fromtimestamp(event["second"], UTC)) for event in events}
@@ -63,8 +63,8 @@ def doubled_reading(
     ]
     named = first_few([*map(hour_key, doubled)], HOURS_NAMED)
     return (
-        f"topic {topic.name} begins with messages that are landed already, so it is a copy of the one before it: "
-        f"read from its first message, {len(doubled)} hours may double: {named}; {advice}"
+        f"topic {topic.name} begins with messages that are landed already, so it is a copy of the one before "
+        f"it: read from its first message, {len(doubled)} hours may double: {named}; {advice}"
     )
 
 
@@ -110,9 +110,10 @@ def _landed(paths: list[str], events: list[dict[str, Any]]) -> int:
         register_stores(database, paths)
         database.register("event", pa.Table.from_pylist(events, schema=schema))
         found = database.execute(
-            "SELECT count(*) FROM event WHERE EXISTS (SELECT 1 FROM read_parquet(?, hive_partitioning = false) AS landed"
+            "SELECT count(*) FROM event WHERE EXISTS ("
+            "SELECT 1 FROM read_parquet(?, hive_partitioning = false) AS landed"
             " WHERE landed.app = event.app AND landed.id = event.id AND landed.antenna_id = event.antenna_id"
-            "  AND landed.bytes = event.bytes AND floor(epoch(landed.timestamp)) = event.second)",
+            " AND landed.bytes = event.bytes AND floor(epoch(landed.timestamp)) = event.second)",
             [paths],
         ).fetchone()
     return found[0] if found else 0

@@ -1,7 +1,7 @@
 """Kafka's record time, clamped to what every reader of our files can represent.
 
-With `message.timestamp.type=CreateTime` the sender chooses it: any 64-bit number of milliseconds. It decides nothing about
-an event; it is kept for people, with rejected messages only.
+With `message.timestamp.type=CreateTime` the sender chooses it: any 64-bit number of milliseconds. It decides
+nothing about an event; it is kept for people, with rejected messages only.
 """
 
 EARLIEST_MILLIS = -62_135_596_800_000
@@ -18,7 +18,8 @@ def kafka_micros(millis: int) -> int:
 
 def clamped_in_spark(timestamp: str) -> str:
     """Spark SQL: `timestamp`, clamped to the years 1 to 9999."""
-    return f"greatest(timestamp_millis({EARLIEST_MILLIS}L), least(timestamp_millis({LATEST_MILLIS}L), {timestamp}))"
+    earliest, latest = (f"timestamp_millis({millis}L)" for millis in (EARLIEST_MILLIS, LATEST_MILLIS))
+    return f"greatest({earliest}, least({latest}, {timestamp}))"
 
 
 def clamped_in_duckdb(timestamp: str) -> str:

@@ -1,6 +1,7 @@
 """Exact ranges of offsets, read with Kafka's own client in this process, in parts of bounded size.
 
-For what Spark's reader cannot read: a record time that overflows there, messages too large for its Java (decision 18).
+For what Spark's reader cannot read: a record time that overflows there, messages too large for its Java
+(decision 18).
 """
 
 import time
@@ -46,9 +47,9 @@ class Unreadable(StreamError):
 
     def __init__(self, topic: str, partition: int, offset: int, reason: str) -> None:
         super().__init__(
-            f"partition {partition} of {topic}: the record at offset {offset} cannot be read: {reason}; all before it is "
-            f"committed; `antenna accept-loss --skip {partition} {offset}` records it as lost, and the stream goes on "
-            "behind it"
+            f"partition {partition} of {topic}: the record at offset {offset} cannot be read: {reason}; all "
+            f"before it is committed; `antenna accept-loss --skip {partition} {offset}` records it as lost, "
+            "and the stream goes on behind it"
         )
         self.partition = partition
         self.offset = offset
@@ -104,7 +105,8 @@ def read_ranges(broker: Broker, ranges: Sequence[OffsetRange], bounds: PartBound
     """The committed messages of the ranges, partition by partition, without a gap from part to part.
 
     Raises:
-        Unreadable: a record cannot be read. Raised at the end, after all that could be read of the other partitions.
+        Unreadable: a record cannot be read. Raised at the end, after all that could be read of the other
+            partitions.
         BrokerError: Kafka does not answer.
     """
     unreadable: Unreadable | None = None
@@ -139,7 +141,7 @@ class _Stuck(Exception):
 
 
 def _messages(broker: Broker, wanted: OffsetRange) -> Iterator[tuple[bytes | None, int, int]]:
-    """Value, offset and record time (ms) of each committed message of a range, in the order of the offsets."""
+    """Value, offset and record time (ms) of each committed message of a range, in offset order."""
     from confluent_kafka import KafkaError, TopicPartition
 
     consumer = _consumer(broker)
@@ -152,7 +154,8 @@ def _messages(broker: Broker, wanted: OffsetRange) -> Iterator[tuple[bytes | Non
             if message is None:
                 if time.monotonic() - last_heard > _SILENT_SECONDS:
                     raise BrokerError(
-                        f"Kafka at {broker.bootstrap} gave nothing of partition {wanted.partition} of {broker.topic} from "
+                        f"Kafka at {broker.bootstrap} gave nothing of partition {wanted.partition} of "
+                        f"{broker.topic} from "
                         f"offset {following} on for {_SILENT_SECONDS} s" + (last_error and f": {last_error}")
                     )
                 continue

@@ -2,20 +2,21 @@
 
 Recovery, for an operator:
 
-- **Prepared.** The ledger in PostgreSQL is the only checkpoint. Nothing in the state directory is needed to recover:
-  Spark's own checkpoint is created for each start and thrown away.
-- **After a crash.** Start the stream again, on this host or on another one. It takes the stream's lock, reads the last
-  committed offset of each partition from the ledger, and reads on from there. A kill at any point, a lost disk of the
-  stream's host, an upgrade and a failover all mean the same. While it runs, it restarts itself after transient errors:
-  Kafka, PostgreSQL or the lake away, a full disk, a failed query. It waits 1 s, then twice as long each time, 30 s at most.
-- **Unit of recovery.** The micro-batch. Its offsets, files, rows per hour and live sums are committed in one transaction
-  (`ledger/commit.py`), so a micro-batch is recovered as a whole or read again as a whole. Files of an attempt that was
-  not committed are orphans: nothing reads them, and a sweep removes them.
-- **Guarantee.** Each message is in the ledger exactly once: a commit requires that each partition's range starts where
-  the last committed one ends. After an error at COMMIT nothing is retried in place: the ledger is read again. The lock
-  only keeps a second stream away; the rule holds without it.
-- **Not recovered by itself.** Messages that Kafka removed unread, a topic that was created again, and a record that no
-  client can read: the stream stops and names the command that records the loss.
+- **Prepared.** The ledger in PostgreSQL is the only checkpoint. Nothing in the state directory is needed to
+  recover: Spark's own checkpoint is created for each start and thrown away.
+- **After a crash.** Start the stream again, on this host or on another one. It takes the stream's lock, reads
+  the last committed offset of each partition from the ledger, and reads on from there. A kill at any point, a
+  lost disk of the stream's host, an upgrade and a failover all mean the same. While it runs, it restarts
+  itself after transient errors: Kafka, PostgreSQL or the lake away, a full disk, a failed query. It waits 1
+  s, then twice as long each time, 30 s at most.
+- **Unit of recovery.** The micro-batch. Its offsets, files, rows per hour and live sums are committed in one
+  transaction (`ledger/commit.py`), so a micro-batch is recovered as a whole or read again as a whole. Files
+  of an attempt that was not committed are orphans: nothing reads them, and a sweep removes them.
+- **Guarantee.** Each message is in the ledger exactly once: a commit requires that each partition's range
+  starts where the last committed one ends. After an error at COMMIT nothing is retried in place: the ledger
+  is read again. The lock only keeps a second stream away; the rule holds without it.
+- **Not recovered by itself.** Messages that Kafka removed unread, a topic that was created again, and a
+  record that no client can read: the stream stops and names the command that records the loss.
 
 A reader turns messages into files, and is all that differs between Spark and others: see `spark/`.
 """
@@ -55,7 +56,7 @@ MIN_WAIT_SECONDS = 1.0
 MAX_WAIT_SECONDS = 30.0
 
 OLD_SESSION_SECONDS = 60
-"""How long the lock may still be held by our own broken session: PostgreSQL sees a vanished client after 25 s."""
+"""How long our own broken session may hold the lock: PostgreSQL sees a vanished client after 25 s."""
 
 # Another start, from the ledger, may succeed.
 _RETRYABLE = (
@@ -80,7 +81,8 @@ class Stream:
     Args:
         say: takes one line of progress.
         stop: set it to stop after the micro-batch in progress.
-        start: where a topic begins that the ledger has not read yet, as `partition_starts.read_from` takes it.
+        start: where a topic begins that the ledger has not read yet, as `partition_starts.read_from` takes
+            it.
         spark: a session from `start_spark`, which stays open; if None, one is started and closed.
     """
 
@@ -106,7 +108,7 @@ class Stream:
         self._reader = SparkReader(settings, broker, self._committer, say=say, stop=stop, spark=spark)
 
     def read_available(self) -> None:
-        """Read to the broker's present end, close the hours that can be closed, and check that nothing is left.
+        """Read to the broker's present end, and close the hours that can be closed.
 
         Raises:
             StreamError: messages are left, or the stream cannot run; also the errors of broker and database.
@@ -171,7 +173,8 @@ class Stream:
                     raise
                 now = time.monotonic()
                 lost = now if lost == math.inf else lost
-                # After a broken connection our own old session may hold the lock until PostgreSQL sees that it is dead.
+                # After a broken connection our own old session may hold the lock until PostgreSQL sees that
+                # it is dead.
                 if isinstance(error, StreamRunning) and (lost is None or now - lost > OLD_SESSION_SECONDS):
                     raise
                 # A start without a commit is no progress: back off further.
@@ -187,7 +190,8 @@ class Stream:
     @contextmanager
     def _session(self) -> Iterator[tuple[psycopg.Connection, Topic]]:
         with self._sessions.open() as (connection, topic):
-            # Before the reader, which takes its time to start: a stream that restarts again and again closes hours, too.
+            # Before the reader, which takes its time to start: a stream that restarts again and again closes
+            # hours, too.
             self._committer.heartbeat(connection)
             with blocked.blocks_told(self._postgres_url, self._waiting.begin):
                 yield connection, topic

@@ -50,7 +50,9 @@ _REJECTED_COLUMNS = pa.schema(
 
 # The window's number within its hour instead of its start: windows divide the hour, and integers are fast.
 _LIVE = """SELECT date_trunc('hour', timestamp) AS hour,
-    CAST(floor((EXTRACT(MINUTE FROM timestamp) * 60 + EXTRACT(SECOND FROM timestamp)) / {seconds}) AS INT) AS number,
+    CAST(
+        floor((EXTRACT(MINUTE FROM timestamp) * 60 + EXTRACT(SECOND FROM timestamp)) / {seconds}) AS INT
+    ) AS number,
     {key}, CAST(sum(bytes) AS BIGINT) AS bytes
 FROM landed GROUP BY 1, 2, 3"""
 
@@ -87,7 +89,8 @@ def read_back(written: WrittenAttempt, engine: Engine, *, lake: str, window: tim
     found = landed.rows + sum(landed.rejections.values())
     if found != written.messages:
         raise LandingError(
-            f"read {written.messages} messages and found {found} rows in {written.folder}: nothing was committed"
+            f"read {written.messages} messages and found {found} rows in {written.folder}: nothing was "
+            "committed"
         )
     return landed
 

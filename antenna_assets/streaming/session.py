@@ -1,4 +1,4 @@
-"""The session of a stream: PostgreSQL's connection with the stream's lock, and all that must hold before anything is read."""
+"""The session of a stream: a connection with the stream's lock, opened once all preconditions hold."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,7 +48,7 @@ class StreamSessions:
 
     @contextmanager
     def open(self) -> Iterator[tuple[psycopg.Connection, Topic]]:
-        """A connection that holds the lock of the one stream, and the topic with the id that the ledger knows.
+        """A connection that holds the stream's lock, and the topic with the id that the ledger knows.
 
         Raises:
             StreamRunning: another stream holds the lock.
@@ -98,12 +98,13 @@ class StreamSessions:
             where = f"partition {partition} of {topic.name}: the ledger ends at offset {offset}"
             if first[partition] > offset:
                 raise StreamError(
-                    f"{where}, but Kafka's first is {first[partition]}: messages {offset} to {first[partition] - 1} "
-                    "are gone from Kafka unread; `antenna accept-loss` records it and lets the stream go on"
+                    f"{where}, but Kafka's first is {first[partition]}: messages {offset} to "
+                    f"{first[partition] - 1} are gone from Kafka unread; `antenna accept-loss` records it "
+                    "and lets the stream go on"
                 )
             if following[partition] < offset:
                 raise StreamError(
-                    f"{where}, but Kafka ends at {following[partition]}: Kafka lost messages that were read, or this "
-                    "is another cluster; `antenna accept-loss` records it, and `antenna stream --from` says where to "
-                    "go on"
+                    f"{where}, but Kafka ends at {following[partition]}: Kafka lost messages that were read, "
+                    "or this is another cluster; `antenna accept-loss` records it, and `antenna stream "
+                    "--from` says where to go on"
                 )

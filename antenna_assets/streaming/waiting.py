@@ -80,7 +80,8 @@ class Waiting:
             stop.wait(seconds)
         finally:
             if noted is not None:
-                # Explicitly: a closed session keeps its locks for a moment, and the next attempt needs this one.
+                # Explicitly: a closed session keeps its locks for a moment, and the next attempt needs this
+                # one.
                 unlock(noted, STREAM)
                 noted.close()
 
@@ -91,7 +92,7 @@ class Waiting:
             self._say("going on from the ledger")
 
     def _note(self) -> psycopg.Connection | None:
-        """Note the wait in the ledger if PostgreSQL is there; the connection returned holds the stream's lock."""
+        """Note the wait in the ledger if that is possible; returns a connection with the stream's lock."""
         try:
             connection = connect(self._postgres_url, application="antenna stream, waiting")
         except DatabaseError:
@@ -106,7 +107,8 @@ class Waiting:
         # A full disk of PostgreSQL may refuse even this.
         with suppress(psycopg.Error):
             connection.execute(
-                "UPDATE ledger.head SET waiting_for = %s, waiting_since = clock_timestamp() - %s WHERE topic = %s",
+                "UPDATE ledger.head SET waiting_for = %s, waiting_since = clock_timestamp() - %s"
+                " WHERE topic = %s",
                 [self._text, timedelta(seconds=time.monotonic() - self._began), self._topic],
             )
         return connection

@@ -65,8 +65,8 @@ def write(
                 accepted.write.partitionBy("hour").parquet(target)
             counts = counted.get
             if refused := counts["messages"] - counts["accepted"]:
-                # One file. Finding many reasons, or searching long messages, is worth a shuffle: all of them may be of
-                # one Kafka partition.
+                # One file. Finding many reasons, or searching long messages, is worth a shuffle: all of them
+                # may be of one Kafka partition.
                 much = refused >= MANY_REJECTED or counts["bytes"] >= MUCH_REJECTED_BYTES
                 refusals = verdicts.where("hour IS NULL")
                 if much:

@@ -1,8 +1,8 @@
 """Landing micro-batches with Spark, while the one before is committed.
 
-At most one landed micro-batch waits for the commit of the one before it, and all are committed in the order of their
-offsets. What Spark's reader fails over is read again in smaller parts (decision 18). Files are written in `land.py`; commits
-are in `streaming/committer.py`; queries are started in `reader.py`.
+At most one landed micro-batch waits for the commit of the one before it, and all are committed in the order
+of their offsets. What Spark's reader fails over is read again in smaller parts (decision 18). Files are
+written in `land.py`; commits are in `streaming/committer.py`; queries are started in `reader.py`.
 """
 
 import threading
@@ -108,7 +108,7 @@ class MicroBatches:
     def handler(
         self, connection: psycopg.Connection, engine: Engine, checkpoint: Path
     ) -> Iterator[Callable[["DataFrame", int], None]]:
-        """The function for Spark to call with each micro-batch of a query: it lands it and hands it to the committer.
+        """The function that Spark calls with each micro-batch: it lands it and hands it to the committer.
 
         At the end of the block everything that was landed is committed, or has failed.
         """
@@ -134,7 +134,7 @@ class MicroBatches:
             wait([self._committing] if self._committing is not None else [])
 
     def _land(self, checkpoint: Path, messages: "DataFrame", spark_batch: int) -> LandedBatch | None:
-        """Write a micro-batch, and wait until the one before it is committed; None if Spark had nothing to read."""
+        """Write a micro-batch, and wait for the commit of the one before; None if it is empty."""
         if self._stop.is_set():
             raise StreamError("stopped before this micro-batch began")
         began = time.monotonic()
@@ -199,16 +199,18 @@ class MicroBatches:
         *,
         out_of_memory: bool,
     ) -> None:
-        """Read and commit messages that Spark's reader failed over, up to an offset of each partition, in small parts.
+        """Read and commit messages that Spark's reader failed over, in small parts.
 
         Args:
             topic: with the id that the ledger knows.
+            until: the offset to stop before, of each partition.
             max_messages: of the first part; each later one may have twice as many.
             out_of_memory: whether Java ended over them.
 
         Raises:
             ReadingFailed: Spark failed over a part. Everything before it is committed.
-            Unreadable: neither client can read a record. Everything before it, and in the other partitions, is committed.
+            Unreadable: neither client can read a record. Everything before it, and in the other partitions,
+                is committed.
         """
         self.failure = self._committing = None
         self._committer.refresh(connection)
@@ -260,7 +262,7 @@ class MicroBatches:
         stuck: Unreadable,
         until: int,
     ) -> None:
-        """Read on from a record with Spark's reader, which unpacks records singly: one record, then more and more."""
+        """Read on from a record with Spark's reader, which unpacks them singly: one, then more and more."""
         begin, count = stuck.offset, 1
         while begin < until and count < MAX_ONE_BY_ONE and not self._stop.is_set():
             wanted = OffsetRange(stuck.partition, begin, min(until, begin + count))

@@ -25,6 +25,6 @@ def planned_ranges(checkpoint: Path, topic: str, spark_batch: int) -> list[Offse
 
 
 def _offsets(log: str, topic: str) -> dict[int, int]:
-    """The offsets in one file of the checkpoint: a version, perhaps metadata, and one JSON line of offsets."""
+    """The offsets in a file of the checkpoint: a version, perhaps metadata, and a JSON line of offsets."""
     offsets = json.loads(log.strip().splitlines()[-1])
     return {int(partition): offset for partition, offset in offsets.get(topic, {}).items()}

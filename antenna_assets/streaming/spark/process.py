@@ -22,7 +22,9 @@ class SparkEnded(ReaderFailed):
 
 @contextmanager
 def java_exit_detected() -> Iterator[None]:
-    """Turn the errors of a block into one if Spark's Java process has exited: each call into it fails differently then.
+    """Turn the errors of a block into one if Spark's Java process has exited.
+
+    Each call into it fails differently then.
 
     Raises:
         SparkEnded: it has; what is committed is whole.

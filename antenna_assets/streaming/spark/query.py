@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 MESSAGES_PER_BATCH = 600_000
-"""The most. It takes four seconds on two cores: 17 % faster than twice 300,000, and no slower than a million."""
+"""The most. They take 4 s on two cores: 17 % faster than twice 300,000, no slower than a million."""
 
 POLLS_PER_BATCH = 16
 """How often a task polls Kafka's client in a micro-batch: all messages of a poll are in memory at once."""
@@ -50,7 +50,8 @@ def start_spark(master: str = "local[*]", lake: str = "") -> "SparkSession":
         "spark.jars": ",".join(jars),
         # A micro-batch is cached for a second: compressing it costs more than its memory.
         "spark.sql.inMemoryColumnarStorage.compressed": "false",
-        # Out of memory, some threads of Java would go on without others; the stream starts a new Java instead.
+        # Out of memory, some threads of Java would go on without others; the stream starts a new Java
+        # instead.
         "spark.driver.defaultJavaOptions": "-XX:+ExitOnOutOfMemoryError",
         # Messages from this process are data; below this threshold Spark would evaluate them while it plans.
         "spark.sql.execution.arrow.localRelationThreshold": "0",
@@ -90,7 +91,8 @@ def new_checkpoint(home: Path) -> Path:
         checkpoint.mkdir(parents=True)
     except OSError as error:
         raise StateUnwritable(
-            f"{write_failure_message('the state directory', home, error)}; or set ANTENNA_HOME to another path"
+            f"{write_failure_message('the state directory', home, error)}; or set ANTENNA_HOME to another "
+            "path"
         ) from error
     return checkpoint
 
@@ -105,8 +107,8 @@ def stream_messages(
         .option("subscribe", topic.name)
         .option("startingOffsets", json.dumps({topic.name: {str(p): offsets[p] for p in topic.partitions}}))
         .option("maxOffsetsPerTrigger", limit)
-        # For each poll Spark asks Kafka for the partition's first and last offset, twice over the network: with the
-        # default of 500 messages that was a quarter of a task's time.
+        # For each poll Spark asks Kafka for the partition's first and last offset, twice over the network:
+        # with the default of 500 messages that was a quarter of a task's time.
         .option("kafka.max.poll.records", max(1, limit // POLLS_PER_BATCH))
         .option("kafka.max.partition.fetch.bytes", FETCH_BYTES)
         .load()

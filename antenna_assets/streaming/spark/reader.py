@@ -1,7 +1,7 @@
-"""The Spark reader: one Structured Streaming query per start, watched until it ends, and what follows a failure of Spark.
+"""The Spark reader: one Structured Streaming query per start, and recovery from failures of Spark.
 
-`streaming/job.py` decides when to start and whether to wait. A reader is stateless: each start takes the ledger's offsets
-and a checkpoint that is thrown away afterwards.
+`streaming/job.py` decides when to start and whether to wait. A reader is stateless: each start takes the
+ledger's offsets and a checkpoint that is thrown away afterwards.
 """
 
 import shutil
@@ -100,8 +100,8 @@ class SparkReader:
     ) -> Iterator[Callable[[], None]]:
         """Start reading at the ledger's offsets; yields a function that waits until the query ends.
 
-        What Spark failed over in an earlier query is read first. At the end of the block the micro-batches in progress
-        are committed, or have failed.
+        What Spark failed over in an earlier query is read first. At the end of the block the micro-batches in
+        progress are committed, or have failed.
 
         Args:
             topic: with the id that the ledger knows.
@@ -110,7 +110,8 @@ class SparkReader:
         Raises:
             ReaderFailed: `recover` says how to go on.
             QueryFailed, StateUnwritable: another start may succeed.
-            Unreadable: a record cannot be read. Everything before it, and in the other partitions, is committed.
+            Unreadable: a record cannot be read. Everything before it, and in the other partitions, is
+                committed.
             Exception: that of the micro-batch by which the query ended.
         """
         with java_exit_detected():
@@ -121,7 +122,8 @@ class SparkReader:
     def recover(self, error: ReaderFailed) -> None:
         """Prepare another start after Spark failed over messages, or its Java ended over them.
 
-        They are read in smaller parts then, down to a single record, which is given up if Spark fails over that as well.
+        They are read in smaller parts then, down to a single record, which is given up if Spark fails over
+        that as well.
 
         Raises:
             SparkEnded: Java was killed, or ended by nothing that it read.
@@ -259,8 +261,8 @@ class SparkReader:
         if error is not None and is_full(error):
             home, temporary = self._settings.home, tempfile.gettempdir()
             raise StateUnwritable(
-                f"no space left for the stream's state in {home} ({free(home)}) or for Spark's temporary files in "
-                f"{temporary} ({free(temporary)}); {FREE_SPACE_HINT}"
+                f"no space left for the stream's state in {home} ({free(home)}) or for Spark's temporary "
+                f"files in {temporary} ({free(temporary)}); {FREE_SPACE_HINT}"
             ) from error
         if error is not None:
             raise QueryFailed(f"Spark stopped the query: {first_line(error)}") from error
