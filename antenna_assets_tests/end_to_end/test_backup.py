@@ -41,7 +41,7 @@ pytestmark = pytest.mark.services
 PROGRAMS = "## Back up"
 DUMP, COPY = "### 1. PostgreSQL", "### 2. The lake"
 SERVICES, POSTGRES, LAKE = "### 3. Services and roles", "### 4. PostgreSQL", "### 5. The lake"
-CUT, VERIFY = "### 6. Cut the lake's tables to the ledger", "### 7. Look, and go on"
+CUT, VERIFY = "### 6. Cut the lake's tables to the ledger", "### 7. Verify and resume"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The sensor's query, and whole ticks of the sensor on the real instance, in one process."""
+"""Time the sensor's query, and whole ticks of the sensor on the real instance, in one process."""
 
 import json
 import statistics
