@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
-from antenna_assets.clients.kafka_broker import Broker, kept_too_shortly
+from antenna_assets.clients.kafka_broker import Broker, retention_warning
 from antenna_assets.clients.postgres import connect
 from antenna_assets.errors import StreamError
 from antenna_assets.ledger.head import claim_topic, next_life, read_head
@@ -299,7 +299,7 @@ def test_row_33_a_topic_that_we_make_keeps_messages_by_their_arrival_and_a_forei
     let_senders_choose_times(settings, retention_ms=604_800_000)
     kept = broker.describe().kept_by_sender
     assert kept == timedelta(days=7)
-    assert "keeps messages for 604,800 s of their senders' time" in kept_too_shortly(
+    assert "keeps messages for 604,800 s of their senders' time" in retention_warning(
         settings.topic, kept, settings.horizon
     )
-    assert kept_too_shortly(settings.topic, kept, timedelta(days=7)) == ""
+    assert retention_warning(settings.topic, kept, timedelta(days=7)) == ""

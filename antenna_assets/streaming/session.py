@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import psycopg
 
-from antenna_assets.clients.kafka_broker import Broker, Topic, kept_too_shortly
+from antenna_assets.clients.kafka_broker import Broker, Topic, retention_warning
 from antenna_assets.clients.migrations import require_migrated
 from antenna_assets.clients.postgres import connect
 from antenna_assets.clients.postgres_session import STREAM
@@ -18,7 +18,7 @@ from antenna_assets.ledger.offsets import committed_offsets
 from antenna_assets.ledger.partition_starts import From, read_starts, settle_starts
 from antenna_assets.ledger.stream_lock import only_stream
 from antenna_assets.settings import Settings
-from antenna_assets.storage.attempt import lake_within_reach, require_writable
+from antenna_assets.storage.attempt import lake_access, require_writable
 from antenna_assets.streaming.double_counting import doubled_reading
 
 
@@ -61,7 +61,7 @@ class StreamSessions:
             require_start(connection, self._settings.start)
             with only_stream(connection):
                 # Before anything is written to the lake, a probe included.
-                with lake_within_reach(lake):
+                with lake_access(lake):
                     require_own_lake(connection, lake)
                 require_writable(lake)
                 found = self._broker.describe()
@@ -82,8 +82,8 @@ class StreamSessions:
     def _warn(self, topic: Topic) -> None:
         """Say once which of the topic's settings may lose messages without an error."""
         for warning in (
-            topic.unseen,
-            kept_too_shortly(topic.name, topic.kept_by_sender, self._settings.horizon),
+            topic.warning,
+            retention_warning(topic.name, topic.kept_by_sender, self._settings.horizon),
         ):
             if warning and warning not in self._warned:
                 self._warned.add(warning)
