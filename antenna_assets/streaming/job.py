@@ -39,7 +39,7 @@ from antenna_assets.errors import StreamError
 from antenna_assets.ledger import blocked
 from antenna_assets.ledger.errors import HourExpired
 from antenna_assets.ledger.lake_identity import WrongLake
-from antenna_assets.ledger.partition_starts import read_from
+from antenna_assets.ledger.partition_starts import parse_start_position
 from antenna_assets.ledger.stream_lock import StreamRunning
 from antenna_assets.settings import Settings
 from antenna_assets.storage.attempt import LakeUnwritable
@@ -81,7 +81,7 @@ class Stream:
     Args:
         say: takes one line of progress.
         stop: set it to stop after the micro-batch in progress.
-        start: where a topic begins that the ledger has not read yet, as `partition_starts.read_from` takes
+        start: where a topic begins that the ledger has not read yet, as `partition_starts.parse_start_position` takes
             it.
         spark: a session from `start_spark`, which stays open; if None, one is started and closed.
     """
@@ -101,7 +101,7 @@ class Stream:
         self._postgres_url = postgres_url
         self._stop = stop
         self._broker = broker = Broker(kafka_bootstrap, settings.topic, kafka_config)
-        begin = None if start is None else read_from(start)
+        begin = None if start is None else parse_start_position(start)
         self._sessions = StreamSessions(settings, postgres_url, broker, start=begin, say=say)
         self._waiting = Waiting(postgres_url, settings.topic, say)
         self._committer = Committer(settings, broker, say=say, on_commit=self._waiting.ended)
@@ -193,5 +193,5 @@ class Stream:
             # Before the reader, which takes its time to start: a stream that restarts again and again closes
             # hours, too.
             self._committer.heartbeat(connection)
-            with blocked.blocks_told(self._postgres_url, self._waiting.begin):
+            with blocked.lock_waits_reported(self._postgres_url, self._waiting.begin):
                 yield connection, topic

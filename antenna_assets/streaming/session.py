@@ -15,7 +15,7 @@ from antenna_assets.ledger.first_partition import require_start
 from antenna_assets.ledger.head import claim_topic
 from antenna_assets.ledger.lake_identity import require_own_lake
 from antenna_assets.ledger.offsets import committed_offsets
-from antenna_assets.ledger.partition_starts import From, read_starts, settle_starts
+from antenna_assets.ledger.partition_starts import StartPosition, read_starts, settle_starts
 from antenna_assets.ledger.stream_lock import only_stream
 from antenna_assets.settings import Settings
 from antenna_assets.storage.attempt import lake_access, require_writable
@@ -36,7 +36,7 @@ class StreamSessions:
         postgres_url: str,
         broker: Broker,
         *,
-        start: From | None,
+        start: StartPosition | None,
         say: Callable[[str], None],
     ) -> None:
         self._settings = settings
