@@ -101,9 +101,9 @@ def test_row_39_batches_past_the_horizon_become_one_an_hour_and_nothing_that_is_
     house.sweep(NOW + GRACE_PERIOD)
     would_go = house.sweep(NOW + 2 * GRACE_PERIOD, dry_run=True)
     assert house.sweep(NOW + 2 * GRACE_PERIOD) == would_go
-    assert would_go["names of removed files, which become a sum an hour"].count == 24
+    assert would_go["names of removed files, merged to one sum an hour"].count == 24
     would_go = house.sweep(NOW + 2 * GRACE_PERIOD, dry_run=True)
-    assert would_go["batches past the horizon, which become one an hour"].count == 10
+    assert would_go["batches past the horizon, merged to one an hour"].count == 10
     assert house.sweep(NOW + 2 * GRACE_PERIOD) == would_go
     # An hour ends at its batch 6, the other at 12; the newest batch is what it was.
     assert batches(connection) == [(6, 6, 18, 180, 6), (12, 6, 18, 180, 6), (13, 1, 3, 30, 1)]
@@ -282,13 +282,13 @@ def test_row_39_the_administrator_sweeps_what_dagster_made_after_the_migration(
     )
     with login("antenna_administrator") as url:
         amounts = sweep(url, str(tmp_path / "lake"), dagster_home=tmp_path, horizon=HORIZON)
-        assert amounts["events of Dagster's runs older than 30 days, but for those on assets"].count == 1
+        assert amounts["events of Dagster's runs older than 30 days, except those about assets"].count == 1
         # A table that somebody else made is named.
         connection.execute("REVOKE DELETE ON dagster.runs FROM antenna_administrator")
         connection.execute(
             "INSERT INTO dagster.runs (run_id, status, update_timestamp) VALUES ('r', 'SUCCESS', '2020-01-01')"
         )
-        with pytest.raises(SweepError, match=r"permission denied for table runs: .*start it again"):
+        with pytest.raises(SweepError, match=r"permission denied for table runs: .*restart it"):
             sweep(url, str(tmp_path / "lake"), dagster_home=tmp_path, horizon=HORIZON)
 
 

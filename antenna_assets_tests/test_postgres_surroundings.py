@@ -302,7 +302,7 @@ def test_row_37_missing_roles_are_named_with_the_statements_that_make_them(
     with connect(login()) as connection:
         with pytest.raises(
             DatabaseUnfit,
-            match="antenna_no_one, antenna_nobody are missing; let an administrator of the server run"
+            match="antenna_no_one, antenna_nobody are missing; ask an administrator of the server to run"
             " CREATE ROLE antenna_no_one NOLOGIN; CREATE ROLE antenna_nobody NOLOGIN; then run `antenna up` again",
         ):
             migrate(connection)
@@ -628,13 +628,10 @@ def test_row_37_a_standby_is_refused_by_up_and_of_several_hosts_the_primary_is_t
             with pytest.raises(psycopg.errors.ReadOnlySqlTransaction) as refused:
                 claim_topic(connection, "devices", "id")
         assert is_retryable(refused.value)
-        assert error_line(refused.value).startswith(
-            "PostgreSQL takes no writes: it is a standby, or became one"
-        )
+        assert error_line(refused.value).startswith("PostgreSQL is read-only: it is a standby, or became one")
         found = {one.name: one for one in doctor.findings(Settings(home=tmp_path, postgres_url=standby.url))}
         assert (
-            found["PostgreSQL"].found
-            == "expected PostgreSQL's primary, found a standby, which takes no writes"
+            found["PostgreSQL"].found == "expected PostgreSQL's primary, found a standby, which is read-only"
         )
         both = make_conninfo(
             postgres_url, host="127.0.0.1,127.0.0.1", port=f"{standby.port},{primary['port']}"

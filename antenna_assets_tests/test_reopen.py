@@ -13,9 +13,9 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.closing_rule import NO_BACKLOG
 from antenna_assets.domain.hours import HOUR, hour_key, hour_of
 from antenna_assets.ledger.batch import AttemptFile, BatchContent, BatchPlan
-from antenna_assets.ledger.closed_hours import hours_to_publish
 from antenna_assets.ledger.commit import Observation, commit_batch, commit_heartbeat
 from antenna_assets.ledger.head import claim_topic, read_head
+from antenna_assets.ledger.hours_to_publish import hours_to_publish
 from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.ledger.seal import seal
 from antenna_assets.ledger.stream_lock import require_only_stream

@@ -44,7 +44,8 @@ def forget_user(
 ) -> None:
     """Replace a user by a random pseudonym in every table and file. Sums stay the same."""
     from antenna_assets.operations.forget.identity import is_unfinished
-    from antenna_assets.operations.forget.run import forget, places, places_table, unjudged_table
+    from antenna_assets.operations.forget.places import places, places_table, unjudged_table
+    from antenna_assets.operations.forget.run import forget
     from antenna_assets.publishing.lake import Lake
 
     with database("forget-user") as (settings, connection):
@@ -111,6 +112,7 @@ def metrics(
             lambda: Broker(kafka_bootstrap(settings), settings.topic, kafka_config(settings)),
             host=host,
             port=port,
+            say=say,
         )
         say(f"metrics on http://{host}:{port}/metrics")
         stop.wait()

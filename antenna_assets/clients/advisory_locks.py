@@ -1,6 +1,7 @@
 """Advisory locks of PostgreSQL: every key by name, what it guards, and whether a session holds it.
 
-Keys never change: processes of an older version hold the same ones. `pg_locks` shows them in the database's own locks.
+Keys never change: processes of an older version hold the same ones. `pg_locks` shows them in the database's
+own locks.
 """
 
 from collections.abc import Iterator
@@ -9,8 +10,8 @@ from contextlib import contextmanager, suppress
 import psycopg
 
 STREAM = 0x73747265616D
-"""The one stream of a ledger, for as long as it runs. A stream that waits for a service keeps it where it can; commands
-that change the ledger by hand hold it, so that no stream starts."""
+"""The one stream of a ledger, for as long as it runs. A stream that waits for a service keeps it where it
+can; commands that change the ledger by hand hold it, so that no stream starts."""
 
 SWEEP = 0x7377656570
 """One sweep at a time."""
@@ -31,7 +32,8 @@ CERTIFICATE_OF_HOUR = 0x63657274
 """First of two keys, of 32 bits each; the second is the hour's number since 1970. Certifying an hour: for the
 transaction."""
 
-# A run of Dagster: the key is `hashtextextended(run id, 0)`, shared by the processes of the run. See `defs/run_lock.py`.
+# A run of Dagster: the key is `hashtextextended(run id, 0)`, shared by the processes of the run. See
+# `defs/run_lock.py`.
 
 
 def try_lock(connection: psycopg.Connection, key: int) -> bool:

@@ -74,7 +74,7 @@ def _anchors(lines: Iterable[str]) -> Iterator[Anchor]:
             yield Anchor(found["at"], int(found["number"]), found["sha256"], found["after"])
 
 
-def breaks(anchors: Iterable[Anchor]) -> Iterator[tuple[Anchor, str]]:
+def chain_breaks(anchors: Iterable[Anchor]) -> Iterator[tuple[Anchor, str]]:
     """The anchors that do not follow the one before them, each with the hash that was expected."""
     expected = NOTHING
     for anchor in anchors:
@@ -111,7 +111,7 @@ def append_anchor(path: Path, certificate: Certificate) -> Anchor | None:
 
 def _last(path: Path, text: str, certificate: Certificate) -> Anchor | None:
     anchors = [anchor for anchor in _anchors(text.splitlines()) if anchor.after is not None]
-    for anchor, _ in breaks(anchors):
+    for anchor, _ in chain_breaks(anchors):
         raise AnchorsError(
             f"{path}: the line of certificate {anchor.number} does not follow the one before it; `antenna verify --anchors` "
             "shows what is missing, and a new file begins a new chain"

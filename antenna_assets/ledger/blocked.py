@@ -34,7 +34,7 @@ def blocked_by(connection: psycopg.Connection) -> str | None:
 
 
 @contextmanager
-def blocks_told(postgres_url: str, begin: Callable[[str, str], None]) -> Iterator[None]:
+def lock_waits_reported(postgres_url: str, begin: Callable[[str, str], None]) -> Iterator[None]:
     """Within the block, say what the stream waits for while another session's lock holds it up for seconds.
 
     Args:

@@ -90,7 +90,9 @@ def certify(connection: psycopg.Connection, hour: datetime, generation: int) -> 
     content = content_of(connection, hour, generation, published)
     _mark_certified(connection, hour)
     before = newest_certificate(connection, hour)
-    if before is not None and without_numbers(before.content) == without_numbers(content):
+    if before is not None and without_publication_numbers(before.content) == without_publication_numbers(
+        content
+    ):
         return None
     head = connection.execute("SELECT number, sha256 FROM ledger.certificate_head FOR UPDATE").fetchone()
     if head is None:
@@ -196,7 +198,7 @@ def content_of(
     }
 
 
-def without_numbers(content: Content) -> Content:
+def without_publication_numbers(content: Content) -> Content:
     """The content without the numbers of its publications: what a re-publication of the same rows leaves equal."""
     assets = {
         asset: {name: value for name, value in of.items() if name != "publication"}
@@ -215,7 +217,7 @@ def newest_certificate(connection: psycopg.Connection, hour: datetime) -> Certif
         ).fetchone()
 
 
-def newest_of_all(connection: psycopg.Connection) -> Certificate:
+def newest_of_chain(connection: psycopg.Connection) -> Certificate:
     """The newest certificate of the chain, which stands for all before it.
 
     Raises:

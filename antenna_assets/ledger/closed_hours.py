@@ -4,11 +4,9 @@ When an hour may close is decided in `domain/closing_rule.py`; who looks, in `co
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import psycopg
-from psycopg.rows import class_row
 
 from antenna_assets.domain.closing_rule import (
     ClosedBy,
@@ -93,15 +91,6 @@ def first_open_hour(connection: psycopg.Connection, start: datetime, end: dateti
     return next((hour for hour in hours_between(start, end) if hour not in known), end)
 
 
-@dataclass(frozen=True)
-class HourToPublish:
-    """A closed hour that is not wholly published: `ledger.hour_state` says what that means."""
-
-    hour: datetime
-    up_to_batch: int
-    generation: int
-
-
 def require_closed(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
     """Stop unless each of the hours is closed.
 
@@ -118,31 +107,3 @@ def require_closed(connection: psycopg.Connection, hours: Sequence[datetime]) ->
                 f"hour {hour_key(hour)} is {'still open' if hour in closed else 'not known to the ledger'}: only a "
                 "closed hour has results; `antenna status` lists the closed ones"
             )
-
-
-_TO_PUBLISH = """
-    WITH todo AS (
-        SELECT hour, generation, up_to_batch FROM ledger.hour_state WHERE closed_at IS NOT NULL AND NOT published
-    ), asked AS (
-        (SELECT * FROM todo ORDER BY hour LIMIT %s)
-        UNION SELECT * FROM todo WHERE hour = (SELECT max(hour) FROM ledger.hour WHERE closed_at IS NOT NULL)
-    )
-    SELECT hour, generation,
-        coalesce((SELECT max(batch) FROM ledger.file WHERE file.hour = asked.hour), up_to_batch, 0) AS up_to_batch
-    FROM asked ORDER BY hour
-"""
-
-
-def hours_to_publish(connection: psycopg.Connection, *, limit: int) -> list[HourToPublish]:
-    """The oldest `limit` closed hours that are dirty or not wholly published, and the newest closed one if it is; ascending.
-
-    What it means to be wholly published is said once, in the view `ledger.hour_state`.
-    """
-    with connection.cursor(row_factory=class_row(HourToPublish)) as cursor:
-        return cursor.execute(_TO_PUBLISH, [limit]).fetchall()
-
-
-def wholly_published(connection: psycopg.Connection, hour: datetime) -> bool:
-    """Whether nothing is left to do for an hour."""
-    row = connection.execute("SELECT published FROM ledger.hour_state WHERE hour = %s", [hour]).fetchone()
-    return row is not None and row[0]

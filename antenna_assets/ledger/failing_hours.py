@@ -36,7 +36,7 @@ class FailingHour:
         return self.attempts >= MOST_ATTEMPTS
 
 
-def wait_after(attempts: int) -> timedelta:
+def back_off(attempts: int) -> timedelta:
     """How long an hour waits after its last attempt: twice as long each time."""
     # Not 2**attempts: after a month of failures that is no number any more.
     return min(FIRST_WAIT * 2 ** min(max(attempts - 1, 0), 16), LONGEST_WAIT)

@@ -53,13 +53,22 @@ def claim_topic(connection: psycopg.Connection, topic: str, topic_id: str) -> He
         [topic, topic_id],
     )
     head = read_head(connection, topic)
+    require_same_topic(head, topic_id)
+    return head
+
+
+def require_same_topic(head: Head, topic_id: str) -> None:
+    """Stop if Kafka's id of the topic is not the one that the ledger knows.
+
+    Raises:
+        LedgerError: the topic was deleted and created again.
+    """
     if kafka_id(head.topic_id) != topic_id:
         raise LedgerError(
-            f"topic {topic} was deleted and created again: the ledger knows id {head.topic_id}, Kafka has {topic_id}; "
+            f"topic {head.topic} was deleted and created again: the ledger knows id {head.topic_id}, Kafka has {topic_id}; "
             "its offsets mean other messages now, so nothing was read; `antenna accept-loss` records it and goes on with the "
             "new topic"
         )
-    return head
 
 
 def kafka_id(topic_id: str) -> str:

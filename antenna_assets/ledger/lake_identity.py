@@ -36,7 +36,7 @@ class WrongLake(AntennaError):
 
 
 @dataclass(frozen=True)
-class Known:
+class ClaimedLake:
     """What the ledger knows of its lake. `place` is where it was when it was claimed; an id that is not `confirmed` is of
     a claim that did not come to its end."""
 
@@ -61,20 +61,20 @@ def require_own_lake(connection: psycopg.Connection, lake: str) -> None:
     Raises:
         WrongLake: the lake is another ledger's, or the ledger's is another one.
     """
-    known, found = _known(connection), found_id(lake)
+    known, found = claimed_lake(connection), id_of_lake(lake)
     if known is not None and known.confirmed and known.id == found:
         return
     with locked(connection, CLAIM):
-        known, found = _known(connection), found_id(lake)
+        known, found = claimed_lake(connection), id_of_lake(lake)
         _require_fit(connection, lake, known, found)
         if known is not None and known.confirmed:
             return
         if found is not None and (known is None or known.id != found):
             # The ledger is a backup from before it had an id: its files are here.
-            _record(connection, Known(found, lake, confirmed=False))
+            _record(connection, ClaimedLake(found, lake, confirmed=False))
         elif known is None or known.id != found:
             # Another claim may have come as far as another lake: its id is not used again.
-            known = Known(str(uuid4()), lake, confirmed=False)
+            known = ClaimedLake(str(uuid4()), lake, confirmed=False)
             _record(connection, known)
             commit_point("claim.recorded")
             if not create_file(lake_path(lake) / ID_FILE, f"{known.id}\n"):
@@ -83,13 +83,13 @@ def require_own_lake(connection: psycopg.Connection, lake: str) -> None:
         connection.execute("UPDATE ledger.lake SET claimed_at = clock_timestamp(), place = %s", [lake])
 
 
-def require_not_anothers(connection: psycopg.Connection, lake: str) -> None:
+def require_matching_lake(connection: psycopg.Connection, lake: str) -> None:
     """As `require_own_lake`, for those who leave no mark: a lake that nobody has claimed stays so.
 
     Raises:
         WrongLake: the lake is another ledger's, or the ledger's is another one.
     """
-    _require_fit(connection, lake, _known(connection), found_id(lake))
+    _require_fit(connection, lake, claimed_lake(connection), id_of_lake(lake))
 
 
 def require_same_lake(connection: psycopg.Connection, lake: str) -> None:
@@ -98,7 +98,7 @@ def require_same_lake(connection: psycopg.Connection, lake: str) -> None:
     Raises:
         WrongLake: it has another one, or none any more.
     """
-    known, found = _known(connection), found_id(lake)
+    known, found = claimed_lake(connection), id_of_lake(lake)
     if (known.id if known is not None else None) != found:
         raise _wrong(lake, known, found)
 
@@ -109,7 +109,7 @@ def adopt(connection: psycopg.Connection, lake: str) -> None:
     Ask only while nothing writes.
     """
     with locked(connection, CLAIM):
-        known = Known(str(uuid4()), lake, confirmed=False)
+        known = ClaimedLake(str(uuid4()), lake, confirmed=False)
         _record(connection, known)
         commit_point("adopt.recorded")
         path = lake_path(lake) / ID_FILE
@@ -127,7 +127,7 @@ def evidence(connection: psycopg.Connection, lake: str) -> Evidence:
     return Evidence(len(paths), sum((root / path).exists() for path in paths))
 
 
-def found_id(lake: str) -> str | None:
+def id_of_lake(lake: str) -> str | None:
     """The id in the lake; None if it has none.
 
     Raises:
@@ -151,12 +151,9 @@ def found_id(lake: str) -> str | None:
         raise WrongLake(f"{path} cannot be read: {reason_of(error)}") from error
 
 
-def known_lake(connection: psycopg.Connection) -> Known | None:
-    """What the ledger knows of its lake; None before the first claim."""
-    return _known(connection)
-
-
-def _require_fit(connection: psycopg.Connection, lake: str, known: Known | None, found: str | None) -> None:
+def _require_fit(
+    connection: psycopg.Connection, lake: str, known: ClaimedLake | None, found: str | None
+) -> None:
     if known is not None and known.id == found:
         return
     if known is not None and known.confirmed:
@@ -177,7 +174,7 @@ def _require_fit(connection: psycopg.Connection, lake: str, known: Known | None,
         )
 
 
-def _wrong(lake: str, known: Known | None, found: str | None) -> WrongLake:
+def _wrong(lake: str, known: ClaimedLake | None, found: str | None) -> WrongLake:
     of_lake = f"found {lake} with the id {found}" if found else f"found {lake}, which has no id"
     if known is None or not known.confirmed:
         expected = "the ledger has no lake yet and expected one that no other ledger has claimed"
@@ -189,12 +186,13 @@ def _wrong(lake: str, known: Known | None, found: str | None) -> WrongLake:
     )
 
 
-def _known(connection: psycopg.Connection) -> Known | None:
+def claimed_lake(connection: psycopg.Connection) -> ClaimedLake | None:
+    """The lake that the ledger has claimed; None before the first claim."""
     row = connection.execute("SELECT id, place, claimed_at IS NOT NULL FROM ledger.lake").fetchone()
-    return None if row is None else Known(*row)
+    return None if row is None else ClaimedLake(*row)
 
 
-def _record(connection: psycopg.Connection, known: Known) -> None:
+def _record(connection: psycopg.Connection, known: ClaimedLake) -> None:
     connection.execute(
         "INSERT INTO ledger.lake (id, place) VALUES (%s, %s) ON CONFLICT (only_row) DO UPDATE"
         " SET id = excluded.id, place = excluded.place, claimed_at = NULL",

@@ -86,7 +86,7 @@ def _unread(connection: psycopg.Connection, topic_id: str, topic: Topic) -> dict
     return starts | committed_offsets(connection, topic_id, topic.partitions)
 
 
-def accept(connection: psycopg.Connection, broker: Broker, reason: str) -> list[Loss]:
+def accept_losses(connection: psycopg.Connection, broker: Broker, reason: str) -> list[Loss]:
     """Record what was lost, so that the stream goes on at Kafka's first message; returns it.
 
     Raises:
@@ -101,7 +101,7 @@ def accept(connection: psycopg.Connection, broker: Broker, reason: str) -> list[
     return found
 
 
-def step_over(
+def skip_record(
     connection: psycopg.Connection, broker: Broker, partition: int, offset: int, reason: str
 ) -> Loss:
     """Record one record as lost that Kafka has and no reader can read, so that the stream goes on behind it; returns it.

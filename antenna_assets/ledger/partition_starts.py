@@ -1,6 +1,6 @@
 """Where reading a topic begins: at the first message that the stream ever saw of a partition, or where it was told.
 
-Noted before anything is read, so that whatever Kafka drops from then on is missed. From the first commit on the ledger's
+Noted before anything is read, so that whatever Kafka drops from then on is missed. StartPosition the first commit on the ledger's
 offsets say where to go on, and nothing here matters any more.
 """
 
@@ -32,7 +32,7 @@ class PartitionStart:
 
 
 @dataclass(frozen=True)
-class From:
+class StartPosition:
     """What `antenna stream --from` was told: `text`, and its meaning, one of these three.
 
     Attributes:
@@ -47,25 +47,25 @@ class From:
     offsets: Mapping[int, int] | None = None
 
 
-def read_from(text: str) -> From:
+def parse_start_position(text: str) -> StartPosition:
     """The meaning of a text.
 
     Raises:
         StreamError: it has none.
     """
     if text in ("earliest", "latest"):
-        return From(text, end=text)
+        return StartPosition(text, end=text)
     try:
         time = datetime.fromisoformat(text)
         if time.tzinfo is not None:
-            return From(text, time=time.astimezone(UTC))
+            return StartPosition(text, time=time.astimezone(UTC))
     except ValueError:
         pass
     pairs = [part.split(":") for part in text.split(",")]
     if all(len(pair) == 2 and all(one.isascii() and one.isdigit() for one in pair) for pair in pairs):
         offsets = {int(partition): int(offset) for partition, offset in pairs}
         if len(offsets) == len(pairs):
-            return From(text, offsets=offsets)
+            return StartPosition(text, offsets=offsets)
     raise StreamError(f"--from: expected {FORMS}, found {text!r}")
 
 
@@ -84,7 +84,7 @@ def settle_starts(
     connection: psycopg.Connection,
     broker: Broker,
     topic: Topic,
-    asked: From | None,
+    asked: StartPosition | None,
     say: Callable[[str], None],
     doubling: Callable[[Mapping[int, int]], str | None],
 ) -> None:
@@ -127,7 +127,7 @@ def settle_starts(
             )
 
 
-def _is_noted(known: Mapping[int, PartitionStart], asked: From) -> bool:
+def _is_noted(known: Mapping[int, PartitionStart], asked: StartPosition) -> bool:
     """Whether the very same was asked before: a service is started again with the same arguments."""
     mine = [start for start in known.values() if start.asked != WHERE_THE_LEDGER_ENDS]
     return (
@@ -137,7 +137,9 @@ def _is_noted(known: Mapping[int, PartitionStart], asked: From) -> bool:
     )
 
 
-def _offsets_of(broker: Broker, topic: Topic, asked: From, first: Mapping[int, int]) -> dict[int, int]:
+def _offsets_of(
+    broker: Broker, topic: Topic, asked: StartPosition, first: Mapping[int, int]
+) -> dict[int, int]:
     if asked.end == "earliest":
         return dict(first)
     following = broker.next_offsets(topic)

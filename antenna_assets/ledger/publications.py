@@ -56,7 +56,7 @@ def begin_publication(
     ).fetchall()[0][0]
 
 
-def end_superseded(connection: psycopg.Connection, asset: str, hour: datetime, attempt: int) -> None:
+def abandon_publication(connection: psycopg.Connection, asset: str, hour: datetime, attempt: int) -> None:
     """Nothing came of an attempt in the lake, which holds something newer."""
     connection.execute(
         "UPDATE ledger.publication_head SET begun = NULL WHERE asset = %s AND hour = %s AND begun = %s",
@@ -88,11 +88,11 @@ def record_publication(connection: psycopg.Connection, publication: Publication)
     Raises:
         Superseded: a newer generation of the hour is published, or a newer users' version of the same one.
     """
-    move_head(connection, publication)
+    move_publication_head(connection, publication)
     insert_publication(connection, publication)
 
 
-def move_head(connection: psycopg.Connection, publication: Publication) -> None:
+def move_publication_head(connection: psycopg.Connection, publication: Publication) -> None:
     """The fence: bring the asset's head of the hour to this generation and users' version, and hold it to the transaction's end.
 
     Raises:

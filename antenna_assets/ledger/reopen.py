@@ -40,7 +40,9 @@ class Reopening:
         )
 
 
-def planned(connection: psycopg.Connection, topic: str, hour: datetime, horizon: timedelta) -> Reopening:
+def plan_reopening(
+    connection: psycopg.Connection, topic: str, hour: datetime, horizon: timedelta
+) -> Reopening:
     """What `reopen` would change.
 
     Raises:
@@ -79,12 +81,12 @@ def reopen(
 
     Raises:
         StreamRunning: a stream runs on this ledger.
-        LedgerError: as `planned`.
+        LedgerError: as `plan_reopening`.
     """
     with only_stream(connection), connection.transaction():
         # Replays and runs that seal wait for it.
         head = read_head(connection, topic, lock=True)
-        found = planned(connection, topic, hour, horizon)
+        found = plan_reopening(connection, topic, hour, horizon)
         if found:
             _carry_out(connection, head, found, reason)
     return found

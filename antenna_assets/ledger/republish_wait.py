@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from antenna_assets.ledger.candidates import Candidate
+from antenna_assets.ledger.hours_to_publish import Candidate
 
 ROWS_A_MINUTE = 1_000_000
 """An hour that is published waits a minute for so many of its rows before they are all written again for the sake of a few."""

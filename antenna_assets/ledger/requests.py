@@ -11,7 +11,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from antenna_assets.domain.hours import hour_key
-from antenna_assets.ledger.failing_hours import wait_after
+from antenna_assets.ledger.failing_hours import back_off
 
 NEVER_LAUNCHED_AFTER = timedelta(minutes=1)
 """A request that Dagster has no run for by then is forgotten: its tick died, or the run was deleted."""
@@ -98,5 +98,5 @@ def record_end(
                 " ON CONFLICT (hour) DO UPDATE SET batch = greatest(known.batch, excluded.batch),"
                 "  attempts = excluded.attempts, run_id = excluded.run_id, ended = excluded.ended,"
                 "  next_attempt = excluded.next_attempt, certificate = excluded.certificate",
-                [hour, request.batch, attempts, last_run, ended, ended + wait_after(attempts)],
+                [hour, request.batch, attempts, last_run, ended, ended + back_off(attempts)],
             )

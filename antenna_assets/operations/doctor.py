@@ -13,15 +13,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from antenna_assets.clients.kafka_broker import kept_by_sender, kept_too_shortly
-from antenna_assets.clients.kafka_config import KafkaConfigError, Refusal
+from antenna_assets.clients.kafka_broker import kept_by_sender, retention_warning
+from antenna_assets.clients.kafka_config import ConnectionErrors, KafkaConfigError
 from antenna_assets.clients.migrations import require_migrated
 from antenna_assets.clients.postgres import connect
 from antenna_assets.clients.postgres_errors import DatabaseError, DatabaseUnfit
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.listing import first_few
 from antenna_assets.domain.schema import LAKE_TABLES
-from antenna_assets.ledger.lake_identity import WrongLake, require_not_anothers
+from antenna_assets.ledger.lake_identity import WrongLake, require_matching_lake
 from antenna_assets.operations.rebuild import missing_hours
 from antenna_assets.publishing.delta_log import torn_files
 from antenna_assets.publishing.lake import Lake, LakeError
@@ -194,7 +194,7 @@ def _lake_and_ledger(settings: Settings) -> str:
     try:
         with connect(services.postgres_url(settings)) as connection:
             require_migrated(connection)
-            require_not_anothers(connection, settings.lake_uri)
+            require_matching_lake(connection, settings.lake_uri)
             for table in LAKE_TABLES:
                 missing = missing_hours(connection, Lake(settings.lake_uri), table)
                 if missing:
@@ -274,7 +274,7 @@ def _entered(settings: Settings, bootstrap: str) -> "AdminClient":
     """A client whom the brokers have let in."""
     from confluent_kafka import KafkaException
 
-    refusal = Refusal()
+    refusal = ConnectionErrors()
     try:
         admin = kafka_topic.admin_client(bootstrap, services.kafka_config(settings), refusal)
         admin.list_topics(timeout=_CONNECT_SECONDS)
@@ -283,7 +283,7 @@ def _entered(settings: Settings, bootstrap: str) -> "AdminClient":
     except KafkaException as error:
         admin.poll(0)
         raise _Problem(
-            f"Kafka on {bootstrap} does not let us in: {refusal.reason or error.args[0].str()}",
+            f"Kafka on {bootstrap} denies access: {refusal.reason or error.args[0].str()}",
             "check ANTENNA_KAFKA_CONFIG, the file with protocol, login and certificate authority",
         ) from error
     return admin
@@ -316,7 +316,7 @@ def _topic(settings: Settings) -> str:
             f"be accounted for",
             "use a topic with cleanup.policy=delete",
         )
-    early = kept_too_shortly(settings.topic, kept_by_sender(config), settings.horizon)
+    early = retention_warning(settings.topic, kept_by_sender(config), settings.horizon)
     if early:
         found, _, fix = early.rpartition("; ")
         raise _Problem(found, fix)

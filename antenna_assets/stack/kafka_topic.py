@@ -4,7 +4,7 @@ import contextlib
 import time
 from typing import TYPE_CHECKING
 
-from antenna_assets.clients.kafka_config import PLAIN, KafkaConfig, Refusal
+from antenna_assets.clients.kafka_config import PLAIN, ConnectionErrors, KafkaConfig
 from antenna_assets.stack.kafka_storage import PARTITIONS, KafkaError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def ensure_topic(
     from confluent_kafka import KafkaException
     from confluent_kafka.admin import NewTopic
 
-    refusal = Refusal()
+    refusal = ConnectionErrors()
     admin = admin_client(bootstrap, config, refusal)
     # Timestamps of arrival: retention would follow a sender's timestamp, which can be any number.
     settings = {"cleanup.policy": "delete", "message.timestamp.type": "LogAppendTime"}
@@ -57,7 +57,7 @@ def ensure_topic(
 
 
 def admin_client(
-    bootstrap: str, config: KafkaConfig = PLAIN, refusal: Refusal | None = None
+    bootstrap: str, config: KafkaConfig = PLAIN, refusal: ConnectionErrors | None = None
 ) -> "AdminClient":
     """Return an admin client that logs nothing: librdkafka prints a line for each refused connection.
 
@@ -71,6 +71,6 @@ def admin_client(
             **config.for_librdkafka(),
             "bootstrap.servers": bootstrap,
             "log_level": 0,
-            "error_cb": refusal or Refusal(),
+            "error_cb": refusal or ConnectionErrors(),
         }
     )

@@ -55,7 +55,8 @@ def file_system_now(folder: "LakePath") -> datetime:
 
 
 def walk(folder: "LakePath") -> Iterator[Entry]:
-    """All files and folders below a folder, each folder after its content. What vanishes meanwhile is left out."""
+    """All files and folders below a folder, each folder after its content. What vanishes meanwhile is left
+    out."""
     if not isinstance(folder, Path):
         yield from _objects_under(folder)
         return
@@ -105,7 +106,8 @@ def removable(entries: Iterable[Entry], may_remove: Callable[[Entry], bool]) -> 
 
 
 def remove(found: Iterable[Entry]) -> None:
-    """Remove files and folders, in this order. A missing one is no error; a folder that is not empty stays."""
+    """Remove files and folders, in this order. A missing one is no error; a folder that is not empty
+    stays."""
     stored = []
     for one in found:
         if not isinstance(one.path, Path):

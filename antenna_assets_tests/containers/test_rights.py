@@ -73,11 +73,11 @@ def test_row_25_a_login_that_may_describe_and_read_the_topic_alone_reads_it_and_
 ) -> None:
     broker = broker_of(guarded, "stream")
     topic = broker.describe()
-    assert "no right DescribeConfigs on topic devices" in topic.unseen
+    assert "no right DescribeConfigs on topic devices" in topic.warning
     assert (broker.earliest(topic), broker.next_offsets(topic)) == ({0: 0}, {0: 1})
     (part,) = read_ranges(broker, [OffsetRange(0, 0, 1)], PartBounds())
     assert part.messages["value"].to_pylist() == [b"a message"]
-    assert broker_of(guarded, "owner").describe().unseen == ""
+    assert broker_of(guarded, "owner").describe().warning == ""
 
 
 def test_row_25_a_right_that_a_login_lacks_is_named(guarded: Secured) -> None:

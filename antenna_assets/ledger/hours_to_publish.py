@@ -172,3 +172,40 @@ def read_left_out(connection: psycopg.Connection) -> list[LeftOut]:
             " (array_agg(to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD-HH24:MI') ORDER BY hour))[1:5] AS hours"
             " FROM ledger.left_out_hour GROUP BY reason ORDER BY reason"
         ).fetchall()
+
+
+@dataclass(frozen=True)
+class HourToPublish:
+    """A closed hour that is not wholly published: `ledger.hour_state` says what that means."""
+
+    hour: datetime
+    up_to_batch: int
+    generation: int
+
+
+_TO_PUBLISH = """
+    WITH todo AS (
+        SELECT hour, generation, up_to_batch FROM ledger.hour_state WHERE closed_at IS NOT NULL AND NOT published
+    ), asked AS (
+        (SELECT * FROM todo ORDER BY hour LIMIT %s)
+        UNION SELECT * FROM todo WHERE hour = (SELECT max(hour) FROM ledger.hour WHERE closed_at IS NOT NULL)
+    )
+    SELECT hour, generation,
+        coalesce((SELECT max(batch) FROM ledger.file WHERE file.hour = asked.hour), up_to_batch, 0) AS up_to_batch
+    FROM asked ORDER BY hour
+"""
+
+
+def hours_to_publish(connection: psycopg.Connection, *, limit: int) -> list[HourToPublish]:
+    """The oldest `limit` closed hours that are dirty or not wholly published, and the newest closed one if it is; ascending.
+
+    What it means to be wholly published is said once, in the view `ledger.hour_state`.
+    """
+    with connection.cursor(row_factory=class_row(HourToPublish)) as cursor:
+        return cursor.execute(_TO_PUBLISH, [limit]).fetchall()
+
+
+def wholly_published(connection: psycopg.Connection, hour: datetime) -> bool:
+    """Whether nothing is left to do for an hour."""
+    row = connection.execute("SELECT published FROM ledger.hour_state WHERE hour = %s", [hour]).fetchone()
+    return row is not None and row[0]
