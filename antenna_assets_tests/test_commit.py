@@ -49,7 +49,7 @@ def commit(
         content,
         Observation(clock, dict.fromkeys(lagging, NO_BACKLOG)),
         lateness=MINUTE,
-    )
+    ).low_watermark
 
 
 def hours(connection: psycopg.Connection) -> list[tuple]:

@@ -19,9 +19,10 @@ from antenna_assets.ledger.partition_starts import parse_start_position, settle_
 from antenna_assets.ledger.progress import next_to_read
 from antenna_assets.ledger.stream_lock import StreamRunning, only_stream
 from antenna_assets.settings import Settings
+from antenna_assets.streaming.committer import Committer
 from antenna_assets.streaming.double_counting import doubled_reading
 from antenna_assets.streaming.exact_ranges import PartBounds, read_ranges
-from antenna_assets.streaming.micro_batch import MicroBatches
+from antenna_assets.streaming.spark.micro_batch import MicroBatches
 from antenna_assets.streaming.spark.query import aggregation_engine
 from antenna_assets_tests.end_to_end.runs import place
 from antenna_assets_tests.exactness import named_by_the_ledger
@@ -280,9 +281,8 @@ def test_row_32_a_range_of_control_records_alone_is_committed_without_files(
     producer.abort_transaction()
     settle(settings, connection)
     broker = Broker(settings.kafka_bootstrap or "", settings.topic)
-    batches = MicroBatches(
-        settings, broker, say=lambda _line: None, stop=threading.Event(), on_commit=lambda: None
-    )
+    committer = Committer(settings, broker, say=lambda _line: None, on_commit=lambda: None)
+    batches = MicroBatches(settings, broker, committer, stop=threading.Event())
     with aggregation_engine(settings, None) as engine:
         # No Spark, as there is nothing to parse.
         batches.read_exactly(connection, engine, None, broker.describe(), {2: 2}, 10, out_of_memory=False)

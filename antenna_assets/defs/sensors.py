@@ -178,7 +178,8 @@ def _told(failing: Iterable[FailingHour]) -> list[str]:
         told.append(f"failing hours: {first_few(waiting, HOURS_NAMED)}")
     if stuck:
         told.append(
-            f"stuck hours: {first_few(stuck, HOURS_NAMED)}: mend the cause, then `antenna backfill --from HOUR` publishes one"
+            f"stuck hours: {first_few(stuck, HOURS_NAMED)}: mend the cause, then `antenna backfill --from "
+            "HOUR` publishes one"
         )
     return told
 

@@ -59,8 +59,8 @@ def commit_batch(
     *,
     lateness: timedelta,
     before_commit: Callable[[], None] = lambda: None,
-) -> datetime | None:
-    """Commit a micro-batch in one transaction; returns the new low watermark.
+) -> Head:
+    """Commit a micro-batch in one transaction; returns the new head.
 
     The files are on the disk before it begins. Within the transaction:
 
@@ -125,9 +125,10 @@ def commit_batch(
         close_passed(connection, head, passed, now=now, first_hour=first_hour, closed_by=closed_by)
         # 7. The head.
         kept_open = lagging and hours_kept_open(first_hour, passed, now=now, lateness=lateness)
+        head = replace(head, batch=plan.number, first_hour=first_hour, state=state)
         move_head(
             connection,
-            replace(head, batch=plan.number, first_hour=first_hour, state=state),
+            head,
             held_by=backlog_text(seen.backlog) if kept_open else None,
             host_clock=seen.host_clock,
         )
@@ -135,7 +136,7 @@ def commit_batch(
         commit_point("stream.commit.last_statement")
         before_commit()
     commit_point("stream.commit.committed")
-    return passed
+    return head
 
 
 def commit_heartbeat(

@@ -54,13 +54,22 @@ def claim_topic(connection: psycopg.Connection, topic: str, topic_id: str) -> He
         [topic, topic_id],
     )
     head = read_head(connection, topic)
+    require_same_topic(head, topic_id)
+    return head
+
+
+def require_same_topic(head: Head, topic_id: str) -> None:
+    """Require that the topic has Kafka's id of the ledger's topic.
+
+    Raises:
+        LedgerError: the topic was deleted and created again.
+    """
     if kafka_id(head.topic_id) != topic_id:
         raise LedgerError(
-            f"topic {topic} was deleted and created again: the ledger has id {head.topic_id}, Kafka has "
+            f"topic {head.topic} was deleted and created again: the ledger has id {head.topic_id}, Kafka has "
             f"{topic_id}; its offsets are those of other messages now, so nothing was read; `antenna "
             "accept-loss` records it and continues with the new topic"
         )
-    return head
 
 
 def kafka_id(topic_id: str) -> str:

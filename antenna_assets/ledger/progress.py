@@ -2,6 +2,7 @@
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import psycopg
@@ -15,14 +16,29 @@ from antenna_assets.ledger.partition_starts import read_starts
 
 
 def next_to_read(connection: psycopg.Connection, broker: Broker, topic: Topic) -> dict[int, int]:
-    """The next offset to read of every partition; one that was never read begins at its recorded start.
+    """Like `offsets_to_read`, for a topic with Kafka's id.
 
     Raises:
         BrokerError: Kafka does not answer.
     """
-    topic_id = ledger_id(connection, topic.name, topic.id)
-    starts = {start.partition: start.start_offset for start in read_starts(connection, topic_id).values()}
-    return broker.earliest(topic) | starts | committed_offsets(connection, topic_id, topic.partitions)
+    return offsets_to_read(connection, broker, replace(topic, id=ledger_id(connection, topic.name, topic.id)))
+
+
+def offsets_to_read(connection: psycopg.Connection, broker: Broker, topic: Topic) -> dict[int, int]:
+    """The next offset to read of every partition.
+
+    A partition that was never read begins at its recorded start; Kafka is asked only for the first offset of
+    one that has none.
+
+    Args:
+        topic: with the ledger's id.
+
+    Raises:
+        BrokerError: Kafka does not answer.
+    """
+    starts = {start.partition: start.start_offset for start in read_starts(connection, topic.id).values()}
+    known = starts | committed_offsets(connection, topic.id, topic.partitions)
+    return known if known.keys() >= set(topic.partitions) else broker.earliest(topic) | known
 
 
 def backlog_of(broker: Broker, topic: Topic, done: Mapping[int, int]) -> dict[int, Backlog]:
