@@ -176,8 +176,8 @@ def _lake(settings: Settings) -> str:
         except StoreError as error:
             raise _Problem(
                 str(error),
-                "give its login the right to write, or use a store that supports conditional writes, perhaps a"
-                " newer version of this one",
+                "give its login the right to write, or use a store that supports conditional writes, perhaps"
+                " a newer version of this one",
             ) from error
         return f"{uri} can be listed and written, and writes no name twice{_logs(settings)}"
     return _writable(Path(uri), "ANTENNA_LAKE") + _logs(settings)
