@@ -25,7 +25,7 @@ from antenna_assets.engines.duckdb import DuckDBEngine
 from antenna_assets.ledger import certificate, failing_hours
 from antenna_assets.ledger.batch import AttemptFile, BatchContent
 from antenna_assets.ledger.certificate import require_certificate
-from antenna_assets.ledger.closed_hours import hours_to_publish
+from antenna_assets.ledger.hours_to_publish import hours_to_publish
 from antenna_assets.ledger.landing import landing_facts
 from antenna_assets.ledger.replay import ReplayedMessage, commit_replay
 from antenna_assets.operations.forget.run import forget

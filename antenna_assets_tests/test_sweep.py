@@ -30,12 +30,12 @@ from antenna_assets.domain.schema import ASSETS, LANDED_SCHEMA, LIVE_TABLES, REJ
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.ledger.batch import AttemptFile, BatchContent, BatchPlan
 from antenna_assets.ledger.certificate import record_and_certify
-from antenna_assets.ledger.closed_hours import hours_to_publish
 from antenna_assets.ledger.commit import Observation, commit_batch
 from antenna_assets.ledger.errors import HourExpired
 from antenna_assets.ledger.files import generation_files
 from antenna_assets.ledger.generations import expired_before, read_generation
 from antenna_assets.ledger.head import claim_topic, read_head
+from antenna_assets.ledger.hours_to_publish import hours_to_publish
 from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.ledger.seal import seal
 from antenna_assets.operations.sweep import retention

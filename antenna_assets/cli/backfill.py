@@ -66,12 +66,12 @@ def backfill(
 def _show_changes(connection: "psycopg.Connection", settings: "Settings", hours: Sequence[datetime]) -> None:
     from antenna_assets.cli.backfill_tables import hour_tables, summary
     from antenna_assets.defs.resources import default_engine
-    from antenna_assets.ledger.lake_identity import require_not_anothers
+    from antenna_assets.ledger.lake_identity import require_matching_lake
     from antenna_assets.operations.backfill import changes, current_users
     from antenna_assets.publishing.lake import Lake
 
     lake, found = Lake(settings.lake_uri), []
-    require_not_anothers(connection, lake.root)
+    require_matching_lake(connection, lake.root)
     with (
         closing(default_engine(settings).start()) as engine,
         current_users(connection, lake) as users,

@@ -87,10 +87,10 @@ def anchor(
 ) -> None:
     """Keep the newest certificate's hash outside the database, whose owner could rewrite the whole chain."""
     from antenna_assets.ledger.anchors import anchor_of, append_anchor
-    from antenna_assets.ledger.certificate import newest_of_all
+    from antenna_assets.ledger.certificate import newest_of_chain
 
     with database("anchor") as (_, connection):
-        newest = newest_of_all(connection)
+        newest = newest_of_chain(connection)
     written = anchor_of(newest) if file is None else append_anchor(file, newest)
     if written is None:
         out.print(f"certificate {newest.number} is anchored already")

@@ -66,16 +66,16 @@ def adopt_lake(
 
     Older copies of either are refused from then on.
     """
-    from antenna_assets.ledger.lake_identity import adopt, evidence, found_id, known_lake
+    from antenna_assets.ledger.lake_identity import adopt, claimed_lake, evidence, id_of_lake
     from antenna_assets.ledger.stream_lock import only_stream
 
     # With the stream's lock nothing lands in the meantime.
     with database("adopt-lake") as (settings, connection), only_stream(connection):
-        known, seen = known_lake(connection), evidence(connection, settings.lake_uri)
+        known, seen = claimed_lake(connection), evidence(connection, settings.lake_uri)
         claimed = f"{known.id}, claimed at {known.place}" if known else "none yet"
         out.print(f"the ledger's lake: {claimed}", soft_wrap=True)
         try:
-            found = found_id(settings.lake_uri) or "no id"
+            found = id_of_lake(settings.lake_uri) or "no id"
         except AntennaError as error:
             found = str(error)
         out.print(

@@ -66,15 +66,15 @@ def accept_loss(
 ) -> None:
     """Show which messages Kafka lost before they were read; with --yes record it, so the stream resumes."""
     from antenna_assets.clients.kafka_broker import Broker
-    from antenna_assets.ledger.loss import accept, losses, step_over
+    from antenna_assets.ledger.loss import accept_losses, losses, skip_record
     from antenna_assets.stack.services import kafka_bootstrap, kafka_config
 
     with database("accept-loss") as (settings, connection):
         broker = Broker(kafka_bootstrap(settings), settings.topic, kafka_config(settings))
         if skip != (-1, -1):
-            out.print(f"{step_over(connection, broker, *skip, reason)}: recorded as lost", soft_wrap=True)
+            out.print(f"{skip_record(connection, broker, *skip, reason)}: recorded as lost", soft_wrap=True)
             return
-        lost = accept(connection, broker, reason) if yes else losses(connection, broker)
+        lost = accept_losses(connection, broker, reason) if yes else losses(connection, broker)
     for loss in lost:
         out.print(str(loss), soft_wrap=True)
     if not lost:
@@ -92,12 +92,12 @@ def reopen(
 ) -> None:
     """Reopen hours that a wrong clock of PostgreSQL closed. Set the clock and stop the stream first."""
     from antenna_assets.domain.hours import parse_hour
-    from antenna_assets.ledger.reopen import planned
+    from antenna_assets.ledger.reopen import plan_reopening
     from antenna_assets.ledger.reopen import reopen as run
 
     hour = parse_hour(first)
     with database("reopen") as (settings, connection):
-        plan = planned(connection, settings.topic, hour, settings.horizon)
+        plan = plan_reopening(connection, settings.topic, hour, settings.horizon)
         if not plan:
             out.print(f"no hour from {first} on is closed")
             return

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -65,19 +65,14 @@ class Broker:
         )
 
     def describe(self) -> Topic:
-        """Describe the topic.
+        """The topic with its settings.
 
         Raises:
             BrokerError: Kafka does not answer or denies access, the topic does not exist, or it is compacted.
         """
-        from confluent_kafka import TopicCollection
         from confluent_kafka.admin import ConfigResource, ResourceType
 
-        topics, resource = TopicCollection([self.topic]), ConfigResource(ResourceType.TOPIC, self.topic)
-        (found,) = self._ask(
-            lambda: self._admin.describe_topics(topics, request_timeout=TIMEOUT_SECONDS)
-        ).values()
-        partitions = tuple(sorted(p.id for p in found.partitions))
+        topic, resource = self.identify(), ConfigResource(ResourceType.TOPIC, self.topic)
         try:
             (config,) = self._ask(
                 lambda: self._admin.describe_configs([resource], request_timeout=TIMEOUT_SECONDS),
@@ -85,16 +80,28 @@ class Broker:
             ).values()
         except AuthorizationFailed as missing:
             # Reading does not depend on it.
-            return Topic(
-                self.topic, str(found.topic_id), partitions, warning=_UNCHECKED.format(missing=missing)
-            )
+            return replace(topic, warning=_UNCHECKED.format(missing=missing))
         policy = config["cleanup.policy"]
         if "compact" in policy.value:
             raise BrokerError(
                 f"topic {self.topic} has cleanup.policy={policy.value}: compaction removes messages, so not "
                 "every offset could be accounted for; expected cleanup.policy=delete"
             )
-        return Topic(self.topic, str(found.topic_id), partitions, kept_by_sender=kept_by_sender(config))
+        return replace(topic, kept_by_sender=kept_by_sender(config))
+
+    def identify(self) -> Topic:
+        """The topic's id and partitions, without a look at its settings.
+
+        Raises:
+            BrokerError: Kafka does not answer or denies access, or the topic does not exist.
+        """
+        from confluent_kafka import TopicCollection
+
+        topics = TopicCollection([self.topic])
+        (found,) = self._ask(
+            lambda: self._admin.describe_topics(topics, request_timeout=TIMEOUT_SECONDS)
+        ).values()
+        return Topic(self.topic, str(found.topic_id), tuple(sorted(p.id for p in found.partitions)))
 
     def earliest(self, topic: Topic) -> dict[int, int]:
         """The first offset of each partition that Kafka still holds."""

@@ -71,15 +71,15 @@ def follow(
     progress(done)
     if backfill.status != BulkActionStatus.COMPLETED_SUCCESS:
         raise BackfillFailed(
-            f"backfill {id_} ended as {backfill.status.value}, with {done:,} of {len(hours):,} hours published; Dagster's page "
-            "of the backfill says why"
+            f"backfill {id_} ended as {backfill.status.value}, with {done:,} of {len(hours):,} hours "
+            "published; Dagster's page of the backfill says why"
         )
 
 
 def _published_since(connection: psycopg.Connection, hours: Sequence[datetime], since: float) -> int:
     row = connection.execute(
-        "SELECT count(*) FROM (SELECT hour FROM ledger.publication WHERE hour = ANY(%s) AND committed_at >= %s"
-        " GROUP BY hour HAVING count(DISTINCT asset) = %s) AS whole",
+        "SELECT count(*) FROM (SELECT hour FROM ledger.publication WHERE hour = ANY(%s) AND committed_at >= "
+        "%s GROUP BY hour HAVING count(DISTINCT asset) = %s) AS whole",
         [list(hours), datetime.fromtimestamp(since, UTC), len(ASSETS)],
     ).fetchone()
     return row[0] if row else 0

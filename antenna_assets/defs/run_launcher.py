@@ -40,7 +40,8 @@ class WatchedRunLauncher(DefaultRunLauncher):
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(
             WorkerStatus.FAILED,
-            "expected the run's worker to hold the run's lock in PostgreSQL, and nobody holds it: the worker died",
+            "expected the run's worker to hold the run's lock in PostgreSQL, and nobody holds it: the worker "
+            "died",
         )
 
     def _seconds_free(self, run_id: str) -> float:

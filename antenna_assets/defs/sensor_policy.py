@@ -1,6 +1,6 @@
 """Which hours to ask for now: the policy of the sensor, as a pure function of what could be asked for and when it failed.
 
-Which hours could be asked for is in `ledger/candidates.py`; what became of earlier requests, in `ledger/requests.py`; Dagster's runs are
+Which hours could be asked for is in `ledger/hours_to_publish.py`; what became of earlier requests, in `ledger/requests.py`; Dagster's runs are
 read and asked for in `sensors.py`.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from antenna_assets.domain.hours import contiguous
-from antenna_assets.ledger.candidates import Candidate
+from antenna_assets.ledger.hours_to_publish import Candidate
 from antenna_assets.ledger.requests import Request
 
 HOURS_PER_RUN = 24

@@ -21,14 +21,14 @@ from antenna_assets.defs.sensor_policy import HOURS_PER_RUN, plan_requests
 from antenna_assets.domain.hours import HOUR, NotAnHour, hour_key, hours_between, parse_hour
 from antenna_assets.domain.listing import first_few
 from antenna_assets.failpoints import commit_point
-from antenna_assets.ledger.candidates import (
+from antenna_assets.ledger.failing_hours import FailingHour, forget_published, read_failing_hours
+from antenna_assets.ledger.hours_to_publish import (
     LeftOut,
     candidates,
     newest_closed_hour,
     read_left_out,
     record_left_out,
 )
-from antenna_assets.ledger.failing_hours import FailingHour, forget_published, read_failing_hours
 from antenna_assets.ledger.republish_wait import waiting_hours
 from antenna_assets.ledger.requests import (
     NEVER_LAUNCHED_AFTER,
@@ -178,7 +178,8 @@ def _told(failing: Iterable[FailingHour]) -> list[str]:
         told.append(f"failing hours: {first_few(waiting, HOURS_NAMED)}")
     if stuck:
         told.append(
-            f"stuck hours: {first_few(stuck, HOURS_NAMED)}: mend the cause, then `antenna backfill --from HOUR` publishes one"
+            f"stuck hours: {first_few(stuck, HOURS_NAMED)}: mend the cause, then `antenna backfill --from "
+            "HOUR` publishes one"
         )
     return told
 

@@ -22,7 +22,7 @@ from antenna_assets.clients.postgres_errors import DatabaseError, DatabaseUnfit
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.listing import first_few
 from antenna_assets.domain.schema import LAKE_TABLES
-from antenna_assets.ledger.lake_identity import WrongLake, require_not_anothers
+from antenna_assets.ledger.lake_identity import WrongLake, require_matching_lake
 from antenna_assets.operations.rebuild import missing_hours
 from antenna_assets.publishing.delta_log import torn_files
 from antenna_assets.publishing.lake import Lake, LakeError
@@ -197,7 +197,7 @@ def _lake_and_ledger(settings: Settings) -> str:
     try:
         with connect(services.postgres_url(settings)) as connection:
             require_migrated(connection)
-            require_not_anothers(connection, settings.lake_uri)
+            require_matching_lake(connection, settings.lake_uri)
             for table in LAKE_TABLES:
                 missing = missing_hours(connection, Lake(settings.lake_uri), table)
                 if missing:

@@ -17,8 +17,14 @@ from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.safe_text import safe_text
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.ledger.blocked import blocked_by
-from antenna_assets.ledger.candidates import Candidate, LeftOut, late_hours, newest_closed_hour, read_left_out
 from antenna_assets.ledger.failing_hours import FailingHour, read_failing_hours
+from antenna_assets.ledger.hours_to_publish import (
+    Candidate,
+    LeftOut,
+    late_hours,
+    newest_closed_hour,
+    read_left_out,
+)
 from antenna_assets.ledger.partition_starts import WHERE_THE_LEDGER_ENDS
 from antenna_assets.ledger.progress import next_to_read
 from antenna_assets.ledger.republish_wait import waiting_hours

@@ -12,7 +12,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from antenna_assets.domain.hours import hour_key
-from antenna_assets.ledger.anchors import Anchor, breaks
+from antenna_assets.ledger.anchors import Anchor, chain_breaks
 from antenna_assets.ledger.certificate import Certificate, canonical, sha256_of
 from antenna_assets.verify.difference import ABSENT, Difference, compare
 
@@ -31,7 +31,7 @@ def chain_differences(
             expected,
             anchor.after or "",
         )
-        for anchor, expected in breaks(anchors)
+        for anchor, expected in chain_breaks(anchors)
     ]
     anchored: dict[int, set[str]] = {}
     for anchor in anchors:

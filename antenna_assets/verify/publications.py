@@ -16,7 +16,7 @@ from antenna_assets.ledger.certificate import (
     complete,
     content_of,
     publications,
-    without_numbers,
+    without_publication_numbers,
 )
 from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.generations import read_generation
@@ -132,7 +132,7 @@ def _compare_newest(
     if complete(newest):
         current = content_of(connection, hour, certificate.generation, newest)
         expected, found = (
-            {name: without_numbers(text)[name] for name in ("published", "unknown_users")}
+            {name: without_publication_numbers(text)[name] for name in ("published", "unknown_users")}
             for text in (content, current)
         )
         findings.differences += compare(hour_key(hour), "newest publications", expected, found)

@@ -13,7 +13,7 @@ from antenna_assets.domain.schema import HOURLY_TABLES
 from antenna_assets.errors import AntennaError
 from antenna_assets.ledger.anchors import Anchor
 from antenna_assets.ledger.certificate import Certificate, complete, newest_certificate, publications
-from antenna_assets.ledger.lake_identity import require_not_anothers
+from antenna_assets.ledger.lake_identity import require_matching_lake
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import is_local
 from antenna_assets.storage.paths import require_store
@@ -86,7 +86,7 @@ def verify(
     if not is_local(lake.root):
         # Otherwise every file of a store that does not answer would be reported as missing.
         require_store(lake.root)
-    require_not_anothers(connection, lake.root)
+    require_matching_lake(connection, lake.root)
     verified = Verified()
     differences, untrusted = chain_differences(connection, anchors)
     verified.differences += differences

@@ -30,8 +30,8 @@ from antenna_assets.operations.metrics import LedgerCollector
 from antenna_assets.operations.status import tables
 from antenna_assets.settings import Settings
 from antenna_assets.streaming import job
+from antenna_assets.streaming.committer import Committer
 from antenna_assets.streaming.job import Stream
-from antenna_assets.streaming.micro_batch import MicroBatches
 from antenna_assets_tests.faults import plain_stream
 from antenna_assets_tests.faults.live import committed, running, wait_until
 from antenna_assets_tests.faults.topics import add_partitions
@@ -432,10 +432,10 @@ def test_row_26_a_step_of_postgresqls_clock_is_said_by_the_stream(
 ) -> None:
     said: list[str] = []
     broker = Broker(settings.kafka_bootstrap or "", settings.topic)
-    batches = MicroBatches(settings, broker, say=said.append, stop=threading.Event(), on_commit=lambda: None)
+    committer = Committer(settings, broker, say=said.append, on_commit=lambda: None)
     Reader(settings, connection)
-    batches.heartbeat(connection)
+    committer.heartbeat(connection)
     assert said == []
     monkeypatch.setattr(clock, "database_now", lambda of: database_now(of) - HOUR)
-    batches.heartbeat(connection)
+    committer.heartbeat(connection)
     assert said[0].startswith("PostgreSQL's clock was set back by 1:00:0")

@@ -20,7 +20,7 @@ from antenna_assets.clients.postgres_session import PERSON, RUN, STREAM, Limits
 from antenna_assets.defs import resources
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.ledger import blocked
-from antenna_assets.ledger.blocked import blocked_by, blocks_told
+from antenna_assets.ledger.blocked import blocked_by, lock_waits_reported
 from antenna_assets.ledger.certificate import newest_certificate
 from antenna_assets.ledger.stream_lock import require_only_stream
 from antenna_assets.operations.status import tables
@@ -109,7 +109,7 @@ def test_row_39_a_frozen_run_that_holds_an_hour_lets_the_stream_go_on_and_is_tol
         with connect(world.url, application="antenna stream", limits=STREAM) as connection:
             require_only_stream(connection)
             began = time.monotonic()
-            with blocks_told(world.url, lambda _name, text: said.append(text)):
+            with lock_waits_reported(world.url, lambda _name, text: said.append(text)):
                 Land.on(connection, world.lake)({LATE: 5})
             assert time.monotonic() - began < limit.total_seconds() + 5
         assert said, "expected the stream to say what it waited for"

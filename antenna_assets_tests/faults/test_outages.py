@@ -13,8 +13,9 @@ import pytest
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.settings import Settings
-from antenna_assets.streaming import micro_batch
+from antenna_assets.streaming import committer
 from antenna_assets.streaming.job import Stream
+from antenna_assets.streaming.spark import micro_batch
 from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults.live import committed, running, wait_until
 from antenna_assets_tests.faults.proxy import Proxy
@@ -68,7 +69,7 @@ def test_row_4_the_commit_succeeds_but_its_answer_is_lost(
     random = Random(SEED)
     times = 10 if proving else 2
     lost = 0
-    commit_batch = micro_batch.commit_batch
+    commit_batch = committer.commit_batch
 
     def commit_and_lose_the_answer(*arguments: object, **named: object) -> object:
         nonlocal lost
@@ -78,7 +79,7 @@ def test_row_4_the_commit_succeeds_but_its_answer_is_lost(
             raise psycopg.OperationalError("consuming input failed: the connection was reset")
         return found
 
-    monkeypatch.setattr(micro_batch, "commit_batch", commit_and_lose_the_answer)
+    monkeypatch.setattr(committer, "commit_batch", commit_and_lose_the_answer)
     sent = 0
     with running(settings, spark) as said:
         while lost < times or sent < 900:

@@ -17,7 +17,7 @@ from antenna_assets.ledger.certificate import record_and_certify
 from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.generations import Generation
 from antenna_assets.ledger.lake_identity import require_same_lake
-from antenna_assets.ledger.publications import Publication, end_superseded, require_nobody_forgotten
+from antenna_assets.ledger.publications import Publication, abandon_publication, require_nobody_forgotten
 from antenna_assets.publishing.digests import files_manifest
 from antenna_assets.publishing.lake import Lake
 
@@ -77,7 +77,7 @@ def publish_files(
                 before_commit=lambda: require_nobody_forgotten(connection),
             )
         except Superseded:
-            end_superseded(connection, asset, generation.hour, attempt)
+            abandon_publication(connection, asset, generation.hour, attempt)
             raise
         # If it was then that a user was forgotten, the files may be gone by now.
         require_nobody_forgotten(connection)

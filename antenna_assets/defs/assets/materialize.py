@@ -83,5 +83,6 @@ def _certificate(found: Certificate | None, hour: datetime) -> dg.MetadataValue:
             f"none yet: the last of the hour's six assets leaves it; {command} will show it"
         )
     return dg.MetadataValue.md(
-        f"number {found.number} of generation {found.generation}, SHA-256 `{found.sha256}`; {command} shows it"
+        f"number {found.number} of generation {found.generation}, SHA-256 `{found.sha256}`; {command} shows "
+        "it"
     )

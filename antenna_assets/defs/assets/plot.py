@@ -35,7 +35,8 @@ def stacked_bars(names: Sequence[str], parts: Mapping[str, Sequence[int]]) -> st
             if value:
                 y = _TOP + BAR_HEIGHT * (1 - bottoms[number] / highest)
                 bars.append(
-                    f"M{_LEFT + number * step:.0f} {y:.1f}h{step - 3:.0f}v{-BAR_HEIGHT * value / highest:.1f}h{3 - step:.0f}z"
+                    f"M{_LEFT + number * step:.0f} "
+                    f"{y:.1f}h{step - 3:.0f}v{-BAR_HEIGHT * value / highest:.1f}h{3 - step:.0f}z"
                 )
             bottoms[number] += value
         shapes.append(f'<path fill="{colour}" d="{"".join(bars)}"/>')

@@ -14,9 +14,10 @@ from antenna_assets.domain.schema import LANDED_SCHEMA, RAW_PARQUET
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.engines.transforms import transform
 from antenna_assets.failpoints import commit_point
-from antenna_assets.ledger.closed_hours import require_closed, wholly_published
+from antenna_assets.ledger.closed_hours import require_closed
 from antenna_assets.ledger.errors import HourExpired
 from antenna_assets.ledger.files import generation_files
+from antenna_assets.ledger.hours_to_publish import wholly_published
 from antenna_assets.ledger.lake_identity import require_own_lake
 from antenna_assets.ledger.landing import landing_of
 from antenna_assets.ledger.publications import begin_publication

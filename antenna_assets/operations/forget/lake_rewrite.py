@@ -20,8 +20,8 @@ from antenna_assets.errors import AntennaError, Superseded
 from antenna_assets.ledger.certificate import publications
 from antenna_assets.ledger.publications import (
     Publication,
+    abandon_publication,
     begin_publication,
-    end_superseded,
     record_publication,
 )
 from antenna_assets.operations.forget.identity import IDENTITY
@@ -146,7 +146,7 @@ def replace_hours(
                 attempt=attempt,
             )
         except Superseded:
-            end_superseded(connection, table, hour, attempt)
+            abandon_publication(connection, table, hour, attempt)
             raise
         # A run that was killed before it recorded these files, or used other users, is run again from what
         # landed.

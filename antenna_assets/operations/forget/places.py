@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from antenna_assets.domain.listing import first_few
-from antenna_assets.ledger.lake_identity import require_not_anothers
+from antenna_assets.ledger.lake_identity import require_matching_lake
 from antenna_assets.operations.forget import dagster_events, tables
 from antenna_assets.operations.forget.identity import require_identity
 from antenna_assets.operations.forget.lake_search import LakeSearch, Unjudged, files_after, is_rejected
@@ -44,7 +44,7 @@ def places(connection: psycopg.Connection, lake: Lake, user: str) -> Places:
         AntennaError: a file cannot be read, or this is not the ledger's lake.
     """
     require_identity(user)
-    require_not_anothers(connection, lake.root)
+    require_matching_lake(connection, lake.root)
     search = Search(user, "", is_a_name=tables.is_a_name(connection, user))
     return find(connection, LakeSearch(lake, user, search), user, search)
 

@@ -13,7 +13,12 @@ from psycopg import sql
 
 from antenna_assets.domain.schema import HOURLY_TABLES, ServingTable
 from antenna_assets.ledger.certificate import certify, publications
-from antenna_assets.ledger.publications import Publication, begin_publication, insert_publication, move_head
+from antenna_assets.ledger.publications import (
+    Publication,
+    begin_publication,
+    insert_publication,
+    move_publication_head,
+)
 from antenna_assets.operations.forget.identity import EMAIL, NAME, Identity
 from antenna_assets.operations.forget.lake_rewrite import RUN
 from antenna_assets.operations.forget.replace_text import Search
@@ -94,7 +99,7 @@ def replace_hours(connection: psycopg.Connection, hour: datetime, identity: Iden
 def _replace_rows(
     connection: psycopg.Connection, table: ServingTable, publication: Publication, identity: Identity
 ) -> None:
-    move_head(connection, publication)
+    move_publication_head(connection, publication)
     name = sql.Identifier(table.name)
     merged = connection.execute(
         sql.SQL(

@@ -22,7 +22,7 @@ from antenna_assets.domain.lifetimes import RUN_LOG_RETENTION, VERSION_RETENTION
 from antenna_assets.domain.schema import LAKE_TABLES
 from antenna_assets.errors import AntennaError
 from antenna_assets.ledger.head import lock_heads
-from antenna_assets.ledger.lake_identity import require_not_anothers
+from antenna_assets.ledger.lake_identity import require_matching_lake
 from antenna_assets.operations.rebuild import published_files
 from antenna_assets.operations.sweep.compaction import forget_removed_files, merge_batches
 from antenna_assets.operations.sweep.orphans import LANDING, old_attempts, unreferenced
@@ -82,7 +82,7 @@ def sweep(
     amounts: dict[str, Amount] = {}
     with connect(postgres_url, application="antenna sweep") as connection, _errors(lake):
         require_migrated(connection)
-        require_not_anothers(connection, lake)
+        require_matching_lake(connection, lake)
         clock = database_now(connection)
         now = now or clock
         files_now = _files_now(root, clock) + (now - clock)
