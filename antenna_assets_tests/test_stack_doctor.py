@@ -11,7 +11,7 @@ import pytest
 
 from antenna_assets.clients import clock
 from antenna_assets.operations import doctor
-from antenna_assets.operations.doctor import Finding
+from antenna_assets.operations.doctor import Finding, run
 from antenna_assets.settings import Settings
 from antenna_assets.stack import jars, java, kafka_topic, ports
 
@@ -185,7 +185,7 @@ def test_a_check_that_fails_by_itself_is_a_finding(tmp_path: Path, monkeypatch: 
     def broken() -> str:
         raise RuntimeError("surprise")
 
-    monkeypatch.setattr(doctor, "_python", broken)
+    monkeypatch.setattr(run, "python_version", broken)
     assert look(Settings(home=tmp_path))["Python"].found == "RuntimeError: surprise"
 
 
@@ -198,4 +198,4 @@ def test_row_26_a_machine_whose_own_clock_differs_from_postgresqls_is_named_with
     found = look(settings)["clock"]
     assert not found.ok
     assert " behind PostgreSQL's, whose clock validates events and closes hours" in found.found
-    assert found.fix == "set this machine's clock right, as by NTP"
+    assert found.fix == "correct this machine's clock, as by NTP"
