@@ -32,7 +32,7 @@ BLOCKING = {
 """If one of these fails, a number is wrong: the run fails, and nothing downstream is computed."""
 
 WARNING = {
-    "live_equals_hourly": "The hour's live sums equal its hourly sums, except for late rows and open windows.",
+    "live_equals_hourly": "The live sums of the hour equal its sums, except for late rows and open windows.",
     "known_users_share": "At least 95 % of the hour's bytes belong to users in `user_metadata`.",
     "volume_is_usual": "The hour's bytes are half to twice those of the same hour in the last four weeks.",
     "hours_are_fresh": "Every hour that ended at least half an hour ago is closed and has its certificate.",

@@ -84,5 +84,6 @@ def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
 def _svg(height: float, shapes: Sequence[str]) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height:.0f}" '
-        f'font-family="sans-serif" font-size="11" fill="#444"><rect width="100%" height="100%" fill="#fff"/>{"".join(shapes)}</svg>'
+        'font-family="sans-serif" font-size="11" fill="#444">'
+        f'<rect width="100%" height="100%" fill="#fff"/>{"".join(shapes)}</svg>'
     )
