@@ -94,7 +94,7 @@ def read(path: Path) -> tuple[Outcome, dict[str, str]]:
     """Read what `write` wrote."""
     kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     tables = [
-        Table(table["title"], table["unit"], [Measured(**one) for one in table["measured"]])
+        Table(table["title"], table["unit"], [Measured(**row) for row in table["measured"]])
         for table in kept["tables"]
     ]
     claims = [Claim(**claim) for claim in kept["claims"]]

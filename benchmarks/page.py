@@ -39,18 +39,18 @@ def _case(name: str, title: str, outcome: Outcome, about: Mapping[str, str]) -> 
 
 def _table(table: Table) -> str:
     ours = table.measured[0].spread.median
-    with_memory = any(one.peak_bytes for one in table.measured)
+    with_memory = any(row.peak_bytes for row in table.measured)
     memory = " memory, GiB |" if with_memory else ""
     head = f"\n| {table.title} | {table.unit} | least to most | of the first |{memory}\n"
     line = f"|---|---|---|---|{'---|' if with_memory else ''}\n"
-    return head + line + "".join(_row(one, ours, with_memory=with_memory) for one in table.measured)
+    return head + line + "".join(_row(row, ours, with_memory=with_memory) for row in table.measured)
 
 
-def _row(one: Measured, ours: float, *, with_memory: bool) -> str:
-    spread = one.spread
-    memory = f" {(one.peak_bytes or 0) / 2**30:.2f} |" if with_memory else ""
+def _row(row: Measured, ours: float, *, with_memory: bool) -> str:
+    spread = row.spread
+    memory = f" {(row.peak_bytes or 0) / 2**30:.2f} |" if with_memory else ""
     return (
-        f"| {one.contender} | {_number(spread.median)} | {_number(spread.least)} to {_number(spread.most)} |"
+        f"| {row.contender} | {_number(spread.median)} | {_number(spread.least)} to {_number(spread.most)} |"
         f" {spread.median / ours:.2f}x |{memory}\n"
     )
 

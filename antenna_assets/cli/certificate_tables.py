@@ -37,7 +37,9 @@ def _facts(certificate: Certificate) -> Table:
         "late": f"{landed['late_rows']:,} rows arrived after the hour had closed",
         "batches": f"{batches['batches']:,}, with {batches['rows']:,} rows of this and other hours",
         "rejected": f"in these batches: {rejected or 'none'}",
-        "unknown users": f"{unknown['users']:,}, with {unknown['rows']:,} rows and {unknown['bytes']:,} bytes",
+        "unknown users": (
+            f"{unknown['users']:,}, with {unknown['rows']:,} rows and {unknown['bytes']:,} bytes"
+        ),
         "users' version": f"{certificate.users_version:,}",
         "SHA-256": certificate.sha256,
         "predecessor": certificate.previous_sha256 or "none: this is the first certificate",

@@ -28,7 +28,7 @@ def demo(
 
 
 def _share(description: str) -> Any:
-    return typer.Option(min=0, max=1, help=f"Share of {description}, from 0 to 1.")
+    return typer.Option(min=0, max=1, help=f"Share of {description}.")
 
 
 def simulate(

@@ -81,8 +81,8 @@ class EngineResource(dg.ConfigurableResource):
     )
     spark_config: dict[str, str] | None = Field(
         default=None,
-        description="configuration of the Spark session; unset: as the settings say, where an address of Spark "
-        "Connect with its token stays",
+        description="configuration of the Spark session; unset: as the settings say, where an address of "
+        "Spark Connect with its token stays",
     )
     _engine: Engine | None = PrivateAttr(None)
 

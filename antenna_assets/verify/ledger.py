@@ -123,7 +123,8 @@ def _sums(connection: psycopg.Connection, hour: datetime, up_to_batch: int) -> I
 
 def _dirty(connection: psycopg.Connection, certificate: Certificate) -> str | None:
     row = connection.execute(
-        "SELECT generation, state.dirty, state.rows - coalesce(sealed.rows, 0) FROM ledger.hour_state AS state"
+        "SELECT generation, state.dirty, state.rows - coalesce(sealed.rows, 0)"
+        " FROM ledger.hour_state AS state"
         " LEFT JOIN ledger.hour_generation AS sealed USING (hour, generation) WHERE hour = %s",
         [certificate.hour],
     ).fetchone()
@@ -137,12 +138,12 @@ def _dirty(connection: psycopg.Connection, certificate: Certificate) -> str | No
 
 
 def _unsettled(connection: psycopg.Connection, certificate: Certificate) -> str | None:
-    """Why the sensor still asks for the hour, although its certificate is of the newest generation."""
+    """Why the sensor still requests the hour, although its newest generation is certified."""
     rows = connection.execute(
         "SELECT asset FROM ledger.unsettled_publication WHERE hour = %s ORDER BY asset",
         [certificate.hour],
     ).fetchall()
     assets = ", ".join(asset for (asset,) in rows)
     return (
-        f"{assets}: a run began to publish it again and did not finish; run the hour again" if rows else None
+        f"{assets}: a run began to publish it again and did not finish: run the hour again" if rows else None
     )

@@ -69,7 +69,7 @@ def measure(context: Context) -> Outcome:
             Measured(name, [_seconds(partial(_rows, connection, query, asked)) for _ in range(TIMES)])
             for name, query in QUERIES.items()
         ]
-    longest = max(queries, key=lambda one: one.spread.median)
+    longest = max(queries, key=lambda query: query.spread.median)
     replaced = [
         Measured(name, _replacements(url, newest - TO_PUBLISH * HOUR))
         for name, url in (("beside five years", full), ("beside two days", small))

@@ -143,7 +143,7 @@ def _require_materialized(url: str, *, first: str, last: str) -> None:
     """Check that the page shows all five years."""
     answer = _ask(url, QUERIES["all partitions of an asset"], {"assetKey": ASSET})
     ranges = answer["assetNodeOrError"]["assetPartitionStatuses"]["ranges"]
-    found = [(one["status"], one["startKey"], one["endKey"]) for one in ranges]
+    found = [(span["status"], span["startKey"], span["endKey"]) for span in ranges]
     if found != [("MATERIALIZED", first, last)]:
         raise ContenderFailed(f"expected {first} to {last} to be materialized, found {found}")
 

@@ -56,9 +56,9 @@ def measure(context: Context) -> Outcome:
         events, users = context.events(size.events), context.events(size.users)
         measured = _hour(context, events, users, size)
         tables.append(Table(f"{events:,} events of {users:,} users", "s", list(measured.values())))
-        for name, one in measured.items():
-            seconds.setdefault(name, []).append((events, one.spread.median))
-            memory.setdefault(name, []).append((events, (one.peak_bytes or 0) / GIB))
+        for name, contender in measured.items():
+            seconds.setdefault(name, []).append((events, contender.spread.median))
+            memory.setdefault(name, []).append((events, (contender.peak_bytes or 0) / GIB))
         if size.events == COMPARED:
             claims += _claims(measured)
         if size.events in (COMPARED, LARGEST):
@@ -98,7 +98,7 @@ def _hour(context: Context, events: int, users: int, size: Size) -> dict[str, Me
     if len({tuple(sorted(figures.items())) for figures in answers.values()}) != 1:
         raise ContenderFailed(f"the contenders do not agree: {answers}")
     shutil.rmtree(data)
-    return {one.contender: one for one in of_runs(runs)}
+    return {measured.contender: measured for measured in of_runs(runs)}
 
 
 def _claims(measured: dict[str, Measured]) -> list[Claim]:

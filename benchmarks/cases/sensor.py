@@ -31,7 +31,7 @@ def measure(context: Context) -> Outcome:
         warm_up=not context.short,
     )["ours"]
     measured = {
-        name: Measured(name, [one.figures[name] for one in runs])
+        name: Measured(name, [run_.figures[name] for run_ in runs])
         for name in ("query median", "query p99", "tick median", "tick longest")
     }
     p99, longest = measured["query p99"].spread.median, measured["tick longest"].spread.median

@@ -53,7 +53,7 @@ def measure(context: Context) -> Outcome:
     sustained = _sustained(runs[SHORT_TOPIC], runs[LONG_TOPIC])
     return Outcome(
         [Table("sustained", "events/s", sustained), *tables],
-        _claims({one.contender: one.spread.median for one in sustained}),
+        _claims({measured.contender: measured.spread.median for measured in sustained}),
         notes=[
             "The guarantees differ: ours is exactly once with a proof; Flink's files are exactly once, its"
             " sums are discarded; the usual Spark shape's files are exactly once for readers of its log, its"

@@ -122,8 +122,8 @@ def _normalized(kind: str, data: dict[str, Any]) -> dict[str, Any]:
     inner = data.get("params" if kind == "charts" else "metadata")
     for key in _INSTANCE_FIELDS.get(kind, ()):
         (inner or {}).pop(key, None)
-    for of in ("column", "metric") if kind == "datasets" else ():
-        data[f"{of}s"].sort(key=lambda one: one[f"{of}_name"])
+    for part in ("column", "metric") if kind == "datasets" else ():
+        data[f"{part}s"].sort(key=lambda field: field[f"{part}_name"])
     if kind == "dashboards":
         data["position"] = _layout(data["position"])
         for native in data["metadata"].get("native_filter_configuration", []):
