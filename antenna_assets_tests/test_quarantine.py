@@ -70,7 +70,7 @@ def test_hexadecimal_lines_have_their_position() -> None:
 
 def test_a_misspelt_reason_is_told_the_one_that_was_meant() -> None:
     assert known_reason("not_json") == "not_json"
-    with pytest.raises(QuarantineError, match="no reason 'not_jsn'; did you mean not_json"):
+    with pytest.raises(QuarantineError, match="unknown reason 'not_jsn'; did you mean not_json"):
         known_reason("not_jsn")
     with pytest.raises(QuarantineError, match="expected one of not_json, trailing_data"):
         known_reason("?")

@@ -192,9 +192,9 @@ def test_a_check_that_fails_by_itself_is_a_finding(tmp_path: Path, monkeypatch: 
 def test_row_26_a_machine_whose_own_clock_differs_from_postgresqls_is_named_with_a_fix(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert look(settings)["clock"] == Finding("clock", True, "as PostgreSQL's, give or take half a minute")
+    assert look(settings)["clock"] == Finding("clock", True, "as PostgreSQL's, within half a minute")
     monkeypatch.setattr(clock, "host_now", lambda: datetime.now(UTC) - timedelta(hours=1))
     found = look(settings)["clock"]
     assert not found.ok
-    assert " behind PostgreSQL's, whose clock judges events and closes hours" in found.found
+    assert " behind PostgreSQL's, whose clock validates events and closes hours" in found.found
     assert found.fix == "set this machine's clock right, as by NTP"

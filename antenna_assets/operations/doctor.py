@@ -1,7 +1,8 @@
-"""What is wrong with this machine or these settings, each with its fix, within seconds even if nothing answers.
+"""`antenna doctor`: diagnoses of the machine, the settings and the services, each with its fix, within
+seconds.
 
-Nothing here starts, stops or repairs anything, and no finding shows a password. In an object store a file is written to try
-how, and removed.
+Nothing is started, stopped or repaired, and no finding shows a password. An object store is tested with a
+file that is removed again.
 """
 
 import os
@@ -42,7 +43,7 @@ _UP = "run `antenna up`"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: what was found, and what to do if that is not `ok` (empty otherwise)."""
+    """The result of one check: what was found, and the fix if that is not `ok` (empty otherwise)."""
 
     name: str
     ok: bool
@@ -51,7 +52,7 @@ class Finding:
 
 
 class _Problem(Exception):
-    """What was found, and the fix."""
+    """A failed check: what was found, and the fix."""
 
     def __init__(self, found: str, fix: str) -> None:
         super().__init__(found)
@@ -59,7 +60,7 @@ class _Problem(Exception):
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
-    """Everything that the system stands on, one finding after the other, in the order of the layers."""
+    """Run all checks, from the machine up to the lake, and yield their findings."""
     checks: list[tuple[str, Callable[[], str]]] = [
         ("Python", _python),
         ("Java", _java),
@@ -78,7 +79,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
     ]
     answered: set[str] = set()
     for name, check in checks:
-        # Another look at a PostgreSQL that does not answer would only wait for that once more.
+        # A PostgreSQL that did not answer would only be waited for again.
         if name in ("clock", "lake and ledger") and "PostgreSQL" not in answered:
             continue
         try:
@@ -91,7 +92,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
         except DatabaseUnfit as error:
             found, _, fix = str(error).partition("; ")
             yield Finding(name, False, found, fix or "correct ANTENNA_POSTGRES_URL")
-        except Exception as error:  # a doctor that fails is no help: its failure is a finding
+        except Exception as error:  # A check that fails is a finding, too.
             yield Finding(
                 name, False, f"{type(error).__name__}: {error}", "report this as an issue of this project"
             )
@@ -128,14 +129,15 @@ def _jars(name: str) -> str:
     if missing:
         names = first_few([jar.name for jar in missing], NAMED)
         raise _Problem(
-            f"{len(missing)} of {len(jars.locked(name))} jars missing or changed in {jars.jars_home() / name}: {names}",
+            f"{len(missing)} of {len(jars.locked(name))} jars missing or changed in"
+            f" {jars.jars_home() / name}: {names}",
             "run `python -m antenna_assets.stack.jars`",
         )
     return f"{len(jars.locked(name))} jars in {jars.jars_home() / name}"
 
 
 def _existing(path: Path) -> Path:
-    """The path, or the nearest of its parents that exists."""
+    """Return the path, or its nearest parent that exists."""
     return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
@@ -174,20 +176,21 @@ def _lake(settings: Settings) -> str:
         except StoreError as error:
             raise _Problem(
                 str(error),
-                "give its login the right to write, or use a store or a newer version of it that knows conditional writes",
+                "give its login the right to write, or use a store that supports conditional writes, perhaps"
+                " a newer version of this one",
             ) from error
         return f"{uri} can be listed and written, and writes no name twice{_logs(settings)}"
     return _writable(Path(uri), "ANTENNA_LAKE") + _logs(settings)
 
 
 def _logs(settings: Settings) -> str:
-    """What there is to be said of the logs of the lake's tables."""
+    """Check the logs of the lake's tables."""
     for table in LAKE_TABLES:
         torn = torn_files(lake_path(settings.lake_uri) / table)
         if torn:
             named = first_few([*map(str, torn)], NAMED, separator="; ")
             raise _Problem(f"the log of {table} is torn: {named}", f"run `antenna rebuild-table {table}`")
-    return ", and the logs of its tables are whole"
+    return ", and the logs of its tables are complete"
 
 
 def _lake_and_ledger(settings: Settings) -> str:
@@ -199,7 +202,7 @@ def _lake_and_ledger(settings: Settings) -> str:
                 missing = missing_hours(connection, Lake(settings.lake_uri), table)
                 if missing:
                     raise _Problem(
-                        f"{table} lacks {len(missing):,} hours that the ledger has published, the first of them "
+                        f"{table} lacks {len(missing):,} hours that the ledger has published, the first is "
                         f"{hour_key(missing[0].hour)}",
                         f"run `antenna rebuild-table {table}`",
                     )
@@ -211,7 +214,7 @@ def _lake_and_ledger(settings: Settings) -> str:
         found, _, fix = str(error).partition("; ")
         raise _Problem(found, fix) from error
     except (LakeError, StoreError) as error:
-        raise _Problem(str(error), "see what is said of the lake above") from error
+        raise _Problem(str(error), "see the finding on the lake above") from error
     return "belong together, and the lake holds what the ledger has published"
 
 
@@ -231,7 +234,8 @@ def _postgres(settings: Settings) -> str:
         with connect(url, application="antenna doctor", patience=_CONNECT_SECONDS) as connection:
             require_usable(connection)
             info = connection.info
-            return f"{where} {info.parameter_status('server_version')} on {info.host}:{info.port}, database {info.dbname}"
+            server = f"{info.parameter_status('server_version')} on {info.host}:{info.port}"
+            return f"{where} {server}, database {info.dbname}"
     except DatabaseUnfit:
         raise
     except (DatabaseError, psycopg.Error) as error:
@@ -246,21 +250,22 @@ def _clock(settings: Settings) -> str:
         wrong = wrong_here(connection)
     if wrong is not None:
         raise _Problem(
-            f"{wrong}, whose clock judges events and closes hours",
-            "set this machine's clock right, as by NTP",
+            f"{wrong}, whose clock validates events and closes hours",
+            "correct this machine's clock, as by NTP",
         )
-    return "as PostgreSQL's, give or take half a minute"
+    return "as PostgreSQL's, within half a minute"
 
 
 def _kafka(settings: Settings) -> str:
     bootstrap = _reachable_kafka(settings)
-    metadata = _entered(settings, bootstrap).list_topics(timeout=_CONNECT_SECONDS)
+    metadata = _admin_client(settings, bootstrap).list_topics(timeout=_CONNECT_SECONDS)
     where = "external" if services.external_kafka(settings) else "embedded"
     return f"{where} Kafka on {bootstrap}, {len(metadata.brokers)} brokers"
 
 
 def _reachable_kafka(settings: Settings) -> str:
-    """The bootstrap address, if one of its brokers accepts connections: librdkafka itself takes its time to say no."""
+    """Return the bootstrap address if one of its brokers accepts connections: librdkafka is slow to report
+    that none does."""
     bootstrap = services.kafka_bootstrap(settings)
     for address in bootstrap.split(","):
         host, _, port = address.strip().rpartition(":")
@@ -270,8 +275,8 @@ def _reachable_kafka(settings: Settings) -> str:
     raise _Problem(f"no Kafka accepts connections on {bootstrap}", fix)
 
 
-def _entered(settings: Settings, bootstrap: str) -> "AdminClient":
-    """A client whom the brokers have let in."""
+def _admin_client(settings: Settings, bootstrap: str) -> "AdminClient":
+    """Return a client that the brokers have authenticated."""
     from confluent_kafka import KafkaException
 
     refusal = ConnectionErrors()
@@ -293,11 +298,11 @@ def _topic(settings: Settings) -> str:
     from confluent_kafka import KafkaError, KafkaException
     from confluent_kafka.admin import ConfigResource, ResourceType
 
-    admin = _entered(settings, _reachable_kafka(settings))
+    admin = _admin_client(settings, _reachable_kafka(settings))
     topic = admin.list_topics(timeout=_CONNECT_SECONDS).topics.get(settings.topic)
     if topic is None:
         raise _Problem(
-            f"topic {settings.topic!r} does not exist", f"{_UP}, which makes it, or set ANTENNA_TOPIC"
+            f"topic {settings.topic!r} does not exist", f"{_UP}, which creates it, or set ANTENNA_TOPIC"
         )
     resource = ConfigResource(ResourceType.TOPIC, settings.topic)
     try:
@@ -307,13 +312,16 @@ def _topic(settings: Settings) -> str:
     except KafkaException as error:
         if error.args[0].code() != KafkaError.TOPIC_AUTHORIZATION_FAILED:
             raise
-        # The stream does without, and says so.
-        return f"{settings.topic!r}, {len(topic.partitions)} partitions; its settings need the right DescribeConfigs"
+        # The stream runs without it, and says so.
+        return (
+            f"{settings.topic!r}, {len(topic.partitions)} partitions; its configuration needs the right"
+            " DescribeConfigs"
+        )
     policy = config["cleanup.policy"].value
     if "compact" in policy:
         raise _Problem(
-            f"topic {settings.topic!r} has cleanup.policy={policy}: compaction removes messages, so offsets cannot "
-            f"be accounted for",
+            f"topic {settings.topic!r} has cleanup.policy={policy}: compaction removes messages, so offsets "
+            "cannot be accounted for",
             "use a topic with cleanup.policy=delete",
         )
     early = retention_warning(settings.topic, kept_by_sender(config), settings.horizon)
@@ -324,7 +332,7 @@ def _topic(settings: Settings) -> str:
 
 
 def _ports(settings: Settings) -> str:
-    """Ports are picked where one is taken: this fails only where none can be listened on."""
+    """Taken ports are avoided, so this fails only where no port can be listened on."""
     if services.external_postgres(settings) and services.external_kafka(settings):
         return "both services are external"
     found = []
