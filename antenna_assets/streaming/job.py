@@ -81,8 +81,7 @@ class Stream:
     Args:
         say: takes one line of progress.
         stop: set it to stop after the micro-batch in progress.
-        start: where a topic begins that the ledger has not read yet, as `partition_starts.parse_start_position` takes
-            it.
+        start: where a topic begins that the ledger has not read yet, see `parse_start_position`.
         spark: a session from `start_spark`, which stays open; if None, one is started and closed.
     """
 
