@@ -197,4 +197,4 @@ def test_row_26_a_machine_whose_own_clock_differs_from_postgresqls_is_named_with
     found = look(settings)["clock"]
     assert not found.ok
     assert " behind PostgreSQL's, whose clock validates events and closes hours" in found.found
-    assert found.fix == "set this machine's clock right, as by NTP"
+    assert found.fix == "correct this machine's clock, as by NTP"
