@@ -57,7 +57,7 @@ def test_row_21_a_chain_that_was_written_anew_as_a_whole_is_found_by_an_anchor(
             f"certificate {newest.number}, its anchored SHA-256",
             newest.sha256,
         )
-        with pytest.raises(AnchorsError, match="its chain was written anew"):
+        with pytest.raises(AnchorsError, match="its chain was rewritten"):
             append_anchor(file, newest_of_chain(connection))
 
 

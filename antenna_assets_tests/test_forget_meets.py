@@ -389,7 +389,7 @@ def test_row_34_messages_that_cannot_be_judged_are_named_and_dropped_if_asked_fo
     assert "the id is nowhere, as far as can be judged: 1 rejected messages" in again.output
     dropped = CliRunner().invoke(app, [*command, "--drop-unjudged"])
     assert dropped.exit_code == 0, dropped.output
-    assert "1 rejected messages were dropped, and the id is nowhere any more\n" in dropped.output
+    assert "1 rejected messages were dropped; the id is nowhere any more\n" in dropped.output
     rows = select(connection, settings.lake_uri, Selection()).to_pylist()
     assert [(row["kafka_partition"], row["kafka_offset"], row["reason"]) for row in rows] == [
         (0, 0, "wrong_type"),

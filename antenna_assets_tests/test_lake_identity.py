@@ -122,7 +122,7 @@ def test_row_35_the_first_writer_claims_and_again_is_harmless(house: House) -> N
 def test_row_35_what_does_not_belong_together_is_not_claimed(
     house: House, another_ledger: psycopg.Connection, tmp_path: Path
 ) -> None:
-    with pytest.raises(WrongLake, match="none of the files that the ledger names"):
+    with pytest.raises(WrongLake, match="has none of the ledger's files"):
         require_own_lake(house.connection, str(tmp_path / "empty"))
     with pytest.raises(WrongLake, match="holds data, such as .*landing.*, and the ledger names no file"):
         require_own_lake(another_ledger, str(house.root))

@@ -79,7 +79,7 @@ def test_row_26_hours_that_a_wrong_clock_closed_are_opened_again_and_it_is_recor
     assert "in the future: a clock was wrong; `antenna reopen`" in told_by_status(settings, ledger)
     code, said = reopen(this, "--yes", "--reason", "the clock was a year ahead")
     assert code == 0, said
-    assert re.search(r"recorded: 2 closed hours from .* 8,76\d without a row are forgotten", said)
+    assert re.search(r"recorded: 2 closed hours from .* 8,76\d without a row are removed", said)
     assert states(ledger) == [(this - HOUR, 1, True), (this, 1, False), (hour_of(ahead), 1, False)]
     head = read_head(ledger, topic)
     assert (head.low_watermark, head.event_times) == (this, {0: this})

@@ -67,14 +67,14 @@ def _show_changes(connection: "psycopg.Connection", settings: "Settings", hours:
     from antenna_assets.cli.backfill_tables import hour_tables, summary
     from antenna_assets.defs.resources import default_engine
     from antenna_assets.ledger.lake_identity import require_matching_lake
-    from antenna_assets.operations.backfill import changes, users_of_now
+    from antenna_assets.operations.backfill import changes, current_users
     from antenna_assets.publishing.lake import Lake
 
     lake, found = Lake(settings.lake_uri), []
     require_matching_lake(connection, lake.root)
     with (
         closing(default_engine(settings).start()) as engine,
-        users_of_now(connection, lake) as users,
+        current_users(connection, lake) as users,
         progress_bar("comparing", len(hours)) as advance,
     ):
         for hour in hours:

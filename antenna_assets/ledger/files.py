@@ -68,6 +68,7 @@ def files_of_batch(connection: psycopg.Connection, batch: int, kind: str) -> lis
     """The files of a batch of one kind, `landed` or `rejected`, by path."""
     with connection.cursor(row_factory=class_row(FileRow)) as cursor:
         return cursor.execute(
-            "SELECT path, rows, bytes, size, batch FROM ledger.file WHERE batch = %s AND kind = %s ORDER BY path",
+            "SELECT path, rows, bytes, size, batch FROM ledger.file"
+            " WHERE batch = %s AND kind = %s ORDER BY path",
             [batch, kind],
         ).fetchall()

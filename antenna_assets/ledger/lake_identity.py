@@ -1,6 +1,6 @@
-"""Which lake and which ledger belong together: one random id in both, compared by whatever writes or sweeps.
+"""The identity of a lake: a random id in lake and ledger, compared before anything is written or swept.
 
-The first writer claims a lake for its ledger; a person may adopt another one. What is in the files is no matter of this.
+The first writer claims a lake for its ledger; a person may adopt another one.
 """
 
 from dataclasses import dataclass
@@ -22,23 +22,21 @@ if TYPE_CHECKING:
     from antenna_assets.storage.paths import LakePath
 
 ID_FILE = "lake-id"
-"""At the lake's root; a backup of the lake has it, too."""
+"""The file at the lake's root with the id; a backup of the lake contains it."""
 
-# So many of the oldest and of the newest files show whether a ledger's files are in a lake.
+# How many of the oldest and of the newest files are checked to see whether a ledger's files are in a lake.
 _SAMPLE = 5
 _FOLDERS = ("landing", *LAKE_TABLES)
-_ADOPT = "if this very lake is meant, `antenna adopt-lake` says what it lacks and binds it to this database"
+_ADOPT = "if this is the right lake, `antenna adopt-lake` shows what it lacks and binds it to this database"
 
 
 class WrongLake(AntennaError):
-    """This lake is not the one that the ledger is about; the message says what was expected and found. Nothing was
-    written or removed."""
+    """The lake and the ledger do not belong together. Nothing was written or removed."""
 
 
 @dataclass(frozen=True)
 class ClaimedLake:
-    """What the ledger knows of its lake. `place` is where it was when it was claimed; an id that is not `confirmed` is of
-    a claim that did not come to its end."""
+    """The ledger's record of its lake: `place` is its root; an interrupted claim is not `confirmed`."""
 
     id: str
     place: str
@@ -47,16 +45,16 @@ class ClaimedLake:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Files that the ledger names, and how many of them are in the lake: the oldest and the newest few."""
+    """A sample of the files that the ledger names, and how many of them are in the lake."""
 
     named: int
     found: int
 
 
 def require_own_lake(connection: psycopg.Connection, lake: str) -> None:
-    """Stop unless the lake is the ledger's. One that nobody has claimed is claimed for it, if the ledger's files are there.
+    """Require that the lake is the ledger's. An unclaimed lake is claimed, if the ledger's files are in it.
 
-    Of two that claim at once one waits for the other. Whoever dies in between leaves a claim that the next one finishes.
+    Concurrent claims are serialized. A claim that a crash interrupted is completed by the next one.
 
     Raises:
         WrongLake: the lake is another ledger's, or the ledger's is another one.
@@ -70,21 +68,21 @@ def require_own_lake(connection: psycopg.Connection, lake: str) -> None:
         if known is not None and known.confirmed:
             return
         if found is not None and (known is None or known.id != found):
-            # The ledger is a backup from before it had an id: its files are here.
+            # The ledger was restored from a backup before its claim, and its files are here.
             _record(connection, ClaimedLake(found, lake, confirmed=False))
         elif known is None or known.id != found:
-            # Another claim may have come as far as another lake: its id is not used again.
+            # An interrupted claim may have written its id into another lake, so it is not reused.
             known = ClaimedLake(str(uuid4()), lake, confirmed=False)
             _record(connection, known)
             commit_point("claim.recorded")
             if not create_file(lake_path(lake) / ID_FILE, f"{known.id}\n"):
-                raise WrongLake(f"the lake {lake} was claimed by another ledger in this moment; {_ADOPT}")
+                raise WrongLake(f"the lake {lake} has just been claimed by another ledger; {_ADOPT}")
             commit_point("claim.lake_written")
         connection.execute("UPDATE ledger.lake SET claimed_at = clock_timestamp(), place = %s", [lake])
 
 
 def require_matching_lake(connection: psycopg.Connection, lake: str) -> None:
-    """As `require_own_lake`, for those who leave no mark: a lake that nobody has claimed stays so.
+    """Like `require_own_lake`, but leaves an unclaimed lake unclaimed.
 
     Raises:
         WrongLake: the lake is another ledger's, or the ledger's is another one.
@@ -93,10 +91,10 @@ def require_matching_lake(connection: psycopg.Connection, lake: str) -> None:
 
 
 def require_same_lake(connection: psycopg.Connection, lake: str) -> None:
-    """Stop if the lake has another id than the ledger: what a writer asks that had claimed it before. Cheap.
+    """Require that the lake still has the ledger's id; a cheap check for a writer that has claimed it before.
 
     Raises:
-        WrongLake: it has another one, or none any more.
+        WrongLake: it has another id, or none.
     """
     known, found = claimed_lake(connection), id_of_lake(lake)
     if (known.id if known is not None else None) != found:
@@ -104,9 +102,9 @@ def require_same_lake(connection: psycopg.Connection, lake: str) -> None:
 
 
 def adopt(connection: psycopg.Connection, lake: str) -> None:
-    """Bind the lake to the ledger with a new id, whatever either was bound to. Another copy of either fits no more.
+    """Bind the lake to the ledger with a new id, whatever either was bound to; older copies then differ.
 
-    Ask only while nothing writes.
+    Call it only while nothing writes.
     """
     with locked(connection, CLAIM):
         known = ClaimedLake(str(uuid4()), lake, confirmed=False)
@@ -115,13 +113,13 @@ def adopt(connection: psycopg.Connection, lake: str) -> None:
         path = lake_path(lake) / ID_FILE
         remove_files([path])
         if not create_file(path, f"{known.id}\n"):
-            raise WrongLake(f"the lake {lake} was claimed by another ledger in this moment; adopt it again")
+            raise WrongLake(f"the lake {lake} has just been claimed by another ledger; adopt it again")
         commit_point("adopt.lake_written")
         connection.execute("UPDATE ledger.lake SET claimed_at = clock_timestamp()")
 
 
 def evidence(connection: psycopg.Connection, lake: str) -> Evidence:
-    """Whether files that the ledger names are in the lake, by a sample."""
+    """Check a sample of the ledger's files in the lake."""
     root = lake_path(lake)
     paths = _sample(connection)
     return Evidence(len(paths), sum((root / path).exists() for path in paths))
@@ -131,8 +129,8 @@ def id_of_lake(lake: str) -> str | None:
     """The id in the lake; None if it has none.
 
     Raises:
-        WrongLake: it cannot be read, or is none of ours.
-        StoreError: the lake's object store cannot be reached, or lets us not in.
+        WrongLake: it cannot be read, or is not an id.
+        StoreError: the lake's object store does not answer or denies access.
     """
     path = lake_path(lake) / ID_FILE
     try:
@@ -146,7 +144,7 @@ def id_of_lake(lake: str) -> str | None:
         ) from None
     except file_errors() as error:
         if not is_local(lake):
-            # To the question for one name a store answers without a reason, to that for a listing with it.
+            # A store denies a read without a reason, and a listing with it.
             require_store(lake)
         raise WrongLake(f"{path} cannot be read: {reason_of(error)}") from error
 
@@ -158,31 +156,32 @@ def _require_fit(
         return
     if known is not None and known.confirmed:
         raise _wrong(lake, known, found)
-    # The ledger has no lake yet: the files must say whether they belong together.
+    # The ledger has no lake yet: the files decide whether they belong together.
     seen = evidence(connection, lake)
     if found is not None and not seen.found:
         raise _wrong(lake, known, found)
     if seen.named and not seen.found:
         raise WrongLake(
-            f"the lake {lake} has none of the files that the ledger names ({seen.named} were looked for): expected the lake "
-            f"in which they landed; set ANTENNA_LAKE to it, or ANTENNA_POSTGRES_URL to the database of this lake; {_ADOPT}"
+            f"the lake {lake} has none of the ledger's files ({seen.named} were checked): expected the lake "
+            "in which they landed; set ANTENNA_LAKE to it, or ANTENNA_POSTGRES_URL to the database of this "
+            f"lake; {_ADOPT}"
         )
     if not seen.named and (name := _data(lake_path(lake))) is not None:
         raise WrongLake(
-            f"the lake {lake} holds data, such as {name}, and the ledger names no file: expected an empty lake, or the "
-            f"database of this lake; correct ANTENNA_POSTGRES_URL or ANTENNA_LAKE; {_ADOPT}"
+            f"the lake {lake} holds data, such as {name}, and the ledger names no file: expected an empty "
+            f"lake, or the database of this lake; correct ANTENNA_POSTGRES_URL or ANTENNA_LAKE; {_ADOPT}"
         )
 
 
 def _wrong(lake: str, known: ClaimedLake | None, found: str | None) -> WrongLake:
-    of_lake = f"found {lake} with the id {found}" if found else f"found {lake}, which has no id"
+    found_lake = f"found {lake} with the id {found}" if found else f"found {lake}, which has no id"
     if known is None or not known.confirmed:
         expected = "the ledger has no lake yet and expected one that no other ledger has claimed"
     else:
         expected = f"the ledger expected its lake {known.id}, which was claimed at {known.place}"
     return WrongLake(
-        f"lake and ledger do not belong together: {expected}, but {of_lake}; correct ANTENNA_LAKE or "
-        f"ANTENNA_POSTGRES_URL, which every service must have alike; {_ADOPT}"
+        f"lake and ledger do not belong together: {expected}, but {found_lake}; correct ANTENNA_LAKE or "
+        f"ANTENNA_POSTGRES_URL, which must be the same for every service; {_ADOPT}"
     )
 
 
@@ -201,7 +200,7 @@ def _record(connection: psycopg.Connection, known: ClaimedLake) -> None:
 
 
 def _sample(connection: psycopg.Connection) -> list[str]:
-    """Paths of files that the ledger names, relative to the lake's root."""
+    """A sample of the ledger's files: paths relative to the lake's root."""
     landed = [
         path
         for order in ("", "DESC")
@@ -218,7 +217,7 @@ def _sample(connection: psycopg.Connection) -> list[str]:
         ]
     if landed:
         return list(dict.fromkeys(landed))
-    # All of them are past the horizon; what was published is not.
+    # All landed files are past the horizon; published ones stay.
     rows = connection.execute(
         "SELECT asset, content->'files' FROM ledger.publication"
         " WHERE lake_version IS NOT NULL AND content->'files' <> '[]' ORDER BY number DESC LIMIT %s",
@@ -228,7 +227,7 @@ def _sample(connection: psycopg.Connection) -> list[str]:
 
 
 def _data(root: "LakePath") -> str | None:
-    """A file of events or of a table's log under the root, if there is one."""
+    """A file of events or of a table's log under the root; None if there is none."""
     for folder in _FOLDERS:
         for one in walk(root / folder):
             if one.path.suffix == ".parquet" or (one.path.suffix == ".json" and not one.is_folder):

@@ -1,4 +1,4 @@
-"""How far a topic is read: what the ledger says of the partitions that were read, and Kafka of the others."""
+"""How far a topic is read: the ledger's offsets compared with Kafka's."""
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,7 @@ from antenna_assets.ledger.partition_starts import read_starts
 
 
 def next_to_read(connection: psycopg.Connection, broker: Broker, topic: Topic) -> dict[int, int]:
-    """See `offsets_to_read`.
-
-    Args:
-        topic: with the id that Kafka knows.
+    """Like `offsets_to_read`, for a topic with Kafka's id.
 
     Raises:
         BrokerError: Kafka does not answer.
@@ -28,13 +25,13 @@ def next_to_read(connection: psycopg.Connection, broker: Broker, topic: Topic) -
 
 
 def offsets_to_read(connection: psycopg.Connection, broker: Broker, topic: Topic) -> dict[int, int]:
-    """The offset to read next, of every partition.
+    """The next offset to read of every partition.
 
-    A partition that was never read begins where its start was noted, or else at its first message: only for that is
-    Kafka asked.
+    A partition that was never read begins at its recorded start; Kafka is asked only for the first offset of
+    one that has none.
 
     Args:
-        topic: with the id that the ledger knows.
+        topic: with the ledger's id.
 
     Raises:
         BrokerError: Kafka does not answer.
@@ -45,10 +42,10 @@ def offsets_to_read(connection: psycopg.Connection, broker: Broker, topic: Topic
 
 
 def backlog_of(broker: Broker, topic: Topic, done: Mapping[int, int]) -> dict[int, Backlog]:
-    """What is left in each partition that is not read out.
+    """The backlog of each partition that is not read out.
 
     Args:
-        done: the offset to read next, of each partition.
+        done: the next offset to read of each partition.
 
     Raises:
         BrokerError: Kafka does not answer.
@@ -63,12 +60,10 @@ def backlog_of(broker: Broker, topic: Topic, done: Mapping[int, int]) -> dict[in
 def read_past(
     broker: Broker, topic: Topic, left: Mapping[int, Backlog], hours: Sequence[datetime]
 ) -> datetime | None:
-    """The end of the newest of the hours before whose end, by Kafka's own record times, nothing is left; None if all hold.
-
-    A record of the future counts as one of now: no hour that has ended asks for more.
+    """The end of the newest hour that is fully read by Kafka's record times; None if no hour is.
 
     Args:
-        hours: ended ones, ascending.
+        hours: ended hours, ascending.
 
     Raises:
         BrokerError: Kafka does not answer.

@@ -1,6 +1,7 @@
 """`antenna metrics`: the Prometheus exporter for the ledger and Kafka's lag.
 
-It is a process of its own, so that it answers when the stream does not. Alert rules are in `docker/prometheus/alerts.yml`.
+It is a process of its own, so that it answers when the stream does not. Alert rules are in
+`docker/prometheus/alerts.yml`.
 """
 
 from collections import Counter
@@ -59,7 +60,8 @@ def serve(
 
 
 class LedgerCollector(Collector):
-    """Reads the ledger and Kafka at each scrape. A source that fails is 0 in `antenna_source_up`; the other is served.
+    """Reads the ledger and Kafka at each scrape. A source that fails is 0 in `antenna_source_up`; the other
+    is served.
 
     Args:
         broker: connects to Kafka; its errors count as Kafka's.
@@ -84,7 +86,8 @@ class LedgerCollector(Collector):
         self._rejected: Counter[str] = Counter()
 
     def describe(self) -> list[Metric]:
-        """Return nothing: names that are known before the first scrape would need the services at the start."""
+        """Return nothing: names that are known before the first scrape would need the services at the
+        start."""
         return []
 
     def collect(self) -> list[Metric]:
@@ -110,7 +113,8 @@ class LedgerCollector(Collector):
         return [*metrics, *lag]
 
     def _record(self, source: str, error: Exception | None) -> None:
-        """Say what changed of a source since the last scrape: that it fails and why, or that it answers again."""
+        """Say what changed of a source since the last scrape: that it fails and why, or that it answers
+        again."""
         reason = "" if error is None else (str(error).strip().splitlines() or [type(error).__name__])[0]
         if reason == self._failures.get(source, ""):
             return
@@ -184,8 +188,8 @@ def _stream(connection: psycopg.Connection) -> Iterator[Metric]:
     yield _gauge("antenna_stream_runs", "1 if a stream holds this ledger.", stream_runs(connection))
     waiting, watermark, held, wrong = connection.execute(
         "SELECT bool_or(waiting_for IS NOT NULL)::int, extract(epoch FROM min(low_watermark))::float8,"
-        " extract(epoch FROM clock_timestamp() - min(held_since))::float8, bool_or(host_clock IS NOT NULL)::int"
-        " FROM ledger.head"
+        " extract(epoch FROM clock_timestamp() - min(held_since))::float8,"
+        " bool_or(host_clock IS NOT NULL)::int FROM ledger.head"
     ).fetchall()[0]
     yield _gauge(
         "antenna_stream_waiting",

@@ -282,7 +282,7 @@ class HourlyTable:
             if removed and not dry_run:
                 # A writer that was paused between its check and its commit fails on this version, and checks
                 # again.
-                self.commit_empty(table, "a new version, before a sweep's files go")
+                self.commit_empty(table, "before a sweep removes files")
                 newest = self.newest()
                 if newest is None:
                     raise LakeError(f"the table {self.location} is gone in the middle of a sweep")

@@ -2,6 +2,6 @@
 
 Files are landed first; then one transaction of `ledger/commit.py` commits the micro-batch. `job.py` starts,
 waits and restarts, and explains recovery; `spark/` is the reader that uses Spark Structured Streaming. What
-all readers share is beside it: `session.py`, `committer.py`, `read_back.py`, `exact_ranges.py`,
+all readers share is in `session.py`, `committer.py`, `read_back.py`, `exact_ranges.py`,
 `batch_size.py`, `envelope.py`.
 """

@@ -113,7 +113,7 @@ class Committer:
         self._refresh_acceptance(connection)
 
     def _refresh_acceptance(self, connection: psycopg.Connection) -> None:
-        """Read what landing needs of the ledger: while a commit goes on, the connection cannot be asked.
+        """Read what landing needs of the ledger: during a commit the connection cannot be asked.
 
         Retention may move on meanwhile; the commit checks again.
         """

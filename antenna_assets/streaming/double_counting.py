@@ -23,7 +23,7 @@ from antenna_assets.ledger.partition_starts import FORMS
 from antenna_assets.streaming.exact_ranges import PartBounds, Unreadable, read_ranges
 
 MESSAGES_OF_EACH = 50
-"""So many of a partition's first messages are compared."""
+"""The number of first messages of a partition that are compared."""
 
 PARTITIONS = 8
 

@@ -49,7 +49,7 @@ class Unreadable(StreamError):
         super().__init__(
             f"partition {partition} of {topic}: the record at offset {offset} cannot be read: {reason}; all "
             f"before it is committed; `antenna accept-loss --skip {partition} {offset}` records it as lost, "
-            "and the stream goes on behind it"
+            "and the stream resumes behind it"
         )
         self.partition = partition
         self.offset = offset

@@ -15,7 +15,7 @@ Recovery, for an operator:
 - **Guarantee.** Each message is in the ledger exactly once: a commit requires that each partition's range
   starts where the last committed one ends. After an error at COMMIT nothing is retried in place: the ledger
   is read again. The lock only keeps a second stream away; the rule holds without it.
-- **Not recovered by itself.** Messages that Kafka removed unread, a topic that was created again, and a
+- **Not recovered automatically.** Messages that Kafka removed unread, a topic that was created again, and a
   record that no client can read: the stream stops and names the command that records the loss.
 
 A reader turns messages into files, and is all that differs between Spark and others: see `spark/`.
@@ -71,7 +71,7 @@ _RETRYABLE = (
     WrongLake,
     StateUnwritable,
 )
-# Whoever starts a stream in this state is told at once; only a stream that has run before waits.
+# At the start these are reported at once; only a stream that has run before waits.
 _FATAL_AT_START = (LakeUnwritable, WrongLake, StateUnwritable, AuthenticationFailed)
 
 
@@ -81,8 +81,7 @@ class Stream:
     Args:
         say: takes one line of progress.
         stop: set it to stop after the micro-batch in progress.
-        start: where a topic begins that the ledger has not read yet, as `partition_starts.parse_start_position` takes
-            it.
+        start: where a topic begins that the ledger has not read yet, see `parse_start_position`.
         spark: a session from `start_spark`, which stays open; if None, one is started and closed.
     """
 

@@ -89,7 +89,7 @@ class Waiting:
         """End the wait after a commit, which has cleared the note."""
         if self._name:
             self._name = ""
-            self._say("going on from the ledger")
+            self._say("resuming from the ledger")
 
     def _note(self) -> psycopg.Connection | None:
         """Note the wait in the ledger if that is possible; returns a connection with the stream's lock."""

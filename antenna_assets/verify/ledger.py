@@ -124,7 +124,8 @@ def _sums(connection: psycopg.Connection, hour: datetime, up_to_batch: int) -> I
 def _dirty(connection: psycopg.Connection, certificate: Certificate) -> str | None:
     row = connection.execute(
         "SELECT generation, state.dirty, state.rows - coalesce(sealed.rows, 0)"
-        " FROM ledger.hour_state AS state LEFT JOIN ledger.hour_generation AS sealed USING (hour, generation) WHERE hour = %s",
+        " FROM ledger.hour_state AS state"
+        " LEFT JOIN ledger.hour_generation AS sealed USING (hour, generation) WHERE hour = %s",
         [certificate.hour],
     ).fetchone()
     if row is None:

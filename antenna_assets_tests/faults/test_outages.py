@@ -86,7 +86,7 @@ def test_row_4_the_commit_succeeds_but_its_answer_is_lost(
             sent += 300
             send(settings, answers, seed=sent, events=300)
             wait_until(lambda sent=sent: committed(settings) == sent)
-        wait_until(lambda: "going on from the ledger" in said)
+        wait_until(lambda: "resuming from the ledger" in said)
     assert_exact(settings, answers)
     record_property("answers to COMMIT lost", lost)
 
@@ -149,7 +149,7 @@ def test_row_8_postgresql_is_away_for_seconds_and_the_stream_says_so_once_and_go
         time.sleep(8)
         proxy.mend()
         wait_until(lambda: committed(settings) == 1_000)
-        wait_until(lambda: "going on from the ledger" in said)
+        wait_until(lambda: "resuming from the ledger" in said)
     assert [line for line in said if line.startswith("waiting: PostgreSQL")] == [
         line for line in said if line.startswith("waiting")
     ]
@@ -171,7 +171,7 @@ def test_row_8_postgresql_lets_nobody_in_for_seconds_and_the_stream_goes_on(
         time.sleep(4)
         server.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true'.encode())
         wait_until(lambda: committed(settings) == 1_000)
-        wait_until(lambda: "going on from the ledger" in said)
+        wait_until(lambda: "resuming from the ledger" in said)
     assert len([line for line in said if line.startswith("waiting")]) == 1
     assert_exact(settings, answers)
 
@@ -197,5 +197,5 @@ def test_row_37_the_address_leads_to_a_standby_after_a_failover_and_the_stream_g
         wait_until(lambda: any("it is a standby, or became one" in line for line in said))
         standby.promote()
         wait_until(lambda: committed(after) == 1_000)
-        wait_until(lambda: "going on from the ledger" in said)
+        wait_until(lambda: "resuming from the ledger" in said)
         assert_exact(after, answers)

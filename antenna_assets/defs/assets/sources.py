@@ -1,4 +1,4 @@
-"""What lies outside Dagster: the topic, what the stream writes, and the users. Nothing here is computed."""
+"""External assets: the topic, what the stream writes, and the users."""
 
 import dagster as dg
 

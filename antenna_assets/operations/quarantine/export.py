@@ -1,7 +1,5 @@
-"""Writing selected messages to a file for a person or another program: JSON lines, or parquet by the file's name.
-
-The quarantine itself is not changed.
-"""
+"""Export of rejected messages to a file: JSON lines, or parquet by the file's name. The quarantine is not
+changed."""
 
 import base64
 import json
@@ -15,16 +13,16 @@ from antenna_assets.storage.atomic_files import replacing
 
 
 def export(messages: pa.Table, output: Path) -> None:
-    """Write the messages to a new file: parquet if its name ends so, JSON lines otherwise.
+    """Write the messages to a new file: parquet if its name ends in `.parquet`, JSON lines otherwise.
 
-    A JSON line has the value as text in `value`, or in `value_base64` if it is not UTF-8; a message without a value
-    has `"value": null`.
+    A JSON line has the value as text in `value`, or in `value_base64` if it is not UTF-8; `null` if there is
+    none.
 
     Raises:
         QuarantineError: the file exists, or cannot be written.
     """
     if output.exists():
-        raise QuarantineError(f"{output} exists already and is not overwritten; name another file")
+        raise QuarantineError(f"{output} exists and is not overwritten; choose another file")
     try:
         with replacing(output) as unfinished:
             if output.suffix == ".parquet":

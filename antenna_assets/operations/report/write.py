@@ -1,4 +1,4 @@
-"""What `antenna report` does: read, draw, write."""
+"""`antenna report`: reads the figures, draws the charts and writes the page."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,15 +20,16 @@ def write_report(
     day: str | None = None,
     output: Path | None = None,
 ) -> Path:
-    """Write the page of an hour or a day, by default of the day of the newest published hour; returns where.
+    """Write the page of an hour or a day, by default of the day of the newest published hour; returns its
+    path.
 
     Args:
-        output: by default `antenna-<hour or day>.html` in the working directory. It is replaced as a whole.
+        output: by default `antenna-<hour or day>.html` in the working directory; replaced atomically.
 
     Raises:
-        ReportError: there is nothing to report on, or the file cannot be written.
-        NotAnHour: `hour` is no hour.
-        DatabaseError: the views are not there yet.
+        ReportError: the period is empty, or the file cannot be written.
+        NotAnHour: `hour` is not an hour.
+        DatabaseError: the schema is older than this package.
     """
     require_migrated(connection)
     period = _period(connection, hour, day)

@@ -62,7 +62,7 @@ class _Source:
         try:
             yield
         except Exception as error:
-            # Java that is gone refuses connections, and so does a lake's store that is away.
+            # A Java that has exited refuses connections, and so does a lake's store that is away.
             of_java = isinstance(error, LakeUnwritable) and isinstance(error.__cause__, ConnectionError)
             if not (is_spark_error(error) or (of_java and java_exits_within(1))):
                 raise

@@ -36,7 +36,7 @@ def java_exit_detected() -> Iterator[None]:
         if _is_of_java(error) and java_exits_within(1):
             raise SparkEnded(
                 "Spark's Java process ended: it was killed, or there was no memory left; "
-                "start the stream again, and it goes on from the ledger"
+                "start the stream again: it resumes from the ledger"
             ) from error
         raise
 
@@ -52,7 +52,7 @@ def java_exits_within(seconds: float) -> bool:
 
 
 def java_crashed() -> bool:
-    """Whether Java exited by an error of its own, such as out of memory, and was not killed."""
+    """Whether Java exited with an error, such as out of memory, and was not killed."""
     from pyspark import SparkContext
 
     process = getattr(SparkContext._gateway, "proc", None)

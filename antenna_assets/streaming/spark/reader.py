@@ -128,7 +128,7 @@ class SparkReader:
         Raises:
             SparkEnded: Java was killed, or ended by nothing that it read.
         """
-        # Whoever calls Java first sees that it is gone: this thread, or that of the micro-batch.
+        # The first caller of Java sees that it has exited: this thread, or that of the micro-batch.
         found = (error, error.__cause__, self._batches.failure)
         failed = next((one for one in found if isinstance(one, ReadingFailed)), None)
         if failed is None:
@@ -235,7 +235,7 @@ class SparkReader:
             QueryFailed, StateUnwritable, or the error of a micro-batch: the query ended by it.
         """
         reported = time.monotonic()
-        # After a failed commit the query itself goes on until its next micro-batch.
+        # After a failed commit the query continues until its next micro-batch.
         while (
             query.isActive
             and self._batches.failure is None
