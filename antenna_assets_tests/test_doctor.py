@@ -1,3 +1,4 @@
+import shutil
 import socket
 import time
 from concurrent.futures import Future
@@ -10,9 +11,9 @@ import pytest
 
 from antenna_assets.clients import clock
 from antenna_assets.operations import doctor
-from antenna_assets.operations.doctor import Finding
+from antenna_assets.operations.doctor import Finding, run
 from antenna_assets.settings import Settings
-from antenna_assets.stack import jars, java, kafka_topic
+from antenna_assets.stack import jars, java, kafka_topic, ports
 
 
 def look(settings: Settings) -> dict[str, Finding]:
@@ -33,6 +34,7 @@ def test_every_problem_has_a_fix_and_nothing_else_has(tmp_path: Path) -> None:
 
 # It waits for PostgreSQL's time-out, and so is no unit test.
 @pytest.mark.services
+@pytest.mark.serial
 def test_external_services_that_never_answer_cost_seconds_and_show_no_password(tmp_path: Path) -> None:
     with socket.socket() as silent:  # accepts, and never says a word
         silent.bind(("127.0.0.1", 0))
@@ -88,7 +90,7 @@ def test_a_connector_of_another_version_is_found_with_its_fix(
 
 
 def test_a_full_disk_is_found_with_its_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=2e9))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2e9))
     found = look(Settings(home=tmp_path))["disk"]
     assert (found.ok, found.found) == (False, f"2.0 GB free under {tmp_path}")
     assert "ANTENNA_HOME" in found.fix
@@ -134,7 +136,7 @@ def test_the_topic_must_exist_and_not_be_compacted(
         list_topics=lambda **_: SimpleNamespace(topics=topics, brokers={1: None}), describe_configs=describe
     )
     monkeypatch.setattr(kafka_topic, "admin_client", lambda *_: admin)
-    monkeypatch.setattr(doctor.ports, "is_open", lambda *_: True)
+    monkeypatch.setattr(ports, "is_open", lambda *_: True)
     found = look(Settings(home=tmp_path, kafka_bootstrap="somewhere:9092"))["topic"]
     assert found.ok is ok
     assert words in found.found
@@ -165,7 +167,7 @@ def test_row_33_a_topic_that_forgets_by_its_senders_time_within_the_horizon_is_f
         list_topics=lambda **_: SimpleNamespace(topics=topics, brokers={1: None}), describe_configs=describe
     )
     monkeypatch.setattr(kafka_topic, "admin_client", lambda *_: admin)
-    monkeypatch.setattr(doctor.ports, "is_open", lambda *_: True)
+    monkeypatch.setattr(ports, "is_open", lambda *_: True)
     found = look(Settings(home=tmp_path, kafka_bootstrap="somewhere:9092"))["topic"]
     assert found.ok is ok
     assert ("keeps messages for 604,800 s" in found.found) is not ok
@@ -184,7 +186,7 @@ def test_a_check_that_fails_by_itself_is_a_finding(tmp_path: Path, monkeypatch: 
     def broken() -> str:
         raise RuntimeError("surprise")
 
-    monkeypatch.setattr(doctor, "_python", broken)
+    monkeypatch.setattr(run, "python_version", broken)
     assert look(Settings(home=tmp_path))["Python"].found == "RuntimeError: surprise"
 
 
