@@ -126,7 +126,8 @@ def test_row_14_thousands_of_micro_batches_with_spark_leave_commits_and_memory_a
         began = time.monotonic()
         stream(stop).read_available()
         record_property("s per micro-batch", round((time.monotonic() - began) / len(seconds), 2))
-    assert len(seconds) == batches
+    # The one that was under way when the stream was stopped may be one more.
+    assert len(seconds) in (batches, batches + 1)
     record_commits(record_property, seconds, proving)
     (python_before, java_before), (python_after, java_after) = memory
     record_property("Python's memory after a tenth and at the end, MB", f"{python_before} and {python_after}")
