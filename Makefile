@@ -15,7 +15,7 @@ BIN := .venv/bin
 
 # Spark's classes, for starts that take 3 s less. The demonstration does not wait the half minute that it takes.
 .venv/class-archive: .venv/ready
-	$(BIN)/python -m antenna_assets.stack.class_archive
+	$(BIN)/python -m antenna_assets.streaming.spark.build_class_archive
 	@touch $@
 
 # The peers of the benchmarks, in environments of their own.
@@ -40,7 +40,7 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --upgrade --target .venv-ui -r $<
 	@touch $@
 
-.PHONY: help setup demo dashboards test test-ui chromium unit prove bench lint format secrets up down lock
+.PHONY: help setup demo dashboards test durations test-ui chromium unit prove bench bench-short lint format secrets up down lock
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -49,8 +49,19 @@ setup: .venv/class-archive ## prepare the environment (the other commands do it 
 demo: .venv/ready ## from nothing to a checked result
 	$(BIN)/antenna demo
 
-test: .venv/class-archive .venv-bench/ready .venv-connect/ready ## all tests but the browser's
-	$(BIN)/python -m pytest
+# Two workers, each with services of its own; then what needs the machine for itself.
+TWO_WORKERS := -n 2 --dist loadfile --no-loadscope-reorder -m 'not serial and not benchmark'
+test: .venv/class-archive .venv-connect/ready ## all tests but those of `bench-short` and `test-ui`
+	$(BIN)/python -m pytest $(TWO_WORKERS)
+	$(BIN)/python -m pytest -m serial
+
+durations: .venv/class-archive .venv-connect/ready ## run the tests and keep how long each file takes
+	reports="$$(mktemp -d)"; $(BIN)/python -m pytest $(TWO_WORKERS) --junit-xml="$$reports/two.xml" && \
+		$(BIN)/python -m pytest -m serial --junit-xml="$$reports/serial.xml" && \
+		$(BIN)/python -m antenna_assets_tests.durations "$$reports"/*.xml
+
+bench-short: .venv/class-archive .venv-bench/ready ## the benchmarks in their short form: that they run and agree
+	$(BIN)/python -m pytest -m benchmark
 
 dashboards: .venv/ready .venv-superset/ready ## Superset with the dashboards on 127.0.0.1, over the embedded PostgreSQL
 	$(BIN)/antenna dashboards
@@ -72,10 +83,11 @@ prove: .venv/class-archive ## the long form of the proofs, into docs/proofs.md; 
 bench: .venv/class-archive .venv-bench/ready .venv-flink/ready ## this system beside its peers, into docs/benchmarks.md; CASES=stream,hour for some
 	$(BIN)/python -m benchmarks $(if $(CASES),--cases $(CASES))
 
-lint: .venv/ready ## format, lint and type checks
+lint: .venv/ready ## format, lint and type checks, and the order of the rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: .venv/ready ## rewrite the code in the project's format
 	$(BIN)/ruff format .

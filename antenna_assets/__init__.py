@@ -1,14 +1,21 @@
 """Hourly facts about mobile antennas, each with a proof.
 
-The way of the data:
+The rooms, from the top floor down; each imports only rooms below it (`make lint` checks it):
 
-    simulator/  ->  Kafka topic `devices`
-    streaming/  ->  landed parquet files, ledger and live tables, in one transaction per micro-batch
-    ledger      ->  which hours are closed, and what each of them is made of
-    sensors     ->  asks for the closed hours that are not published yet
-    assets/     ->  raw_parquet -> enriched_usage -> bytes_agg_{antenna,user,app}_1h -> users_over_quota_1h
-    engines/    ->  DuckDB or Spark run the SQL of `sql/transforms/`
-    lake        ->  commits parquet files to Delta tables; serving publishes rows to PostgreSQL
+    cli/            the `antenna` command: arguments in, one clear error out
+    definitions.py  the whole Dagster system on one page, in the order of the data
+    defs/           all that is Dagster: assets, checks, sensor, jobs, partitions, resources
+    operations/     status, metrics, sweep, quarantine, backfill, forget, report, doctor
+    simulator/      traffic with exact answers
+    verify/         recomputes what is certified
+    streaming/      from Kafka to a committed micro-batch
+    publishing/     replaces an hour in the lake and in the serving tables, behind its fence
+    engines/        parquet in, parquet out: DuckDB or Spark run the SQL of `sql/transforms/`
+    stack/          the embedded Kafka, PostgreSQL and Java
+    ledger/         offsets, files, batches, hours, generations, publications, certificates
+    clients/        PostgreSQL and Kafka: connections, migrations, configuration
+    storage/        paths and files on a disk or in a store
+    domain/         schemas, hours, lifetimes: pure
 """
 
 from antenna_assets import file_modes

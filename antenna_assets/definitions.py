@@ -4,20 +4,22 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from antenna_assets.assets.aggregates import bytes_agg_antenna_1h, bytes_agg_app_1h, bytes_agg_user_1h
-from antenna_assets.assets.quota import users_over_quota_1h
-from antenna_assets.assets.raw import raw_parquet
-from antenna_assets.assets.sources import SOURCES
-from antenna_assets.assets.usage import enriched_usage
-from antenna_assets.checks import CHECKS
-from antenna_assets.jobs import hourly_usage
-from antenna_assets.resources import default_resources
-from antenna_assets.sensors import closed_hours
+from antenna_assets.defs.assets.aggregates import bytes_agg_antenna_1h, bytes_agg_app_1h, bytes_agg_user_1h
+from antenna_assets.defs.assets.quota import users_over_quota_1h
+from antenna_assets.defs.assets.raw import raw_parquet
+from antenna_assets.defs.assets.sources import SOURCES
+from antenna_assets.defs.assets.usage import enriched_usage
+from antenna_assets.defs.checks import CHECKS
+from antenna_assets.defs.jobs import hourly_usage
+from antenna_assets.defs.resources import default_resources
+from antenna_assets.defs.sensors import closed_hours
+from antenna_assets.failpoints import require_known
 from antenna_assets.settings import load_settings
 
 
 def build_definitions(resources: Mapping[str, object] | None = None) -> dg.Definitions:
     """All definitions; `resources` replaces some of the defaults, by name."""
+    require_known()
     return dg.Definitions(
         assets=[
             *SOURCES,

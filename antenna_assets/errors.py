@@ -36,3 +36,11 @@ class Superseded(Exception):
             told = "what a run published that began later; what this one made"
         super().__init__(f"{what} holds {told} was not published")
         self.newest = newest.generation
+
+
+class StreamError(AntennaError):
+    """The stream cannot go on; the message says why and what to do."""
+
+
+class EngineError(AntennaError):
+    """An engine could not run a SELECT, or its result is not what the schema says; nothing was written."""

@@ -2,7 +2,7 @@
 
 Files hold e-mails, names and events of people. The package sets this when it is imported, so that every process has it from
 its first file on, and what it starts inherits it: Java, PostgreSQL, Dagster's workers. Java's file system for Hadoop sets
-modes by itself and is told in `spark_session.py`.
+modes by itself and is told in `engines/spark_session.py`.
 """
 
 import os

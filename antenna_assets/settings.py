@@ -16,7 +16,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from antenna_assets import file_modes
 from antenna_assets.errors import AntennaError
-from antenna_assets.lake_files import STORES, is_local
 
 PREFIX = "ANTENNA_"
 FIRST_START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -173,15 +172,6 @@ class Settings(BaseSettings):
     def _umask_in_octal(cls, text: Any) -> int:
         return text if isinstance(text, int) else file_modes.parse(str(text))
 
-    @field_validator("crash_at")
-    @classmethod
-    def _crash_at_is_a_point(cls, text: str | None) -> str | None:
-        if text is not None:
-            from antenna_assets import crash
-
-            crash.parse(text)
-        return text
-
     @model_validator(mode="after")
     def _one_spark(self) -> "Settings":
         """Of two sparks, which one was meant is for the user to say."""
@@ -274,3 +264,12 @@ def load_settings() -> Settings:
         first = error.errors()[0]
         name = PREFIX + str(first["loc"][0]).upper() if first["loc"] else "settings"
         raise SettingsError(f"{name}: {first['msg'].removeprefix('Value error, ')}") from error
+
+
+STORES = ("s3", "gs")
+"""The object stores that are supported, by the scheme of their URIs."""
+
+
+def is_local(place: str) -> bool:
+    """Whether this is a path and not a URI."""
+    return "://" not in place

@@ -20,14 +20,15 @@ import pyarrow.parquet as pq
 import pytest
 from psycopg import sql
 
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
-from antenna_assets.hours import HOUR, hour_key, hour_of
-from antenna_assets.schema import LANDED, REJECTED
-from antenna_assets.streaming.commit import commit_batch
-from antenna_assets.streaming.head import claim_topic
-from antenna_assets.streaming.landed import Landed, LandedFile
-from antenna_assets.streaming.plan import OffsetRange
+from antenna_assets.domain.closing_rule import NO_BACKLOG
+from antenna_assets.domain.hours import HOUR, hour_key, hour_of
+from antenna_assets.domain.schema import LANDED_SCHEMA, REJECTED_SCHEMA
+from antenna_assets.ledger.batch import AttemptFile, BatchContent, BatchPlan
+from antenna_assets.ledger.commit import Observation, commit_batch
+from antenna_assets.ledger.head import claim_topic
+from antenna_assets.ledger.offsets import OffsetRange
 
 FIRST = hour_of(datetime.now(UTC)) - 6 * HOUR
 HOURS = [FIRST, FIRST + HOUR, FIRST + 2 * HOUR]
@@ -96,7 +97,7 @@ class Land:
         if rejected:
             files.append(self._rejected(f"{folder}/rejected", rejected))
         event_time = newest or max(rows)
-        landed = Landed(
+        landed = BatchContent(
             files=files,
             rejections={reason: rejected.count(reason) for reason in set(rejected)},
             event_times={0: event_time},
@@ -104,13 +105,11 @@ class Land:
         )
         commit_batch(
             self.connection,
-            topic="devices",
-            topic_id=self.topic_id,
-            number=self.batch,
-            clock=datetime.now(UTC),
-            ranges=[OffsetRange(0, begin, self.offset)],
-            landed=landed,
-            lagging=[0],
+            BatchPlan(
+                "devices", self.topic_id, self.batch, datetime.now(UTC), [OffsetRange(0, begin, self.offset)]
+            ),
+            landed,
+            Observation(datetime.now(UTC), dict.fromkeys([0], NO_BACKLOG)),
             lateness=timedelta(minutes=1),
         )
 
@@ -118,7 +117,7 @@ class Land:
         self.offset += 1
         return self.offset - 1
 
-    def _landed(self, folder: str, hour: datetime, count: int) -> LandedFile:
+    def _landed(self, folder: str, hour: datetime, count: int) -> AttemptFile:
         rows = [
             {
                 "timestamp": hour + timedelta(seconds=self.random.randrange(3600)),
@@ -131,9 +130,11 @@ class Land:
             }
             for _ in range(count)
         ]
-        return self._write(folder, pa.Table.from_pylist(rows, LANDED), hour, sum(r["bytes"] for r in rows))
+        return self._write(
+            folder, pa.Table.from_pylist(rows, LANDED_SCHEMA), hour, sum(r["bytes"] for r in rows)
+        )
 
-    def _rejected(self, folder: str, reasons: Sequence[str]) -> LandedFile:
+    def _rejected(self, folder: str, reasons: Sequence[str]) -> AttemptFile:
         rows = [
             {
                 "value": b"{",
@@ -145,13 +146,13 @@ class Land:
             }
             for reason in reasons
         ]
-        return self._write(folder, pa.Table.from_pylist(rows, REJECTED), None, len(rows))
+        return self._write(folder, pa.Table.from_pylist(rows, REJECTED_SCHEMA), None, len(rows))
 
-    def _write(self, folder: str, table: pa.Table, hour: datetime | None, bytes_: int) -> LandedFile:
+    def _write(self, folder: str, table: pa.Table, hour: datetime | None, bytes_: int) -> AttemptFile:
         path = self.lake / folder / "part-0.parquet"
         path.parent.mkdir(parents=True)
         pq.write_table(table, path)
-        return LandedFile(f"{folder}/part-0.parquet", hour, table.num_rows, bytes_, path.stat().st_size)
+        return AttemptFile(f"{folder}/part-0.parquet", hour, table.num_rows, bytes_, path.stat().st_size)
 
 
 def publish(world: World, hours: Sequence[datetime], dagster_home: Path, *, log_level: str = "ERROR") -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
-from antenna_assets.resources import EngineResource
-from antenna_assets.spark_session import configuration
+from antenna_assets.defs.resources import EngineResource
+from antenna_assets.engines.spark_session import configuration
 from antenna_assets_tests.test_engines_equal import through
 
 

@@ -1,11 +1,12 @@
-"""Real services for the tests: one Kafka, one PostgreSQL and one Spark session a run, and a fresh topic, database and
-lake for each test that asks.
+"""Real services for the tests: one Kafka, one PostgreSQL and one Spark session for each worker of a run, and a fresh topic,
+database and lake for each test that asks.
 
 Everything lies in a temporary directory and is stopped at the end.
 """
 
 import os
 import shutil
+import socket
 import tempfile
 import threading
 import time
@@ -20,8 +21,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from antenna_assets.database import connect, migrate
+from antenna_assets.clients.migrations import migrate
+from antenna_assets.clients.postgres import connect
 from antenna_assets.settings import FIRST_START, PREFIX, Settings, load_settings
+from antenna_assets_tests import durations
 
 BEGAN = time.monotonic()
 
@@ -67,6 +70,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("round_", range(marker.args[0] if metafunc.config.getoption("--prove") else 1))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, whatever the order of the others is: two workers end at about the same time."""
+    seconds = durations.long_files()
+    here = Path(__file__).parent
+    items.sort(key=lambda item: -seconds.get(item.path.relative_to(here).as_posix(), 0.0))
+
+
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Keep the time of `--last-begin`."""
     limit = item.config.getoption("--last-begin")
@@ -85,6 +96,14 @@ def _no_settings_of_the_person_who_runs_the_tests(monkeypatch: pytest.MonkeyPatc
     for name in list(os.environ):
         if name.startswith((PREFIX, "DAGSTER_")):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port of 127.0.0.1 that refuses connections: bound, so that nobody else takes it, and not listening."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 @pytest.fixture(scope="session")
@@ -176,7 +195,7 @@ def connection(postgres_url: str) -> Iterator[psycopg.Connection]:
 @pytest.fixture(scope="session")
 def spark() -> Iterator["SparkSession"]:
     """The process's one Spark session, as the stream would start it."""
-    from antenna_assets.streaming.query import start_spark
+    from antenna_assets.streaming.spark.query import start_spark
 
     session = start_spark()
     yield session

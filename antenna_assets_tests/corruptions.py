@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from psycopg import sql
 
-from antenna_assets.certificate import canonical, sha256_of
-from antenna_assets.schema import HOURLY_TABLES
+from antenna_assets.domain.schema import HOURLY_TABLES
+from antenna_assets.ledger.certificate import canonical, sha256_of
 from antenna_assets_tests.certified import FIRST, HOURS, World
 
 Corruption = Callable[[psycopg.Connection, Path, random.Random], None]

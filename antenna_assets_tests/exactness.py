@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from antenna_assets.settings import Settings
 from antenna_assets.simulator.answers import Answers
 from antenna_assets.simulator.compare import differences
-from antenna_assets.simulator.quarantine import counts_by_reason
+from antenna_assets.simulator.rejected import counts_by_reason
 
 Coordinates = list[tuple[int, int]]
 """Partition and offset of each message, ascending."""

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import antenna_assets
-from antenna_assets.project_files import docker_folder
 from antenna_assets.settings import PREFIX
+from antenna_assets.storage.project_files import docker_folder
 
 DOCS = docker_folder().parent / "docs"
 _BLOCK = re.compile(r"```sh\n(.*?)```", re.DOTALL)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import datetime
 
-from antenna_assets.ledger import Publication
+from antenna_assets.ledger.publications import Publication
 
 
 def publication(

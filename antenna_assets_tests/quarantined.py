@@ -8,12 +8,13 @@ import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antenna_assets.schema import REJECTED
+from antenna_assets.domain.closing_rule import NO_BACKLOG
+from antenna_assets.domain.schema import REJECTED_SCHEMA
+from antenna_assets.ledger.batch import AttemptFile, BatchContent, BatchPlan
+from antenna_assets.ledger.commit import Observation, commit_batch
+from antenna_assets.ledger.head import claim_topic, read_head
+from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.commit import commit_batch
-from antenna_assets.streaming.head import claim_topic, read_head
-from antenna_assets.streaming.landed import Landed, LandedFile
-from antenna_assets.streaming.plan import OffsetRange
 
 TOPIC = "devices"
 TOPIC_ID = "id-1"
@@ -59,19 +60,15 @@ def reject(
     path = f"{folder or f'landing/{number}-attempt'}/rejected/part-0.parquet"
     place = Path(settings.lake_uri) / path
     place.parent.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema=REJECTED), place)
+    pq.write_table(pa.Table.from_pylist(rows, schema=REJECTED_SCHEMA), place)
     size = sum(len(row["value"] or b"") for row in rows)
     commit_batch(
         connection,
-        topic=TOPIC,
-        topic_id=TOPIC_ID,
-        number=number,
-        clock=clock,
-        ranges=ranges,
-        landed=Landed(
-            files=[LandedFile(path, None, len(rows), size, place.stat().st_size)], rejections=rejections
+        BatchPlan(TOPIC, TOPIC_ID, number, clock, ranges),
+        BatchContent(
+            files=[AttemptFile(path, None, len(rows), size, place.stat().st_size)], rejections=rejections
         ),
-        lagging=list(messages),
+        Observation(clock, dict.fromkeys(list(messages), NO_BACKLOG)),
         lateness=timedelta(minutes=1),
     )
     return read_head(connection, TOPIC).batch

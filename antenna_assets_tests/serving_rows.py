@@ -5,7 +5,7 @@ from datetime import datetime
 import psycopg
 from psycopg import sql
 
-from antenna_assets.hours import HOUR
+from antenna_assets.domain.hours import HOUR
 
 JUAN, FEDE = (f"00000000-0000-0000-0000-{number:012}" for number in (3, 4))
 """Known users with quotas of 100,000 and 5,000 bytes an hour."""

@@ -6,10 +6,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from antenna_assets.anchors import AnchorsError, anchor_of, append_anchor, read_anchors
-from antenna_assets.certificate import canonical, newest_of_all, sha256_of
-from antenna_assets.database import connect
-from antenna_assets.lake import Lake
+from antenna_assets.clients.postgres import connect
+from antenna_assets.ledger.anchors import AnchorsError, anchor_of, append_anchor, read_anchors
+from antenna_assets.ledger.certificate import canonical, newest_of_all, sha256_of
+from antenna_assets.publishing.lake import Lake
 from antenna_assets.verify.difference import Difference
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.certified import FIRST, HOURS, Land, World, publish

@@ -14,14 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from antenna_assets.backfill.changes import HourChanges, RowChange, changes, users_of_now
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import HOUR, hour_key
+from antenna_assets.domain.schema import ASSETS, HOURLY_TABLES, LANDED_SCHEMA
 from antenna_assets.engines.duckdb import DuckDBEngine
-from antenna_assets.hours import HOUR, hour_key
-from antenna_assets.lake import Lake
-from antenna_assets.schema import ASSETS, HOURLY_TABLES, LANDED
+from antenna_assets.operations.backfill import HourChanges, RowChange, changes, users_of_now
+from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
 from antenna_assets_tests.certified import FIRST, HOURS, KNOWN, World, publish
+from antenna_assets_tests.commands import Done, antenna
 from antenna_assets_tests.corruptions import change
 from antenna_assets_tests.faults.dagster_daemon import dagster, wait_for
 from antenna_assets_tests.faults.plain_stream import read_everything
@@ -74,7 +75,7 @@ def land_late(world: World, connection: psycopg.Connection, bytes_: int) -> None
         "kafka_offset": 999,
     }
     path = world.lake / "landing" / "late.parquet"
-    pq.write_table(pa.Table.from_pylist([row], LANDED), path)
+    pq.write_table(pa.Table.from_pylist([row], LANDED_SCHEMA), path)
     connection.execute("SET session_replication_role = replica")
     change(
         connection,
@@ -157,20 +158,14 @@ def test_an_hour_past_its_retention_is_left_as_it_is(world: World, connection: p
     assert refused.rows == ()
 
 
-def antenna(world: World, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "antenna_assets.cli", "backfill", *arguments],
-        env={
-            **os.environ,
-            "COLUMNS": "200",
-            "ANTENNA_POSTGRES_URL": world.url,
-            "ANTENNA_LAKE": str(world.lake),
-            "ANTENNA_HOME": str(world.lake.parent / "home"),
-            "ANTENNA_KAFKA_BOOTSTRAP": "127.0.0.1:9",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
+def backfill(world: World, *arguments: str) -> Done:
+    return antenna(
+        "backfill",
+        *arguments,
+        ANTENNA_POSTGRES_URL=world.url,
+        ANTENNA_LAKE=str(world.lake),
+        ANTENNA_HOME=str(world.lake.parent / "home"),
+        ANTENNA_KAFKA_BOOTSTRAP="127.0.0.1:9",
     )
 
 
@@ -178,7 +173,7 @@ def test_the_dry_run_shows_rows_and_users_without_their_e_mail(
     world: World, connection: psycopg.Connection
 ) -> None:
     connection.execute("UPDATE user_metadata SET quota = 1 WHERE id = %s", [KNOWN[0]])
-    run = antenna(world, "--from", hour_key(HOURS[0]), "--to", hour_key(HOURS[2]), "--dry-run")
+    run = backfill(world, "--from", hour_key(HOURS[0]), "--to", hour_key(HOURS[2]), "--dry-run")
     assert run.returncode == 0, run.stderr
     assert f"{hour_key(HOURS[2])}: nothing would change" in run.stdout
     assert f"{hour_key(FIRST)}: users over quota" in run.stdout
@@ -201,7 +196,7 @@ def test_the_dry_run_shows_rows_and_users_without_their_e_mail(
 def test_hours_that_cannot_be_published_are_refused_before_anything_happens(
     world: World, arguments: tuple[str, ...], said: str, dry_run: bool
 ) -> None:
-    run = antenna(world, *arguments, *(["--dry-run"] if dry_run else []))
+    run = backfill(world, *arguments, *(["--dry-run"] if dry_run else []))
     assert run.returncode == 1
     assert said in run.stderr
     assert "Traceback" not in run.stderr

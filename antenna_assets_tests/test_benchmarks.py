@@ -97,6 +97,7 @@ def test_an_unknown_case_is_an_error_that_names_the_known_ones():
 
 
 @pytest.mark.services
+@pytest.mark.benchmark
 @pytest.mark.timeout(900)
 def test_the_short_form_runs_every_case_and_the_contenders_agree(tmp_path: Path):
     done = subprocess.run(

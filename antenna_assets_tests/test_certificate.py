@@ -10,7 +10,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from antenna_assets.certificate import (
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import HOUR, hour_key
+from antenna_assets.domain.schema import ASSETS
+from antenna_assets.ledger.certificate import (
     NoCertificate,
     canonical,
     certify,
@@ -18,11 +21,8 @@ from antenna_assets.certificate import (
     require_certificate,
     sha256_of,
 )
-from antenna_assets.database import connect
-from antenna_assets.hours import HOUR, hour_key
-from antenna_assets.lake import Lake
-from antenna_assets.ledger import Publication, record_publication
-from antenna_assets.schema import ASSETS
+from antenna_assets.ledger.publications import Publication, record_publication
+from antenna_assets.publishing.lake import Lake
 from antenna_assets.verify.run import Verified, verify
 from antenna_assets_tests.certified import FIRST, HOURS, Land, World, publish
 from antenna_assets_tests.publications import publication

@@ -11,12 +11,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from antenna_assets.checks import CHECKS
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
-from antenna_assets.hours import HOUR, hour_key
-from antenna_assets.lake import Lake
-from antenna_assets.schema import HOURLY_TABLES
+from antenna_assets.defs.checks import CHECKS
+from antenna_assets.domain.hours import HOUR, hour_key
+from antenna_assets.domain.schema import HOURLY_TABLES
+from antenna_assets.publishing.lake import Lake
 from antenna_assets_tests.certified import FIRST, HOURS, World
 from antenna_assets_tests.corruptions import change
 

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from antenna_assets import clock
-from antenna_assets.clock import Clock, database_now, wrong_host
-from antenna_assets.database import connect
+from antenna_assets.clients import clock
+from antenna_assets.clients.clock import Clock, database_now, wrong_host
+from antenna_assets.clients.postgres import connect
 
 pytestmark = pytest.mark.services
 

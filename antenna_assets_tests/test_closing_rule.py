@@ -7,19 +7,19 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antenna_assets.hours import HOUR, hour_of, hours_between
-from antenna_assets.streaming.closing_rule import (
-    Left,
-    Memory,
+from antenna_assets.domain.closing_rule import (
+    Backlog,
+    ClosingState,
+    backlog_marked,
+    backlog_text,
     ended_before,
+    fully_read,
     hours_kept_open,
-    looked,
-    marked,
+    observed,
     quiet_hours,
-    read_whole,
-    told,
     watermark,
 )
+from antenna_assets.domain.hours import HOUR, hour_of, hours_between
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -32,72 +32,72 @@ def seen(
     now: datetime,
     delivered: dict[int, datetime],
     lagging: tuple[int, ...] = (),
-    before: Memory | None = None,
-) -> Memory:
-    return looked(before or Memory(), now=now, lagging=lagging, delivered=delivered)
+    before: ClosingState | None = None,
+) -> ClosingState:
+    return observed(before or ClosingState(), now=now, lagging=lagging, delivered=delivered)
 
 
 def low(
-    memory: Memory, lagging: tuple[int, ...], now: datetime = NOON, lateness: timedelta = MINUTE
+    state: ClosingState, lagging: tuple[int, ...], now: datetime = NOON, lateness: timedelta = MINUTE
 ) -> tuple[datetime | None, str]:
-    return watermark(memory, now=now, lagging=lagging, lateness=lateness)
+    return watermark(state, now=now, lagging=lagging, lateness=lateness)
 
 
 def test_if_everything_is_read_out_the_clock_decides_less_the_lateness() -> None:
-    memory = seen(NOON, {0: TEN, 1: TEN - 20 * 24 * HOUR})
-    assert low(memory, ()) == (NOON - MINUTE, "clock")
-    assert low(Memory(), ()) == (NOON - MINUTE, "clock")
+    state = seen(NOON, {0: TEN, 1: TEN - 20 * 24 * HOUR})
+    assert low(state, ()) == (NOON - MINUTE, "clock")
+    assert low(ClosingState(), ()) == (NOON - MINUTE, "clock")
 
 
 def test_of_the_partitions_that_are_not_read_out_the_slowest_decides() -> None:
-    memory = seen(NOON, {0: TEN + 30 * MINUTE, 1: TEN + 20 * MINUTE, 2: TEN}, (0, 1))
-    assert low(memory, (0, 1)) == (TEN + 19 * MINUTE, "watermark")
+    state = seen(NOON, {0: TEN + 30 * MINUTE, 1: TEN + 20 * MINUTE, 2: TEN}, (0, 1))
+    assert low(state, (0, 1)) == (TEN + 19 * MINUTE, "watermark")
 
 
 def test_a_partition_that_is_silent_for_a_minute_holds_nothing_back() -> None:
-    memory = seen(NOON, {0: TEN + 30 * MINUTE, 1: TEN}, (0, 1))
+    state = seen(NOON, {0: TEN + 30 * MINUTE, 1: TEN}, (0, 1))
     for seconds, expected in ((20, TEN), (40, TEN), (60, TEN), (61, TEN + 30 * MINUTE)):
         now = NOON + seconds * SECOND
-        memory = seen(now, {0: TEN + 30 * MINUTE}, (0, 1), memory)
-        assert low(memory, (0, 1), now) == (expected - MINUTE, "watermark"), seconds
+        state = seen(now, {0: TEN + 30 * MINUTE}, (0, 1), state)
+        assert low(state, (0, 1), now) == (expected - MINUTE, "watermark"), seconds
 
 
 def test_a_partition_with_garbage_only_holds_for_a_minute_from_when_it_lags() -> None:
-    memory = seen(NOON, {0: TEN}, (0, 1))
-    assert low(memory, (0, 1)) == (None, "watermark")
+    state = seen(NOON, {0: TEN}, (0, 1))
+    assert low(state, (0, 1)) == (None, "watermark")
     for seconds in (30, 60, 62):
-        memory = seen(NOON + seconds * SECOND, {0: TEN}, (0, 1), memory)
-    assert low(memory, (0, 1), NOON + 62 * SECOND) == (TEN - MINUTE, "watermark")
+        state = seen(NOON + seconds * SECOND, {0: TEN}, (0, 1), state)
+    assert low(state, (0, 1), NOON + 62 * SECOND) == (TEN - MINUTE, "watermark")
     # Read out in between, it begins anew: there was nothing that it could have held.
-    memory = seen(NOON + 64 * SECOND, {0: TEN}, (0,), memory)
-    memory = seen(NOON + 66 * SECOND, {0: TEN}, (0, 1), memory)
-    assert low(memory, (0, 1), NOON + 66 * SECOND) == (None, "watermark")
+    state = seen(NOON + 64 * SECOND, {0: TEN}, (0,), state)
+    state = seen(NOON + 66 * SECOND, {0: TEN}, (0, 1), state)
+    assert low(state, (0, 1), NOON + 66 * SECOND) == (None, "watermark")
 
 
 def test_where_all_that_is_left_is_silent_the_watermark_stays() -> None:
-    memory = replace(seen(NOON, {0: TEN + HOUR}, (0,)), low_watermark=TEN)
+    state = replace(seen(NOON, {0: TEN + HOUR}, (0,)), low_watermark=TEN)
     for seconds in (50, 100):
-        memory = seen(NOON + seconds * SECOND, {}, (0,), memory)
-    assert low(memory, (0,), NOON + 100 * SECOND) == (TEN, "watermark")
+        state = seen(NOON + seconds * SECOND, {}, (0,), state)
+    assert low(state, (0,), NOON + 100 * SECOND) == (TEN, "watermark")
 
 
 def test_silence_is_not_counted_while_the_stream_was_away() -> None:
-    memory = seen(NOON, {0: TEN, 1: TEN}, (0, 1))
+    state = seen(NOON, {0: TEN, 1: TEN}, (0, 1))
     back = NOON + 7 * 24 * HOUR
-    memory = seen(back, {0: TEN + HOUR}, (0, 1), memory)
-    assert memory.watched_since == back
-    assert low(memory, (0, 1), back) == (TEN - MINUTE, "watermark")
+    state = seen(back, {0: TEN + HOUR}, (0, 1), state)
+    assert state.watched_since == back
+    assert low(state, (0, 1), back) == (TEN - MINUTE, "watermark")
     # A stream that starts every 20 seconds looks often enough.
     for start in range(20, 81, 20):
-        memory = seen(back + start * SECOND, {0: TEN + HOUR}, (0, 1), memory)
-    assert memory.watched_since == back
-    assert low(memory, (0, 1), back + 80 * SECOND) == (TEN + 59 * MINUTE, "watermark")
+        state = seen(back + start * SECOND, {0: TEN + HOUR}, (0, 1), state)
+    assert state.watched_since == back
+    assert low(state, (0, 1), back + 80 * SECOND) == (TEN + 59 * MINUTE, "watermark")
 
 
 def test_the_watermark_never_goes_back_and_never_passes_the_clock() -> None:
-    memory = replace(seen(NOON, {0: TEN}, (0,)), low_watermark=TEN + 5 * MINUTE)
-    assert low(memory, (0,)) == (TEN + 5 * MINUTE, "watermark")
-    assert low(memory, (), NOON - HOUR) == (TEN + 59 * MINUTE, "clock")
+    state = replace(seen(NOON, {0: TEN}, (0,)), low_watermark=TEN + 5 * MINUTE)
+    assert low(state, (0,)) == (TEN + 5 * MINUTE, "watermark")
+    assert low(state, (), NOON - HOUR) == (TEN + 59 * MINUTE, "clock")
     assert low(seen(NOON, {0: NOON + 4 * MINUTE}, (0,)), (0,)) == (NOON - MINUTE, "watermark")
 
 
@@ -107,8 +107,8 @@ def test_a_watermark_of_a_wrong_clock_closes_no_hour_in_the_future() -> None:
 
 
 def open_since(row_at: datetime | None, now: datetime, watched_since: datetime = TEN) -> bool:
-    memory = Memory(looked_at=now, watched_since=watched_since)
-    return quiet_hours(memory, {TEN: row_at}, now=now, lateness=MINUTE, quiet=QUIET) == [TEN]
+    state = ClosingState(looked_at=now, watched_since=watched_since)
+    return quiet_hours(state, {TEN: row_at}, now=now, lateness=MINUTE, quiet=QUIET) == [TEN]
 
 
 def test_an_hour_is_quiet_a_quarter_of_an_hour_after_its_end_and_its_last_row() -> None:
@@ -128,37 +128,39 @@ def test_quiet_is_counted_from_when_the_stream_came_back() -> None:
 
 def test_a_row_of_the_future_is_of_a_clock_that_was_set_back() -> None:
     assert open_since(TEN + 365 * 24 * HOUR, TEN + 2 * HOUR)
-    back = seen(NOON, {}, (), Memory(looked_at=NOON + HOUR, watched_since=TEN))
+    back = seen(NOON, {}, (), ClosingState(looked_at=NOON + HOUR, watched_since=TEN))
     assert back.watched_since == NOON
 
 
 def test_with_more_lateness_than_quiet_the_lateness_is_waited_for() -> None:
-    memory = Memory(watched_since=TEN)
+    state = ClosingState(watched_since=TEN)
     now = TEN + HOUR + 29 * MINUTE
     for lateness, expected in ((30 * MINUTE, []), (29 * MINUTE, [TEN])):
-        assert quiet_hours(memory, {TEN: None}, now=now, lateness=lateness, quiet=QUIET) == expected
+        assert quiet_hours(state, {TEN: None}, now=now, lateness=lateness, quiet=QUIET) == expected
 
 
 def test_what_kafka_held_is_read_once_every_end_of_then_is_reached() -> None:
-    memory = marked(Memory(), now=TEN, left={0: Left(5, 10, 10), 1: Left(0, 7, 9)})
-    assert (memory.mark, memory.mark_at, memory.read_past) == ({0: 10, 1: 9}, TEN, None)
-    memory = marked(memory, now=TEN + MINUTE, left={0: Left(12, 20, 20), 1: Left(8, 20, 20)})
-    assert memory.read_past is None
-    memory = marked(memory, now=TEN + 2 * MINUTE, left={0: Left(15, 30, 30), 1: Left(9, 20, 20)})
-    assert (memory.read_past, memory.mark_at) == (TEN, TEN + 2 * MINUTE)
-    assert memory.mark == {0: 30, 1: 20}
-    memory = marked(memory, now=TEN + 3 * MINUTE, left={})
-    assert (memory.read_past, memory.mark, memory.mark_at) == (TEN + 3 * MINUTE, {}, None)
+    state = backlog_marked(ClosingState(), now=TEN, backlog={0: Backlog(5, 10, 10), 1: Backlog(0, 7, 9)})
+    assert (state.mark, state.mark_at, state.read_past) == ({0: 10, 1: 9}, TEN, None)
+    state = backlog_marked(state, now=TEN + MINUTE, backlog={0: Backlog(12, 20, 20), 1: Backlog(8, 20, 20)})
+    assert state.read_past is None
+    state = backlog_marked(
+        state, now=TEN + 2 * MINUTE, backlog={0: Backlog(15, 30, 30), 1: Backlog(9, 20, 20)}
+    )
+    assert (state.read_past, state.mark_at) == (TEN, TEN + 2 * MINUTE)
+    assert state.mark == {0: 30, 1: 20}
+    state = backlog_marked(state, now=TEN + 3 * MINUTE, backlog={})
+    assert (state.read_past, state.mark, state.mark_at) == (TEN + 3 * MINUTE, {}, None)
     # After a clock that was ahead nothing is known.
-    memory = marked(memory, now=TEN, left={0: Left(0, 1, 1)})
-    assert memory.read_past is None
+    state = backlog_marked(state, now=TEN, backlog={0: Backlog(0, 1, 1)})
+    assert state.read_past is None
 
 
 def test_an_hour_is_read_whole_when_kafkas_end_after_it_is_reached() -> None:
     hours = [TEN, TEN + HOUR]
-    assert read_whole(hours, None) == []
-    assert read_whole(hours, TEN + HOUR) == [TEN]
-    assert read_whole(hours, TEN + 2 * HOUR - SECOND) == [TEN]
+    assert fully_read(hours, None) == []
+    assert fully_read(hours, TEN + HOUR) == [TEN]
+    assert fully_read(hours, TEN + 2 * HOUR - SECOND) == [TEN]
 
 
 def test_hours_are_kept_open_that_the_clock_alone_would_have_closed() -> None:
@@ -170,13 +172,13 @@ def test_hours_are_kept_open_that_the_clock_alone_would_have_closed() -> None:
 
 def test_what_holds_closing_is_told_by_partition() -> None:
     left = {
-        7: Left(0, 1_200, 1_200),
-        2: Left(10, 10, 14),
-        3: Left(0, 5, 6),
-        9: Left(0, 1, 1),
-        8: Left(0, 1, 1),
+        7: Backlog(0, 1_200, 1_200),
+        2: Backlog(10, 10, 14),
+        3: Backlog(0, 5, 6),
+        9: Backlog(0, 1, 1),
+        8: Backlog(0, 1, 1),
     }
-    assert told(left) == (
+    assert backlog_text(left) == (
         "partition 2: 4 in or behind an open transaction;"
         " partition 3: 5 messages to read and 1 in or behind an open transaction;"
         " partition 7: 1,200 messages to read; and 2 more partitions"
@@ -214,8 +216,8 @@ class Partition:
     def readable(self) -> int:
         return len(self.log) if self.transaction is None else self.transaction
 
-    def left(self) -> Left | None:
-        return Left(self.done, self.readable, len(self.log)) if self.done < len(self.log) else None
+    def left(self) -> Backlog | None:
+        return Backlog(self.done, self.readable, len(self.log)) if self.done < len(self.log) else None
 
 
 @dataclass
@@ -224,7 +226,7 @@ class Drawn:
 
     partitions: list[Partition]
     now: datetime
-    memory: Memory = field(default_factory=Memory)
+    state: ClosingState = field(default_factory=ClosingState)
     first_hour: datetime | None = None
     row_at: dict[datetime, datetime] = field(default_factory=dict)
     closed: dict[datetime, tuple[datetime, str]] = field(default_factory=dict)
@@ -245,10 +247,10 @@ class Drawn:
     def look(self, delivered: Mapping[int, datetime], hours: set[datetime]) -> None:
         """What `commit.py` does with a batch and a beat after it."""
         left = {number: one for number, p in enumerate(self.partitions) if (one := p.left()) is not None}
-        memory = looked(self.memory, now=self.now, lagging=left, delivered=delivered)
-        memory = marked(memory, now=self.now, left=left)
-        passed, closed_by = watermark(memory, now=self.now, lagging=left, lateness=MINUTE)
-        self.memory = replace(memory, low_watermark=passed)
+        state = observed(self.state, now=self.now, lagging=left, delivered=delivered)
+        state = backlog_marked(state, now=self.now, backlog=left)
+        passed, closed_by = watermark(state, now=self.now, lagging=left, lateness=MINUTE)
+        self.state = replace(state, low_watermark=passed)
         self.late += len(hours & self.closed.keys())
         self.row_at |= dict.fromkeys(hours, self.now)
         if self.first_hour is None and hours:
@@ -259,11 +261,11 @@ class Drawn:
             self._close(hours_between(self.first_hour or end, end), closed_by)
         kept = hours_kept_open(self.first_hour, passed, now=self.now, lateness=MINUTE)
         open_hours = {hour: self.row_at.get(hour) for hour in kept if hour not in self.closed}
-        quiet = quiet_hours(self.memory, open_hours, now=self.now, lateness=MINUTE, quiet=QUIET)
+        quiet = quiet_hours(self.state, open_hours, now=self.now, lateness=MINUTE, quiet=QUIET)
         by_record_time = [
             hour for hour in quiet if all(self._nothing_before(hour + HOUR, number) for number in left)
         ]
-        self._close({*by_record_time, *read_whole(quiet, self.memory.read_past)}, "quiet")
+        self._close({*by_record_time, *fully_read(quiet, self.state.read_past)}, "quiet")
 
     def _nothing_before(self, instant: datetime, number: int) -> bool:
         one = self.partitions[number]
@@ -315,4 +317,4 @@ def test_row_26_whatever_partitions_and_clocks_do_every_ended_hour_closes_in_tim
         for hour in hours_between(due, hour_of(world.now)):
             # A clock that was set begins the wait anew.
             if world.now - max(hour + HOUR, settled) > bound:
-                assert hour in world.closed, f"{hour} is open at {world.now}: {world.memory}"
+                assert hour in world.closed, f"{hour} is open at {world.now}: {world.state}"

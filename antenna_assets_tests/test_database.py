@@ -1,15 +1,16 @@
 """Migrations, the seed and the errors of a database that is not there, on a real PostgreSQL."""
 
-import socket
 from pathlib import Path
 
 import psycopg
 import pyarrow as pa
 import pytest
 
-from antenna_assets import database
-from antenna_assets.database import DatabaseError, connect, migrate, require_migrated
-from antenna_assets.schema import HOURLY_TABLES, LIVE_TABLES, USERS
+from antenna_assets.clients import migrations
+from antenna_assets.clients import postgres as database
+from antenna_assets.clients.migrations import migrate, require_migrated
+from antenna_assets.clients.postgres import DatabaseError, connect
+from antenna_assets.domain.schema import HOURLY_TABLES, LIVE_TABLES, USERS
 
 pytestmark = pytest.mark.services
 
@@ -51,7 +52,7 @@ def test_a_migration_that_was_changed_after_it_was_applied_is_refused(
 ) -> None:
     (tmp_path / "migrations").mkdir()
     (tmp_path / "migrations" / "0001_ledger.sql").write_text("SELECT 1")
-    monkeypatch.setattr(database, "sql_folder", lambda: tmp_path)
+    monkeypatch.setattr(migrations, "sql_folder", lambda: tmp_path)
     with pytest.raises(DatabaseError, match="0001_ledger.sql was changed after it was applied"):
         migrate(connection)
 
@@ -61,7 +62,7 @@ def test_a_migration_that_fails_leaves_nothing_of_itself(
 ) -> None:
     (tmp_path / "migrations").mkdir()
     (tmp_path / "migrations" / "0900_broken.sql").write_text("CREATE TABLE half (x int); SELECT 1 / 0")
-    monkeypatch.setattr(database, "sql_folder", lambda: tmp_path)
+    monkeypatch.setattr(migrations, "sql_folder", lambda: tmp_path)
     with pytest.raises(psycopg.errors.DivisionByZero):
         migrate(connection)
     assert connection.execute("SELECT to_regclass('half')").fetchone() == (None,)
@@ -86,12 +87,9 @@ def test_every_change_of_the_users_makes_a_new_version(connection: psycopg.Conne
     assert version() == before + 2
 
 
-def test_a_database_that_does_not_answer_is_named_without_its_password() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"postgresql://someone:secret@127.0.0.1:{free.getsockname()[1]}/antenna"
-        with pytest.raises(DatabaseError, match="antenna up") as error:
-            connect(url)
+def test_a_database_that_does_not_answer_is_named_without_its_password(closed_port: int) -> None:
+    with pytest.raises(DatabaseError, match="antenna up") as error:
+        connect(f"postgresql://someone:secret@127.0.0.1:{closed_port}/antenna")
     assert "secret" not in str(error.value)
     with pytest.raises(DatabaseError, match="expected an address such as"):
         connect("127.0.0.1:5432")

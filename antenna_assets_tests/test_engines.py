@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from antenna_assets.engines.contract import Dataset, EngineError, WrittenFile
+from antenna_assets.domain.schema import ENRICHED_USAGE, HOURLY_TABLES, LANDED_SCHEMA, RAW_PARQUET, USERS
+from antenna_assets.engines.contract import Dataset, WrittenFile
 from antenna_assets.engines.duckdb import DuckDBEngine
 from antenna_assets.engines.spark import SparkEngine
-from antenna_assets.schema import ENRICHED_USAGE, HOURLY_TABLES, LANDED, RAW_PARQUET, USERS
-from antenna_assets.transforms import transform
+from antenna_assets.engines.transforms import transform
+from antenna_assets.errors import EngineError
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
 
@@ -82,7 +83,7 @@ def stored(files: list[WrittenFile]) -> pa.Table:
 def enriched(engine, folder: Path, events: list[tuple], users: list[tuple] = USER_ROWS) -> list[WrittenFile]:
     """The first two transformations, as the assets run them."""
     folder.mkdir()
-    landed = dataset(folder / "landed.parquet", LANDED, events)
+    landed = dataset(folder / "landed.parquet", LANDED_SCHEMA, events)
     raw = engine.write(transform("raw_parquet"), {"landed": landed}, RAW_PARQUET, str(folder / "raw"))
     inputs = {
         "raw_parquet": Dataset([file.path for file in raw], RAW_PARQUET),
@@ -98,11 +99,14 @@ def hourly(engine, files: list[WrittenFile], name: str) -> pa.Table:
 
 def test_raw_parquet_is_what_landed(engine, tmp_path):
     landed = [
-        dataset(tmp_path / f"{number}.parquet", LANDED, part).files[0]
+        dataset(tmp_path / f"{number}.parquet", LANDED_SCHEMA, part).files[0]
         for number, part in enumerate((EVENTS[:2], EVENTS[2:]))
     ]
     files = engine.write(
-        transform("raw_parquet"), {"landed": Dataset(landed, LANDED)}, RAW_PARQUET, str(tmp_path / "out")
+        transform("raw_parquet"),
+        {"landed": Dataset(landed, LANDED_SCHEMA)},
+        RAW_PARQUET,
+        str(tmp_path / "out"),
     )
     assert rows(stored(files).cast(RAW_PARQUET)) == sorted(EVENTS)
 
@@ -134,7 +138,7 @@ def test_the_hourly_sums(engine, tmp_path, name, expected):
 
 
 def test_an_hour_without_events_has_no_files_and_no_rows(engine, tmp_path):
-    inputs = {"landed": Dataset([], LANDED)}
+    inputs = {"landed": Dataset([], LANDED_SCHEMA)}
     assert engine.write(transform("raw_parquet"), inputs, RAW_PARQUET, str(tmp_path / "a" / "raw")) == []
     assert not (tmp_path / "a" / "raw").exists()
     assert enriched(engine, tmp_path / "hour", []) == []
@@ -198,8 +202,8 @@ def test_file_and_folder_names_are_taken_literally(engine, tmp_path, name):
     folder = tmp_path / "o'p [1] hour=3"
     folder.mkdir()
     # What the name would match as a pattern.
-    dataset(folder / "x1yz.parquet", LANDED, EVENTS)
-    landed = dataset(folder / name, LANDED, EVENTS[:1])
+    dataset(folder / "x1yz.parquet", LANDED_SCHEMA, EVENTS)
+    landed = dataset(folder / name, LANDED_SCHEMA, EVENTS[:1])
     files = engine.write(transform("raw_parquet"), {"landed": landed}, RAW_PARQUET, str(folder / "it's *[0]"))
     assert rows(stored(files).cast(RAW_PARQUET)) == EVENTS[:1]
     again = Dataset([file.path for file in files], RAW_PARQUET)
@@ -209,7 +213,7 @@ def test_file_and_folder_names_are_taken_literally(engine, tmp_path, name):
 def test_folders_that_look_like_partitions_add_no_column(engine, tmp_path):
     folder = tmp_path / "bytes=1" / "hour=2026112210"
     folder.mkdir(parents=True)
-    landed = dataset(folder / "part.parquet", LANDED, EVENTS[:2])
+    landed = dataset(folder / "part.parquet", LANDED_SCHEMA, EVENTS[:2])
     assert rows(engine.read(transform("raw_parquet"), {"landed": landed}, RAW_PARQUET)) == EVENTS[:2]
 
 
@@ -244,12 +248,12 @@ NO_FIT = {
 @pytest.mark.parametrize("case", NO_FIT)
 def test_a_result_that_does_not_fit_is_an_error_and_leaves_nothing(engine, tmp_path, case):
     sql, message = NO_FIT[case]
-    inputs = {"landed": dataset(tmp_path / "landed.parquet", LANDED, EVENTS)}
+    inputs = {"landed": dataset(tmp_path / "landed.parquet", LANDED_SCHEMA, EVENTS)}
     with pytest.raises(EngineError, match=message):
-        engine.write(sql, inputs, LANDED, str(tmp_path / "out"))
+        engine.write(sql, inputs, LANDED_SCHEMA, str(tmp_path / "out"))
     assert [path.name for path in tmp_path.iterdir()] == ["landed.parquet"]
     with pytest.raises(EngineError, match=message):
-        engine.read(sql, inputs, LANDED)
+        engine.read(sql, inputs, LANDED_SCHEMA)
 
 
 def test_a_sum_beyond_64_bits_is_an_error_not_a_wrong_number(engine, tmp_path):
@@ -262,31 +266,35 @@ def test_a_sum_beyond_64_bits_is_an_error_not_a_wrong_number(engine, tmp_path):
 def test_a_missing_input_file_is_named(engine, tmp_path):
     with pytest.raises(EngineError, match=r"gone\.parquet"):
         engine.read(
-            transform("raw_parquet"), {"landed": Dataset([str(tmp_path / "gone.parquet")], LANDED)}, LANDED
+            transform("raw_parquet"),
+            {"landed": Dataset([str(tmp_path / "gone.parquet")], LANDED_SCHEMA)},
+            LANDED_SCHEMA,
         )
 
 
 def test_a_missing_file_is_not_taken_for_a_pattern(engine, tmp_path):
-    dataset(tmp_path / "x1.parquet", LANDED, EVENTS)
+    dataset(tmp_path / "x1.parquet", LANDED_SCHEMA, EVENTS)
     with pytest.raises(EngineError):
         engine.read(
-            transform("raw_parquet"), {"landed": Dataset([str(tmp_path / "x[1].parquet")], LANDED)}, LANDED
+            transform("raw_parquet"),
+            {"landed": Dataset([str(tmp_path / "x[1].parquet")], LANDED_SCHEMA)},
+            LANDED_SCHEMA,
         )
 
 
 def test_an_input_without_a_column_is_an_error(engine, tmp_path):
     path = tmp_path / "old.parquet"
-    pq.write_table(table(LANDED, EVENTS).drop_columns(["kafka_offset"]), path)
+    pq.write_table(table(LANDED_SCHEMA, EVENTS).drop_columns(["kafka_offset"]), path)
     with pytest.raises(EngineError, match="kafka_offset"):
         engine.read(
             "SELECT app FROM landed",
-            {"landed": Dataset([str(path)], LANDED)},
-            pa.schema([LANDED.field("app")]),
+            {"landed": Dataset([str(path)], LANDED_SCHEMA)},
+            pa.schema([LANDED_SCHEMA.field("app")]),
         )
 
 
 def test_a_folder_is_never_written_twice(engine, tmp_path):
-    inputs = {"landed": dataset(tmp_path / "landed.parquet", LANDED, EVENTS)}
+    inputs = {"landed": dataset(tmp_path / "landed.parquet", LANDED_SCHEMA, EVENTS)}
     files = engine.write(transform("raw_parquet"), inputs, RAW_PARQUET, str(tmp_path / "out"))
     with pytest.raises(EngineError, match=r"does not exist yet, found .*out"):
         engine.write(transform("raw_parquet"), inputs, RAW_PARQUET, str(tmp_path / "out"))
@@ -295,7 +303,7 @@ def test_a_folder_is_never_written_twice(engine, tmp_path):
 
 def test_calls_at_the_same_time_see_their_own_inputs_only(engine, tmp_path):
     def count(number: int) -> int:
-        landed = dataset(tmp_path / f"{number}.parquet", LANDED, EVENTS[:number])
+        landed = dataset(tmp_path / f"{number}.parquet", LANDED_SCHEMA, EVENTS[:number])
         sql, schema = (
             "SELECT count(*) AS n FROM landed",
             pa.schema([pa.field("n", pa.int64(), nullable=False)]),

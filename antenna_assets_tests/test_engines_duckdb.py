@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antenna_assets.engines.contract import Dataset, EngineError
+from antenna_assets.domain.schema import ENRICHED_USAGE, HOURLY_TABLES, LANDED_SCHEMA, RAW_PARQUET, USERS
+from antenna_assets.engines.contract import Dataset
 from antenna_assets.engines.duckdb import DuckDBEngine
-from antenna_assets.schema import ENRICHED_USAGE, HOURLY_TABLES, LANDED, RAW_PARQUET, USERS
-from antenna_assets.transforms import transform
+from antenna_assets.engines.transforms import transform
+from antenna_assets.errors import EngineError
 from antenna_assets_tests.faults.small_disk import small_disk
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
@@ -43,10 +44,10 @@ def engine():
 def test_the_transformations_are_what_a_loop_in_python_says(engine, events, quotas):
     landed = pa.Table.from_pylist(
         [
-            dict(zip(LANDED.names, (TEN + late, app, id_, antenna, count, 0, offset), strict=True))
+            dict(zip(LANDED_SCHEMA.names, (TEN + late, app, id_, antenna, count, 0, offset), strict=True))
             for offset, (late, app, id_, antenna, count) in enumerate(events)
         ],
-        schema=LANDED,
+        schema=LANDED_SCHEMA,
     )
     users = pa.Table.from_pylist(
         [{"id": id_, "name": "n", "email": f"{id_}@x", "quota": quota} for id_, quota in quotas.items()],
@@ -57,7 +58,7 @@ def test_the_transformations_are_what_a_loop_in_python_says(engine, events, quot
             pq.write_table(table, f"{folder}/{name}.parquet")
         raw = engine.write(
             transform("raw_parquet"),
-            {"landed": Dataset([f"{folder}/landed.parquet"], LANDED)},
+            {"landed": Dataset([f"{folder}/landed.parquet"], LANDED_SCHEMA)},
             RAW_PARQUET,
             f"{folder}/raw",
         )
@@ -163,21 +164,25 @@ def test_no_extension_is_downloaded(engine):
 
 def test_an_object_store_is_reached_through_fsspec(engine):
     landed = pa.Table.from_pylist(
-        [dict(zip(LANDED.names, (TEN, "app", "u1", "x", 5, 0, 0), strict=True))], schema=LANDED
+        [dict(zip(LANDED_SCHEMA.names, (TEN, "app", "u1", "x", 5, 0, 0), strict=True))], schema=LANDED_SCHEMA
     )
     with tempfile.TemporaryDirectory() as folder:
         pq.write_table(landed, f"{folder}/landed.parquet")
-        inputs = {"landed": Dataset([f"{folder}/landed.parquet"], LANDED)}
+        inputs = {"landed": Dataset([f"{folder}/landed.parquet"], LANDED_SCHEMA)}
         files = engine.write(transform("raw_parquet"), inputs, RAW_PARQUET, "memory://lake/raw/g1")
     assert [(file.path, file.rows) for file in files] == [("memory://lake/raw/g1/part-0.parquet", 1)]
-    again = engine.read("SELECT bytes AS n FROM landed", {"landed": Dataset([files[0].path], LANDED)}, COUNT)
+    again = engine.read(
+        "SELECT bytes AS n FROM landed", {"landed": Dataset([files[0].path], LANDED_SCHEMA)}, COUNT
+    )
     assert again["n"].to_pylist() == [5]
 
 
 def test_a_store_that_fsspec_does_not_know_is_named(engine):
     with pytest.raises(EngineError, match="nostore:// is reached through fsspec"):
         engine.read(
-            "SELECT count(*) AS n FROM landed", {"landed": Dataset(["nostore://x.parquet"], LANDED)}, COUNT
+            "SELECT count(*) AS n FROM landed",
+            {"landed": Dataset(["nostore://x.parquet"], LANDED_SCHEMA)},
+            COUNT,
         )
 
 

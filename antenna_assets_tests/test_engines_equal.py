@@ -20,24 +20,25 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from antenna_assets.engines.contract import Dataset, Engine
-from antenna_assets.engines.duckdb import DuckDBEngine
-from antenna_assets.engines.spark import SparkEngine
-from antenna_assets.schema import (
+from antenna_assets.domain.schema import (
     ENRICHED_USAGE,
     HOURLY_TABLES,
-    LANDED,
+    LANDED_SCHEMA,
     LIVE_TABLES,
     MAX_BYTES,
     RAW_PARQUET,
-    REJECTED,
+    REJECTED_SCHEMA,
     USERS,
 )
-from antenna_assets.spark_session import configuration, use_java
-from antenna_assets.streaming.landed import Landed, Written
-from antenna_assets.streaming.read_back import read_back
-from antenna_assets.transforms import transform
+from antenna_assets.engines.contract import Dataset, Engine
+from antenna_assets.engines.duckdb import DuckDBEngine
+from antenna_assets.engines.spark import SparkEngine
+from antenna_assets.engines.spark_session import configuration, use_java
+from antenna_assets.engines.transforms import transform
+from antenna_assets.ledger.batch import BatchContent
+from antenna_assets.streaming.read_back import WrittenAttempt, read_back
 from antenna_assets_tests.faults.live import wait_until
+from antenna_assets_tests.free_ports import free_port
 from benchmarks.hour_data import make_hour
 
 pytestmark = pytest.mark.services
@@ -62,7 +63,7 @@ def through(
 ) -> tuple[list[str], list[str], Tables]:
     """The files of the two lake tables, and the four serving tables sorted by all of their columns."""
     raw = engine.write(
-        transform("raw_parquet"), {"landed": Dataset(landed, LANDED)}, RAW_PARQUET, str(folder / "raw")
+        transform("raw_parquet"), {"landed": Dataset(landed, LANDED_SCHEMA)}, RAW_PARQUET, str(folder / "raw")
     )
     raw_files = [file.path for file in raw]
     inputs = {"raw_parquet": Dataset(raw_files, RAW_PARQUET), "user_metadata": Dataset([users], USERS)}
@@ -142,7 +143,7 @@ def test_any_hour_is_the_same_through_both_engines(engines, tmp_path, hour):
     folder = tmp_path / "hour"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    pq.write_table(pa.Table.from_pylist(events, schema=LANDED), folder / "landed.parquet")
+    pq.write_table(pa.Table.from_pylist(events, schema=LANDED_SCHEMA), folder / "landed.parquet")
     pq.write_table(pa.Table.from_pylist(users, schema=USERS), folder / "users.parquet")
     found = [
         through(engine, [str(folder / "landed.parquet")], str(folder / "users.parquet"), folder / engine.name)
@@ -184,9 +185,11 @@ def test_a_micro_batch_has_the_same_sums_through_both_engines_and_in_plain_pytho
     # Two files of an hour, as two tasks write them; one of them with no row.
     for number, part in enumerate([events[::2], events[1::2]]):
         file = folder / "hour=2026112210" / f"part-{number}.parquet"
-        pq.write_table(pa.Table.from_pylist(part, schema=LANDED), file)
-    pq.write_table(pa.Table.from_pylist(rejected, schema=REJECTED), folder / "rejected" / "part-0.parquet")
-    written = Written("landing/1-a", TEN, len(events) + len(rejected))
+        pq.write_table(pa.Table.from_pylist(part, schema=LANDED_SCHEMA), file)
+    pq.write_table(
+        pa.Table.from_pylist(rejected, schema=REJECTED_SCHEMA), folder / "rejected" / "part-0.parquet"
+    )
+    written = WrittenAttempt("landing/1-a", TEN, len(events) + len(rejected))
     duckdb_found, spark_found = (
         read_back(written, engine, lake=str(tmp_path / "a lake"), window=window) for engine in engines
     )
@@ -207,7 +210,7 @@ def test_a_micro_batch_has_the_same_sums_through_both_engines_and_in_plain_pytho
     assert duckdb_found.first_event_time == min((time for _, time in times), default=None)
 
 
-def _in_order(landed: Landed) -> Landed:
+def _in_order(landed: BatchContent) -> BatchContent:
     return replace(landed, live={name: sorted(rows) for name, rows in landed.live.items()})
 
 
@@ -263,7 +266,7 @@ def assert_equals_the_embedded_one(master: str, embedded: Engine, folder: Path) 
     """Run an hour on the master and embedded; returns what the process with Spark said."""
     hour = make_hour(folder / "hour", events=100_000, users=5_000)
     landed = folder / "landed.parquet"
-    pq.write_table(pa.concat_tables(map(pq.read_table, hour.landed)).cast(LANDED), landed)
+    pq.write_table(pa.concat_tables(map(pq.read_table, hour.landed)).cast(LANDED_SCHEMA), landed)
     results = folder / "results"
     results.mkdir()
     program = (sys.executable, "-m", "antenna_assets_tests.cluster_hour")
@@ -289,8 +292,7 @@ def assert_equals_the_embedded_one(master: str, embedded: Engine, folder: Path) 
 @contextmanager
 def spark_connect(log: Path) -> Iterator[str]:
     """A server of Spark Connect on a free port; its address. Ends with the block."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     options = {**configuration("local[2]"), "spark.connect.grpc.binding.address": "127.0.0.1"}
     options["spark.connect.grpc.binding.port"] = str(port)
     submit = [str(Path(pyspark.__file__).with_name("bin") / "spark-submit"), "--master", "local[2]"]

@@ -22,15 +22,15 @@ import pytest
 from dagster._utils.error import serializable_error_info_from_exc_info
 from psycopg import sql
 
-from antenna_assets.database import connect, dagster_url
+from antenna_assets.clients.postgres import connect, dagster_url
 from antenna_assets.definitions import build_definitions
-from antenna_assets.hours import hour_key
-from antenna_assets.local_runs import tick
-from antenna_assets.project_files import docker_folder, workspace_file
+from antenna_assets.domain.hours import hour_key
 from antenna_assets.settings import Settings, SettingsError, load_settings
-from antenna_assets.stack import ports
+from antenna_assets.storage.project_files import docker_folder, workspace_file
 from antenna_assets_tests.certified import FIRST, Land
 from antenna_assets_tests.faults.dagster_daemon import Dagster, dagster, wait_for
+from antenna_assets_tests.free_ports import free_port
+from antenna_assets_tests.local_runs import tick
 
 pytestmark = pytest.mark.services
 
@@ -168,7 +168,7 @@ def world(
 
 
 def webserver(on: Dagster) -> str:
-    (port,) = ports.remembered(on.home / "port.json", 1)
+    port = free_port()
     on.run(
         str(Path(sys.executable).with_name("dagster-webserver")),
         *("--host", "127.0.0.1", "--port", str(port), "--workspace", str(workspace_file())),

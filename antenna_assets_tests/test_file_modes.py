@@ -12,7 +12,7 @@ import pytest
 import antenna_assets
 from antenna_assets import file_modes
 from antenna_assets.settings import Settings, SettingsError, load_settings
-from antenna_assets.start import start, tighten
+from antenna_assets.stack.start import start, tighten
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.certified import FIRST, World, publish
 from antenna_assets_tests.end_to_end.test_pipeline import scenario, send
@@ -29,7 +29,7 @@ def open_to_others(folder: Path, denied: int = 0o077) -> dict[str, str]:
 
 
 def test_row_38_every_process_of_the_package_writes_for_its_owner_alone(tmp_path: Path) -> None:
-    for module in ("antenna_assets", "antenna_assets.instance_storage", "antenna_assets.stack.ports"):
+    for module in ("antenna_assets", "antenna_assets.defs.instance_storage", "antenna_assets.stack.ports"):
         name = module.rpartition(".")[2]
         script = f"import {module}, pathlib, os; pathlib.Path('{name}').mkdir(); pathlib.Path('{name}/file').touch()"
         subprocess.run(

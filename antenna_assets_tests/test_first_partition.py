@@ -10,15 +10,15 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from antenna_assets.first_partition import (
+from antenna_assets.domain.hours import HOUR
+from antenna_assets.ledger.first_partition import (
     StartTooLate,
     first_partition,
     record_first_partition,
     require_start,
 )
-from antenna_assets.hours import HOUR
 from antenna_assets.settings import FIRST_START, Settings, SettingsError, load_settings, start_file
-from antenna_assets.start import start
+from antenna_assets.stack.start import start
 from antenna_assets.streaming.job import Stream
 
 NINE = datetime(2026, 11, 22, 9, tzinfo=UTC)
@@ -113,7 +113,7 @@ def test_a_torn_file_is_named_with_what_to_do(home: Path) -> None:
 def test_dagsters_definitions_are_loaded_without_a_database(home: Path) -> None:
     home.mkdir()
     start_file(home).write_text("2026-10-01T00:00:00+00:00\n")
-    program = "from antenna_assets.partitions import HOURS; print(HOURS.get_first_partition_key())"
+    program = "from antenna_assets.defs.partitions import HOURS; print(HOURS.get_first_partition_key())"
     said = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, env=dict(os.environ)
     )

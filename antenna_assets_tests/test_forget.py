@@ -19,11 +19,10 @@ from psycopg import sql
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
-from antenna_assets.database import connect, dagster_url
-from antenna_assets.forget import run as run_of_forgetting
-from antenna_assets.forget.identity import EMAIL, NAME, is_unfinished
-from antenna_assets.forget.run import NotForgotten, forget, places
-from antenna_assets.forget.spelled import (
+from antenna_assets.clients.postgres import connect, dagster_url
+from antenna_assets.operations.forget import run as run_of_forgetting
+from antenna_assets.operations.forget.identity import EMAIL, NAME, is_unfinished
+from antenna_assets.operations.forget.replace_text import (
     BINARY,
     COMPRESSED,
     LONGER,
@@ -33,15 +32,16 @@ from antenna_assets.forget.spelled import (
     Judged,
     Search,
 )
-from antenna_assets.lake import Lake
-from antenna_assets.local_runs import publish
-from antenna_assets.project_files import docker_folder
+from antenna_assets.operations.forget.run import NotForgotten, forget, places
+from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
+from antenna_assets.storage.project_files import docker_folder
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.certified import FIRST, KNOWN, World
 from antenna_assets_tests.end_to_end.runs import place
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.runs import run, send
+from antenna_assets_tests.local_runs import publish
 
 ID = "00000000-0000-0000-0000-000000000003"
 NEW = "forgotten-1"

@@ -21,27 +21,29 @@ from psycopg import sql
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
-from antenna_assets.database import connect
-from antenna_assets.forget import fence, told
-from antenna_assets.forget.fence import ForgettingRunning, WriterStuck
-from antenna_assets.forget.identity import Identity, NoIdentity
-from antenna_assets.forget.lake import Files
-from antenna_assets.forget.run import forget, places
-from antenna_assets.forget.spelled import Search
-from antenna_assets.hours import HOUR, hour_key
-from antenna_assets.lake import Lake
-from antenna_assets.ledger import ForgottenMeanwhile, require_nobody_forgotten
-from antenna_assets.orphans import old_attempts
-from antenna_assets.plot import bars
-from antenna_assets.quarantine import replay
-from antenna_assets.quarantine.files import MESSAGES
-from antenna_assets.quarantine.messages import Selection, select
-from antenna_assets.quarantine.reparse import messages_file
+from antenna_assets.clients.postgres import connect
+from antenna_assets.defs.assets.plot import bars
+from antenna_assets.domain.hours import HOUR, hour_key
+from antenna_assets.ledger.errors import ForgottenMeanwhile
+from antenna_assets.ledger.publications import require_nobody_forgotten
+from antenna_assets.operations.forget import dagster_events as told
+from antenna_assets.operations.forget import fence
+from antenna_assets.operations.forget.fence import ForgettingRunning, WriterStuck
+from antenna_assets.operations.forget.identity import Identity, NoIdentity
+from antenna_assets.operations.forget.lake import Files
+from antenna_assets.operations.forget.replace_text import Search
+from antenna_assets.operations.forget.run import forget, places
+from antenna_assets.operations.quarantine import replay
+from antenna_assets.operations.quarantine.files import MESSAGES
+from antenna_assets.operations.quarantine.messages import Selection, select
+from antenna_assets.operations.quarantine.reparse import messages_file
+from antenna_assets.operations.sweep.orphans import old_attempts
+from antenna_assets.operations.sweep.run import sweep
+from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings, load_settings
-from antenna_assets.sweep import sweep
 from antenna_assets_tests import certified
 from antenna_assets_tests.certified import FIRST, KNOWN, Land, World, land_and_publish
-from antenna_assets_tests.faults.plain_replay import without_spark
+from antenna_assets_tests.faults.plain_replay import no_session, without_spark
 from antenna_assets_tests.faults.publish import publish_hour, write_rows
 from antenna_assets_tests.faults.workers import Worker
 from antenna_assets_tests.quarantined import SENT, reject
@@ -317,16 +319,16 @@ def test_row_34_a_replay_that_was_planned_before_lands_nothing(
     reject(connection, settings, {0: [("wrong_type", mended(USER)), ("wrong_type", mended("another"))]})
     lake = Lake(settings.lake_uri)
     with connect(settings.postgres_url or "") as early:
-        planned = replay.plan(early, settings, None, Selection(), clock=CLOCK)  # type: ignore[arg-type]
+        planned = replay.plan(early, settings, no_session, Selection(), clock=CLOCK)
         forget(connection, lake, USER, say=print)
         with pytest.raises(ForgottenMeanwhile, match="run it again"):
-            replay.carry_out(early, settings, None, planned)  # type: ignore[arg-type]
+            replay.execute(early, settings, planned)
     with connect(settings.postgres_url or "") as late:
         # What the refused one has landed is gone, too.
         assert kept_with(late, Path(settings.lake_uri), USER) == set()
-        planned = replay.plan(late, settings, None, Selection(), clock=CLOCK)  # type: ignore[arg-type]
+        planned = replay.plan(late, settings, no_session, Selection(), clock=CLOCK)
         assert planned.accepted.num_rows == 2
-        replay.carry_out(late, settings, None, planned)  # type: ignore[arg-type]
+        replay.execute(late, settings, planned)
         assert kept_with(late, Path(settings.lake_uri), USER) == set()
 
 

@@ -10,8 +10,8 @@ import typer.main
 import yaml
 
 from antenna_assets.cli import app
-from antenna_assets.project_files import docker_folder, workspace_file
 from antenna_assets.settings import PREFIX, Settings
+from antenna_assets.storage.project_files import docker_folder, workspace_file
 
 FOLDER = docker_folder() / "google-cloud"
 GUIDE = docker_folder().parent / "docs" / "google-cloud.md"

@@ -14,30 +14,26 @@ from psycopg import sql
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
-from antenna_assets.compaction import forget_removed_files, merge_batches
-from antenna_assets.database import connect, dagster_url
-from antenna_assets.demo import serve_demo
-from antenna_assets.hours import HOUR, hour_key, hour_of
-from antenna_assets.instance_storage import PooledPostgresStorage
-from antenna_assets.lake import Lake
-from antenna_assets.lake_identity import require_own_lake
-from antenna_assets.ledger import (
-    HourExpired,
-    committed_offsets,
-    expired_before,
-    landed_files,
-    read_generation,
-    require_unexpired,
-)
-from antenna_assets.lifetimes import GRACE, PAGES_RETENTION, RUN_LOG_RETENTION
-from antenna_assets.local_runs import execute
-from antenna_assets.project_files import docker_folder
-from antenna_assets.retention import Amount, expire_files
-from antenna_assets.run_logs import drop_old_pages
-from antenna_assets.schema import ASSETS
-from antenna_assets.sweep import SweepError, sweep
+from antenna_assets.cli.demo import serve_demo
+from antenna_assets.clients.postgres import connect, dagster_url
+from antenna_assets.defs.instance_storage import PooledPostgresStorage
+from antenna_assets.domain.hours import HOUR, hour_key, hour_of
+from antenna_assets.domain.lifetimes import GRACE, PAGES_RETENTION, RUN_LOG_RETENTION
+from antenna_assets.domain.schema import ASSETS
+from antenna_assets.ledger.errors import HourExpired
+from antenna_assets.ledger.files import generation_files
+from antenna_assets.ledger.generations import expired_before, read_generation, require_unexpired
+from antenna_assets.ledger.lake_identity import require_own_lake
+from antenna_assets.ledger.offsets import committed_offsets
+from antenna_assets.operations.sweep.compaction import forget_removed_files, merge_batches
+from antenna_assets.operations.sweep.retention import Amount, expire_files
+from antenna_assets.operations.sweep.run import SweepError, sweep
+from antenna_assets.operations.sweep.run_logs import drop_old_pages
+from antenna_assets.publishing.lake import Lake
+from antenna_assets.storage.project_files import docker_folder
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.certified import FIRST, World
+from antenna_assets_tests.local_runs import execute
 from antenna_assets_tests.test_roles import login as login
 from antenna_assets_tests.test_run_logs import ran as ran
 from antenna_assets_tests.test_sweep import HORIZON, MINUTE, NOW, OLD, House, total
@@ -151,7 +147,7 @@ def test_row_39_the_hours_that_expired_are_known_when_the_names_of_their_files_a
     with pytest.raises(HourExpired):
         require_unexpired(connection, [OLD])
     with pytest.raises(HourExpired):
-        landed_files(connection, sealed)
+        generation_files(connection, sealed)
     with pytest.raises(HourExpired):
         house.receive(OLD)
 

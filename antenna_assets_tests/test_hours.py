@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antenna_assets.hours import (
+from antenna_assets.domain.hours import (
     HOUR,
     NotAnHour,
     closed_before,

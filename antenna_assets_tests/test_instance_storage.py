@@ -7,9 +7,9 @@ import psycopg
 import pytest
 import yaml
 
-from antenna_assets.database import dagster_url
-from antenna_assets.instance_storage import PooledPostgresStorage
-from antenna_assets.project_files import docker_folder
+from antenna_assets.clients.postgres import dagster_url
+from antenna_assets.defs.instance_storage import PooledPostgresStorage
+from antenna_assets.storage.project_files import docker_folder
 
 pytestmark = pytest.mark.services
 

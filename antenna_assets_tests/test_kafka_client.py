@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from antenna_assets.kafka_client import PLAIN, KafkaConfig, KafkaConfigError, read_kafka_config
+from antenna_assets.clients.kafka_config import PLAIN, KafkaConfig, KafkaConfigError, read_kafka_config
 from antenna_assets.settings import Settings
 from antenna_assets.stack.services import ServicesError, kafka_config
 

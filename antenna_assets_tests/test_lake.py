@@ -15,12 +15,14 @@ from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antenna_assets import delta
-from antenna_assets import lake as lake_module
-from antenna_assets.delta import Conflict, HourlyTable
+from antenna_assets.domain.schema import LANDED_SCHEMA
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.errors import Superseded
-from antenna_assets.lake import (
+from antenna_assets.publishing import delta
+from antenna_assets.publishing import lake as lake_module
+from antenna_assets.publishing.delta import HourlyTable
+from antenna_assets.publishing.delta_commit import Conflict
+from antenna_assets.publishing.lake import (
     HourSnapshot,
     Lake,
     LakeBusy,
@@ -28,7 +30,6 @@ from antenna_assets.lake import (
     NotPublished,
     PublishedHour,
 )
-from antenna_assets.schema import LANDED
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
 ELEVEN = TEN + timedelta(hours=1)
@@ -41,10 +42,10 @@ def files(
     folder = Path(lake.new_folder("raw_parquet", hour, generation))
     folder.mkdir(parents=True)
     events = [
-        dict(zip(LANDED.names, (hour, "app", "u1", "x", generation, 0, offset), strict=True))
+        dict(zip(LANDED_SCHEMA.names, (hour, "app", "u1", "x", generation, 0, offset), strict=True))
         for offset in range(rows)
     ]
-    pq.write_table(pa.Table.from_pylist(events, schema=LANDED), folder / name, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(events, schema=LANDED_SCHEMA), folder / name, compression="zstd")
     return [WrittenFile(str(folder / name), rows, (folder / name).stat().st_size)]
 
 
@@ -100,7 +101,7 @@ def test_other_readers_find_columns_partitions_and_types(lake):
     table = DeltaTable(lake.location("raw_parquet"))
     assert table.metadata().partition_columns == ["year", "month", "day", "hour"]
     schema = pa.schema(table.schema().to_arrow())
-    assert schema.names == [*LANDED.names, "year", "month", "day", "hour"]
+    assert schema.names == [*LANDED_SCHEMA.names, "year", "month", "day", "hour"]
     assert schema.field("timestamp").type == pa.timestamp("us", tz="UTC")
     assert not schema.field("bytes").nullable
     assert schema.field("hour").type == pa.int32()
@@ -255,7 +256,7 @@ def test_threads_that_race_with_generations_leave_the_newest(lake, shared):
 
 def test_a_commit_from_a_stale_version_is_refused_even_for_another_hour(lake):
     publish(lake, TEN, 1, 1)
-    table = HourlyTable(lake.location("raw_parquet"), LANDED)
+    table = HourlyTable(lake.location("raw_parquet"), LANDED_SCHEMA)
     stale = table.newest()
     publish(lake, ELEVEN, 1, 1)
     with pytest.raises(Conflict):

@@ -16,8 +16,8 @@ import pytest
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
-from antenna_assets.database import connect
-from antenna_assets.lake_identity import (
+from antenna_assets.clients.postgres import connect
+from antenna_assets.ledger.lake_identity import (
     Evidence,
     WrongLake,
     adopt,
@@ -206,7 +206,7 @@ def test_row_35_an_adoption_that_was_killed_is_done_again(house: House, point: s
 
 def killed_at(point: str, function: str, url: str, lake: str) -> None:
     code = (
-        "import sys; from antenna_assets.database import connect; from antenna_assets import lake_identity as the\n"
+        "import sys; from antenna_assets.clients.postgres import connect; from antenna_assets.ledger import lake_identity as the\n"
         "with connect(sys.argv[2]) as connection: getattr(the, sys.argv[1])(connection, sys.argv[3])"
     )
     run = subprocess.run(

@@ -5,19 +5,15 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 import pytest
 
-from antenna_assets.candidates import newest_closed_hour
-from antenna_assets.certificate import record_and_certify
+from antenna_assets.domain.schema import ASSETS
 from antenna_assets.errors import Superseded
-from antenna_assets.ledger import (
-    Generation,
-    HourNotClosed,
-    HourToPublish,
-    hours_to_publish,
-    landed_files,
-    require_closed,
-    seal,
-)
-from antenna_assets.schema import ASSETS
+from antenna_assets.ledger.candidates import newest_closed_hour
+from antenna_assets.ledger.certificate import record_and_certify
+from antenna_assets.ledger.closed_hours import HourToPublish, hours_to_publish, require_closed
+from antenna_assets.ledger.errors import HourNotClosed
+from antenna_assets.ledger.files import generation_files
+from antenna_assets.ledger.generations import Generation
+from antenna_assets.ledger.seal import seal
 from antenna_assets_tests.publications import publication
 
 pytestmark = pytest.mark.services
@@ -56,7 +52,7 @@ def test_the_first_generation_holds_the_files_of_all_batches_so_far(connection: 
     land(connection, 3, TEN + HOUR, 7)
     generation = seal(connection, TEN)
     assert generation == Generation(TEN, 1, 2, 5, 50)
-    assert landed_files(connection, generation) == [
+    assert generation_files(connection, generation) == [
         "landing/1-a/2026112210.parquet",
         "landing/2-a/2026112210.parquet",
     ]
@@ -71,7 +67,7 @@ def test_many_late_batches_become_one_generation_and_the_old_one_stays_what_it_w
     land(connection, 2, TEN, 3)
     land(connection, 3, TEN, 4)
     assert seal(connection, TEN) == Generation(TEN, 2, 3, 9, 90)
-    assert landed_files(connection, first) == ["landing/1-a/2026112210.parquet"]
+    assert generation_files(connection, first) == ["landing/1-a/2026112210.parquet"]
 
 
 def test_a_quiet_hour_has_an_empty_generation(connection: psycopg.Connection) -> None:
@@ -79,7 +75,7 @@ def test_a_quiet_hour_has_an_empty_generation(connection: psycopg.Connection) ->
         "INSERT INTO ledger.hour (hour, closed_at, closed_by) VALUES (%s, now(), 'clock')", [TEN]
     )
     assert seal(connection, TEN) == seal(connection, TEN) == Generation(TEN, 1, 0, 0, 0)
-    assert landed_files(connection, seal(connection, TEN)) == []
+    assert generation_files(connection, seal(connection, TEN)) == []
 
 
 def test_open_and_unknown_hours_are_refused(connection: psycopg.Connection) -> None:

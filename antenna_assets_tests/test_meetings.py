@@ -15,28 +15,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from antenna_assets import certificate, requests
-from antenna_assets.certificate import require_certificate
-from antenna_assets.claims.lake import lake_claims
-from antenna_assets.claims.tables import over_quota_is_exact
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
+from antenna_assets.domain.hours import HOUR, hour_key
+from antenna_assets.domain.lifetimes import LONGEST_RUN
+from antenna_assets.domain.schema import ASSETS, LANDED_SCHEMA
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.engines.duckdb import DuckDBEngine
-from antenna_assets.forget.run import forget
-from antenna_assets.hours import HOUR, hour_key
-from antenna_assets.lake import Lake
-from antenna_assets.landed import landed_content
-from antenna_assets.ledger import hours_to_publish
-from antenna_assets.lifetimes import LONGEST_RUN
-from antenna_assets.local_runs import publish
-from antenna_assets.retention import expire_files
-from antenna_assets.schema import ASSETS, LANDED
-from antenna_assets.streaming.commit_replay import ReplayedMessage, commit_replay
-from antenna_assets.streaming.landed import Landed, LandedFile
+from antenna_assets.ledger import certificate, failing_hours
+from antenna_assets.ledger.batch import AttemptFile, BatchContent
+from antenna_assets.ledger.certificate import require_certificate
+from antenna_assets.ledger.closed_hours import hours_to_publish
+from antenna_assets.ledger.landing import landing_facts
+from antenna_assets.ledger.replay import ReplayedMessage, commit_replay
+from antenna_assets.operations.forget.run import forget
+from antenna_assets.operations.sweep.retention import expire_files
+from antenna_assets.publishing.lake import Lake
+from antenna_assets.verify.claims.lake import lake_claims
+from antenna_assets.verify.claims.tables import over_quota_is_exact
 from antenna_assets.verify.run import Verified, verify
 from antenna_assets_tests.certified import FIRST, HOURS, KNOWN, Land, World
 from antenna_assets_tests.faults.in_process import Faults, Held
+from antenna_assets_tests.local_runs import publish
 
 pytestmark = pytest.mark.services
 
@@ -80,7 +80,7 @@ def run(hours: Sequence[datetime], *, assets: Sequence[str] = ASSETS, must_succe
 
 
 def publish_what_the_sensor_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requests, "FIRST_WAIT", timedelta(0))
+    monkeypatch.setattr(failing_hours, "FIRST_WAIT", timedelta(0))
     with dg.DagsterInstance.ephemeral() as instance:
         assert all(of.success for _hours, of in publish(instance))
 
@@ -168,10 +168,10 @@ def test_row_28_quotas_that_could_not_be_compared_are_no_pass(
     with Faults(monkeypatch).dying(("publish.table.committed", 3)):
         run(HOURS[:1], must_succeed=False)
     verdict = over_quota_is_exact(connection, FIRST)
-    assert (verdict.holds, verdict.only_warns) == (False, True)
-    assert verdict.told.startswith("not compared: ")
+    assert (verdict.passed, verdict.only_warns) == (False, True)
+    assert verdict.message.startswith("not compared: ")
     publish_what_the_sensor_asks_for(monkeypatch)
-    assert over_quota_is_exact(connection, FIRST).holds
+    assert over_quota_is_exact(connection, FIRST).passed
 
 
 def test_row_30_a_user_is_forgotten_past_the_horizon_and_the_new_certificate_knows_what_landed(
@@ -251,7 +251,7 @@ def test_row_30_a_false_certificate_of_an_older_version_is_named_and_the_next_on
         older_version.setattr(
             certificate,
             "landing_of",
-            lambda on, sealed: landed_content(on, sealed.hour, sealed.up_to_batch),
+            lambda on, sealed: landing_facts(on, sealed.hour, sealed.up_to_batch),
         )
         change_quota(connection, 1)
         run(HOURS[:1], assets=ASSETS[1:])
@@ -352,7 +352,7 @@ def test_row_30_a_row_that_is_there_twice_is_found_in_a_topic_that_was_made_agai
     )
     with closing(DuckDBEngine()) as engine:
         verdict = lake_claims(connection, lake, engine, "raw_parquet", FIRST)["keys_are_unique"]
-    assert (verdict.holds, verdict.figures["found"]) == (False, 2)
+    assert (verdict.passed, verdict.metrics["found"]) == (False, 2)
 
 
 def test_row_30_replays_of_the_same_coordinates_of_two_topics_are_published_and_verified(
@@ -363,7 +363,7 @@ def test_row_30_replays_of_the_same_coordinates_of_two_topics_are_published_and_
     land({FIRST: 60}, rejected=["not_json"], newest=FIRST + 3 * HOUR)
     folder = f"landing/{land.batch + 1}-{uuid4().hex[:12]}/hour={FIRST:%Y%m%d%H}"
     event = {"timestamp": FIRST, "app": "SKYPE", "id": KNOWN[0], "antenna_id": "north", "bytes": 5}
-    rows = pa.Table.from_pylist([{**event, "kafka_partition": 0, "kafka_offset": 60}] * 2, LANDED)
+    rows = pa.Table.from_pylist([{**event, "kafka_partition": 0, "kafka_offset": 60}] * 2, LANDED_SCHEMA)
     path = world.lake / folder / "part-0.parquet"
     path.parent.mkdir(parents=True)
     pq.write_table(rows, path)
@@ -372,7 +372,7 @@ def test_row_30_replays_of_the_same_coordinates_of_two_topics_are_published_and_
         topic="devices",
         clock=datetime.now(UTC),
         messages=[ReplayedMessage(topic_id, 0, 60, "not_json") for topic_id in ("id", "another")],
-        landed=Landed([LandedFile(f"{folder}/part-0.parquet", FIRST, 2, 10, path.stat().st_size)]),
+        content=BatchContent([AttemptFile(f"{folder}/part-0.parquet", FIRST, 2, 10, path.stat().st_size)]),
         transform=None,
     )
     run(HOURS[:1])

@@ -16,15 +16,16 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from antenna_assets.hours import HOUR
-from antenna_assets.metrics import LedgerCollector, MetricsError, serve
-from antenna_assets.project_files import docker_folder
-from antenna_assets.requests import MOST_ATTEMPTS
+from antenna_assets.clients.kafka_broker import Broker, BrokerError
+from antenna_assets.domain.hours import HOUR
+from antenna_assets.ledger.failing_hours import MOST_ATTEMPTS
+from antenna_assets.ledger.stream_lock import require_only_stream
+from antenna_assets.operations.metrics import LedgerCollector, MetricsError, serve
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.broker import Broker, BrokerError
+from antenna_assets.storage.project_files import docker_folder
 from antenna_assets.streaming.job import Stream
-from antenna_assets.streaming.lock import require_only_stream
 from antenna_assets_tests.end_to_end.test_pipeline import scenario, send
+from antenna_assets_tests.free_ports import free_port
 from antenna_assets_tests.serving_rows import certify, hour
 
 pytestmark = pytest.mark.services
@@ -51,9 +52,7 @@ def scraped(port: int) -> dict[str, float]:
 
 @contextmanager
 def serving(postgres_url: str, broker: Callable[[], Broker]) -> Iterator[int]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     end = serve(postgres_url, broker, host="127.0.0.1", port=port)
     try:
         yield port
@@ -181,9 +180,7 @@ def test_a_taken_port_is_a_clear_error(postgres_url: str) -> None:
 
 
 def test_the_command_serves_until_it_is_stopped(settings: Settings) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = (sys.executable, "-m", "antenna_assets.cli", "metrics", "--port", str(port))
     process = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env={**os.environ, **settings.exports()}

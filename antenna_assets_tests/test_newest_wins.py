@@ -10,14 +10,16 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from antenna_assets.certificate import newest_certificate, record_and_certify
-from antenna_assets.claims.history import hours_are_fresh
-from antenna_assets.database import connect, migrate
+from antenna_assets.clients.migrations import migrate
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import HOUR
+from antenna_assets.domain.schema import ASSETS
 from antenna_assets.errors import Superseded
-from antenna_assets.hours import HOUR
-from antenna_assets.lake import Lake
-from antenna_assets.ledger import begin_publication, end_superseded, hours_to_publish
-from antenna_assets.schema import ASSETS
+from antenna_assets.ledger.certificate import newest_certificate, record_and_certify
+from antenna_assets.ledger.closed_hours import hours_to_publish
+from antenna_assets.ledger.publications import begin_publication, end_superseded
+from antenna_assets.publishing.lake import Lake
+from antenna_assets.verify.claims.history import hours_are_fresh
 from antenna_assets_tests.publications import publication
 from antenna_assets_tests.test_upgrade import MIGRATIONS, program_of_level
 
@@ -122,12 +124,12 @@ def test_row_28_a_publication_of_other_users_that_dies_half_way_is_asked_for_unt
     assert not to_publish(sealed)
     publish(sealed, 3, 21, FIVE_WITH_USERS[:finished])
     assert to_publish(sealed)
-    assert not hours_are_fresh(sealed, TEN + 2 * HOUR).holds
+    assert not hours_are_fresh(sealed, TEN + 2 * HOUR).passed
     states = sealed.execute("SELECT state FROM hour_trust WHERE hour = %s", [TEN]).fetchall()
     assert states == [("publishing again",)]
     publish(sealed, 3, 21, FIVE_WITH_USERS[finished:])
     assert not to_publish(sealed)
-    assert hours_are_fresh(sealed, TEN + 2 * HOUR).holds
+    assert hours_are_fresh(sealed, TEN + 2 * HOUR).passed
     assert sealed.execute("SELECT state FROM hour_trust WHERE hour = %s", [TEN]).fetchall() == [
         ("published",)
     ]

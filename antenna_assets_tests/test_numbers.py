@@ -12,18 +12,18 @@ import pyarrow.parquet as pq
 import pytest
 from psycopg.types.json import Jsonb
 
-from antenna_assets.claims.tables import known_users_share, over_quota_is_exact, table_claims
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import HOUR, hour_of
+from antenna_assets.domain.schema import ENRICHED_USAGE, HOURLY_TABLES, RAW_PARQUET, USERS
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.engines.duckdb import DuckDBEngine
-from antenna_assets.hours import HOUR, hour_of
-from antenna_assets.ledger import FULL_HOUR_BYTES, full_hours
-from antenna_assets.report.command import write_report
-from antenna_assets.schema import ENRICHED_USAGE, HOURLY_TABLES, RAW_PARQUET, USERS
-from antenna_assets.serving import write_users
+from antenna_assets.engines.transforms import transform
+from antenna_assets.ledger.full_hours import FULL_HOUR_BYTES, full_hours
+from antenna_assets.operations.report.write import write_report
+from antenna_assets.publishing.users import write_users
 from antenna_assets.settings import Settings
 from antenna_assets.streaming.job import Stream
-from antenna_assets.transforms import transform
+from antenna_assets.verify.claims.tables import known_users_share, over_quota_is_exact, table_claims
 from antenna_assets_tests.end_to_end.runs import place
 from antenna_assets_tests.serving_rows import FEDE, JUAN, hour, insert, publish
 
@@ -95,7 +95,7 @@ def test_row_31_the_report_adds_full_hours(two_full_hours: psycopg.Connection, t
 def test_row_31_checks_judge_a_table_that_holds_more_than_64_bits(two_full_hours: psycopg.Connection) -> None:
     insert(two_full_hours, "bytes_agg_user_1h", (TEN, "of nobody", None, MOST))
     share = known_users_share(two_full_hours, TEN)
-    assert (share.holds, share.figures["unknown_users_bytes"]) == (False, MOST)
+    assert (share.passed, share.metrics["unknown_users_bytes"]) == (False, MOST)
     two_full_hours.execute(
         "INSERT INTO ledger.publication (asset, hour, generation, rows, bytes, users_version, run_id)"
         " VALUES ('bytes_agg_user_1h', %s, 1, 2, %s, 1, 'run')",
@@ -106,7 +106,7 @@ def test_row_31_checks_judge_a_table_that_holds_more_than_64_bits(two_full_hours
         [TEN, Jsonb({"landed": {"rows": 1, "bytes": MOST}})],
     )
     claims = table_claims(two_full_hours, HOURLY_TABLES["bytes_agg_user_1h"], TEN, conserves_bytes=True)
-    assert {name: verdict.holds for name, verdict in claims.items()} == {
+    assert {name: verdict.passed for name, verdict in claims.items()} == {
         "keys_are_unique": True,
         "no_negative_bytes": True,
         "bytes_are_conserved": False,
@@ -157,7 +157,7 @@ def test_row_31_a_user_without_a_quota_is_known_and_never_over_it(
             " VALUES (%s, %s, 1, 2, 0, %s, 'run')",
             [asset, TEN, version],
         )
-    assert over_quota_is_exact(connection, TEN).holds
+    assert over_quota_is_exact(connection, TEN).passed
     assert connection.execute(
         "SELECT id, quota, percent, remaining, over_quota FROM usage_against_quota WHERE id = %s", [FEDE]
     ).fetchall() == [(FEDE, None, None, None, False)]

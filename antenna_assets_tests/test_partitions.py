@@ -6,9 +6,9 @@ from datetime import datetime
 import dagster as dg
 import pytest
 
-from antenna_assets.hours import NotAnHour, hour_key
-from antenna_assets.partitions import BACKFILL_POLICY, HOURS, hours_of
-from antenna_assets.sensors import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
+from antenna_assets.defs.partitions import BACKFILL_POLICY, HOURS, hours_of
+from antenna_assets.defs.sensors import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
+from antenna_assets.domain.hours import NotAnHour, hour_key
 
 
 def hours_for(**tags: str) -> list[str]:

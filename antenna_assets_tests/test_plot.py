@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from antenna_assets.plot import BAR_HEIGHT, COLOURS, bars, bytes_text, stacked_bars
+from antenna_assets.defs.assets.plot import BAR_HEIGHT, COLOURS, bars, bytes_text, stacked_bars
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -18,17 +18,21 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from antenna_assets import cli, database
-from antenna_assets.database import DatabaseError, connect, migrate, require_migrated
-from antenna_assets.hours import HOUR, lake_partition
-from antenna_assets.instance_storage import PooledPostgresStorage
-from antenna_assets.lake import Lake
-from antenna_assets.postgres_errors import DatabaseUnfit, passes, told
-from antenna_assets.postgres_fitness import require_fit
-from antenna_assets.project_files import docker_folder, sql_folder
+from antenna_assets import cli
+from antenna_assets.clients import migrations
+from antenna_assets.clients import postgres as database
+from antenna_assets.clients.migrations import migrate, require_migrated
+from antenna_assets.clients.postgres import DatabaseError, connect
+from antenna_assets.clients.postgres_errors import DatabaseUnfit, passes, told
+from antenna_assets.clients.postgres_fitness import require_fit
+from antenna_assets.defs.instance_storage import PooledPostgresStorage
+from antenna_assets.domain.hours import HOUR, lake_partition
+from antenna_assets.ledger.head import claim_topic
+from antenna_assets.operations import doctor
+from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
-from antenna_assets.stack import doctor, services
-from antenna_assets.streaming.head import claim_topic
+from antenna_assets.stack import services
+from antenna_assets.storage.project_files import docker_folder, sql_folder
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.certified import FIRST, HOURS, Land, World, publish
 from antenna_assets_tests.pooler import Pooler
@@ -294,7 +298,7 @@ def test_row_37_missing_roles_are_named_with_the_statements_that_make_them(
     shutil.copytree(sql_folder(), tmp_path / "sql")
     later = "GRANT SELECT ON user_metadata\n    TO antenna_nobody,\n    antenna_no_one;"
     (tmp_path / "sql" / "migrations" / "0900_later.sql").write_text(later)
-    monkeypatch.setattr(database, "sql_folder", lambda: tmp_path / "sql")
+    monkeypatch.setattr(migrations, "sql_folder", lambda: tmp_path / "sql")
     with connect(login()) as connection:
         with pytest.raises(
             DatabaseUnfit,
@@ -321,7 +325,7 @@ def test_row_37_another_owners_tables_are_not_changed_but_the_owner_is_named(
         migrate(connection)
         connection.execute("GRANT SELECT ON schema_migration TO PUBLIC")
     (tmp_path / "sql" / "migrations" / "0900_later.sql").write_text("SELECT 1")
-    monkeypatch.setattr(database, "sql_folder", lambda: tmp_path / "sql")
+    monkeypatch.setattr(migrations, "sql_folder", lambda: tmp_path / "sql")
     with (
         connect(stranger) as connection,
         pytest.raises(DatabaseUnfit, match=f"run `antenna up` as {urlsplit(owner).username}"),
@@ -356,7 +360,7 @@ def test_row_37_a_migration_that_was_mended_is_known_by_its_old_digest_and_ends_
     old = Path(__file__).parent / "superseded" / "0013_roles.sql"
     shutil.copy(old, tmp_path / "sql" / "migrations")
     with pytest.MonkeyPatch.context() as older_program:
-        older_program.setattr(database, "sql_folder", lambda: tmp_path / "sql")
+        older_program.setattr(migrations, "sql_folder", lambda: tmp_path / "sql")
         with connect(empty_database) as connection:
             migrate(connection)
     with connect(empty_database) as upgraded, connect(postgres_url) as new:
@@ -412,7 +416,7 @@ def test_row_37_a_database_in_another_encoding_is_refused_and_the_doctor_says_th
 def test_row_37_an_older_server_is_refused(
     connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("antenna_assets.postgres_fitness.OLDEST_VERSION", 99)
+    monkeypatch.setattr("antenna_assets.clients.postgres_fitness.OLDEST_VERSION", 99)
     with pytest.raises(DatabaseUnfit, match="expected PostgreSQL 99 or newer, found 18"):
         require_fit(connection)
 

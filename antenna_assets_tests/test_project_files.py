@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from antenna_assets import project_files
-from antenna_assets.project_files import docker_folder, sql_folder
+from antenna_assets.storage import project_files
+from antenna_assets.storage.project_files import docker_folder, sql_folder
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -28,8 +28,8 @@ def test_a_wheel_carries_its_own_copy(tmp_path):
     # The interpreter's own path holds this checkout (editable install); the wheel comes before it.
     script = (
         f"import sys; sys.path.insert(0, {str(unpacked)!r});"
-        "from antenna_assets.project_files import docker_folder, sql_folder, workspace_file;"
-        "from antenna_assets.transforms import INPUTS, transform;"
+        "from antenna_assets.storage.project_files import docker_folder, sql_folder, workspace_file;"
+        "from antenna_assets.engines.transforms import INPUTS, transform;"
         "print(sql_folder(), docker_folder() / 'dagster.yaml', workspace_file(), len([transform(name) for name in INPUTS]), sep='\\n')"
     )
     run = subprocess.run(

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from antenna_assets.cli import app
+from antenna_assets.domain.safe_text import hex_lines, safe_text
 from antenna_assets.errors import AntennaError
-from antenna_assets.quarantine.files import MESSAGES, QuarantineError
-from antenna_assets.quarantine.messages import Selection, by_reason, known_reason, select
-from antenna_assets.quarantine.rendering import hex_lines, safe_text
-from antenna_assets.quarantine.transform import TransformError, load_transform
+from antenna_assets.ledger.batch import AttemptFile, BatchContent
+from antenna_assets.ledger.replay import ReplayedMessage, commit_replay
+from antenna_assets.operations.quarantine.files import MESSAGES, QuarantineError
+from antenna_assets.operations.quarantine.message_transform import TransformError, load_transform
+from antenna_assets.operations.quarantine.messages import Selection, by_reason, known_reason, select
+from antenna_assets.operations.status import _quarantine
 from antenna_assets.settings import Settings, load_settings
-from antenna_assets.status import _quarantine
-from antenna_assets.streaming.commit_replay import ReplayedMessage, commit_replay
-from antenna_assets.streaming.landed import Landed, LandedFile
 from antenna_assets_tests.quarantined import SENT, TOPIC, TOPIC_ID, reject
 
 services = pytest.mark.services
@@ -216,7 +216,7 @@ def test_what_was_replayed_has_left_the_list_and_the_status(
             ReplayedMessage(TOPIC_ID, 0, 0, "not_json"),
             ReplayedMessage(TOPIC_ID, 0, 1, "wrong_type"),
         ],
-        landed=Landed(files=[LandedFile("landing/3-replay/part-0", SENT, 2, 20, 1)]),
+        content=BatchContent(files=[AttemptFile("landing/3-replay/part-0", SENT, 2, 20, 1)]),
         transform=None,
     )
     left = {"not_json": 2, "blank": 1, "not_utf8": 1}

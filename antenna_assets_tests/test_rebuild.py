@@ -13,17 +13,17 @@ import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from antenna_assets import delta
 from antenna_assets.cli import app
-from antenna_assets.database import connect
-from antenna_assets.delta_litter import TornLog
-from antenna_assets.delta_log import torn_files, wrong_commit
-from antenna_assets.hours import HOUR, hour_key
-from antenna_assets.lake import HourSnapshot, Lake, LakeError
-from antenna_assets.lifetimes import VERSION_RETENTION
-from antenna_assets.rebuild import Rebuilt, rebuild
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import HOUR, hour_key
+from antenna_assets.domain.lifetimes import VERSION_RETENTION
+from antenna_assets.operations.doctor import findings
+from antenna_assets.operations.rebuild import Rebuilt, rebuild
+from antenna_assets.publishing import delta
+from antenna_assets.publishing.delta_files import TornLog
+from antenna_assets.publishing.delta_log import torn_files, wrong_commit
+from antenna_assets.publishing.lake import HourSnapshot, Lake, LakeError
 from antenna_assets.settings import load_settings
-from antenna_assets.stack.doctor import findings
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.certified import FIRST, Land, World, publish
 from antenna_assets_tests.test_sweep import MINUTE, RECENT, SAFE_AGE, House, age
@@ -45,14 +45,15 @@ class Published(House):
 
     def publish_again(self, hour: datetime) -> None:
         """Publish what landed, at the same generation if that is no more than before."""
-        from antenna_assets.certificate import record_and_certify
-        from antenna_assets.contents import files_content
-        from antenna_assets.ledger import Publication, seal
+        from antenna_assets.ledger.certificate import record_and_certify
+        from antenna_assets.ledger.publications import Publication
+        from antenna_assets.ledger.seal import seal
+        from antenna_assets.publishing.digests import files_manifest
 
         sealed = seal(self.connection, hour)
         files = self.write(TABLE, hour, sealed.generation)
         version = self.lake.replace_hour(TABLE, hour, sealed.generation, files)
-        content = {"files": files_content(self.lake.location(TABLE), files)}
+        content = {"files": files_manifest(self.lake.location(TABLE), files)}
         record_and_certify(
             self.connection,
             Publication(
@@ -295,8 +296,8 @@ def test_row_36_a_rebuilding_that_was_killed_is_finished_by_the_next(house: Publ
     before = house.state()
     zeroed(house.log / FILES["a commit after the checkpoint"])
     code = (
-        "import sys; from antenna_assets import delta, rebuild; from antenna_assets.database import connect\n"
-        "from antenna_assets.lake import Lake\n"
+        "import sys; from antenna_assets.publishing import delta; from antenna_assets.operations import rebuild; from antenna_assets.clients.postgres import connect\n"
+        "from antenna_assets.publishing.lake import Lake\n"
         "delta.CHECKPOINT_EVERY = 5\n"
         "with connect(sys.argv[1]) as one: rebuild.rebuild(one, Lake(sys.argv[2]), 'raw_parquet')"
     )

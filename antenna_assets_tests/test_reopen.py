@@ -8,16 +8,18 @@ import pytest
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
-from antenna_assets.clock import database_now
-from antenna_assets.database import connect
-from antenna_assets.hours import HOUR, hour_key, hour_of
-from antenna_assets.ledger import hours_to_publish, seal
+from antenna_assets.clients.clock import database_now
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.closing_rule import NO_BACKLOG
+from antenna_assets.domain.hours import HOUR, hour_key, hour_of
+from antenna_assets.ledger.batch import AttemptFile, BatchContent, BatchPlan
+from antenna_assets.ledger.closed_hours import hours_to_publish
+from antenna_assets.ledger.commit import Observation, commit_batch, commit_heartbeat
+from antenna_assets.ledger.head import claim_topic, read_head
+from antenna_assets.ledger.offsets import OffsetRange
+from antenna_assets.ledger.seal import seal
+from antenna_assets.ledger.stream_lock import require_only_stream
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.commit import commit_batch, commit_heartbeat
-from antenna_assets.streaming.head import claim_topic, read_head
-from antenna_assets.streaming.landed import Landed, LandedFile
-from antenna_assets.streaming.lock import require_only_stream
-from antenna_assets.streaming.plan import OffsetRange
 from antenna_assets_tests.faults.test_closing import told_by_status
 
 pytestmark = pytest.mark.services
@@ -35,23 +37,19 @@ def ledger(settings: Settings, connection: psycopg.Connection) -> psycopg.Connec
 def land(connection: psycopg.Connection, topic: str, hour: datetime, now: datetime) -> None:
     """A batch with one event of the hour, read while the clock showed `now`."""
     number = read_head(connection, topic).batch + 1
-    file = LandedFile(f"landing/{number}/part", hour, 1, 10, 1)
+    file = AttemptFile(f"landing/{number}/part", hour, 1, 10, 1)
     commit_batch(
         connection,
-        topic=topic,
-        topic_id="id-1",
-        number=number,
-        clock=now,
-        ranges=[OffsetRange(0, number, number + 1)],
-        landed=Landed(files=[file], event_times={0: hour}, first_event_time=hour),
-        lagging=[0],
+        BatchPlan(topic, "id-1", number, now, [OffsetRange(0, number, number + 1)]),
+        BatchContent(files=[file], event_times={0: hour}, first_event_time=hour),
+        Observation(now, dict.fromkeys([0], NO_BACKLOG)),
         lateness=MINUTE,
     )
 
 
 def beat(connection: psycopg.Connection, topic: str, now: datetime) -> None:
     batch = read_head(connection, topic).batch
-    commit_heartbeat(connection, topic=topic, batch=batch, now=now, lateness=MINUTE)
+    commit_heartbeat(connection, topic, batch, Observation(now), lateness=MINUTE)
 
 
 def states(connection: psycopg.Connection) -> list[tuple]:

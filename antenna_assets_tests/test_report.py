@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from pathlib import Path
 
 import psycopg
@@ -9,9 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
-from antenna_assets.hours import HOUR, NotAnHour
-from antenna_assets.report.command import write_report
-from antenna_assets.report.period import ReportError
+from antenna_assets.domain.hours import HOUR, NotAnHour
+from antenna_assets.operations.report.period import ReportError
+from antenna_assets.operations.report.write import write_report
 from antenna_assets_tests.serving_rows import FEDE, JUAN, certify, hour, insert, publish
 
 pytestmark = pytest.mark.services
@@ -79,6 +80,32 @@ def test_a_page_needs_nothing_beside_it_and_shows_no_e_mail_and_no_markup_of_oth
     for foreign in ("<script", " src=", " href=", "@import", "url(http", "gmail.com"):
         assert foreign not in page
     assert "&lt;script&gt;" in page
+
+
+def svg_texts(page: str) -> list[str]:
+    return [unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", page)]
+
+
+def test_names_that_share_their_ends_or_their_looks_are_shown_apart(
+    two_hours: psycopg.Connection, tmp_path: Path
+) -> None:
+    first, last = "antenna-of-the-district-north-", "-on-the-roof-of-the-central-station"
+    alike = [f"{first}{number}{last}" for number in (1, 2, 3)]
+    names = [*alike, "Noël", "Noe\u0308l", "Zoe", "Zo\u200be", "u 1", "u 1 "]
+    insert(two_hours, "bytes_agg_antenna", *((TEN + HOUR, name, 5_000) for name in names))
+    insert(two_hours, "bytes_agg_app", *((TEN + HOUR, name, 5_000) for name in names[3:]))
+    # Two users of one name.
+    two_hours.execute("UPDATE user_metadata SET name = 'Fede' WHERE id = ANY(%s)", [[FEDE, JUAN]])
+    page = write_report(two_hours, day="2026-11-22", output=tmp_path / "page.html").read_text()
+    shown = svg_texts(page)
+    labels = [
+        *(f"ante…th-{number}-on-the-roof-o…" for number in (1, 2, 3)),
+        r"Noe\u0308l",
+        r"Zo\u200be",
+        r"u 1\x20",
+    ]
+    assert set(labels) <= set(shown)
+    assert {"Noël", "Zoe", "u 1", "Fede", "Fede (2)"} <= set(shown)
 
 
 def test_an_hours_page_shows_its_windows(two_hours: psycopg.Connection, tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from antenna_assets.database import connect
-from antenna_assets.metrics import LedgerCollector
-from antenna_assets.project_files import docker_folder
+from antenna_assets.clients.postgres import connect
+from antenna_assets.operations.metrics import LedgerCollector
+from antenna_assets.operations.status import tables
+from antenna_assets.operations.sweep.run import sweep
 from antenna_assets.settings import Settings
-from antenna_assets.status import tables
+from antenna_assets.storage.project_files import docker_folder
 from antenna_assets.streaming.job import Stream
-from antenna_assets.sweep import sweep
 from antenna_assets_tests.certified import FIRST, Land
 from antenna_assets_tests.end_to_end.runs import instance, publish_what_the_sensor_asks_for
 from antenna_assets_tests.end_to_end.test_pipeline import scenario, send, wrong

@@ -12,10 +12,10 @@ import pytest
 from dagster._core.launcher import WorkerStatus
 from dagster._core.test_utils import create_run_for_test
 
-from antenna_assets import run_launcher
-from antenna_assets.resources import PostgresResource
-from antenna_assets.run_launcher import WatchedRunLauncher
-from antenna_assets.run_lock import held, is_held
+from antenna_assets.defs import run_launcher
+from antenna_assets.defs.resources import PostgresResource
+from antenna_assets.defs.run_launcher import WatchedRunLauncher
+from antenna_assets.defs.run_lock import hold, is_locked
 
 pytestmark = pytest.mark.services
 
@@ -49,7 +49,7 @@ def started(instance: dg.DagsterInstance, job: str = "hourly_usage", *assets: dg
 def wait_until_free(connection: psycopg.Connection, run_id: str) -> None:
     """PostgreSQL sees within milliseconds that a session ended, but not in none."""
     for _ in range(200):
-        if not is_held(connection, run_id):
+        if not is_locked(connection, run_id):
             return
         time.sleep(0.05)
     raise AssertionError("the lock is still held after 10 s")
@@ -68,7 +68,7 @@ def test_a_run_whose_lock_nobody_holds_is_dead_at_the_second_look(
     run = started(instance, job, *assets)
     assert launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
     monkeypatch.setattr(run_launcher, "DEAD_AFTER", 0)
-    with held(postgres_url, run.run_id):
+    with hold(postgres_url, run.run_id):
         assert launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
     wait_until_free(connection, run.run_id)
     found = launcher.check_run_worker_health(run)
@@ -100,8 +100,8 @@ def test_of_a_run_that_takes_no_lock_nothing_is_known(
 
 def test_the_lock_of_a_killed_process_is_free(postgres_url: str, connection: psycopg.Connection) -> None:
     program = (
-        "import sys; from antenna_assets.run_lock import held\n"
-        "with held(sys.argv[1], 'one'): print('held', flush=True); sys.stdin.read()"
+        "import sys; from antenna_assets.defs.run_lock import held\n"
+        "with hold(sys.argv[1], 'one'): print('held', flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, postgres_url],
@@ -111,8 +111,8 @@ def test_the_lock_of_a_killed_process_is_free(postgres_url: str, connection: psy
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
-    assert is_held(connection, "one")
-    assert not is_held(connection, "two")
+    assert is_locked(connection, "one")
+    assert not is_locked(connection, "two")
     process.send_signal(signal.SIGKILL)
     process.communicate()
     wait_until_free(connection, "one")
@@ -121,21 +121,21 @@ def test_the_lock_of_a_killed_process_is_free(postgres_url: str, connection: psy
 def test_two_processes_of_a_run_hold_its_lock_until_the_last_ends(
     postgres_url: str, connection: psycopg.Connection
 ) -> None:
-    with held(postgres_url, "one"):
-        with held(postgres_url, "one"):
-            assert is_held(connection, "one")
-        assert is_held(connection, "one")
+    with hold(postgres_url, "one"):
+        with hold(postgres_url, "one"):
+            assert is_locked(connection, "one")
+        assert is_locked(connection, "one")
     wait_until_free(connection, "one")
 
 
 def test_a_session_that_postgresql_ended_does_not_fail_the_run(
     postgres_url: str, connection: psycopg.Connection
 ) -> None:
-    with held(postgres_url, "one"):
+    with hold(postgres_url, "one"):
         connection.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'antenna run one'"
         )
-        assert not is_held(connection, "one")
+        assert not is_locked(connection, "one")
 
 
 def test_an_asset_that_is_given_postgresql_holds_its_runs_lock(
@@ -146,7 +146,7 @@ def test_an_asset_that_is_given_postgresql_holds_its_runs_lock(
 
     @dg.asset
     def one(context: dg.AssetExecutionContext, postgres: PostgresResource) -> None:
-        seen.append((context.run.run_id, is_held(connection, context.run.run_id)))
+        seen.append((context.run.run_id, is_locked(connection, context.run.run_id)))
         with postgres.connection():
             pass
 

@@ -9,13 +9,13 @@ import dagster as dg
 import psycopg
 import pytest
 
-from antenna_assets.database import connect, dagster_url
-from antenna_assets.hours import hour_key
-from antenna_assets.local_runs import execute
-from antenna_assets.retention import Amount
-from antenna_assets.run_logs import drop_run_events, remove_run_output
-from antenna_assets.schema import ASSETS
+from antenna_assets.clients.postgres import connect, dagster_url
+from antenna_assets.domain.hours import hour_key
+from antenna_assets.domain.schema import ASSETS
+from antenna_assets.operations.sweep.retention import Amount
+from antenna_assets.operations.sweep.run_logs import drop_run_events, remove_run_output
 from antenna_assets_tests.certified import FIRST, World
+from antenna_assets_tests.local_runs import execute
 
 pytestmark = pytest.mark.services
 

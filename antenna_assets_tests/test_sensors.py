@@ -12,24 +12,23 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 from dagster._core.storage.runs.schema import RunsTable
 from rich.console import Console
 
-from antenna_assets.candidates import read_left_out
-from antenna_assets.certificate import record_and_certify
-from antenna_assets.checks import FRESHNESS
 from antenna_assets.definitions import build_definitions
-from antenna_assets.hours import HOUR, hour_key, hour_of
-from antenna_assets.ledger import seal
-from antenna_assets.local_runs import execute, tick
-from antenna_assets.metrics import LedgerCollector
-from antenna_assets.requests import MOST_ATTEMPTS
-from antenna_assets.resources import default_resources
-from antenna_assets.retries import read_failing_hours
-from antenna_assets.schema import ASSETS
-from antenna_assets.sensors import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG, closed_hours
+from antenna_assets.defs.checks import FRESHNESS
+from antenna_assets.defs.resources import default_resources
+from antenna_assets.defs.sensors import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG, closed_hours
+from antenna_assets.domain.hours import HOUR, hour_key, hour_of
+from antenna_assets.domain.schema import ASSETS
+from antenna_assets.ledger.candidates import read_left_out
+from antenna_assets.ledger.certificate import record_and_certify
+from antenna_assets.ledger.failing_hours import MOST_ATTEMPTS, read_failing_hours
+from antenna_assets.ledger.seal import seal
+from antenna_assets.operations.metrics import LedgerCollector
+from antenna_assets.operations.status import tables
 from antenna_assets.settings import Settings, load_settings
-from antenna_assets.status import tables
 from antenna_assets_tests.end_to_end.runs import hours_of, instance
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.runs import send
+from antenna_assets_tests.local_runs import execute, tick
 from antenna_assets_tests.publications import publication
 from antenna_assets_tests.test_ledger import land, publish
 from antenna_assets_tests.test_metrics import no_broker

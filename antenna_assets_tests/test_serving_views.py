@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from antenna_assets.hours import HOUR
+from antenna_assets.domain.hours import HOUR
 from antenna_assets_tests.serving_rows import FEDE, JUAN, certify, hour, insert, publish
 
 pytestmark = pytest.mark.services

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from antenna_assets.project_files import sql_folder
 from antenna_assets.simulator.answers import Answers, AnswersError, known_users
 from antenna_assets.simulator.events import Event, Message, Scenario, messages
 from antenna_assets.simulator.scenario import EPOCH
+from antenna_assets.storage.project_files import sql_folder
 
 START = datetime(2026, 11, 22, 8, tzinfo=UTC)
 USERS = {"ana": ("ana@gmail.com", 100), "bea": ("bea@gmail.com", 10)}

@@ -1,7 +1,6 @@
 """The comparison finds exactly what was made wrong, in a real PostgreSQL that is otherwise as the answers say."""
 
 import io
-import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +13,12 @@ import pytest
 from psycopg import sql
 from rich.console import Console
 
-from antenna_assets.database import DatabaseError
-from antenna_assets.project_files import sql_folder
+from antenna_assets.clients.postgres import DatabaseError
 from antenna_assets.simulator.answers import Answers, known_users
 from antenna_assets.simulator.compare import Difference, differences, report
 from antenna_assets.simulator.events import Scenario, messages
-from antenna_assets.simulator.quarantine import counts_by_reason
+from antenna_assets.simulator.rejected import counts_by_reason
+from antenna_assets.storage.project_files import sql_folder
 
 START = datetime(2026, 11, 22, 8, tzinfo=UTC)
 TOPIC_ID = "AbCdEf"
@@ -34,14 +33,6 @@ def answers() -> Answers:
         pass
     answers.record("devices", TOPIC_ID, {0: (0, 400), 1: (100, 300)})
     return answers
-
-
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    """A port of 127.0.0.1 that refuses connections: bound, so that nobody else takes it, and not listening."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
 
 
 @pytest.fixture

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antenna_assets.project_files import sql_folder
 from antenna_assets.simulator.events import (
     HOUR,
     SECOND,
@@ -27,6 +26,7 @@ from antenna_assets.simulator.events import (
 from antenna_assets.simulator.live import live
 from antenna_assets.simulator.malformed import REASONS, SHAPES
 from antenna_assets.simulator.scenario import EPOCH
+from antenna_assets.storage.project_files import sql_folder
 
 START = datetime(2026, 11, 22, 8, tzinfo=UTC)
 GOLDEN = "89fdb9be0efd515ee5bce88279585d7feb8bd5f91cdc8191eca5a2951b588ba3"

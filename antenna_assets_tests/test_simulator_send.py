@@ -1,6 +1,5 @@
 """Sending: every message acknowledged and its place known, or one clear error in seconds."""
 
-import socket
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,23 +9,15 @@ from typing import Any
 
 import pytest
 
+from antenna_assets.clients import kafka_broker as broker
 from antenna_assets.simulator.events import Message, Scenario, messages
 from antenna_assets.simulator.send import Receipts, SendError, send
-from antenna_assets.streaming import broker
 
 START = datetime(2026, 11, 22, 8, tzinfo=UTC)
 
 
 def scenario(events: int = 2000) -> Scenario:
     return Scenario(events=events, seed=1, start=START, hours=2, malformed=0.05)
-
-
-@pytest.fixture
-def closed_port() -> Iterator[int]:
-    """A port of 127.0.0.1 that refuses connections: bound, so that nobody else takes it, and not listening."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield taken.getsockname()[1]
 
 
 def received(bootstrap: str, topic: str) -> list[Any]:

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from antenna_assets import clock
+from antenna_assets.clients import clock
+from antenna_assets.operations import doctor
+from antenna_assets.operations.doctor import Finding
 from antenna_assets.settings import Settings
-from antenna_assets.stack import doctor, jars, java, kafka
-from antenna_assets.stack.doctor import Finding
+from antenna_assets.stack import jars, java, kafka
 
 
 def look(settings: Settings) -> dict[str, Finding]:

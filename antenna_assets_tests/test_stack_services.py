@@ -8,7 +8,7 @@ import psutil
 import psycopg
 import pytest
 
-from antenna_assets.kafka_client import PLAIN
+from antenna_assets.clients.kafka_config import PLAIN
 from antenna_assets.settings import Settings
 from antenna_assets.stack import kafka, postgres, services
 

@@ -9,20 +9,20 @@ import pytest
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
-from antenna_assets.database import connect
+from antenna_assets.clients.kafka_broker import Broker, kept_too_shortly
+from antenna_assets.clients.postgres import connect
+from antenna_assets.errors import StreamError
+from antenna_assets.ledger.head import claim_topic, next_life, read_head
+from antenna_assets.ledger.loss import accept, step_over
+from antenna_assets.ledger.offsets import OffsetRange
+from antenna_assets.ledger.partition_starts import read_from, settle_starts
+from antenna_assets.ledger.progress import next_to_read
+from antenna_assets.ledger.stream_lock import StreamRunning, only_stream
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.broker import Broker, kept_too_shortly
-from antenna_assets.streaming.doubling import doubling
-from antenna_assets.streaming.errors import StreamError
+from antenna_assets.streaming.double_counting import doubled_reading
 from antenna_assets.streaming.exact_ranges import PartBounds, read_ranges
-from antenna_assets.streaming.head import claim_topic, next_life, read_head
-from antenna_assets.streaming.lock import StreamRunning, only_stream
-from antenna_assets.streaming.loss import accept, step_over
 from antenna_assets.streaming.micro_batch import MicroBatches
-from antenna_assets.streaming.plan import OffsetRange
-from antenna_assets.streaming.progress import next_to_read
-from antenna_assets.streaming.query import engine_of_sums
-from antenna_assets.streaming.starts import read_from, settle_starts
+from antenna_assets.streaming.spark.query import aggregation_engine
 from antenna_assets_tests.end_to_end.runs import place
 from antenna_assets_tests.exactness import named_by_the_ledger
 from antenna_assets_tests.faults.plain_stream import read_everything
@@ -52,7 +52,7 @@ def settle(settings: Settings, connection: psycopg.Connection, asked: str | None
         topic,
         None if asked is None else read_from(asked),
         said.append,
-        lambda first: doubling(connection, broker, topic, settings.lake_uri, first),
+        lambda first: doubled_reading(connection, broker, topic, settings.lake_uri, first),
     )
     return said
 
@@ -132,21 +132,23 @@ def test_row_33_a_start_is_recorded_and_holds_until_something_is_read(
 
 def read_from_the_noted_places(settings: Settings, connection: psycopg.Connection) -> None:
     """A batch as the stream commits it, of what is unread; without files, as nothing here looks at them."""
-    from antenna_assets.streaming.commit import commit_batch
-    from antenna_assets.streaming.landed import Landed
+    from antenna_assets.ledger.batch import BatchContent, BatchPlan
+    from antenna_assets.ledger.commit import Observation, commit_batch
 
     broker = Broker(settings.kafka_bootstrap or "", settings.topic)
     places, ends = following(settings, connection), broker.next_offsets(broker.describe())
     head = read_head(connection, settings.topic)
     commit_batch(
         connection,
-        topic=settings.topic,
-        topic_id=head.topic_id,
-        number=head.batch + 1,
-        clock=datetime.now(UTC),
-        ranges=[OffsetRange(p, places[p], ends[p]) for p in sorted(places) if places[p] < ends[p]],
-        landed=Landed(),
-        lagging=[],
+        BatchPlan(
+            settings.topic,
+            head.topic_id,
+            head.batch + 1,
+            datetime.now(UTC),
+            [OffsetRange(p, places[p], ends[p]) for p in sorted(places) if places[p] < ends[p]],
+        ),
+        BatchContent(),
+        Observation(datetime.now(UTC)),
         lateness=settings.lateness,
     )
 
@@ -279,11 +281,11 @@ def test_row_32_a_range_of_control_records_alone_is_committed_without_files(
     settle(settings, connection)
     broker = Broker(settings.kafka_bootstrap or "", settings.topic)
     batches = MicroBatches(
-        settings, broker, say=lambda _line: None, stop=threading.Event(), went_on=lambda: None
+        settings, broker, say=lambda _line: None, stop=threading.Event(), on_commit=lambda: None
     )
-    with engine_of_sums(settings, None) as engine:
+    with aggregation_engine(settings, None) as engine:
         # No Spark, as there is nothing to parse.
-        batches.read_exactly(connection, engine, None, broker.describe(), {2: 2}, 10, memory_was_short=False)
+        batches.read_exactly(connection, engine, None, broker.describe(), {2: 2}, 10, out_of_memory=False)
     assert following(settings, connection) == {0: 0, 1: 0, 2: 2, 3: 0}
     assert connection.execute("SELECT count(*) FROM ledger.file").fetchone() == (0,)
 

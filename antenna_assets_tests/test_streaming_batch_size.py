@@ -39,12 +39,12 @@ def test_row_32_a_message_larger_than_a_batch_is_one_by_itself() -> None:
 
 def test_row_32_after_java_had_no_memory_for_a_batch_the_next_ones_have_half_of_its_bytes() -> None:
     size = BatchSize()
-    size.memory_was_short(200, 200 * 2**20)
+    size.out_of_memory(200, 200 * 2**20)
     assert size.limit(MOST) == 100
-    size.memory_was_short(100, 100 * 2**20)
+    size.out_of_memory(100, 100 * 2**20)
     assert size.limit(MOST) == 50
     assert size.learn(50, 60 * 2**20, MOST)
     assert size.limit(MOST) == 41
     # Never so few that nothing would go on.
-    size.memory_was_short(2, 2 * 2**20)
+    size.out_of_memory(2, 2 * 2**20)
     assert size.limit(MOST) == 8

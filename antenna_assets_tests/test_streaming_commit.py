@@ -6,12 +6,12 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from antenna_assets.ledger import LedgerError, committed_offsets
-from antenna_assets.streaming.closing_rule import Left
-from antenna_assets.streaming.commit import NotContiguous, commit_batch, commit_heartbeat
-from antenna_assets.streaming.head import claim_topic
-from antenna_assets.streaming.landed import Landed, LandedFile
-from antenna_assets.streaming.plan import OffsetRange
+from antenna_assets.domain.closing_rule import NO_BACKLOG, Backlog
+from antenna_assets.ledger.batch import AttemptFile, BatchContent, BatchPlan
+from antenna_assets.ledger.commit import NotContiguous, Observation, commit_batch, commit_heartbeat
+from antenna_assets.ledger.errors import LedgerError
+from antenna_assets.ledger.head import claim_topic
+from antenna_assets.ledger.offsets import OffsetRange, committed_offsets
 
 pytestmark = pytest.mark.services
 
@@ -21,11 +21,11 @@ MINUTE = timedelta(minutes=1)
 NOW = TEN + 24 * HOUR
 
 
-def landed(*hours: tuple[datetime, int], newest: datetime | None = None, partition: int = 0) -> Landed:
+def landed(*hours: tuple[datetime, int], newest: datetime | None = None, partition: int = 0) -> BatchContent:
     """Rows of 10 bytes in the hours given; `newest` is the largest event time."""
-    return Landed(
+    return BatchContent(
         files=[
-            LandedFile(f"landing/{uuid4().hex}-{n}", hour, rows, 10 * rows, 1)
+            AttemptFile(f"landing/{uuid4().hex}-{n}", hour, rows, 10 * rows, 1)
             for n, (hour, rows) in enumerate(hours)
         ],
         event_times={partition: newest} if newest else {},
@@ -37,7 +37,7 @@ def commit(
     connection: psycopg.Connection,
     number: int,
     ranges: list[tuple[int, int, int]],
-    content: Landed,
+    content: BatchContent,
     *,
     lagging: tuple[int, ...] = (0,),
     clock: datetime = NOW,
@@ -45,13 +45,9 @@ def commit(
 ) -> datetime | None:
     return commit_batch(
         connection,
-        topic="devices",
-        topic_id=topic_id,
-        number=number,
-        clock=clock,
-        ranges=[OffsetRange(*r) for r in ranges],
-        landed=content,
-        lagging=lagging,
+        BatchPlan("devices", topic_id, number, clock, [OffsetRange(*r) for r in ranges]),
+        content,
+        Observation(clock, dict.fromkeys(lagging, NO_BACKLOG)),
         lateness=MINUTE,
     )
 
@@ -67,12 +63,12 @@ def ledger(connection: psycopg.Connection) -> psycopg.Connection:
 
 
 def test_batches_follow_each_other_without_gap_or_overlap(ledger: psycopg.Connection) -> None:
-    commit(ledger, 1, [(0, 5, 9), (1, 0, 3)], Landed())
-    commit(ledger, 2, [(0, 9, 12)], Landed())
+    commit(ledger, 1, [(0, 5, 9), (1, 0, 3)], BatchContent())
+    commit(ledger, 2, [(0, 9, 12)], BatchContent())
     assert committed_offsets(ledger, "id-1", [0, 1, 2]) == {0: 12, 1: 3}
     for start in (11, 13):
         with pytest.raises(NotContiguous, match=f"begins at offset 12, found one that begins at {start}"):
-            commit(ledger, 3, [(0, start, 20)], Landed())
+            commit(ledger, 3, [(0, start, 20)], BatchContent())
     assert committed_offsets(ledger, "id-1", [0, 1]) == {0: 12, 1: 3}
 
 
@@ -88,7 +84,7 @@ def test_a_topic_created_again_is_refused(ledger: psycopg.Connection) -> None:
     with pytest.raises(LedgerError, match="the ledger knows id id-1, Kafka has id-2"):
         claim_topic(ledger, "devices", "id-2")
     with pytest.raises(NotContiguous):
-        commit(ledger, 1, [(0, 0, 1)], Landed(), topic_id="id-2")
+        commit(ledger, 1, [(0, 0, 1)], BatchContent(), topic_id="id-2")
 
 
 def test_one_ledger_holds_one_topic(ledger: psycopg.Connection) -> None:
@@ -141,21 +137,21 @@ def test_a_partition_that_is_behind_keeps_the_hour_open(ledger: psycopg.Connecti
 def test_the_clock_closes_hours_of_an_idle_stream(ledger: psycopg.Connection) -> None:
     commit(ledger, 1, [(0, 0, 3)], landed((TEN, 3), newest=TEN + 30 * MINUTE))
     now = TEN + 2 * HOUR + 5 * MINUTE
-    assert commit_heartbeat(ledger, topic="devices", batch=1, now=now, lateness=MINUTE) == now - MINUTE
+    assert commit_heartbeat(ledger, "devices", 1, Observation(now), lateness=MINUTE) == now - MINUTE
     assert hours(ledger) == [(TEN, 3, 30, "clock"), (TEN + HOUR, 0, 0, "clock")]
     # A clock that was set back opens nothing again.
-    assert commit_heartbeat(ledger, topic="devices", batch=1, now=TEN, lateness=MINUTE) == now - MINUTE
+    assert commit_heartbeat(ledger, "devices", 1, Observation(TEN), lateness=MINUTE) == now - MINUTE
 
 
 def test_a_heartbeat_that_a_batch_overtook_closes_nothing(ledger: psycopg.Connection) -> None:
     commit(ledger, 1, [(0, 0, 3)], landed((TEN, 3), newest=TEN))
     with pytest.raises(NotContiguous):
-        commit_heartbeat(ledger, topic="devices", batch=0, now=NOW, lateness=MINUTE)
+        commit_heartbeat(ledger, "devices", 0, Observation(NOW), lateness=MINUTE)
     assert hours(ledger) == [(TEN, 3, 30, None)]
 
 
 def test_quiet_hours_before_a_heartbeat_that_came_first_are_closed_too(ledger: psycopg.Connection) -> None:
-    commit_heartbeat(ledger, topic="devices", batch=0, now=TEN + 3 * HOUR, lateness=MINUTE)
+    commit_heartbeat(ledger, "devices", 0, Observation(TEN + 3 * HOUR), lateness=MINUTE)
     assert hours(ledger) == []
     commit(ledger, 1, [(0, 0, 1)], landed((TEN, 1), newest=TEN))
     assert hours(ledger) == [(TEN, 1, 10, "watermark"), (TEN + HOUR, 0, 0, "watermark")]
@@ -163,8 +159,8 @@ def test_quiet_hours_before_a_heartbeat_that_came_first_are_closed_too(ledger: p
 
 def test_live_sums_add_up_over_batches(ledger: psycopg.Connection) -> None:
     window = TEN + 5 * MINUTE
-    first = Landed(live={"bytes_agg_app": [(TEN, "SKYPE", 3), (window, "SKYPE", 2**36)]})
-    second = Landed(live={"bytes_agg_app": [(window, "SKYPE", 2**36), (window, "caf\u00e9 '\\", 1)]})
+    first = BatchContent(live={"bytes_agg_app": [(TEN, "SKYPE", 3), (window, "SKYPE", 2**36)]})
+    second = BatchContent(live={"bytes_agg_app": [(window, "SKYPE", 2**36), (window, "caf\u00e9 '\\", 1)]})
     commit(ledger, 1, [(0, 0, 1)], first)
     commit(ledger, 2, [(0, 1, 2)], second)
     assert ledger.execute("SELECT date, app, sum_app_bytes FROM bytes_agg_app ORDER BY 1, 2").fetchall() == [
@@ -175,7 +171,7 @@ def test_live_sums_add_up_over_batches(ledger: psycopg.Connection) -> None:
 
 
 def test_a_batch_that_fails_leaves_nothing(ledger: psycopg.Connection) -> None:
-    broken = Landed(
+    broken = BatchContent(
         files=landed((TEN, 1)).files, live={"bytes_agg_app": [(TEN, "x", 1)]}, rejections={"not_json": 0}
     )
     with pytest.raises(psycopg.errors.CheckViolation):
@@ -188,18 +184,11 @@ def beat(
     connection: psycopg.Connection,
     batch: int,
     now: datetime,
-    left: dict[int, Left],
+    left: dict[int, Backlog],
     read_past: datetime | None = None,
 ) -> datetime | None:
     return commit_heartbeat(
-        connection,
-        topic="devices",
-        batch=batch,
-        now=now,
-        lateness=MINUTE,
-        quiet=15 * MINUTE,
-        left=left,
-        read_past=read_past,
+        connection, "devices", batch, Observation(now, left, read_past), lateness=MINUTE, quiet=15 * MINUTE
     )
 
 
@@ -210,7 +199,7 @@ def watched(connection: psycopg.Connection, batch: int, since: datetime, until: 
         since += MINUTE
 
 
-LEFT = {1: Left(0, 5, 5)}
+LEFT = {1: Backlog(0, 5, 5)}
 
 
 def test_row_26_a_quiet_hour_closes_although_a_partition_holds_the_watermark(
@@ -265,7 +254,7 @@ def test_row_26_after_an_outage_no_hour_is_quiet_before_the_stream_was_back_for_
             landed((hour, 1), newest=hour),
             clock=back + number * MINUTE,
         )
-        beat(ledger, number, back + number * MINUTE, {0: Left(9, 99, 99)}, read_past=back)
+        beat(ledger, number, back + number * MINUTE, {0: Backlog(9, 99, 99)}, read_past=back)
     assert ledger.execute("SELECT sum(late_rows)::int FROM ledger.batch").fetchone() == (0,)
     assert [closed_by for *_, closed_by in hours(ledger)] == ["watermark"] * 4 + [None, None]
 
@@ -277,18 +266,20 @@ def test_row_26_what_is_read_of_what_kafka_held_closes_quiet_hours_whatever_time
     commit(ledger, 1, [(0, 0, 3)], landed((TEN, 3), newest=TEN), lagging=(1,), clock=eleven)
     for minute in range(16):
         # A gateway sends what is 20 days old, with times of its own: it is never read out, but read on and on.
-        beat(ledger, 1, eleven + minute * MINUTE, {1: Left(10 * minute, 10 * minute + 15, 10 * minute + 15)})
+        beat(
+            ledger, 1, eleven + minute * MINUTE, {1: Backlog(10 * minute, 10 * minute + 15, 10 * minute + 15)}
+        )
     assert hours(ledger) == [(TEN, 3, 30, "quiet")]
 
 
 def test_row_26_no_hour_in_the_future_closes_when_the_clock_was_ahead(ledger: psycopg.Connection) -> None:
     year = 365 * 24 * HOUR
-    commit_heartbeat(ledger, topic="devices", batch=0, now=TEN + year, lateness=MINUTE)
+    commit_heartbeat(ledger, "devices", 0, Observation(TEN + year), lateness=MINUTE)
     # Set right again: the watermark of then stays, and closes nothing that has not ended.
     now = TEN + 30 * MINUTE
     commit(ledger, 1, [(0, 0, 1)], landed((TEN, 1), newest=now), clock=now)
     assert hours(ledger) == [(TEN, 1, 10, None)]
-    commit_heartbeat(ledger, topic="devices", batch=1, now=TEN + 3 * HOUR, lateness=MINUTE)
+    commit_heartbeat(ledger, "devices", 1, Observation(TEN + 3 * HOUR), lateness=MINUTE)
     assert hours(ledger) == [
         (TEN, 1, 10, "clock"),
         (TEN + HOUR, 0, 0, "clock"),
@@ -307,7 +298,7 @@ def test_row_26_what_holds_closing_and_since_when_is_named_until_it_is_gone(
     assert held(ledger) == (TEN, None, None)
     ended = TEN + HOUR + MINUTE
     beat(ledger, 1, ended, LEFT)
-    beat(ledger, 1, ended + MINUTE, {1: Left(5, 5, 8)})
+    beat(ledger, 1, ended + MINUTE, {1: Backlog(5, 5, 8)})
     told = "partition 1: 3 in or behind an open transaction"
     assert held(ledger) == (TEN, told, ended)
     beat(ledger, 1, ended + 2 * MINUTE, {})
@@ -316,7 +307,7 @@ def test_row_26_what_holds_closing_and_since_when_is_named_until_it_is_gone(
 
 def test_the_head_does_not_grow_with_what_is_remembered(ledger: psycopg.Connection) -> None:
     size = "SELECT pg_column_size(head.*) FROM ledger.head"
-    left = {p: Left(1, 10**12, 10**12) for p in range(4)}
+    left = {p: Backlog(1, 10**12, 10**12) for p in range(4)}
     sizes = []
     for number in range(1, 40):
         now = NOW + number * MINUTE

@@ -15,9 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyspark.sql import DataFrame, SparkSession
 
-from antenna_assets.schema import REASONS
-from antenna_assets.streaming.parse import SESSION_CONF, judged, parsed, reasons
-from antenna_assets.streaming.spelling import spelling_of
+from antenna_assets.domain.schema import REASONS
+from antenna_assets.streaming.spark.layout import layout_of
+from antenna_assets.streaming.spark.parse import SESSION_CONF, explain_rejections, parsed, validated
 from antenna_assets_tests.parse_oracle import Accepted, Rejected, verdict
 
 pytestmark = pytest.mark.services
@@ -63,7 +63,7 @@ def rows_of(spark: SparkSession, messages: list[bytes | None]) -> list[dict]:
     # As the stream does it: who is rejected in one pass, and why in another. That messages have a usual spelling changes
     # nothing.
     for usual in (None, *USUAL):
-        verdicts = judged(frame, clock=CLOCK, oldest=OLDEST, usual=usual)
+        verdicts = validated(frame, clock=CLOCK, oldest=OLDEST, layout=usual)
         assert _in_order(verdicts.where("hour IS NOT NULL")) == [
             {
                 name: None if name == "value" else of
@@ -75,7 +75,7 @@ def rows_of(spark: SparkSession, messages: list[bytes | None]) -> list[dict]:
         ]
         rejected = verdicts.where("hour IS NULL")
         refused = [row for row in rows if row["reason"]]
-        assert _in_order(reasons(rejected, clock=CLOCK, oldest=OLDEST)) == refused
+        assert _in_order(explain_rejections(rejected, clock=CLOCK, oldest=OLDEST)) == refused
     return rows
 
 
@@ -109,7 +109,7 @@ def accepted(
 
 
 VALID = message()
-USUAL = (spelling_of(VALID), spelling_of(VALID.replace(b" ", b"")))
+USUAL = (layout_of(VALID), layout_of(VALID.replace(b" ", b"")))
 MISSING = {
     name: json.dumps({k: v for k, v in json.loads(VALID).items() if k != name}).encode()
     for name in json.loads(VALID)

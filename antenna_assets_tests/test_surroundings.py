@@ -11,9 +11,9 @@ import psycopg
 import pytest
 
 import antenna_assets
-from antenna_assets import disk
 from antenna_assets.settings import PREFIX, Settings, SettingsError, is_of_a_service, load_settings
 from antenna_assets.stack import java
+from antenna_assets.storage import disk
 from antenna_assets_tests.end_to_end.test_pipeline import scenario, send
 
 OF_A_SERVICE = {
@@ -153,7 +153,7 @@ def test_row_40_the_stream_starts_in_strange_surroundings(
 
 ENGINE = """
 import os
-from antenna_assets.resources import EngineResource
+from antenna_assets.defs.resources import EngineResource
 from pyspark.sql import SparkSession
 engine = EngineResource(name="spark").start()
 spark = engine._session()

@@ -20,31 +20,30 @@ from deltalake import DeltaTable
 from psycopg import sql
 from typer.testing import CliRunner
 
-from antenna_assets import delta, retention
-from antenna_assets import sweep as sweep_module
-from antenna_assets.certificate import record_and_certify
 from antenna_assets.cli import app
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.closing_rule import NO_BACKLOG
+from antenna_assets.domain.hours import HOUR, hour_of
+from antenna_assets.domain.lifetimes import GRACE, LIVE_RETENTION, LONGEST_RUN, SAFE_AGE, AttemptTooOld
+from antenna_assets.domain.schema import ASSETS, LANDED_SCHEMA, LIVE_TABLES, REJECTED_SCHEMA
 from antenna_assets.engines.contract import WrittenFile
-from antenna_assets.hours import HOUR, hour_of
-from antenna_assets.lake import Lake, LakeError
-from antenna_assets.ledger import (
-    HourExpired,
-    expired_before,
-    hours_to_publish,
-    landed_files,
-    read_generation,
-    seal,
-)
-from antenna_assets.lifetimes import GRACE, LIVE_RETENTION, LONGEST_RUN, SAFE_AGE, AttemptTooOld
-from antenna_assets.project_files import docker_folder
-from antenna_assets.retention import Amount
-from antenna_assets.schema import ASSETS, LANDED, LIVE_TABLES, REJECTED
-from antenna_assets.streaming.commit import commit_batch
-from antenna_assets.streaming.head import claim_topic, read_head
-from antenna_assets.streaming.landed import Landed, LandedFile
-from antenna_assets.streaming.plan import OffsetRange
-from antenna_assets.sweep import SweepError, SweepRunning, sweep
+from antenna_assets.ledger.batch import AttemptFile, BatchContent, BatchPlan
+from antenna_assets.ledger.certificate import record_and_certify
+from antenna_assets.ledger.closed_hours import hours_to_publish
+from antenna_assets.ledger.commit import Observation, commit_batch
+from antenna_assets.ledger.errors import HourExpired
+from antenna_assets.ledger.files import generation_files
+from antenna_assets.ledger.generations import expired_before, read_generation
+from antenna_assets.ledger.head import claim_topic, read_head
+from antenna_assets.ledger.offsets import OffsetRange
+from antenna_assets.ledger.seal import seal
+from antenna_assets.operations.sweep import retention
+from antenna_assets.operations.sweep import run as sweep_module
+from antenna_assets.operations.sweep.retention import Amount
+from antenna_assets.operations.sweep.run import SweepError, SweepRunning, sweep
+from antenna_assets.publishing import delta
+from antenna_assets.publishing.lake import Lake, LakeError
+from antenna_assets.storage.project_files import docker_folder
 from antenna_assets_tests.publications import publication
 
 pytestmark = pytest.mark.services
@@ -67,40 +66,42 @@ class House:
         self.batch = 0
         claim_topic(connection, "devices", "id-1")
 
-    def land(self, hour: datetime, rows: int = 3) -> Landed:
+    def land(self, hour: datetime, rows: int = 3) -> BatchContent:
         """Files of the next batch: events of an hour and a rejected message. Nothing is committed."""
         folder = f"landing/{self.batch + 1}-{random.getrandbits(48):012x}"
         events = [
-            dict(zip(LANDED.names, (hour + MINUTE, "app", "u1", "a1", 10, 0, offset), strict=True))
+            dict(zip(LANDED_SCHEMA.names, (hour + MINUTE, "app", "u1", "a1", 10, 0, offset), strict=True))
             for offset in range(rows)
         ]
-        rejected = [dict(zip(REJECTED.names, (b"x", "not_json", None, 0, rows, hour), strict=True))]
+        rejected = [dict(zip(REJECTED_SCHEMA.names, (b"x", "not_json", None, 0, rows, hour), strict=True))]
         files = []
         for name, of_hour, content in (
-            (f"hour={hour:%Y%m%d%H}/part-0.parquet", hour, pa.Table.from_pylist(events, LANDED)),
-            ("rejected/part-0.parquet", None, pa.Table.from_pylist(rejected, REJECTED)),
+            (f"hour={hour:%Y%m%d%H}/part-0.parquet", hour, pa.Table.from_pylist(events, LANDED_SCHEMA)),
+            ("rejected/part-0.parquet", None, pa.Table.from_pylist(rejected, REJECTED_SCHEMA)),
         ):
             path = self.root / folder / name
             path.parent.mkdir(parents=True)
             pq.write_table(content, path)
             count = content.num_rows
             files.append(
-                LandedFile(
+                AttemptFile(
                     f"{folder}/{name}", of_hour, count, 10 * count if of_hour else 1, path.stat().st_size
                 )
             )
-        return Landed(files, {"not_json": 1}, {0: hour + 2 * HOUR}, hour)
+        return BatchContent(files, {"not_json": 1}, {0: hour + 2 * HOUR}, hour)
 
-    def commit(self, landed: Landed, clock: datetime) -> None:
+    def commit(self, landed: BatchContent, clock: datetime) -> None:
         commit_batch(
             self.connection,
-            topic="devices",
-            topic_id="id-1",
-            number=self.batch + 1,
-            clock=clock,
-            ranges=[OffsetRange(0, 10 * self.batch, 10 * self.batch + 10)],
-            landed=landed,
-            lagging=[0],
+            BatchPlan(
+                "devices",
+                "id-1",
+                self.batch + 1,
+                clock,
+                [OffsetRange(0, 10 * self.batch, 10 * self.batch + 10)],
+            ),
+            landed,
+            Observation(clock, dict.fromkeys([0], NO_BACKLOG)),
             lateness=MINUTE,
         )
         self.batch += 1
@@ -340,10 +341,10 @@ def test_row_10_a_writer_that_holds_the_ledger_too_long_is_named(
 
 def test_row_10_a_batch_begun_too_long_ago_is_not_committed(house: House) -> None:
     landed = house.land(RECENT)
-    late = Landed(landed.files, begun=datetime.now(UTC) - LONGEST_RUN - MINUTE)
+    late = BatchContent(landed.files, begun=datetime.now(UTC) - LONGEST_RUN - MINUTE)
     with pytest.raises(AttemptTooOld, match="batch 4 was begun 2.0 hours ago .* run it again"):
         house.commit(late, clock=NOW)
-    house.commit(Landed(landed.files, begun=datetime.now(UTC) - LONGEST_RUN + MINUTE), clock=NOW)
+    house.commit(BatchContent(landed.files, begun=datetime.now(UTC) - LONGEST_RUN + MINUTE), clock=NOW)
 
 
 def test_row_10_files_written_too_long_ago_are_not_published(house: House) -> None:
@@ -439,10 +440,10 @@ def test_row_10_landed_and_rejected_files_past_the_horizon_go_after_a_grace(old_
 def test_row_10_an_hour_is_never_built_from_what_is_left_of_it(old_house: House) -> None:
     house = old_house
     sealed = read_generation(house.connection, OLD, 1)
-    assert len(landed_files(house.connection, sealed)) == 1
+    assert len(generation_files(house.connection, sealed)) == 1
     house.sweep()
     with pytest.raises(HourExpired, match=f"the landed files of {OLD:%Y-%m-%d-%H:00} are past the horizon"):
-        landed_files(house.connection, sealed)
+        generation_files(house.connection, sealed)
     assert seal(house.connection, OLD) == sealed
     with pytest.raises(HourExpired):
         house.receive(OLD)
@@ -496,7 +497,7 @@ def test_row_10_live_windows_go_after_their_retention(house: House, monkeypatch:
 def test_row_10_live_sums_skip_windows_past_their_retention(house: House) -> None:
     since = NOW - LIVE_RETENTION
     live = {name: [(since - 5 * MINUTE, "late", 1), (since, "just in time", 2)] for name in LIVE_TABLES}
-    house.commit(Landed(live=live), clock=NOW)
+    house.commit(BatchContent(live=live), clock=NOW)
     for name in LIVE_TABLES:
         assert rows_of(house.connection, "public", name) == [(since, "just in time", 2)]
 

@@ -13,15 +13,15 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from antenna_assets import orphans
-from antenna_assets import sweep as sweep_module
-from antenna_assets.database import connect
-from antenna_assets.hours import HOUR
-from antenna_assets.lake_identity import WrongLake, adopt, require_own_lake
-from antenna_assets.lifetimes import LONGEST_RUN, SAFE_AGE, AttemptTooOld
-from antenna_assets.litter import Found, file_system_now
-from antenna_assets.streaming.present import FilesGone
-from antenna_assets.sweep import sweep
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import HOUR
+from antenna_assets.domain.lifetimes import LONGEST_RUN, SAFE_AGE, AttemptTooOld
+from antenna_assets.ledger.lake_identity import WrongLake, adopt, require_own_lake
+from antenna_assets.operations.sweep import orphans
+from antenna_assets.operations.sweep import run as sweep_module
+from antenna_assets.operations.sweep.run import sweep
+from antenna_assets.storage.attempt import FilesGone
+from antenna_assets.storage.files import Found, file_system_now
 from antenna_assets_tests.test_sweep import HORIZON, MINUTE, OLD, RECENT, House, age
 
 pytestmark = pytest.mark.services

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from antenna_assets.project_files import sql_folder
-from antenna_assets.schema import ASSETS
-from antenna_assets.transforms import INPUTS, UnknownTransform, transform
+from antenna_assets.domain.schema import ASSETS
+from antenna_assets.engines.transforms import INPUTS, UnknownTransform, transform
+from antenna_assets.storage.project_files import sql_folder
 
 
 def test_every_asset_has_a_transformation_and_every_file_an_asset():

@@ -12,12 +12,13 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from antenna_assets import database
-from antenna_assets.database import DatabaseError, connect, migrate, require_migrated
-from antenna_assets.hours import HOUR
-from antenna_assets.lake import Lake
-from antenna_assets.project_files import sql_folder
-from antenna_assets.retries import forget_published, read_failing_hours
+from antenna_assets.clients import migrations
+from antenna_assets.clients.migrations import migrate, require_migrated
+from antenna_assets.clients.postgres import DatabaseError, connect
+from antenna_assets.domain.hours import HOUR
+from antenna_assets.ledger.failing_hours import forget_published, read_failing_hours
+from antenna_assets.publishing.lake import Lake
+from antenna_assets.storage.project_files import sql_folder
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.certified import FIRST, HOURS, World, publish
 from antenna_assets_tests.serving_rows import certify, hour
@@ -40,7 +41,7 @@ def program_of_level(level: int, folder: Path) -> Iterator[None]:
     for name in MIGRATIONS[level:]:
         (folder / "migrations" / name).unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(database, "sql_folder", lambda: folder)
+        patch.setattr(migrations, "sql_folder", lambda: folder)
         yield
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from antenna_assets.certificate import NoCertificate, sha256_of
 from antenna_assets.cli import app
-from antenna_assets.database import connect
-from antenna_assets.hours import hour_key
-from antenna_assets.lake import Lake
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import hour_key
+from antenna_assets.ledger.certificate import NoCertificate, sha256_of
+from antenna_assets.publishing.lake import Lake
 from antenna_assets.verify.difference import Difference
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.certified import FIRST, HOURS, World

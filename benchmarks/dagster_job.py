@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-from antenna_assets.hours import hour_key
+from antenna_assets.domain.hours import hour_key
 from benchmarks.measure import Run, run
 
 OURS = "antenna_assets.definitions"

@@ -4,9 +4,9 @@ from datetime import datetime
 
 import dagster as dg
 
-from antenna_assets.database import connect
-from antenna_assets.hours import HOUR, hour_key
-from antenna_assets.schema import ASSETS
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import HOUR, hour_key
+from antenna_assets.domain.schema import ASSETS
 
 TO_PUBLISH = 30
 """The newest hours, which are closed and not published."""

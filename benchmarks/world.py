@@ -20,14 +20,16 @@ import duckdb
 import psycopg
 from psycopg import sql
 
-from antenna_assets.database import connect, migrate
-from antenna_assets.hours import HOUR, hour_of
+from antenna_assets.clients.migrations import migrate
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.closing_rule import NO_BACKLOG
+from antenna_assets.domain.hours import HOUR, hour_of
+from antenna_assets.ledger.batch import AttemptFile, BatchContent, BatchPlan
+from antenna_assets.ledger.commit import Observation, commit_batch, commit_heartbeat
+from antenna_assets.ledger.head import claim_topic, read_head
+from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.settings import PREFIX, Settings
-from antenna_assets.streaming.attempt import attempt_folder
-from antenna_assets.streaming.commit import commit_batch, commit_heartbeat
-from antenna_assets.streaming.head import claim_topic, read_head
-from antenna_assets.streaming.landed import Landed, LandedFile
-from antenna_assets.streaming.plan import OffsetRange
+from antenna_assets.storage.attempt import attempt_folder
 from benchmarks.context import PROJECT
 from benchmarks.hour_data import events_select, users_select
 
@@ -123,25 +125,27 @@ def land_hours(
             ).fetchone()
             if row is None:
                 raise RuntimeError(f"expected rows in {path}")
-            file = LandedFile(f"{folder}/part-0.parquet", hour, row[0], row[1], path.stat().st_size)
+            file = AttemptFile(f"{folder}/part-0.parquet", hour, row[0], row[1], path.stat().st_size)
             each = events // PARTITIONS
             commit_batch(
                 connection,
-                topic=topic,
-                topic_id=topic_id,
-                number=number + 1,
-                clock=datetime.now(UTC),
-                ranges=[OffsetRange(p, number * each, (number + 1) * each) for p in range(PARTITIONS)],
-                landed=Landed(
+                BatchPlan(
+                    topic,
+                    topic_id,
+                    number + 1,
+                    datetime.now(UTC),
+                    [OffsetRange(p, number * each, (number + 1) * each) for p in range(PARTITIONS)],
+                ),
+                BatchContent(
                     files=[file],
                     event_times=dict.fromkeys(range(PARTITIONS), row[2]),
                     first_event_time=hour,
                     begun=begun,
                 ),
-                lagging=range(PARTITIONS),
+                Observation(datetime.now(UTC), dict.fromkeys(range(PARTITIONS), NO_BACKLOG)),
                 lateness=timedelta(minutes=1),
             )
         batch = read_head(connection, topic).batch
         commit_heartbeat(
-            connection, topic=topic, batch=batch, now=datetime.now(UTC), lateness=timedelta(minutes=1)
+            connection, topic, batch, Observation(datetime.now(UTC)), lateness=timedelta(minutes=1)
         )

@@ -9,14 +9,9 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from antenna_assets.errors import AntennaError
+from antenna_assets.errors import EngineError
 
-
-class EngineError(AntennaError):
-    """An engine could not run a SELECT, or its result is not what the schema says; nothing was written."""
-
-
-LAST_TWO_PARTS = "[^/]+/[^/]+$"
+FOLDER_AND_NAME = "[^/]+/[^/]+$"
 """Of a path, as a regular expression that the engines agree on. Spark writes other characters than letters as `%20`."""
 
 

@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from antenna_assets.disk import WHAT_TO_DO, free, is_full
+from antenna_assets.domain.lifetimes import SAFE_AGE
 from antenna_assets.engines.contract import (
-    LAST_TWO_PARTS,
+    FOLDER_AND_NAME,
     Dataset,
-    EngineError,
     WrittenFile,
     check_nulls,
     check_types,
     checked_table,
 )
+from antenna_assets.engines.duckdb_files import register_stores
 from antenna_assets.engines.output import new_folder
-from antenna_assets.lake_files import file_errors, is_of_a_store, lake_path, let_duckdb_in, reason_of
-from antenna_assets.lifetimes import SAFE_AGE
-from antenna_assets.litter import remove_files
+from antenna_assets.errors import EngineError
+from antenna_assets.storage.disk import WHAT_TO_DO, free, is_full
+from antenna_assets.storage.files import remove_files
+from antenna_assets.storage.paths import file_errors, is_of_a_store, lake_path, reason_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -153,18 +154,18 @@ class DuckDBEngine:
             if self._database is None:
                 if self._spill_in is not None:
                     Path(self._spill_in).mkdir(parents=True, exist_ok=True)
-                    _remove_what_was_left(Path(self._spill_in))
+                    _remove_stale_spill(Path(self._spill_in))
                 self._spill = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=self._spill_in)
                 self._database = duckdb.connect(
                     ":memory:", config={**self._options, "temp_directory": self._spill.name}
                 )
                 if self._memory_limit is not None:
                     _lower_memory_limit(self._database, self._memory_limit)
-            let_duckdb_in(self._database, places)
+            register_stores(self._database, places)
             return self._database.cursor()
 
 
-def _remove_what_was_left(folder: Path) -> None:
+def _remove_stale_spill(folder: Path) -> None:
     """Remove the spill folders of engines that were killed: no run lives as long as these are old."""
     for left in folder.glob(f"{_PREFIX}*"):
         with suppress(FileNotFoundError):  # Another engine removes it at this moment.
@@ -186,7 +187,7 @@ def _define(connection: "DuckDBPyConnection", name: str, dataset: Dataset) -> No
         return
     columns = ", ".join(_identifier(column) for column in dataset.schema.names)
     if dataset.file_column is not None:
-        columns += f", regexp_extract(filename, '{LAST_TWO_PARTS}') AS {_identifier(dataset.file_column)}"
+        columns += f", regexp_extract(filename, '{FOLDER_AND_NAME}') AS {_identifier(dataset.file_column)}"
     files = ", ".join(_quoted(_literal(file)) for file in dataset.files)
     # A view takes no parameters, hence the quoted names.
     connection.execute(

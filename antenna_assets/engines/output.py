@@ -9,10 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from antenna_assets.disk import unwritable
-from antenna_assets.engines.contract import EngineError
-from antenna_assets.lake_files import file_errors, lake_path, sync
-from antenna_assets.litter import everything_under, remove
+from antenna_assets.errors import EngineError
+from antenna_assets.storage.disk import unwritable
+from antenna_assets.storage.files import everything_under, remove
+from antenna_assets.storage.paths import file_errors, lake_path, sync
 
 if TYPE_CHECKING:
     from upath import UPath

@@ -12,19 +12,19 @@ from uuid import uuid4
 
 import pyarrow as pa
 
-from antenna_assets.disk import WHAT_TO_DO, is_full
 from antenna_assets.engines.contract import (
-    LAST_TWO_PARTS,
+    FOLDER_AND_NAME,
     Dataset,
-    EngineError,
     WrittenFile,
     check_nulls,
     check_types,
     checked_table,
 )
 from antenna_assets.engines.output import new_folder
-from antenna_assets.lake_files import in_parallel, lake_path
-from antenna_assets.litter import Found, everything_under, remove_files
+from antenna_assets.errors import EngineError
+from antenna_assets.storage.disk import WHAT_TO_DO, is_full
+from antenna_assets.storage.files import Found, everything_under, remove_files
+from antenna_assets.storage.paths import in_parallel, lake_path
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -119,7 +119,7 @@ def _dataframe(session: "SparkSession", dataset: Dataset) -> "DataFrame":
     columns = [f"`{name}`" for name in dataset.schema.names]
     if dataset.file_column is not None:
         columns.append(
-            f"regexp_extract(_metadata.file_path, '{LAST_TWO_PARTS}', 0) AS `{dataset.file_column}`"
+            f"regexp_extract(_metadata.file_path, '{FOLDER_AND_NAME}', 0) AS `{dataset.file_column}`"
         )
     return session.read.parquet(*map(_literal, dataset.files)).selectExpr(*columns)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from antenna_assets.domain.differences import differences as differing
 from antenna_assets.simulator.answers import Answers
 from antenna_assets.simulator.pending import (
     HOURLY,
@@ -56,7 +57,8 @@ def differences(
     """
     from psycopg import IsolationLevel
 
-    from antenna_assets.database import connect, require_migrated
+    from antenna_assets.clients.migrations import require_migrated
+    from antenna_assets.clients.postgres import connect
 
     with connect(postgres_url) as connection:
         require_migrated(connection)
@@ -88,12 +90,12 @@ def report(found: list[Difference], limit: int = 20) -> "Table":
     """The first differences as a table to show, with how many more there are."""
     from rich.table import Table
 
-    from antenna_assets.quarantine.rendering import safe_cell
+    from antenna_assets.domain.listing import and_more
+    from antenna_assets.domain.safe_text import safe_cell
 
-    more = len(found) - limit
     table = Table(
         title=f"{len(found):,} difference{'' if len(found) == 1 else 's'}" if found else "No difference",
-        caption=f"and {more:,} more" if more > 0 else None,
+        caption=and_more(len(found), limit) or None,
         title_justify="left",
         caption_justify="left",
     )
@@ -120,17 +122,13 @@ def _stored(connection: "Connection", table: str, hours: Iterable[datetime]) -> 
 
 def _row_differences(table: str, expected: Rows, found: Rows) -> Iterator[Difference]:
     columns = _COLUMNS[table]
-    for key in sorted(expected.keys() | found.keys()):
-        left, right = expected.get(key), found.get(key)
-        if left != right:
-            yield Difference(table, " ".join(key), _values(columns, left), _values(columns, right))
+    for key, left, right in differing(expected, found):
+        yield Difference(table, " ".join(key), _values(columns, left), _values(columns, right))
 
 
 def _rejected_differences(expected: dict[str, int], found: dict[str, int]) -> Iterator[Difference]:
-    for reason in sorted(expected.keys() | found.keys()):
-        left, right = expected.get(reason, 0), found.get(reason, 0)
-        if left != right:
-            yield Difference("rejected", reason, f"{left:,} messages", f"{right:,} messages")
+    for reason, left, right in differing(expected, found, absent=0):
+        yield Difference("rejected", reason, f"{left:,} messages", f"{right:,} messages")
 
 
 def _keyed(rows: Iterable[dict[str, Any]], columns: tuple[str, ...]) -> Rows:

@@ -6,16 +6,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from antenna_assets.clock import database_now
-from antenna_assets.database import connect
-from antenna_assets.kafka_client import PLAIN, KafkaConfig
-from antenna_assets.lifetimes import LIVE_RETENTION
-from antenna_assets.project_files import sql_folder
+from antenna_assets.clients.clock import database_now
+from antenna_assets.clients.kafka_config import PLAIN, KafkaConfig
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.lifetimes import LIVE_RETENTION
 from antenna_assets.settings import Settings
 from antenna_assets.simulator.answers import Answers, known_users
 from antenna_assets.simulator.events import messages
 from antenna_assets.simulator.scenario import Scenario
 from antenna_assets.simulator.send import Sent, send
+from antenna_assets.storage.project_files import sql_folder
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -89,7 +89,7 @@ def check(settings: Settings, path: Path, *, postgres_url: str) -> "Table | None
         DatabaseError: the database cannot be reached.
     """
     from antenna_assets.simulator.compare import differences, report
-    from antenna_assets.simulator.quarantine import counts_by_reason
+    from antenna_assets.simulator.rejected import counts_by_reason
 
     rejected_in = counts_by_reason(postgres_url, settings.lake_uri)
     answers = Answers.read(path)

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
+from antenna_assets.clients.kafka_broker import Broker, BrokerError
+from antenna_assets.clients.kafka_config import PLAIN, KafkaConfig
 from antenna_assets.errors import AntennaError
-from antenna_assets.kafka_client import PLAIN, KafkaConfig
 from antenna_assets.simulator.events import Message
-from antenna_assets.streaming.broker import Broker, BrokerError
 
 if TYPE_CHECKING:
     from confluent_kafka import Producer

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from antenna_assets.errors import AntennaError
-from antenna_assets.stack.files import program_folder, replace_file
+from antenna_assets.stack.atomic_files import program_folder, replace_file
 
 OLDEST, NEWEST = 17, 21
 # A user's options for other JVMs: a second collector among them would stop ours, and the last of them beats our own.

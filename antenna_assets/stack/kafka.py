@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from antenna_assets.kafka_client import PLAIN, KafkaConfig, Refusal
+from antenna_assets.clients.kafka_config import PLAIN, KafkaConfig, Refusal
 from antenna_assets.stack import ports
 from antenna_assets.stack.java import java_environment
 from antenna_assets.stack.kafka_storage import (

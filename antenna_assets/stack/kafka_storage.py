@@ -13,7 +13,7 @@ from pathlib import Path
 
 from antenna_assets.errors import AntennaError
 from antenna_assets.stack import ports
-from antenna_assets.stack.files import set_aside
+from antenna_assets.stack.atomic_files import set_aside
 from antenna_assets.stack.jars import kafka_classpath
 from antenna_assets.stack.java import LOCALE, java_environment, java_home
 

@@ -7,7 +7,7 @@ import json
 import socket
 from pathlib import Path
 
-from antenna_assets.stack.files import replace_file
+from antenna_assets.stack.atomic_files import replace_file
 
 HOST = "127.0.0.1"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from antenna_assets.stack import ports
-from antenna_assets.stack.files import replace_file
+from antenna_assets.stack.atomic_files import replace_file
 from antenna_assets.stack.postgres_data import ROLE, PostgresError, own, password_of, prepare, run_program
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from antenna_assets.errors import AntennaError
-from antenna_assets.stack.files import replace_file, set_aside
+from antenna_assets.stack.atomic_files import replace_file, set_aside
 
 ROLE = "postgres"
 _OS_USER = "pgserver"

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from antenna_assets.crash import commit_point
+from antenna_assets.clients.kafka_config import PLAIN, KafkaConfig, read_kafka_config
+from antenna_assets.clients.postgres_address import parts
 from antenna_assets.errors import AntennaError
-from antenna_assets.kafka_client import PLAIN, KafkaConfig, read_kafka_config
-from antenna_assets.postgres_address import parts
+from antenna_assets.failpoints import commit_point
 from antenna_assets.settings import Settings
 from antenna_assets.stack import jars, java, kafka, ports, postgres
-from antenna_assets.stack.files import locked
+from antenna_assets.stack.atomic_files import locked
 
 Say = Callable[[str], None]
 T = TypeVar("T")

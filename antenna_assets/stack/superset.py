@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
 from antenna_assets.errors import AntennaError
-from antenna_assets.project_files import docker_folder
 from antenna_assets.settings import Settings
 from antenna_assets.stack import ports
-from antenna_assets.stack.files import replace_file
+from antenna_assets.stack.atomic_files import replace_file
 from antenna_assets.stack.services import external_postgres
+from antenna_assets.storage.project_files import docker_folder
 
 LOGIN = "antenna_superset"
 ADMINISTRATOR = "admin"

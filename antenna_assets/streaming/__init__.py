@@ -1,1 +1,6 @@
-"""The streaming job: from Kafka to landed files, ledger and live tables, one transaction per micro-batch."""
+"""The stream: from Kafka to committed micro-batches.
+
+Files are landed first, then one transaction of `ledger/commit.py` makes the micro-batch exist. `job.py` starts, waits and
+restarts; `micro_batch.py` handles one batch; `spark/` is the reader that uses Spark Structured Streaming. What every reader
+shares lies beside it.
+"""

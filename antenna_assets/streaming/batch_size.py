@@ -3,7 +3,7 @@
 BATCH_BYTES = 256 * 2**20
 """What the values of a micro-batch come to at most, as far as the ones before tell."""
 
-LEAST_BATCH_BYTES = 8 * 2**20
+MIN_BATCH_BYTES = 8 * 2**20
 """As little as that fits into any Java that Spark starts with."""
 
 POLLS_PER_BATCH = 16
@@ -33,8 +33,8 @@ class BatchSize:
             self._bytes_each = max(1, -(-value_bytes // messages))
         return self.limit(most) != limit
 
-    def memory_was_short(self, messages: int, value_bytes: int) -> None:
+    def out_of_memory(self, messages: int, value_bytes: int) -> None:
         """Take note of a batch for which Java had no memory: from now on one may have half of its bytes."""
-        self._bytes = max(LEAST_BATCH_BYTES, min(self._bytes, value_bytes // 2))
+        self._bytes = max(MIN_BATCH_BYTES, min(self._bytes, value_bytes // 2))
         if messages:
             self._bytes_each = max(1, -(-value_bytes // messages))

@@ -16,12 +16,12 @@ def kafka_micros(millis: int) -> int:
     return 1_000 * min(max(millis, EARLIEST_MILLIS), LATEST_MILLIS)
 
 
-def shown_by_spark(timestamp: str) -> str:
+def clamped_in_spark(timestamp: str) -> str:
     """SQL of Spark: the nearest instant to `timestamp` that can be shown."""
     return f"greatest(timestamp_millis({EARLIEST_MILLIS}L), least(timestamp_millis({LATEST_MILLIS}L), {timestamp}))"
 
 
-def shown_by_duckdb(timestamp: str) -> str:
+def clamped_in_duckdb(timestamp: str) -> str:
     """SQL of DuckDB: the same, for files that were written with other instants."""
     return (
         f"greatest(make_timestamptz({1_000 * EARLIEST_MILLIS}), "

@@ -4,13 +4,8 @@ from collections.abc import Mapping
 
 import psycopg
 
-from antenna_assets.engines.contract import EngineError
-from antenna_assets.errors import AntennaError
-from antenna_assets.postgres_errors import told
-
-
-class StreamError(AntennaError):
-    """The stream cannot go on; the message says why and what to do."""
+from antenna_assets.clients.postgres_errors import told
+from antenna_assets.errors import EngineError, StreamError
 
 
 class QueryFailed(StreamError):
@@ -40,7 +35,7 @@ class ReadingFailed(QueryFailed):
         self.record = record
 
 
-def is_of_spark(error: BaseException) -> bool:
+def is_spark_error(error: BaseException) -> bool:
     """Whether Spark or its Java failed, by itself or as the engine of the sums."""
     from py4j.protocol import Py4JError
     from pyspark.errors import PySparkException

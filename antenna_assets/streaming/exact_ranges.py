@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from antenna_assets.schema import TIMESTAMP
-from antenna_assets.streaming.broker import Broker, BrokerError, right_missing
+from antenna_assets.clients.kafka_broker import Broker, BrokerError, right_missing
+from antenna_assets.domain.schema import TIMESTAMP
+from antenna_assets.errors import StreamError
+from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.streaming.envelope import kafka_micros
-from antenna_assets.streaming.errors import StreamError
-from antenna_assets.streaming.plan import OffsetRange
 
 if TYPE_CHECKING:
     from confluent_kafka import Consumer
@@ -79,7 +79,7 @@ class PartBounds:
     messages: int = PART_MESSAGES
 
 
-class _Open:
+class _PartBuilder:
     """The part that is being read."""
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ def read_ranges(broker: Broker, ranges: Sequence[OffsetRange], bounds: PartBound
         BrokerError: Kafka does not answer.
     """
     unreadable: Unreadable | None = None
-    part = _Open()
+    part = _PartBuilder()
     for wanted in ranges:
         begin = wanted.from_offset
         try:
@@ -114,7 +114,7 @@ def read_ranges(broker: Broker, ranges: Sequence[OffsetRange], bounds: PartBound
                 if part.bytes >= bounds.bytes or len(part.rows) >= bounds.messages:
                     part.ranges.append(OffsetRange(wanted.partition, begin, offset + 1))
                     yield part.closed()
-                    part, begin = _Open(), offset + 1
+                    part, begin = _PartBuilder(), offset + 1
             end = wanted.until_offset
         except _Stuck as stuck:
             unreadable = unreadable or Unreadable(broker.topic, wanted.partition, stuck.offset, stuck.why)

@@ -1,6 +1,6 @@
 """The stream: one pass from Kafka, with the ledger as its checkpoint, again after whatever passes by itself.
 
-This is wiring: each start takes the ledger's offsets and a fresh Spark query (`query.py`), which hands its
+This is wiring: each start takes the ledger's offsets and a fresh Spark query (`streaming/spark/query.py`), which hands its
 micro-batches to `micro_batch.py`.
 """
 
@@ -16,22 +16,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from antenna_assets.crash import commit_point
-from antenna_assets.database import DatabaseError, connect, require_migrated
-from antenna_assets.disk import WHAT_TO_DO, free, is_full
-from antenna_assets.first_partition import require_start
-from antenna_assets.kafka_client import PLAIN, KafkaConfig
-from antenna_assets.lake_identity import WrongLake, require_own_lake
-from antenna_assets.ledger import HourExpired, committed_offsets
-from antenna_assets.lifetimes import AttemptTooOld
-from antenna_assets.postgres_errors import DatabaseUnfit, passes
-from antenna_assets.postgres_session import STREAM
-from antenna_assets.settings import Settings
-from antenna_assets.spark_session import java_has_ended
-from antenna_assets.streaming import blocked
-from antenna_assets.streaming import query as query_settings
-from antenna_assets.streaming.attempt import LakeUnwritable, lake_within_reach, require_writable
-from antenna_assets.streaming.broker import (
+from antenna_assets.clients.kafka_broker import (
     Broker,
     BrokerError,
     BrokerRefuses,
@@ -39,29 +24,50 @@ from antenna_assets.streaming.broker import (
     Topic,
     kept_too_shortly,
 )
-from antenna_assets.streaming.doubling import doubling
+from antenna_assets.clients.kafka_config import PLAIN, KafkaConfig
+from antenna_assets.clients.migrations import require_migrated
+from antenna_assets.clients.postgres import DatabaseError, connect
+from antenna_assets.clients.postgres_errors import DatabaseUnfit, passes
+from antenna_assets.clients.postgres_session import STREAM
+from antenna_assets.domain.lifetimes import AttemptTooOld
+from antenna_assets.engines.spark_session import java_has_exited
+from antenna_assets.errors import StreamError
+from antenna_assets.failpoints import commit_point
+from antenna_assets.ledger import blocked
+from antenna_assets.ledger.errors import HourExpired
+from antenna_assets.ledger.first_partition import require_start
+from antenna_assets.ledger.head import claim_topic
+from antenna_assets.ledger.lake_identity import WrongLake, require_own_lake
+from antenna_assets.ledger.offsets import committed_offsets
+from antenna_assets.ledger.partition_starts import read_from, read_starts, settle_starts
+from antenna_assets.ledger.stream_lock import StreamRunning, only_stream
+from antenna_assets.settings import Settings
+from antenna_assets.storage.attempt import FilesGone, LakeUnwritable, lake_within_reach, require_writable
+from antenna_assets.storage.disk import WHAT_TO_DO, free, is_full
+from antenna_assets.streaming.double_counting import doubled_reading
 from antenna_assets.streaming.errors import (
     QueryFailed,
     ReadingFailed,
     StateUnwritable,
-    StreamError,
     first_line,
-    is_of_spark,
+    is_spark_error,
 )
 from antenna_assets.streaming.exact_ranges import PART_MESSAGES, Unreadable
-from antenna_assets.streaming.head import claim_topic
-from antenna_assets.streaming.java import (
+from antenna_assets.streaming.micro_batch import REPORT_SECONDS, MicroBatches
+from antenna_assets.streaming.spark import query as query_settings
+from antenna_assets.streaming.spark.process import (
     SparkEnded,
-    forget_java,
-    java_ended_itself,
-    java_watched,
+    discard_java,
+    java_crashed,
+    java_exit_detected,
     stop_spark,
 )
-from antenna_assets.streaming.lock import StreamRunning, only_stream
-from antenna_assets.streaming.micro_batch import REPORT_SECONDS, MicroBatches
-from antenna_assets.streaming.present import FilesGone
-from antenna_assets.streaming.query import engine_of_sums, messages_from, new_checkpoint, start_spark
-from antenna_assets.streaming.starts import read_from, read_starts, settle_starts
+from antenna_assets.streaming.spark.query import (
+    aggregation_engine,
+    new_checkpoint,
+    start_spark,
+    stream_messages,
+)
 from antenna_assets.streaming.waiting import Waiting
 
 if TYPE_CHECKING:
@@ -77,7 +83,7 @@ OLD_SESSION_SECONDS = 60
 
 
 # What another attempt, from the ledger, may mend.
-_PASSING = (
+_RETRYABLE = (
     psycopg.Error,
     DatabaseError,
     BrokerError,
@@ -90,7 +96,7 @@ _PASSING = (
     StateUnwritable,
 )
 # A person who starts a stream like that is told at once; only a stream that ran before waits.
-_AN_ERROR_AT_THE_START = (LakeUnwritable, WrongLake, StateUnwritable, BrokerRefuses)
+_FATAL_AT_START = (LakeUnwritable, WrongLake, StateUnwritable, BrokerRefuses)
 
 
 class Stream:
@@ -128,10 +134,12 @@ class Stream:
         self._unread: dict[int, int] = {}
         self._part = PART_MESSAGES
         self._failures = 0
-        self._given_up: Unreadable | None = None
+        self._unreadable: Unreadable | None = None
         self._memory_was_short = False
         self._waiting = Waiting(postgres_url, settings.topic, say)
-        self._batches = MicroBatches(settings, self._broker, say=say, stop=stop, went_on=self._waiting.ended)
+        self._batches = MicroBatches(
+            settings, self._broker, say=say, stop=stop, on_commit=self._waiting.ended
+        )
 
     def read_available(self) -> None:
         """Read to the broker's present end, close the hours that can be closed, and check that nothing is left.
@@ -144,11 +152,11 @@ class Stream:
                 if self._read_to_the_present_end():
                     return
             except (ReadingFailed, SparkEnded) as error:
-                self._take_smaller_parts(error)
+                self._reduce_part_size(error)
 
     def _read_to_the_present_end(self) -> bool:
         """Whether it is reached; if not, another query should go on."""
-        with java_watched(), self._session() as (connection, topic):
+        with java_exit_detected(), self._session() as (connection, topic):
             target = self._broker.next_offsets(topic)
             self._read_exactly(connection, topic)
             with self._query(connection, topic, available_now=True) as query:
@@ -157,7 +165,7 @@ class Stream:
                 return True
             if self._batches.outgrown:
                 return False
-            self._batches.beat(connection)
+            self._batches.heartbeat(connection)
             done = self._batches.done(connection, topic)
             left = {
                 partition: end - done[partition] for partition, end in target.items() if end > done[partition]
@@ -179,7 +187,7 @@ class Stream:
         while not self._stop.is_set():
             progress = self._batches.last_commit
             try:
-                with java_watched(), self._session() as (connection, topic):
+                with java_exit_detected(), self._session() as (connection, topic):
                     self._read_exactly(connection, topic)
                     with self._query(connection, topic, available_now=False) as query:
                         lost = math.inf
@@ -190,13 +198,11 @@ class Stream:
                             self._waiting.begin(_name_of(error), first_line(error))
                             raise
             except (ReadingFailed, SparkEnded) as error:
-                self._take_smaller_parts(error)
-            except _PASSING as error:
+                self._reduce_part_size(error)
+            except _RETRYABLE as error:
                 if isinstance(error, psycopg.Error) and not passes(error):
                     raise
-                if isinstance(error, DatabaseUnfit) or (
-                    lost is None and isinstance(error, _AN_ERROR_AT_THE_START)
-                ):
+                if isinstance(error, DatabaseUnfit) or (lost is None and isinstance(error, _FATAL_AT_START)):
                     raise
                 now = time.monotonic()
                 lost = now if lost == math.inf else lost
@@ -238,10 +244,12 @@ class Stream:
                     topic,
                     self._start,
                     self._say,
-                    lambda first: doubling(connection, self._broker, topic, self._settings.lake_uri, first),
+                    lambda first: doubled_reading(
+                        connection, self._broker, topic, self._settings.lake_uri, first
+                    ),
                 )
                 # Before Spark, which takes its time: a stream that starts again and again closes hours, too.
-                self._batches.beat(connection)
+                self._batches.heartbeat(connection)
                 with blocked.blocks_told(self._postgres_url, self._waiting.begin):
                     yield connection, topic
 
@@ -283,7 +291,7 @@ class Stream:
         if not self._unread:
             return
         spark = self._spark_session()
-        with engine_of_sums(self._settings, spark) as engine:
+        with aggregation_engine(self._settings, spark) as engine:
             self._batches.read_exactly(
                 connection,
                 engine,
@@ -291,14 +299,14 @@ class Stream:
                 topic,
                 self._unread,
                 self._part,
-                memory_was_short=self._memory_was_short,
+                out_of_memory=self._memory_was_short,
             )
         self._unread, self._part = {}, PART_MESSAGES
         self._failures, self._memory_was_short = 0, False
-        if self._given_up is not None:
-            raise self._given_up
+        if self._unreadable is not None:
+            raise self._unreadable
 
-    def _take_smaller_parts(self, error: ReadingFailed | SparkEnded) -> None:
+    def _reduce_part_size(self, error: ReadingFailed | SparkEnded) -> None:
         """Take note of messages that Spark failed over, and of a Java that ended by them.
 
         Raises:
@@ -310,9 +318,9 @@ class Stream:
         if failed is None:
             raise error
         if isinstance(error, SparkEnded):
-            if not self._owns_spark or not java_ended_itself():
+            if not self._owns_spark or not java_crashed():
                 raise error
-            forget_java()
+            discard_java()
             self._spark = None
             self._memory_was_short = True
         if failed.record is not None:
@@ -331,7 +339,7 @@ class Stream:
         """Read all but this record and what is behind it in its partition, and then end by it."""
         assert failed.record is not None
         partition, offset = failed.record
-        self._given_up = self._given_up or Unreadable(self._settings.topic, partition, offset, failed.why)
+        self._unreadable = self._unreadable or Unreadable(self._settings.topic, partition, offset, failed.why)
         self._unread[partition] = offset
         self._part, self._failures = PART_MESSAGES, 0
 
@@ -349,7 +357,7 @@ class Stream:
         done = self._batches.done(connection, topic)
         checkpoint = new_checkpoint(self._settings.home)
         limit = self._batches.size.limit(query_settings.MESSAGES_PER_BATCH)
-        messages = messages_from(spark, self._broker, topic, done, limit)
+        messages = stream_messages(spark, self._broker, topic, done, limit)
         writer = messages.writeStream.option("checkpointLocation", checkpoint.as_uri())
         if available_now:
             writer = writer.trigger(availableNow=True)
@@ -357,8 +365,8 @@ class Stream:
             writer = writer.trigger(processingTime=f"{int(self._settings.trigger.total_seconds())} seconds")
         try:
             with (
-                engine_of_sums(self._settings, spark) as engine,
-                self._batches.of_query(connection, engine, checkpoint) as process,
+                aggregation_engine(self._settings, spark) as engine,
+                self._batches.batch_handler(connection, engine, checkpoint) as process,
             ):
                 query = writer.foreachBatch(process).start()
                 try:
@@ -366,7 +374,7 @@ class Stream:
                 finally:
                     # What is under way comes to its end first; the next micro-batch sees `stop` or the stopped query.
                     self._batches.wait_until_idle()
-                    if not java_has_ended():
+                    if not java_has_exited():
                         query.stop()
         finally:
             commit_point("stream.before_sweep")
@@ -386,7 +394,7 @@ class Stream:
             and not self._batches.outgrown
             and not self._stop.wait(0.2)
         ):
-            self._batches.beat_if_due(connection)
+            self._batches.heartbeat_if_due(connection)
             if time.monotonic() - reported > REPORT_SECONDS and self._batches.report():
                 reported = time.monotonic()
         self._batches.wait_until_idle()
@@ -397,7 +405,7 @@ class Stream:
         failure = self._batches.failure
         if isinstance(failure, ReadingFailed):
             raise failure
-        if failure is not None and is_of_spark(failure):
+        if failure is not None and is_spark_error(failure):
             raise QueryFailed(f"a micro-batch failed: {first_line(failure)}") from failure
         if failure is not None:
             raise failure

@@ -1,8 +1,8 @@
 """The micro-batches from Spark's call to the commit, and the heartbeat between two of them.
 
 While one is committed, Spark lands the next: at most one waits for the one before it, and all are committed in the order
-of their offsets. This is wiring, too: files are written in `land.py` and read back in `read_back.py`, the transactions
-are in `commit.py`. When a query runs, and what follows a failure, is `job.py`'s matter.
+of their offsets. This is wiring, too: files are written in `streaming/spark/land.py` and read back in `read_back.py`, the transactions
+are in `ledger/commit.py`. When a query runs, and what follows a failure, is `job.py`'s matter.
 """
 
 import threading
@@ -10,35 +10,38 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 
-from antenna_assets.clock import TOLERANCE, Clock
+from antenna_assets.clients.clock import TOLERANCE, Clock
+from antenna_assets.clients.kafka_broker import Broker, Topic
+from antenna_assets.domain.closing_rule import Backlog, observed
+from antenna_assets.domain.hours import closed_before, hour_key
 from antenna_assets.engines.contract import Engine
-from antenna_assets.hours import closed_before, hour_key
-from antenna_assets.ledger import expired_before, full_hours
+from antenna_assets.errors import StreamError
+from antenna_assets.ledger.batch import BatchContent, BatchPlan
+from antenna_assets.ledger.closed_hours import quiet_hours_of
+from antenna_assets.ledger.commit import Observation, commit_batch, commit_heartbeat
+from antenna_assets.ledger.full_hours import full_hours
+from antenna_assets.ledger.generations import expired_before
+from antenna_assets.ledger.head import Head, claim_topic, read_head
+from antenna_assets.ledger.offsets import OffsetRange
+from antenna_assets.ledger.progress import backlog_of, next_to_read, read_past
 from antenna_assets.settings import Settings
-from antenna_assets.streaming import query
-from antenna_assets.streaming.attempt import Attempt, LakeUnwritable
+from antenna_assets.storage.attempt import Attempt, LakeUnwritable
 from antenna_assets.streaming.batch_size import BatchSize
-from antenna_assets.streaming.broker import Broker, Topic
-from antenna_assets.streaming.closing import quiet_hours_of
-from antenna_assets.streaming.closing_rule import Left, looked, told
-from antenna_assets.streaming.commit import commit_batch, commit_heartbeat
-from antenna_assets.streaming.errors import QueryFailed, ReadingFailed, StreamError, first_line, is_of_spark
+from antenna_assets.streaming.errors import QueryFailed, ReadingFailed, first_line, is_spark_error
 from antenna_assets.streaming.exact_ranges import PART_MESSAGES, PartBounds, Unreadable, read_ranges
-from antenna_assets.streaming.head import Head, claim_topic, read_head
-from antenna_assets.streaming.java import java_ends_within
-from antenna_assets.streaming.land import write
-from antenna_assets.streaming.landed import Landed, Written
-from antenna_assets.streaming.plan import OffsetRange, planned_ranges
-from antenna_assets.streaming.progress import left_to_read, next_to_read, read_past
-from antenna_assets.streaming.read_back import read_back
-from antenna_assets.streaming.spelling import UsualSpelling
+from antenna_assets.streaming.read_back import WrittenAttempt, read_back
+from antenna_assets.streaming.spark import query
+from antenna_assets.streaming.spark.land import write
+from antenna_assets.streaming.spark.layout import CommonLayout
+from antenna_assets.streaming.spark.planned_offsets import planned_ranges
+from antenna_assets.streaming.spark.process import java_exits_within
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -54,11 +57,11 @@ MOST_ONE_BY_ONE = 1_000
 
 
 @dataclass(frozen=True)
-class _ToCommit:
+class _LandedBatch:
     """A micro-batch whose files are written, with what its commit needs. It has none if there are only control records."""
 
     attempt: Attempt
-    written: Written | None
+    written: WrittenAttempt | None
     ranges: Sequence[OffsetRange]
     clock: datetime
     began: float
@@ -71,7 +74,7 @@ class MicroBatches:
     Args:
         say: takes one line of progress.
         stop: once it is set, no micro-batch begins.
-        went_on: called when something was committed.
+        on_commit: called when something was committed.
 
     Attributes:
         failure: what ended this query: the error of its first micro-batch that was not committed; None if there is none.
@@ -87,31 +90,31 @@ class MicroBatches:
         *,
         say: Callable[[str], None],
         stop: threading.Event,
-        went_on: Callable[[], None],
+        on_commit: Callable[[], None],
     ) -> None:
         self._settings = settings
         self._broker = broker
         self._say = say
         self._stop = stop
-        self._went_on = went_on
+        self._on_commit = on_commit
         self._landing = threading.Lock()
         # One transaction at a time on the one connection: micro-batches and heartbeats come from two threads.
         self._ledger_in_use = threading.Lock()
         self._committing: Future[None] | None = None
         self._clock: Clock | None = None
-        self._wrong_host: str | None = None
-        self._batch = self._landed_as = 0
+        self._clock_warning: str | None = None
+        self._batch = self._newest_landed = 0
         self._oldest = settings.start
         self._full: list[datetime] = []
-        self._usual = UsualSpelling()
+        self._layout = CommonLayout()
         self.size = BatchSize()
         self.outgrown = False
         self.failure: BaseException | None = None
-        self.last_commit = self._last_beat = time.monotonic()
+        self.last_commit = self._last_heartbeat = time.monotonic()
         self._unreported = [0, 0]
 
     @contextmanager
-    def of_query(
+    def batch_handler(
         self, connection: psycopg.Connection, engine: Engine, checkpoint: Path
     ) -> Iterator[Callable[["DataFrame", int], None]]:
         """What Spark is to call with each micro-batch of a query: it lands one and hands it over to be committed.
@@ -120,12 +123,12 @@ class MicroBatches:
         """
         self.failure = self._committing = None
         self.outgrown = False
-        self._remember(connection)
-        self._landed_as = self._batch
+        self._refresh_head(connection)
+        self._newest_landed = self._batch
         with ThreadPoolExecutor(1, "antenna commit") as committer:
 
             def process(messages: "DataFrame", spark_batch: int) -> None:
-                with self._landing, self._failure_kept():
+                with self._landing, self._recording_failure():
                     landed = self._land(checkpoint, messages, spark_batch)
                     if landed is not None:
                         self._committing = committer.submit(self._commit, connection, engine, landed)
@@ -135,27 +138,25 @@ class MicroBatches:
             finally:
                 self.wait_until_idle()
 
-    def beat(self, connection: psycopg.Connection) -> bool:
+    def heartbeat(self, connection: psycopg.Connection) -> bool:
         """Close what can be closed by now; whether nothing is left to read."""
         settings = self._settings
         with self._ledger_in_use:
             # Before Kafka is asked: whatever comes after this instant may still be on time.
             now = self._read_clock(connection)
             topic = self._broker.describe()
-            left = left_to_read(self._broker, topic, self.done(connection, topic))
+            left = backlog_of(self._broker, topic, self.done(connection, topic))
             head = claim_topic(connection, topic.name, topic.id)
+            past = self._read_past(connection, head, topic, left, now) if left else None
             commit_heartbeat(
                 connection,
-                topic=topic.name,
-                batch=head.batch,
-                now=now,
+                topic.name,
+                head.batch,
+                Observation(now, left, past, self._clock_warning),
                 lateness=settings.lateness,
                 quiet=settings.quiet,
-                left=left,
-                read_past=self._read_past(connection, head, topic, left, now) if left else None,
-                host_clock=self._wrong_host,
             )
-            self._last_beat = time.monotonic()
+            self._last_heartbeat = time.monotonic()
             return not left
 
     def _read_past(
@@ -163,21 +164,25 @@ class MicroBatches:
         connection: psycopg.Connection,
         head: Head,
         topic: Topic,
-        left: Mapping[int, Left],
+        left: Mapping[int, Backlog],
         now: datetime,
     ) -> datetime | None:
         """See `read_past`. Kafka is asked about quiet hours alone, and never while the head is locked."""
         settings = self._settings
-        memory = looked(head.memory, now=now, lagging=left, delivered={})
+        state = observed(head.state, now=now, lagging=left, delivered={})
         quiet = quiet_hours_of(
-            connection, head, memory, now=now, lateness=settings.lateness, quiet=settings.quiet
+            connection,
+            replace(head, state=state),
+            now=now,
+            lateness=settings.lateness,
+            quiet=settings.quiet,
         )
         return read_past(self._broker, topic, left, quiet)
 
-    def beat_if_due(self, connection: psycopg.Connection) -> None:
+    def heartbeat_if_due(self, connection: psycopg.Connection) -> None:
         """Beat if the last one was `HEARTBEAT_SECONDS` ago."""
         # Messages that are left may be those that the lake has no space for: that is no going on.
-        if time.monotonic() - self._last_beat > HEARTBEAT_SECONDS and self.beat(connection):
+        if time.monotonic() - self._last_heartbeat > HEARTBEAT_SECONDS and self.heartbeat(connection):
             self._committed()
 
     def done(self, connection: psycopg.Connection, topic: Topic) -> dict[int, int]:
@@ -205,7 +210,7 @@ class MicroBatches:
         except OSError as error:
             raise QueryFailed(f"the throw-away checkpoint of this start is gone: {error}") from error
 
-    def _land(self, checkpoint: Path, messages: "DataFrame", spark_batch: int) -> _ToCommit | None:
+    def _land(self, checkpoint: Path, messages: "DataFrame", spark_batch: int) -> _LandedBatch | None:
         """Write a micro-batch, and wait until the one before it is committed; None if Spark had nothing to read."""
         if self._stop.is_set():
             raise StreamError("stopped before this micro-batch began")
@@ -229,7 +234,7 @@ class MicroBatches:
         first: bool,
         count: int | None = None,
         record: tuple[int, int] | None = None,
-    ) -> _ToCommit:
+    ) -> _LandedBatch:
         """The messages of the ranges as files, once the micro-batch before them is committed.
 
         Raises:
@@ -238,8 +243,8 @@ class MicroBatches:
         settings = self._settings
         clock = self._now()
         # One above the last that was landed, whether that is committed by now or not: the folder's name alone has it.
-        self._landed_as = max(self._batch, self._landed_as) + 1
-        with Attempt(settings.lake_uri, self._landed_as) as attempt:
+        self._newest_landed = max(self._batch, self._newest_landed) + 1
+        with Attempt(settings.lake_uri, self._newest_landed) as attempt:
             with _reading(ranges, count, record):
                 written = write(
                     messages,
@@ -248,10 +253,10 @@ class MicroBatches:
                     clock=clock,
                     oldest=max(self._oldest, clock - settings.horizon),
                     full=self._full,
-                    usual=self._usual.of(messages),
+                    layout=self._layout.of(messages),
                 )
             self._wait_for_commit()
-        return _ToCommit(attempt, written, ranges, clock, began, first=first)
+        return _LandedBatch(attempt, written, ranges, clock, began, first=first)
 
     def read_exactly(
         self,
@@ -262,21 +267,21 @@ class MicroBatches:
         until: Mapping[int, int],
         most: int,
         *,
-        memory_was_short: bool,
+        out_of_memory: bool,
     ) -> None:
         """Read and commit messages that Spark's reader failed over, up to an offset of each partition, in small parts.
 
         Args:
             most: messages of the first part; each later one may have twice as many.
-            memory_was_short: whether Java ended over them.
+            out_of_memory: whether Java ended over them.
 
         Raises:
             ReadingFailed: Spark failed over a part. What was before it is committed.
             Unreadable: a record that neither client can read. What is before it, and in the other partitions, is committed.
         """
         self.failure = self._committing = None
-        self._remember(connection)
-        self._landed_as = self._batch
+        self._refresh_head(connection)
+        self._newest_landed = self._batch
         bounds = PartBounds(messages=most)
         read = [0, 0]
         while not self._stop.is_set():
@@ -292,7 +297,7 @@ class MicroBatches:
                         if self._stop.is_set():
                             return
                         # Nobody watches a query meanwhile.
-                        self.beat_if_due(connection)
+                        self.heartbeat_if_due(connection)
                         count = part.messages.num_rows
                         if not count:
                             self._commit(connection, engine, self._without_messages(part.ranges))
@@ -306,14 +311,14 @@ class MicroBatches:
             except Unreadable as stuck:
                 # Records that were packed together may be too large together only.
                 self._read_one_by_one(connection, engine, spark, stuck, until[stuck.partition])
-        if memory_was_short:
-            self.size.memory_was_short(read[0], read[1])
+        if out_of_memory:
+            self.size.out_of_memory(read[0], read[1])
         else:
             self.size.learn(read[0], read[1], query.MESSAGES_PER_BATCH)
 
-    def _without_messages(self, ranges: Sequence[OffsetRange]) -> _ToCommit:
+    def _without_messages(self, ranges: Sequence[OffsetRange]) -> _LandedBatch:
         attempt = Attempt(self._settings.lake_uri, self._batch + 1)
-        return _ToCommit(attempt, None, ranges, self._now(), time.monotonic(), first=False)
+        return _LandedBatch(attempt, None, ranges, self._now(), time.monotonic(), first=False)
 
     def _read_one_by_one(
         self,
@@ -329,7 +334,7 @@ class MicroBatches:
             wanted = OffsetRange(stuck.partition, begin, min(until, begin + count))
             record = (wanted.partition, begin) if count == 1 else None
             with _reading([wanted], None, record):
-                messages = query.messages_of(spark, self._broker, wanted)
+                messages = query.read_range(spark, self._broker, wanted)
             self._commit_part(connection, engine, messages, [wanted], None, record)
             begin, count = wanted.until_offset, 2 * count
 
@@ -354,38 +359,31 @@ class MicroBatches:
         if self._committing is not None:
             self._committing.result()
 
-    def _commit(self, connection: psycopg.Connection, engine: Engine, batch: _ToCommit) -> None:
+    def _commit(self, connection: psycopg.Connection, engine: Engine, batch: _LandedBatch) -> None:
         settings = self._settings
-        with self._ledger_in_use, self._failure_kept(), batch.attempt:
-            landed = Landed()
+        with self._ledger_in_use, self._recording_failure(), batch.attempt:
+            content = BatchContent()
             if batch.written is not None:
-                landed = read_back(batch.written, engine, lake=settings.lake_uri, window=settings.window)
+                content = read_back(batch.written, engine, lake=settings.lake_uri, window=settings.window)
             now = self._read_clock(connection)
             # Asked after landing: a topic that was replaced meanwhile must not be committed under the old one's offsets.
             topic = self._broker.describe()
             head = claim_topic(connection, topic.name, topic.id)
             done = self.done(connection, topic) | {r.partition: r.until_offset for r in batch.ranges}
-            left = left_to_read(self._broker, topic, done)
+            left = backlog_of(self._broker, topic, done)
             watermark = commit_batch(
                 connection,
-                topic=topic.name,
-                topic_id=head.topic_id,
-                number=head.batch + 1,
-                clock=batch.clock,
-                ranges=batch.ranges,
-                landed=landed,
-                lagging=left,
+                BatchPlan(topic.name, head.topic_id, head.batch + 1, batch.clock, batch.ranges),
+                content,
+                Observation(now, left, host_clock=self._clock_warning),
                 lateness=settings.lateness,
-                now=now,
-                left=told(left),
-                host_clock=self._wrong_host,
                 before_commit=batch.attempt.keep,
             )
             self._committed()
-            self._remember(connection)
+            self._refresh_head(connection)
             self._report(batch, watermark)
 
-    def _remember(self, connection: psycopg.Connection) -> None:
+    def _refresh_head(self, connection: psycopg.Connection) -> None:
         """What landing needs of the ledger, which the connection cannot be asked for while it commits.
 
         Retention may go on meanwhile; the commit looks again.
@@ -408,9 +406,9 @@ class MicroBatches:
                 "wrong now, stop the stream, set it right, and see `antenna reopen`"
             )
         wrong = self._clock.wrong_host
-        if wrong is not None and self._wrong_host is None:
+        if wrong is not None and self._clock_warning is None:
             self._say(f"{wrong}: nothing is rejected or closed by it, but set it right")
-        self._wrong_host = wrong
+        self._clock_warning = wrong
         return now
 
     def _now(self) -> datetime:
@@ -420,7 +418,7 @@ class MicroBatches:
         return self._clock.now()
 
     @contextmanager
-    def _failure_kept(self) -> Iterator[None]:
+    def _recording_failure(self) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
@@ -429,9 +427,9 @@ class MicroBatches:
 
     def _committed(self) -> None:
         self.last_commit = time.monotonic()
-        self._went_on()
+        self._on_commit()
 
-    def _report(self, batch: _ToCommit, watermark: datetime | None) -> None:
+    def _report(self, batch: _LandedBatch, watermark: datetime | None) -> None:
         """Say what was committed if it was the query's first micro-batch or took long; else keep it for `report`."""
         read = sum(r.until_offset - r.from_offset for r in batch.ranges)
         seconds = self.last_commit - batch.began
@@ -465,9 +463,9 @@ def _reading(
     except Exception as error:
         # Java that is gone refuses connections, as a lake's store may.
         of_java = isinstance(error, LakeUnwritable) and isinstance(error.__cause__, ConnectionError)
-        if not (is_of_spark(error) or (of_java and java_ends_within(1))):
+        if not (is_spark_error(error) or (of_java and java_exits_within(1))):
             raise
-        why = "Java ended over them, as it does without memory" if java_ends_within(0) else first_line(error)
+        why = "Java ended over them, as it does without memory" if java_exits_within(0) else first_line(error)
         until = {one.partition: one.until_offset for one in ranges}
         if count is None:
             count = sum(one.until_offset - one.from_offset for one in ranges)

@@ -6,20 +6,22 @@ The sums are an engine's: with Spark on a cluster no row comes to this process b
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from antenna_assets.crash import commit_point
+from antenna_assets.domain.hours import EPOCH, MICROSECOND
+from antenna_assets.domain.landing import REJECTED_FOLDER, landing_hour
+from antenna_assets.domain.schema import LANDED_SCHEMA, LIVE_TABLES, REJECTED_SCHEMA, TIMESTAMP, ServingTable
 from antenna_assets.engines.contract import Dataset, Engine
-from antenna_assets.hours import EPOCH, MICROSECOND, landing_hour
-from antenna_assets.lake_files import lake_path, name_within, sync
-from antenna_assets.litter import everything_under
-from antenna_assets.schema import LANDED, LIVE_TABLES, REJECTED, TIMESTAMP, ServingTable
-from antenna_assets.streaming.attempt import LandingError, lake_watched
-from antenna_assets.streaming.landed import REJECTED_FOLDER, Landed, LandedFile, Written
+from antenna_assets.failpoints import commit_point
+from antenna_assets.ledger.batch import AttemptFile, BatchContent
+from antenna_assets.storage.attempt import LandingError, lake_watched
+from antenna_assets.storage.files import everything_under
+from antenna_assets.storage.paths import lake_path, name_within, sync
 
 # Within the attempt's folder; a task that failed may have left files deeper down.
 _ACCEPTED = re.compile(r"hour=[^/]+/[^/]+\.parquet")
@@ -53,7 +55,24 @@ _LIVE = """SELECT date_trunc('hour', timestamp) AS hour,
 FROM landed GROUP BY 1, 2, 3"""
 
 
-def read_back(written: Written, engine: Engine, *, lake: str, window: timedelta) -> Landed:
+@dataclass(frozen=True)
+class WrittenAttempt:
+    """Files of an attempt that are written and not yet read back.
+
+    Attributes:
+        folder: relative to the lake's root.
+        begun: when the attempt began to write.
+        messages: how many were read; each must be found again.
+        value_bytes: the bytes of their values.
+    """
+
+    folder: str
+    begun: datetime
+    messages: int
+    value_bytes: int = 0
+
+
+def read_back(written: WrittenAttempt, engine: Engine, *, lake: str, window: timedelta) -> BatchContent:
     """Bring the files of an attempt to the disk, and return them with their sums.
 
     Args:
@@ -73,7 +92,7 @@ def read_back(written: Written, engine: Engine, *, lake: str, window: timedelta)
     return landed
 
 
-def _landed(written: Written, engine: Engine, lake: str, window: timedelta) -> Landed:
+def _landed(written: WrittenAttempt, engine: Engine, lake: str, window: timedelta) -> BatchContent:
     folder = lake_path(lake) / written.folder
     commit_point("stream.land.before_sync")
     found = list(everything_under(folder))
@@ -82,8 +101,8 @@ def _landed(written: Written, engine: Engine, lake: str, window: timedelta) -> L
     sizes = {name_within(folder, one.path): one.size for one in found}
     accepted = [f"{folder}/{file}" for file in sorted(sizes) if _ACCEPTED.fullmatch(file)]
     refused = [f"{folder}/{file}" for file in sorted(sizes) if _REFUSED.fullmatch(file)]
-    landed = {"landed": Dataset(accepted, LANDED, file_column="file")}
-    rejected = {"rejected": Dataset(refused, REJECTED, file_column="file")}
+    landed = {"landed": Dataset(accepted, LANDED_SCHEMA, file_column="file")}
+    rejected = {"rejected": Dataset(refused, REJECTED_SCHEMA, file_column="file")}
     # An attempt without good messages, or without bad ones, has no files of that kind.
     good = engine.read(_LANDED_FILES, landed, _LANDED_COLUMNS).to_pylist() if accepted else []
     bad = engine.read(_REJECTED_FILES, rejected, _REJECTED_COLUMNS).to_pylist() if refused else []
@@ -94,7 +113,7 @@ def _landed(written: Written, engine: Engine, lake: str, window: timedelta) -> L
     rejections: Counter[str] = Counter()
     for row in bad:
         rejections[row["reason"]] += row["rows"]
-    return Landed(
+    return BatchContent(
         files=[*_files(written.folder, good, sizes), *_files(written.folder, bad, sizes)],
         rejections=rejections,
         event_times=event_times,
@@ -108,7 +127,7 @@ def _landed(written: Written, engine: Engine, lake: str, window: timedelta) -> L
     )
 
 
-def _files(folder: str, parts: Iterable[dict[str, Any]], sizes: Mapping[str, int]) -> Iterator[LandedFile]:
+def _files(folder: str, parts: Iterable[dict[str, Any]], sizes: Mapping[str, int]) -> Iterator[AttemptFile]:
     """Each file once, in the order of the names, from the sums of its parts."""
     sums: dict[str, tuple[int, int]] = {}
     for part in parts:
@@ -118,7 +137,7 @@ def _files(folder: str, parts: Iterable[dict[str, Any]], sizes: Mapping[str, int
         path = f"{folder}/{file}"
         kind = file.split("/")[0]
         hour = None if kind == REJECTED_FOLDER else landing_hour(kind.removeprefix("hour="))
-        yield LandedFile(path, hour, rows, bytes_, sizes[file])
+        yield AttemptFile(path, hour, rows, bytes_, sizes[file])
 
 
 def _live_rows(

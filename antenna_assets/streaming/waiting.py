@@ -11,8 +11,8 @@ from datetime import timedelta
 
 import psycopg
 
-from antenna_assets.database import DatabaseError, connect
-from antenna_assets.streaming.lock import STREAM_LOCK
+from antenna_assets.clients.postgres import DatabaseError, connect
+from antenna_assets.ledger.stream_lock import STREAM_LOCK
 
 # The session that failed has ended, but PostgreSQL may need a moment to see it.
 _LOCK_TIMEOUT = "2s"

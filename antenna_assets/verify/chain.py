@@ -11,9 +11,9 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row
 
-from antenna_assets.anchors import Anchor, breaks
-from antenna_assets.certificate import Certificate, canonical, sha256_of
-from antenna_assets.hours import hour_key
+from antenna_assets.domain.hours import hour_key
+from antenna_assets.ledger.anchors import Anchor, breaks
+from antenna_assets.ledger.certificate import Certificate, canonical, sha256_of
 from antenna_assets.verify.difference import ABSENT, Difference, compared
 
 THE_CHAIN = "all hours"

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from antenna_assets.domain.differences import differences
+
 ABSENT = "nothing"
 
 
@@ -23,8 +25,8 @@ class Difference:
 def compared(hour: str, what: str, expected: Any, found: Any) -> Iterator[Difference]:
     """The differences between two values; of two objects, those of each of their names."""
     if isinstance(expected, Mapping) and isinstance(found, Mapping):
-        for name in sorted(expected.keys() | found.keys()):
-            yield from compared(hour, f"{what}, {name}", expected.get(name, ABSENT), found.get(name, ABSENT))
+        for name, left, right in differences(expected, found, absent=ABSENT):
+            yield from compared(hour, f"{what}, {name}", left, right)
     elif expected != found:
         yield Difference(hour, what, _shown(expected), _shown(found))
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 
 import psycopg
 
-from antenna_assets.certificate import Certificate
-from antenna_assets.contents import UNKNOWN_ROWS, file_sha256
-from antenna_assets.hours import hour_key
-from antenna_assets.lake import Lake
-from antenna_assets.serving import users_version, write_users_of_snapshot
+from antenna_assets.domain.hours import hour_key
+from antenna_assets.ledger.certificate import Certificate
+from antenna_assets.publishing.digests import UNKNOWN_ROWS, file_sha256
+from antenna_assets.publishing.lake import Lake
+from antenna_assets.publishing.users import users_version, write_users_of_snapshot
 from antenna_assets.verify.difference import ABSENT, Difference, compared
 from antenna_assets.verify.parquet import Parquet
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 import psycopg
 import pyarrow as pa
 
-from antenna_assets.certificate import Certificate
-from antenna_assets.hours import HOUR, hour_key
-from antenna_assets.lake_files import in_parallel, lake_path, reason_of
-from antenna_assets.landed import LedgerFile, files_of_batch, files_of_hour
+from antenna_assets.domain.hours import HOUR, hour_key
+from antenna_assets.ledger.certificate import Certificate
+from antenna_assets.ledger.files import FileRow, files_of_batch, files_of_hour
+from antenna_assets.storage.paths import in_parallel, lake_path, reason_of
 from antenna_assets.verify.difference import Difference, compared
 from antenna_assets.verify.parquet import Parquet
 
@@ -40,10 +40,10 @@ class Landing:
             found += self._events(certificate, files)
         return [*found, *self._rejections(certificate, sorted({file.batch for file in files}))]
 
-    def _path(self, file: LedgerFile) -> str:
+    def _path(self, file: FileRow) -> str:
         return posixpath.join(self._root, file.path)
 
-    def _files(self, hour: str, files: Sequence[LedgerFile]) -> Iterator[Difference]:
+    def _files(self, hour: str, files: Sequence[FileRow]) -> Iterator[Difference]:
         unreadable = self._parquet.unreadable([self._path(file) for file in files])
         for file in files:
             if self._path(file) in unreadable:
@@ -69,7 +69,7 @@ class Landing:
                 {"rows": rows, "bytes": bytes_, "size": size},
             )
 
-    def _events(self, certificate: Certificate, files: Sequence[LedgerFile]) -> Iterator[Difference]:
+    def _events(self, certificate: Certificate, files: Sequence[FileRow]) -> Iterator[Difference]:
         """Every event lies in the hour, came in its batch's offsets, and is there once."""
         if not files:
             return
@@ -108,7 +108,7 @@ class Landing:
         yield from compared(key, "landed rows of another hour", 0, elsewhere)
         yield from compared(key, "landed rows outside the offsets of their batch", 0, astray)
 
-    def _register_batches(self, files: Sequence[LedgerFile]) -> None:
+    def _register_batches(self, files: Sequence[FileRow]) -> None:
         """Give DuckDB the batch and topic of each file, the offsets of each batch, and what replays are made of."""
         ranges = self._connection.execute(
             "SELECT batch, coalesce(topic_id, ''), partition, from_offset, until_offset"

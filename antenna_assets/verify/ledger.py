@@ -11,16 +11,17 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from antenna_assets.certificate import (
+from antenna_assets.domain.hours import hour_key
+from antenna_assets.ledger.certificate import (
     Certificate,
     complete,
     content_of,
     publications,
     without_numbers,
 )
-from antenna_assets.hours import hour_key
-from antenna_assets.landed import Landing, LandingUnknown, landed_content, landing_of
-from antenna_assets.ledger import LedgerError, read_generation
+from antenna_assets.ledger.errors import LedgerError
+from antenna_assets.ledger.generations import read_generation
+from antenna_assets.ledger.landing import LandingFacts, LandingUnknown, landing_facts, landing_of
 from antenna_assets.verify.difference import ABSENT, Difference, compared
 
 
@@ -51,7 +52,7 @@ def ledger_findings(
     content, hour = certificate.content, certificate.hour
     key = hour_key(hour)
     found = LedgerFindings()
-    landed = landed_content(connection, hour, content["up_to_batch"])
+    landed = landing_facts(connection, hour, content["up_to_batch"])
     certified = {name: content[name] for name in landed}
     found.landing_is_kept = hour >= kept_since or landed["landed"]["files"] > 0
     if found.landing_is_kept:
@@ -90,7 +91,7 @@ def ledger_findings(
 
 
 def _landing(
-    connection: psycopg.Connection, certificate: Certificate, certified: Landing
+    connection: psycopg.Connection, certificate: Certificate, certified: LandingFacts
 ) -> Iterator[Difference]:
     """What landed for the generation when it was sealed, against what is certified: also when no file of it is left.
 

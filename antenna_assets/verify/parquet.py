@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from glob import escape
 from typing import Any
 
-from antenna_assets.lake_files import file_errors, lake_path, let_duckdb_in, reason_of
-from antenna_assets.schema import LANDED
+from antenna_assets.domain.schema import LANDED_SCHEMA
+from antenna_assets.engines.duckdb_files import register_stores
+from antenna_assets.storage.paths import file_errors, lake_path, reason_of
 
-EVENT_COLUMNS = ", ".join(LANDED.names)
+EVENT_COLUMNS = ", ".join(LANDED_SCHEMA.names)
 
 
 class Parquet:
@@ -40,7 +41,7 @@ class Parquet:
         Raises:
             duckdb.Error: a file is not there or cannot be read; `self.errors` is what to catch.
         """
-        let_duckdb_in(self.connection, paths)
+        register_stores(self.connection, paths)
         files = [escape(path) for path in paths]
         return self.connection.execute(query, [files, *values]).fetchall() if files else []
 
@@ -75,7 +76,7 @@ class Parquet:
         """The coordinates of a row that `paths` hold more often than `others` do; None if there is none."""
         if not paths:
             return None
-        let_duckdb_in(self.connection, [*paths, *others])
+        register_stores(self.connection, [*paths, *others])
         select = f"SELECT {EVENT_COLUMNS} FROM read_parquet(?, hive_partitioning = false)"  # noqa: S608
         query = f"({select} EXCEPT ALL {select})" if others else f"({select})"
         parameters = [[escape(path) for path in paths]] + (

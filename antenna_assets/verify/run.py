@@ -10,15 +10,16 @@ from datetime import datetime
 
 import psycopg
 
-from antenna_assets.anchors import Anchor
-from antenna_assets.certificate import complete, newest_certificate, publications
-from antenna_assets.database import snapshot
+from antenna_assets.clients.postgres import snapshot
+from antenna_assets.domain.hours import hour_key
+from antenna_assets.domain.schema import HOURLY_TABLES
 from antenna_assets.errors import AntennaError
-from antenna_assets.hours import hour_key
-from antenna_assets.lake import Lake
-from antenna_assets.lake_files import is_local, require_store
-from antenna_assets.lake_identity import require_not_anothers
-from antenna_assets.schema import HOURLY_TABLES
+from antenna_assets.ledger.anchors import Anchor
+from antenna_assets.ledger.certificate import complete, newest_certificate, publications
+from antenna_assets.ledger.lake_identity import require_not_anothers
+from antenna_assets.publishing.lake import Lake
+from antenna_assets.settings import is_local
+from antenna_assets.storage.paths import require_store
 from antenna_assets.verify.chain import chain_differences
 from antenna_assets.verify.difference import ABSENT, Difference
 from antenna_assets.verify.lake import lake_findings, user_differences

@@ -10,11 +10,12 @@ from glob import escape
 import psycopg
 from psycopg import sql
 
-from antenna_assets.certificate import Certificate
-from antenna_assets.contents import RowsDigest
-from antenna_assets.hours import HOUR, hour_key
-from antenna_assets.schema import ENRICHED_USAGE, HOURLY_TABLES, ServingTable
-from antenna_assets.transforms import transform
+from antenna_assets.domain.differences import differences
+from antenna_assets.domain.hours import HOUR, hour_key
+from antenna_assets.domain.schema import ENRICHED_USAGE, HOURLY_TABLES, ServingTable
+from antenna_assets.engines.transforms import transform
+from antenna_assets.ledger.certificate import Certificate
+from antenna_assets.publishing.digests import RowsDigest
 from antenna_assets.verify.difference import ABSENT, Difference, compared
 from antenna_assets.verify.parquet import Parquet
 
@@ -35,28 +36,28 @@ def table_differences(
         usage: the files of `enriched_usage` to compute the table from; None if they are not to be believed.
     """
     key, certified = hour_key(certificate.hour), certificate.content["published"][table.name]
-    differences: list[Difference] = []
+    wrong: list[Difference] = []
     rows = []
     for date, *row in _stored(connection, table, certificate.hour):
         if date == certificate.hour:
             rows.append(tuple(row))
         else:
             what = f"{table.name}, row {row[0]} at {date:%H:%M:%S.%f}"
-            differences.append(Difference(key, what, "no row within an hour", _shown(table, row[1:])))
+            wrong.append(Difference(key, what, "no row within an hour", _shown(table, row[1:])))
     if usage is not None:
-        differences += _row_differences(key, table, _computed(table, usage, parquet), rows)
-    if not differences:
+        wrong += _row_differences(key, table, _computed(table, usage, parquet), rows)
+    if not wrong:
         digest = RowsDigest()
         for stored in rows:
             digest.add(stored)
         sum_ = sum(row[table.columns.get_field_index(table.sum_column)] for row in rows)
-        differences += compared(
+        wrong += compared(
             key,
             table.name,
             {name: certified[name] for name in ("rows", "bytes", "sha256")},
             {"rows": len(rows), "bytes": sum_, "sha256": digest.sha256},
         )
-    return differences
+    return wrong
 
 
 def unpublished_rows(
@@ -111,21 +112,16 @@ def _row_differences(
     if list(computed) == list(stored):
         return []
     expected, found = ({key: values for key, *values in rows} for rows in (computed, stored))
-    wrong = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
-    differences = [
-        Difference(
-            hour,
-            f"{table.name}, {table.key} {key}",
-            _shown(table, expected.get(key)),
-            _shown(table, found.get(key)),
-        )
-        for key in wrong[:SHOWN]
+    wrong = [*differences(expected, found)]
+    named = [
+        Difference(hour, f"{table.name}, {table.key} {key}", _shown(table, left), _shown(table, right))
+        for key, left, right in wrong[:SHOWN]
     ]
     if len(wrong) > SHOWN:
-        differences.append(
+        named.append(
             Difference(hour, f"{table.name}, other rows that differ", "0", f"{len(wrong) - SHOWN:,}")
         )
-    return differences
+    return named
 
 
 def _shown(table: ServingTable, values: Sequence | None) -> str:

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from antenna_assets.kafka_client import read_kafka_config
+from antenna_assets.clients.kafka_config import read_kafka_config
 from antenna_assets.stack.kafka import ensure_topic
 from antenna_assets_tests.containers.secured import (
     TOPIC,
     Secured,
-    free_ports,
     make_secrets,
     secured_kafka,
     secured_postgres,
 )
+from antenna_assets_tests.free_ports import free_port
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def secured() -> Iterator[Secured]:
     with tempfile.TemporaryDirectory(prefix="antenna-secured-") as name:
         home = Path(name)
         home.chmod(0o755)
-        kafka, postgres = (f"127.0.0.1:{port}" for port in free_ports(2))
+        kafka, postgres = (f"127.0.0.1:{port}" for port in (free_port(), free_port()))
         folder = home / "secrets"
         make_secrets(folder, "secure", "--kafka", kafka, "--postgres", postgres)
         with (

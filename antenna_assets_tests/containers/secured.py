@@ -21,10 +21,11 @@ from pathlib import Path
 import pytest
 from psycopg import sql
 
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
 from antenna_assets.stack import jars, java, postgres, postgres_data
 from antenna_assets.stack.ports import HOST
 from antenna_assets_tests.containers.postgres_jar import postgres_archive
+from antenna_assets_tests.free_ports import free_port
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 DOCKER = CHECKOUT / "docker"
@@ -56,19 +57,10 @@ def make_secrets(folder: Path, *arguments: str) -> None:
     subprocess.run((*command, *places), check=True, capture_output=True)
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on."""
-    sockets = [socket.create_server((HOST, 0)) for _ in range(count)]
-    found = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return found
-
-
 @contextmanager
 def secured_kafka(home: Path, folder: Path, port: int, more: str = "") -> Iterator[None]:
     """The broker of docker/kafka/secure.properties, with more properties, started by docker/kafka/start."""
-    (controller,) = free_ports(1)
+    controller = free_port()
     text = (DOCKER / "kafka" / "secure.properties").read_text(encoding="utf-8")
     for there, here in (
         (

@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
 from antenna_assets_tests.containers.image import composed, lay_out
-from antenna_assets_tests.containers.secured import Secured, free_ports
+from antenna_assets_tests.containers.secured import Secured
+from antenna_assets_tests.free_ports import free_port
 
 pytestmark = pytest.mark.services
 
@@ -92,7 +93,7 @@ class Containers:
         self._running = ExitStack()
         image, home = lay_out(folder / "image"), folder / "state"
         home.mkdir()
-        code, webserver = (str(port) for port in free_ports(2))
+        code, webserver = str(free_port()), str(free_port())
         self.webserver = f"http://127.0.0.1:{webserver}"
         self._places = {
             "/opt/antenna/container": str(image / "container"),

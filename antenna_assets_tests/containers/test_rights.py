@@ -14,12 +14,13 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from antenna_assets.kafka_client import KafkaConfig, read_kafka_config
+from antenna_assets.clients.kafka_broker import Broker, RightMissing
+from antenna_assets.clients.kafka_config import KafkaConfig, read_kafka_config
+from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.stack.kafka import admin_client, ensure_topic
-from antenna_assets.streaming.broker import Broker, RightMissing
 from antenna_assets.streaming.exact_ranges import PartBounds, read_ranges
-from antenna_assets.streaming.plan import OffsetRange
-from antenna_assets_tests.containers.secured import TOPIC, Secured, free_ports, make_secrets, secured_kafka
+from antenna_assets_tests.containers.secured import TOPIC, Secured, make_secrets, secured_kafka
+from antenna_assets_tests.free_ports import free_port
 
 pytestmark = pytest.mark.services
 
@@ -35,7 +36,7 @@ def guarded() -> Iterator[Secured]:
     """Kafka with TLS, logins and rights: `stream` may describe and read the topic, `simulator` only describe it."""
     with tempfile.TemporaryDirectory(prefix="antenna-guarded-") as name:
         home = Path(name)
-        (port,) = free_ports(1)
+        port = free_port()
         kafka, folder = f"127.0.0.1:{port}", home / "secrets"
         make_secrets(folder, "secure", "--kafka", kafka, "--postgres", "127.0.0.1:1")
         with secured_kafka(home / "kafka", folder, port, AUTHORIZER):

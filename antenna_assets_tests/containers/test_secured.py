@@ -10,14 +10,14 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from antenna_assets.database import DatabaseError, connect
-from antenna_assets.hours import HOUR, hour_key, hour_of
-from antenna_assets.kafka_client import PLAIN, read_kafka_config
+from antenna_assets.clients import kafka_broker as broker
+from antenna_assets.clients.kafka_broker import Broker, BrokerError, BrokerRefuses
+from antenna_assets.clients.kafka_config import PLAIN, read_kafka_config
+from antenna_assets.clients.postgres import DatabaseError, connect
+from antenna_assets.domain.hours import HOUR, hour_key, hour_of
+from antenna_assets.operations.doctor import Finding, findings
 from antenna_assets.settings import Settings
-from antenna_assets.stack.doctor import Finding, findings
 from antenna_assets.stack.kafka import KafkaError, ensure_topic
-from antenna_assets.streaming import broker
-from antenna_assets.streaming.broker import Broker, BrokerError, BrokerRefuses
 from antenna_assets_tests.containers.secured import TOPIC, Secured, make_secrets, passwords
 
 pytestmark = pytest.mark.services
@@ -81,7 +81,7 @@ def test_an_hour_goes_from_kafka_to_the_published_tables_and_no_password_is_told
         "appender.file.layout.type = PatternLayout\nappender.file.layout.pattern = %p %c %m%n\n"
     )
     program = (
-        "import sys; from pathlib import Path; from antenna_assets import spark_session, cli;"
+        "import sys; from pathlib import Path; from antenna_assets import cli; from antenna_assets.engines import spark_session;"
         f"spark_session.LOG_CONFIGURATION = Path({str(loud / 'log4j2.properties')!r});"
         "sys.argv = ['antenna', 'stream', '--available-now']; cli.main()"
     )

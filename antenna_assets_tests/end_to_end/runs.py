@@ -9,10 +9,10 @@ from typing import Any
 
 import dagster as dg
 
-from antenna_assets.hours import range_of_hours
-from antenna_assets.local_runs import publish
-from antenna_assets.sensors import RANGE_END_TAG, RANGE_START_TAG
+from antenna_assets.defs.sensors import RANGE_END_TAG, RANGE_START_TAG
+from antenna_assets.domain.hours import range_of_hours
 from antenna_assets.settings import Settings
+from antenna_assets_tests.local_runs import publish
 
 EXECUTE = (
     *(sys.executable, "-m", "dagster", "job", "execute"),

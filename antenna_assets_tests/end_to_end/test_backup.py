@@ -13,15 +13,16 @@ import dagster as dg
 import pytest
 import yaml
 
-from antenna_assets.database import connect, dagster_url
-from antenna_assets.lake import Lake
-from antenna_assets.ledger import LedgerError, committed_offsets
-from antenna_assets.project_files import docker_folder
+from antenna_assets.clients.kafka_broker import Broker
+from antenna_assets.clients.postgres import connect, dagster_url
+from antenna_assets.ledger.errors import LedgerError
+from antenna_assets.ledger.offsets import committed_offsets
+from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings, load_settings
 from antenna_assets.simulator.run import simulate
 from antenna_assets.simulator.scenario import Scenario
 from antenna_assets.stack import postgres
-from antenna_assets.streaming.broker import Broker
+from antenna_assets.storage.project_files import docker_folder
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests import guide
 from antenna_assets_tests.certified import FIRST, Land, World, publish

@@ -14,11 +14,11 @@ from xml.etree import ElementTree
 import dagster as dg
 import pytest
 
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
-from antenna_assets.hours import HOUR, hour_key, hour_of
-from antenna_assets.resources import EngineResource
-from antenna_assets.schema import ASSETS, HOURLY_TABLES, LAKE_TABLES
+from antenna_assets.defs.resources import EngineResource
+from antenna_assets.domain.hours import HOUR, hour_key, hour_of
+from antenna_assets.domain.schema import ASSETS, HOURLY_TABLES, LAKE_TABLES
 from antenna_assets.settings import Settings
 from antenna_assets.simulator.run import simulate
 from antenna_assets.simulator.scenario import Scenario
@@ -173,6 +173,7 @@ def test_running_an_hour_twice_changes_nothing(landed: Settings, tmp_path: Path)
         (hour_key(FIRST)[:-2] + "30", "expected an hour in UTC such as 2026-11-22-10:00, found"),
         ("2026-02-01-00:00", "is not known to the ledger"),
     ],
+    ids=["to come", "half an hour", "before everything"],
 )
 def test_hours_that_are_not_closed_or_not_canonical_are_refused(
     landed: Settings, tmp_path: Path, key: str, said: str

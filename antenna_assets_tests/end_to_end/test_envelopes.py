@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
 from antenna_assets.settings import Settings
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.exactness import named_by_the_ledger

@@ -16,12 +16,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
+from antenna_assets.cli.demo import _results
+from antenna_assets.cli.quarantine import EXAMPLE_LENGTH
 from antenna_assets.definitions import build_definitions
-from antenna_assets.demo import _results
-from antenna_assets.hours import HOUR, hour_key, hour_of
-from antenna_assets.quarantine.command import EXAMPLE_LENGTH
-from antenna_assets.quarantine.rendering import safe_text
-from antenna_assets.resources import EngineResource
+from antenna_assets.defs.resources import EngineResource
+from antenna_assets.domain.hours import HOUR, hour_key, hour_of
+from antenna_assets.domain.safe_text import safe_text
 from antenna_assets.settings import Settings
 from antenna_assets.simulator.answers import Answers
 from antenna_assets.simulator.compare import differences

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
+from antenna_assets.domain.schema import ASSETS, HOURLY_TABLES
 from antenna_assets.errors import AntennaError
-from antenna_assets.schema import ASSETS, HOURLY_TABLES
 from antenna_assets.settings import Settings
 from antenna_assets_tests.end_to_end.runs import EXECUTE
 from antenna_assets_tests.faults.plain_stream import read_everything

@@ -9,17 +9,17 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from antenna_assets.database import connect
-from antenna_assets.hours import hour_of
-from antenna_assets.local_runs import execute, tick
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import hour_of
 from antenna_assets.settings import Settings
 from antenna_assets.simulator.answers import Answers
 from antenna_assets.simulator.compare import differences
-from antenna_assets.simulator.quarantine import counts_by_reason
+from antenna_assets.simulator.rejected import counts_by_reason
 from antenna_assets.simulator.run import simulate
 from antenna_assets.simulator.scenario import Scenario
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.end_to_end.runs import instance, publish_what_the_sensor_asks_for
+from antenna_assets_tests.local_runs import execute, tick
 
 pytestmark = pytest.mark.services
 

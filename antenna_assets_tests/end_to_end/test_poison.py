@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from antenna_assets.database import connect
-from antenna_assets.hours import HOUR, hour_of
-from antenna_assets.schema import REASONS
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import HOUR, hour_of
+from antenna_assets.domain.schema import REASONS
 from antenna_assets.settings import Settings
 from antenna_assets.simulator.events import Message, messages
 from antenna_assets.simulator.malformed import SHAPES

@@ -6,35 +6,41 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from antenna_assets.database import connect
-from antenna_assets.ledger import Generation, LedgerError, hours_to_publish, landed_files, seal
-from antenna_assets.quarantine import replay
-from antenna_assets.quarantine.files import QuarantineError
-from antenna_assets.quarantine.messages import Selection, find, select
-from antenna_assets.quarantine.replay import FAILED, IN_PART, LEFT, HourOfReplay, Plan, Staying
-from antenna_assets.quarantine.transform import Transform, load_transform
-from antenna_assets.schema import LANDED
-from antenna_assets.settings import Settings, load_settings
-from antenna_assets.streaming.commit import NotContiguous, commit_batch, commit_heartbeat
-from antenna_assets.streaming.commit_replay import (
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.closing_rule import NO_BACKLOG
+from antenna_assets.domain.schema import LANDED_SCHEMA
+from antenna_assets.ledger.batch import AttemptFile, BatchContent, BatchPlan
+from antenna_assets.ledger.closed_hours import hours_to_publish
+from antenna_assets.ledger.commit import NotContiguous, Observation, commit_batch, commit_heartbeat
+from antenna_assets.ledger.errors import LedgerError
+from antenna_assets.ledger.files import generation_files
+from antenna_assets.ledger.generations import Generation
+from antenna_assets.ledger.head import read_head
+from antenna_assets.ledger.offsets import OffsetRange
+from antenna_assets.ledger.replay import (
     AlreadyReplayed,
     HourInPart,
     ReplayedMessage,
     commit_replay,
     hours_in_part,
 )
-from antenna_assets.streaming.head import read_head
-from antenna_assets.streaming.landed import Landed, LandedFile
-from antenna_assets.streaming.plan import OffsetRange
+from antenna_assets.ledger.seal import seal
+from antenna_assets.operations.quarantine import replay
+from antenna_assets.operations.quarantine.files import QuarantineError
+from antenna_assets.operations.quarantine.message_transform import Transform, load_transform
+from antenna_assets.operations.quarantine.messages import Selection, find, select
+from antenna_assets.operations.quarantine.replay import FAILED, IN_PART, LEFT, HourOfReplay, Plan, Skipped
+from antenna_assets.settings import Settings, load_settings
 from antenna_assets_tests.quarantined import SENT, TOPIC, TOPIC_ID, reject
 
 if TYPE_CHECKING:
@@ -106,12 +112,14 @@ def planned(settings: Settings, spark: "SparkSession", ledger: psycopg.Connectio
     """Plans a replay; returns the plan, and what carries it out on a connection."""
 
     def make(selection: Selection = Selection(), transform: Transform | None = None) -> tuple:  # noqa: B008
-        found = replay.plan(ledger, settings, spark, selection, clock=CLOCK, transform=transform)
+        found = replay.plan(
+            ledger, settings, lambda: nullcontext(spark), selection, clock=CLOCK, transform=transform
+        )
 
-        def carry_out(on: psycopg.Connection = ledger) -> int:
-            return replay.carry_out(on, settings, spark, found, transform=transform)
+        def execute(on: psycopg.Connection = ledger) -> int:
+            return replay.execute(on, settings, found, transform=transform)
 
-        return found, carry_out
+        return found, execute
 
     return make
 
@@ -133,7 +141,7 @@ def landed_rows(ledger: psycopg.Connection, settings: Settings) -> list[dict]:
         "SELECT path, rows, bytes FROM ledger.file WHERE kind = 'landed'"
     ).fetchall():
         table = pq.read_table(Path(settings.lake_uri) / path, partitioning=None)
-        assert (table.schema.names, table.schema.types) == (LANDED.names, LANDED.types)
+        assert (table.schema.names, table.schema.types) == (LANDED_SCHEMA.names, LANDED_SCHEMA.types)
         found = table.to_pylist()
         assert (len(found), sum(row["bytes"] for row in found)) == (count, bytes_)
         rows += found
@@ -176,16 +184,12 @@ def stream_one_event(connection: psycopg.Connection, number: int, offset: int, s
     }
     place = Path(settings.lake_uri) / path
     place.parent.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist([row], schema=LANDED), place)
+    pq.write_table(pa.Table.from_pylist([row], schema=LANDED_SCHEMA), place)
     commit_batch(
         connection,
-        topic=TOPIC,
-        topic_id=TOPIC_ID,
-        number=number,
-        clock=CLOCK,
-        ranges=[OffsetRange(0, offset, offset + 1)],
-        landed=Landed(files=[LandedFile(path, NINE, 1, 5, place.stat().st_size)], event_times={0: NINE}),
-        lagging=[0],
+        BatchPlan(TOPIC, TOPIC_ID, number, CLOCK, [OffsetRange(0, offset, offset + 1)]),
+        BatchContent(files=[AttemptFile(path, NINE, 1, 5, place.stat().st_size)], event_times={0: NINE}),
+        Observation(CLOCK, dict.fromkeys([0], NO_BACKLOG)),
         lateness=MINUTE,
     )
 
@@ -201,8 +205,11 @@ def test_a_plan_says_what_is_accepted_by_hour_and_why_the_rest_stays_and_changes
         HourOfReplay(NINE, 1, 12, closed=False),
         HourOfReplay(SENT, 1, 7, closed=False),
     ]
-    assert [(one.partition, one.offset, one.why) for one in found.staying] == [(0, 1, FAILED), (3, 1, LEFT)]
-    assert found.staying[0].detail.startswith("JSONDecodeError: ")
+    assert [(one.partition, one.offset, one.reason) for one in found.skipped] == [
+        (0, 1, FAILED),
+        (3, 1, LEFT),
+    ]
+    assert found.skipped[0].detail.startswith("JSONDecodeError: ")
     assert everything(ledger) == before
     assert sorted(Path(settings.lake_uri).rglob("*.*")) == files
 
@@ -210,16 +217,16 @@ def test_a_plan_says_what_is_accepted_by_hour_and_why_the_rest_stays_and_changes
 def test_without_a_transformation_the_stream_s_verdict_stands(planned: Replay) -> None:
     found, _ = planned()
     assert coordinates(found.accepted.to_pylist()) == [(0, 2)]
-    assert found.staying_by_reason == {"wrong_type": 2, "not_json": 1, "missing_field": 1}
-    assert found.staying[0] == Staying(0, 0, "wrong_type", 'bytes is not an integer: "12"')
+    assert found.skipped_by_reason == {"wrong_type": 2, "not_json": 1, "missing_field": 1}
+    assert found.skipped[0] == Skipped(0, 0, "wrong_type", 'bytes is not an integer: "12"')
 
 
 def test_what_was_mended_joins_its_hours_under_its_first_coordinates(
     ledger: psycopg.Connection, settings: Settings, planned: Replay, mend: Transform
 ) -> None:
-    _, carry_out = planned(Selection(reasons=("wrong_type",)), mend)
+    _, execute = planned(Selection(reasons=("wrong_type",)), mend)
     offsets = everything(ledger)["ledger.batch_offset"]
-    assert carry_out() == 2
+    assert execute() == 2
     assert landed_rows(ledger, settings) == [
         {
             "timestamp": timestamp,
@@ -258,16 +265,16 @@ def test_a_replay_done_twice_changes_nothing_the_second_time(
     ledger: psycopg.Connection, settings: Settings, planned: Replay, mend: Transform
 ) -> None:
     selection = Selection(reasons=("wrong_type",))
-    _, carry_out = planned(selection, mend)
-    carry_out()
+    _, execute = planned(selection, mend)
+    execute()
     after = everything(ledger)
     with pytest.raises(QuarantineError, match="no message in quarantine is selected"):
         planned(selection, mend)
     with pytest.raises(AlreadyReplayed, match="another replay was faster"):
-        carry_out()
+        execute()
     assert everything(ledger) == after
-    _, carry_out_the_rest = planned(transform=mend)
-    carry_out_the_rest()
+    _, execute_the_rest = planned(transform=mend)
+    execute_the_rest()
     assert coordinates(landed_rows(ledger, settings)) == [(0, 0), (0, 2), (3, 0)]
     assert_each_message_is_in_one_place(ledger, settings)
 
@@ -298,19 +305,19 @@ def test_a_replay_that_died_between_landing_and_commit_is_done_once_by_the_next(
 def test_a_replay_that_dies_inside_its_transaction_leaves_nothing(
     ledger: psycopg.Connection, planned: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from antenna_assets.streaming import commit_replay as module
+    from antenna_assets.ledger import replay as module
 
     def die(*_arguments: object, **_named: object) -> None:
         raise KeyboardInterrupt
 
     before = everything(ledger)
-    _, carry_out = planned()
+    _, execute = planned()
     with monkeypatch.context() as patch:
         patch.setattr(module, "close_passed", die)
         with pytest.raises(KeyboardInterrupt):
-            carry_out()
+            execute()
     assert everything(ledger) == before
-    assert carry_out() == 2
+    assert execute() == 2
 
 
 def test_a_commit_whose_answer_was_lost_is_not_done_again(
@@ -337,15 +344,15 @@ def test_of_two_replays_at_once_one_counts(
     outcomes: list[int | Exception] = []
     start = threading.Barrier(2)
 
-    def run(carry_out: Callable[..., int]) -> None:
+    def run(execute: Callable[..., int]) -> None:
         with connect(postgres_url) as connection:
             start.wait()
             try:
-                outcomes.append(carry_out(connection))
+                outcomes.append(execute(connection))
             except AlreadyReplayed as error:
                 outcomes.append(error)
 
-    threads = [threading.Thread(target=run, args=[carry_out]) for carry_out in plans]
+    threads = [threading.Thread(target=run, args=[execute]) for execute in plans]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -386,19 +393,15 @@ def test_a_replay_may_commit_between_the_stream_s_landing_and_its_commit(
         (2, "replay"),
         (3, "stream"),
     ]
-    commit_heartbeat(ledger, topic=TOPIC, batch=3, now=CLOCK, lateness=MINUTE)
+    commit_heartbeat(ledger, TOPIC, 3, Observation(CLOCK), lateness=MINUTE)
     assert_each_message_is_in_one_place(ledger, settings)
     # Another stream's batch is refused as ever, whatever replays came in between.
     with pytest.raises(NotContiguous, match="expected to commit batch 2 .* another stream wrote to it"):
         commit_batch(
             ledger,
-            topic=TOPIC,
-            topic_id=TOPIC_ID,
-            number=2,
-            clock=CLOCK,
-            ranges=[OffsetRange(1, 0, 1)],
-            landed=Landed(),
-            lagging=(),
+            BatchPlan(TOPIC, TOPIC_ID, 2, CLOCK, [OffsetRange(1, 0, 1)]),
+            BatchContent(),
+            Observation(CLOCK),
             lateness=MINUTE,
         )
 
@@ -407,55 +410,79 @@ def test_a_replay_between_a_look_at_kafka_and_the_heartbeat_does_not_stop_the_st
     ledger: psycopg.Connection, planned: Replay
 ) -> None:
     planned()[1]()
-    assert commit_heartbeat(ledger, topic=TOPIC, batch=1, now=CLOCK, lateness=MINUTE) == CLOCK - MINUTE
+    assert commit_heartbeat(ledger, TOPIC, 1, Observation(CLOCK), lateness=MINUTE) == CLOCK - MINUTE
     with pytest.raises(NotContiguous):
-        commit_heartbeat(ledger, topic=TOPIC, batch=0, now=CLOCK, lateness=MINUTE)
+        commit_heartbeat(ledger, TOPIC, 0, Observation(CLOCK), lateness=MINUTE)
 
 
 def test_a_closed_hour_becomes_dirty_and_gets_its_next_generation(
     ledger: psycopg.Connection, settings: Settings, planned: Replay, mend: Transform
 ) -> None:
     stream_one_event(ledger, 2, 3, settings)
-    commit_heartbeat(ledger, topic=TOPIC, batch=2, now=CLOCK, lateness=MINUTE)
+    commit_heartbeat(ledger, TOPIC, 2, Observation(CLOCK), lateness=MINUTE)
     assert seal(ledger, NINE) == Generation(NINE, 1, 2, 1, 5)
-    found, carry_out = planned(Selection(reasons=("wrong_type",)), mend)
+    found, execute = planned(Selection(reasons=("wrong_type",)), mend)
     assert [(one.hour, one.closed) for one in found.hours] == [(NINE, True), (SENT, False)]
-    carry_out()
+    execute()
     assert ledger.execute("SELECT late_rows FROM ledger.batch WHERE batch = 3").fetchone() == (1,)
     # The hour at ten lies before the watermark: it opened and closed with the replay.
     assert [one.hour for one in hours_to_publish(ledger, limit=9)] == [NINE, SENT]
     second = seal(ledger, NINE)
     assert second == Generation(NINE, 2, 3, 2, 17)
-    assert len(landed_files(ledger, second)) == 2
+    assert len(generation_files(ledger, second)) == 2
 
 
 def test_an_hour_that_lost_files_to_retention_is_not_rebuilt_from_a_part(
     ledger: psycopg.Connection, settings: Settings, planned: Replay, mend: Transform
 ) -> None:
     stream_one_event(ledger, 2, 3, settings)
-    _, carry_out = planned(transform=mend)
+    _, execute = planned(transform=mend)
     ledger.execute("DELETE FROM ledger.file WHERE hour = %s", [NINE])
     before = everything(ledger)
     with pytest.raises(HourInPart, match="hour 2026-11-22-09:00 has lost landed files"):
-        carry_out()
+        execute()
     assert everything(ledger) == before
-    found, carry_out = planned(transform=mend)
+    found, execute = planned(transform=mend)
     assert [one.hour for one in found.hours] == [OLD, SENT]
-    assert found.staying[0] == Staying(
+    assert found.skipped[0] == Skipped(
         0, 0, IN_PART, "retention has removed landed files of 2026-11-22-09:00"
     )
-    carry_out()
+    execute()
     assert coordinates(landed_rows(ledger, settings)) == [(0, 2), (3, 0)]
+
+
+def test_spark_is_not_started_where_nothing_is_to_parse(
+    ledger: psycopg.Connection, settings: Settings
+) -> None:
+    def started() -> NoReturn:
+        raise AssertionError("Spark was started")
+
+    with pytest.raises(QuarantineError, match="no message in quarantine is selected"):
+        replay.plan(ledger, settings, started, Selection(reasons=("not_utf8",)), clock=CLOCK)
+    leave = Transform("", lambda _value: None)
+    found = replay.plan(ledger, settings, started, Selection(), clock=CLOCK, transform=leave)
+    assert (found.hours, found.skipped_by_reason) == ([], {LEFT: 5})
+
+
+def test_a_replay_parses_once(
+    ledger: psycopg.Connection, settings: Settings, planned: Replay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, execute = planned()
+    # What was planned lands as it was parsed, whatever another parser would say now.
+    monkeypatch.setattr(replay, "validate", None)
+    assert execute() == 2
+    assert found.events.column_names[:5] == ["timestamp", "app", "id", "antenna_id", "bytes"]
+    assert coordinates(landed_rows(ledger, settings)) == [(0, 2)]
 
 
 def test_an_event_before_the_first_hour_stays(
     connection: psycopg.Connection, settings: Settings, spark: "SparkSession"
 ) -> None:
     reject(connection, settings, {0: [("timestamp_too_old", event(timestamp="2025-12-31T23:59:59Z"))]})
-    found = replay.plan(connection, settings, spark, Selection(), clock=CLOCK)
-    assert found.staying_by_reason == {"timestamp_too_old": 1}
+    found = replay.plan(connection, settings, lambda: nullcontext(spark), Selection(), clock=CLOCK)
+    assert found.skipped_by_reason == {"timestamp_too_old": 1}
     with pytest.raises(QuarantineError, match="none of the selected messages would be accepted"):
-        replay.carry_out(connection, settings, spark, found)
+        replay.execute(connection, settings, found)
 
 
 def test_rows_that_are_not_those_of_the_messages_are_not_committed(ledger: psycopg.Connection) -> None:
@@ -467,7 +494,7 @@ def test_rows_that_are_not_those_of_the_messages_are_not_committed(ledger: psyco
             topic=TOPIC,
             clock=CLOCK,
             messages=[ReplayedMessage(TOPIC_ID, 0, 0, "wrong_type")],
-            landed=Landed(),
+            content=BatchContent(),
             transform=None,
         )
 

@@ -11,13 +11,13 @@ import psycopg
 import pyarrow.parquet as pq
 import pytest
 
-from antenna_assets.database import connect
-from antenna_assets.hours import HOUR, hour_of
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import HOUR, hour_of
 from antenna_assets.settings import Settings
 from antenna_assets.simulator.events import messages
 from antenna_assets.simulator.scenario import Scenario
-from antenna_assets.streaming import query
 from antenna_assets.streaming.job import Stream
+from antenna_assets.streaming.spark import query
 from antenna_assets_tests.end_to_end.runs import place
 
 pytestmark = pytest.mark.services

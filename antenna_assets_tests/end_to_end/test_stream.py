@@ -11,16 +11,17 @@ import psycopg
 import pyarrow.parquet as pq
 import pytest
 
-from antenna_assets.database import connect
+from antenna_assets.clients.kafka_broker import BrokerError
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.schema import LANDED_SCHEMA, REJECTED_SCHEMA
 from antenna_assets.errors import AntennaError
-from antenna_assets.ledger import LedgerError
-from antenna_assets.schema import LANDED, REJECTED
+from antenna_assets.ledger.commit import commit_batch
+from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.settings import Settings
-from antenna_assets.streaming import micro_batch, query
-from antenna_assets.streaming.broker import BrokerError
-from antenna_assets.streaming.commit import commit_batch
+from antenna_assets.streaming import micro_batch
 from antenna_assets.streaming.job import Stream
-from antenna_assets.streaming.landed import Written
+from antenna_assets.streaming.read_back import WrittenAttempt
+from antenna_assets.streaming.spark import query
 from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults.live import wait_until
 from antenna_assets_tests.faults.processes import Process
@@ -56,7 +57,7 @@ def rows(settings: Settings, ledger: psycopg.Connection, kind: str) -> list[dict
     paths = ledger.execute("SELECT path FROM ledger.file WHERE kind = %s ORDER BY path", [kind]).fetchall()
     tables = [pq.read_table(Path(settings.lake_uri) / path, partitioning=None) for (path,) in paths]
     for table in tables:
-        expected = LANDED if kind == "landed" else REJECTED
+        expected = LANDED_SCHEMA if kind == "landed" else REJECTED_SCHEMA
         assert (table.schema.names, table.schema.types) == (expected.names, expected.types)
     found = [row for table in tables for row in table.to_pylist()]
     return sorted(found, key=lambda row: (row["kafka_partition"], row["kafka_offset"]))
@@ -157,7 +158,7 @@ def landings(monkeypatch: pytest.MonkeyPatch, number: int) -> tuple[list[str], t
     write, so_many = micro_batch.write, threading.Event()
     landed: list[str] = []
 
-    def write_and_tell(*arguments: object, **named: object) -> Written:
+    def write_and_tell(*arguments: object, **named: object) -> WrittenAttempt:
         written = write(*arguments, **named)  # type: ignore[arg-type]
         landed.append(written.folder)
         if len(landed) == number:
@@ -239,7 +240,7 @@ def test_rows_that_are_lost_on_their_way_to_the_disk_are_not_committed(
 ) -> None:
     write = micro_batch.write
 
-    def write_and_lose_a_file(*arguments: object, **named: object) -> Written:
+    def write_and_lose_a_file(*arguments: object, **named: object) -> WrittenAttempt:
         written = write(*arguments, **named)  # type: ignore[arg-type]
         next((Path(settings.lake_uri) / written.folder).glob("hour=*/*.parquet")).unlink()
         return written

@@ -19,9 +19,9 @@ from pathlib import Path
 import psutil
 
 import antenna_assets
-from antenna_assets.database import connect, dagster_url
-from antenna_assets.project_files import docker_folder, workspace_file
+from antenna_assets.clients.postgres import connect, dagster_url
 from antenna_assets.settings import Settings
+from antenna_assets.storage.project_files import docker_folder, workspace_file
 
 IN_PROGRESS = ("NOT_STARTED", "QUEUED", "STARTING", "STARTED", "CANCELING")
 

@@ -9,7 +9,8 @@ from uuid import uuid4
 
 import psutil
 
-from antenna_assets.database import connect, migrate
+from antenna_assets.clients.migrations import migrate
+from antenna_assets.clients.postgres import connect
 from antenna_assets.settings import Settings
 from antenna_assets.stack import kafka, postgres
 

@@ -14,21 +14,20 @@ import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antenna_assets.clock import database_now
-from antenna_assets.database import connect
-from antenna_assets.schema import LANDED, REJECTED
+from antenna_assets.clients.clock import database_now
+from antenna_assets.clients.kafka_broker import Broker, Topic
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.schema import LANDED_SCHEMA, REJECTED_SCHEMA
+from antenna_assets.ledger.batch import BatchContent, BatchPlan
+from antenna_assets.ledger.commit import Observation, commit_batch
+from antenna_assets.ledger.head import claim_topic, read_head
+from antenna_assets.ledger.offsets import OffsetRange
+from antenna_assets.ledger.progress import backlog_of, next_to_read
 from antenna_assets.settings import Settings, load_settings
-from antenna_assets.streaming.attempt import attempt_folder
-from antenna_assets.streaming.broker import Broker, Topic
-from antenna_assets.streaming.closing_rule import told
-from antenna_assets.streaming.commit import commit_batch
-from antenna_assets.streaming.head import claim_topic, read_head
-from antenna_assets.streaming.landed import Landed, Written
+from antenna_assets.storage.attempt import attempt_folder
 from antenna_assets.streaming.micro_batch import MicroBatches
-from antenna_assets.streaming.plan import OffsetRange
-from antenna_assets.streaming.progress import left_to_read, next_to_read
-from antenna_assets.streaming.query import engine_of_sums
-from antenna_assets.streaming.read_back import read_back
+from antenna_assets.streaming.read_back import WrittenAttempt, read_back
+from antenna_assets.streaming.spark.query import aggregation_engine
 from antenna_assets_tests.parse_oracle import EPOCH, Rejected, verdict
 
 MESSAGES_PER_BATCH = 400
@@ -42,13 +41,13 @@ def read_everything(settings: Settings) -> None:
         claim_topic(connection, topic.name, topic.id)
         while read_some(settings, broker, connection, topic):
             pass
-        looks(settings, broker).beat(connection)
+        looks(settings, broker).heartbeat(connection)
 
 
 def looks(settings: Settings, broker: Broker) -> MicroBatches:
     """The stream's own look at Kafka and what it closes, which needs no Spark."""
     return MicroBatches(
-        settings, broker, say=lambda _line: None, stop=threading.Event(), went_on=lambda: None
+        settings, broker, say=lambda _line: None, stop=threading.Event(), on_commit=lambda: None
     )
 
 
@@ -108,28 +107,22 @@ def _commit(
     clock = database_now(connection)
     folder = attempt_folder(head.batch + 1)
     _write(f"{settings.lake_uri}/{folder}", messages, clock, max(settings.start, clock - settings.horizon))
-    landed = summed_up(settings, Written(folder, begun, len(messages)))
+    landed = summed_up(settings, WrittenAttempt(folder, begun, len(messages)))
     now = database_now(connection)
     done = next_to_read(connection, broker, topic) | {r.partition: r.until_offset for r in ranges}
-    left = left_to_read(broker, topic, done)
+    left = backlog_of(broker, topic, done)
     commit_batch(
         connection,
-        topic=topic.name,
-        topic_id=topic.id,
-        number=head.batch + 1,
-        clock=clock,
-        ranges=ranges,
-        landed=landed,
-        lagging=left,
+        BatchPlan(topic.name, topic.id, head.batch + 1, clock, ranges),
+        landed,
+        Observation(now, left),
         lateness=settings.lateness,
-        now=now,
-        left=told(left),
     )
 
 
-def summed_up(settings: Settings, written: Written) -> Landed:
+def summed_up(settings: Settings, written: WrittenAttempt) -> BatchContent:
     """What was written, read back by the stream's own code and the embedded engine."""
-    with engine_of_sums(settings, None) as engine:
+    with aggregation_engine(settings, None) as engine:
         return read_back(written, engine, lake=settings.lake_uri, window=settings.window)
 
 
@@ -147,7 +140,7 @@ def _write(folder: str, messages: list[Any], clock: datetime, oldest: datetime) 
                 (time, found.app, found.id, found.antenna_id, found.bytes, *place)
             )
     for name, rows in files.items():
-        schema = REJECTED if name == "rejected" else LANDED
+        schema = REJECTED_SCHEMA if name == "rejected" else LANDED_SCHEMA
         columns = zip(*rows, strict=True)
         arrays = [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)]
         with fsspec.open(f"{folder}/{name}/part-0.parquet", "wb") as file:

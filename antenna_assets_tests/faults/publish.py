@@ -15,15 +15,15 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antenna_assets import requests
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
+from antenna_assets.domain.hours import hour_key
+from antenna_assets.domain.schema import LAKE_TABLES, RAW_PARQUET
 from antenna_assets.engines.contract import WrittenFile
-from antenna_assets.hours import hour_key
-from antenna_assets.lake import Lake, LakeError
-from antenna_assets.local_runs import execute, tick
-from antenna_assets.schema import LAKE_TABLES, RAW_PARQUET
+from antenna_assets.ledger import failing_hours
+from antenna_assets.publishing.lake import Lake, LakeError
 from antenna_assets.settings import Settings, load_settings
+from antenna_assets_tests.local_runs import execute, tick
 
 _PROCESSES = multiprocessing.get_context("forkserver")
 _PROCESSES.set_forkserver_preload([__name__])
@@ -49,7 +49,7 @@ def publish_what_is_asked_for(environment: dict[str, str], folder: str) -> list[
     """
     os.environ.update(environment)
     Path(folder).mkdir(exist_ok=True)
-    requests.FIRST_WAIT = timedelta(0)
+    failing_hours.FIRST_WAIT = timedelta(0)
     with dg.instance_for_test(temp_dir=folder) as instance:
         runs = [execute(instance, request) for request in tick(instance)]
     return [str(step.step_failure_data.error) for run in runs for step in run.filter_events(_failed)]

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from antenna_assets.quarantine.replay import Plan
-from antenna_assets.streaming.commit import NotContiguous
-from antenna_assets.streaming.commit_replay import AlreadyReplayed
+from antenna_assets.ledger.commit import NotContiguous
+from antenna_assets.ledger.replay import AlreadyReplayed
+from antenna_assets.operations.quarantine.replay import Plan
 from antenna_assets_tests.faults import publish
 from antenna_assets_tests.faults.in_process import Held
 from antenna_assets_tests.faults.state_draws import (
@@ -153,15 +153,15 @@ class Ledger(RuleBasedStateMachine):
         if plan is None:
             return
         other = self.world.plan()
-        self.world.carry_out(plan)
+        self.world.execute(plan)
         if again and other is not None:
             with pytest.raises(AlreadyReplayed):
-                self.world.carry_out(other)
+                self.world.execute(other)
 
     @rule(death=deaths(REPLAY_POINTS))
     def replay_dies(self, death: tuple[str, int]) -> None:
         if (plan := self.planned()) is not None:
-            self.world.carry_out(plan, death=(death[0], 1))
+            self.world.execute(plan, death=(death[0], 1))
 
     @rule(
         id_=st.sampled_from([*KNOWN, "a stranger"]),

@@ -18,24 +18,25 @@ import pyarrow.parquet as pq
 import pytest
 from psycopg import sql
 
-from antenna_assets import requests, sensors
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
-from antenna_assets.lake import Lake
-from antenna_assets.local_runs import execute, tick
-from antenna_assets.quarantine import replay
-from antenna_assets.quarantine.files import QuarantineError
-from antenna_assets.quarantine.messages import Selection
-from antenna_assets.quarantine.transform import Transform, load_transform
+from antenna_assets.defs import sensors
+from antenna_assets.ledger import failing_hours
+from antenna_assets.operations.quarantine import replay
+from antenna_assets.operations.quarantine.files import QuarantineError
+from antenna_assets.operations.quarantine.message_transform import Transform, load_transform
+from antenna_assets.operations.quarantine.messages import Selection
+from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import load_settings
 from antenna_assets.stack.kafka import admin_client, ensure_topic
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.faults import plain_stream
 from antenna_assets_tests.faults.in_process import Faults, Held
-from antenna_assets_tests.faults.plain_replay import without_spark
+from antenna_assets_tests.faults.plain_replay import no_session, without_spark
 from antenna_assets_tests.faults.state_facts import LAKE
 from antenna_assets_tests.faults.state_invariants import Invariants
 from antenna_assets_tests.faults.state_model import HOUR, TRANSFORM, Draft, Message, Model, User, first_hour
+from antenna_assets_tests.local_runs import execute, tick
 
 PARTITIONS = 2
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -71,7 +72,7 @@ class World:
         patch.setenv("ANTENNA_TOPIC", name)
         # Late rows are published at once, and a failed run is asked for again at once.
         patch.setenv("ANTENNA_REPUBLISH_WAIT", "0 minutes")
-        patch.setattr(requests, "FIRST_WAIT", requests.FIRST_WAIT * 0)
+        patch.setattr(failing_hours, "FIRST_WAIT", failing_hours.FIRST_WAIT * 0)
         without_spark(patch)
         self.faults = Faults(patch)
         self.settings = load_settings()
@@ -161,7 +162,7 @@ class World:
             return replay.plan(
                 self._connection,
                 self.settings,
-                None,  # type: ignore[arg-type]
+                no_session,
                 Selection(),
                 clock=datetime.now(UTC),
                 transform=self._mend,
@@ -169,9 +170,9 @@ class World:
         except QuarantineError:
             return None
 
-    def carry_out(self, plan: replay.Plan, *, death: Death = None) -> None:
+    def execute(self, plan: replay.Plan, *, death: Death = None) -> None:
         with connect(self.url) as connection, self.faults.dying(death):
-            replay.carry_out(connection, self.settings, None, plan, transform=self._mend)  # type: ignore[arg-type]
+            replay.execute(connection, self.settings, plan, transform=self._mend)
 
     def change_user(self, id_: str, user: tuple[str, str, int] | None) -> None:
         """Change, add or, for None, remove a user, in one statement."""

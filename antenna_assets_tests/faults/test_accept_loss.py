@@ -7,12 +7,12 @@ import pytest
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
-from antenna_assets.database import connect
-from antenna_assets.ledger import LedgerError
+from antenna_assets.clients.kafka_broker import Broker
+from antenna_assets.clients.postgres import connect
+from antenna_assets.ledger.errors import LedgerError
+from antenna_assets.ledger.loss import accept
+from antenna_assets.ledger.stream_lock import StreamRunning, require_only_stream
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.broker import Broker
-from antenna_assets.streaming.lock import StreamRunning, require_only_stream
-from antenna_assets.streaming.loss import accept
 from antenna_assets_tests.exactness import (
     committed_by_the_ledger,
     held_by_the_broker,

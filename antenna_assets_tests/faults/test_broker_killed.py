@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from antenna_assets.clients.kafka_broker import Broker
 from antenna_assets.settings import Settings
 from antenna_assets.simulator import send as sender
 from antenna_assets.simulator.send import SendError
-from antenna_assets.streaming.broker import Broker
 from antenna_assets_tests.exactness import assert_exact, held_by_the_broker
 from antenna_assets_tests.faults.live import committed, running, wait_until
 from antenna_assets_tests.faults.own_services import OwnKafka, own_kafka

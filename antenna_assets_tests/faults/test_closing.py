@@ -18,20 +18,20 @@ import pytest
 from rich.console import Console
 
 import antenna_assets
-from antenna_assets import clock
-from antenna_assets.clock import database_now
-from antenna_assets.hours import HOUR, hour_of
-from antenna_assets.metrics import LedgerCollector
+from antenna_assets.clients import clock
+from antenna_assets.clients.clock import database_now
+from antenna_assets.clients.kafka_broker import Broker
+from antenna_assets.domain.closing_rule import Backlog
+from antenna_assets.domain.hours import HOUR, hour_of
+from antenna_assets.errors import StreamError
+from antenna_assets.ledger.head import claim_topic
+from antenna_assets.ledger.progress import backlog_of, next_to_read, read_past
+from antenna_assets.operations.metrics import LedgerCollector
+from antenna_assets.operations.status import tables
 from antenna_assets.settings import Settings
-from antenna_assets.status import tables
 from antenna_assets.streaming import job
-from antenna_assets.streaming.broker import Broker
-from antenna_assets.streaming.closing_rule import Left
-from antenna_assets.streaming.errors import StreamError
-from antenna_assets.streaming.head import claim_topic
 from antenna_assets.streaming.job import Stream
 from antenna_assets.streaming.micro_batch import MicroBatches
-from antenna_assets.streaming.progress import left_to_read, next_to_read, read_past
 from antenna_assets_tests.faults import plain_stream
 from antenna_assets_tests.faults.live import committed, running, wait_until
 from antenna_assets_tests.faults.topics import add_partitions
@@ -102,12 +102,12 @@ class Reader:
 
     def look(self) -> bool:
         """As a stream that has just started: nothing is remembered but what the ledger holds."""
-        return plain_stream.looks(self._settings, self._broker).beat(self._connection)
+        return plain_stream.looks(self._settings, self._broker).heartbeat(self._connection)
 
-    def left(self) -> dict[int, Left]:
+    def left(self) -> dict[int, Backlog]:
         self.topic = self._broker.describe()
         done = next_to_read(self._connection, self._broker, self.topic)
-        return left_to_read(self._broker, self.topic, done)
+        return backlog_of(self._broker, self.topic, done)
 
     def closed(self) -> dict[datetime, str]:
         rows = self._connection.execute("SELECT hour, closed_by FROM ledger.hour WHERE closed_at IS NOT NULL")
@@ -156,7 +156,7 @@ def test_row_25_messages_of_an_open_transaction_are_named_and_their_hour_does_no
     while reader.read():
         pass
     assert not reader.look()
-    assert reader.left() == {0: Left(0, 0, 4)}
+    assert reader.left() == {0: Backlog(0, 0, 4)}
     assert reader.held_by() == "partition 0: 4 in or behind an open transaction"
     assert reader.closed() == {}
     shown = told_by_status(quick, connection)
@@ -296,12 +296,12 @@ def test_row_26_kafka_says_from_which_offset_on_its_records_are_of_an_instant_or
     sender.send(1, b"x", timestamp=last - HOUR)
     assert broker.first_at(reader.topic, last + HOUR) == {0: 2, 1: None, 2: None, 3: None}
     hours = [last - HOUR, last, last + HOUR]
-    assert read_past(broker, reader.topic, {0: Left(2, 4, 4)}, hours) == last + HOUR
-    assert read_past(broker, reader.topic, {0: Left(1, 4, 4)}, hours) == last
-    assert read_past(broker, reader.topic, {0: Left(2, 4, 4), 1: Left(0, 1, 1)}, hours) is None
+    assert read_past(broker, reader.topic, {0: Backlog(2, 4, 4)}, hours) == last + HOUR
+    assert read_past(broker, reader.topic, {0: Backlog(1, 4, 4)}, hours) == last
+    assert read_past(broker, reader.topic, {0: Backlog(2, 4, 4), 1: Backlog(0, 1, 1)}, hours) is None
     # One of the future counts as one of now.
     sender.send(2, b"x", timestamp=database_now(connection) + HOUR / 2)
-    assert read_past(broker, reader.topic, {2: Left(0, 1, 1)}, hours[:2]) == last + HOUR
+    assert read_past(broker, reader.topic, {2: Backlog(0, 1, 1)}, hours[:2]) == last + HOUR
 
 
 @contextmanager
@@ -335,17 +335,17 @@ def test_row_26_a_host_with_a_wrong_clock_closes_and_rejects_nothing_by_it_and_i
 
 # Each for a reason: what is shown to a person, an age of files on this host, what stands for devices or for Dagster.
 HOST_CLOCK = {
-    "antenna_assets/anchors.py",
-    "antenna_assets/clock.py",
-    "antenna_assets/cli.py",
-    "antenna_assets/backfill/launch.py",
-    "antenna_assets/delta.py",
+    "antenna_assets/ledger/anchors.py",
+    "antenna_assets/clients/clock.py",
+    "antenna_assets/cli/console.py",
+    "antenna_assets/defs/backfill_launch.py",
+    "antenna_assets/publishing/delta_commit.py",
     "antenna_assets/engines/duckdb.py",
-    "antenna_assets/litter.py",
-    "antenna_assets/report/command.py",
+    "antenna_assets/storage/files.py",
+    "antenna_assets/operations/report/write.py",
     "antenna_assets/simulator/live.py",
     "antenna_assets/simulator/run.py",
-    "antenna_assets/streaming/land.py",
+    "antenna_assets/streaming/spark/land.py",
 }
 
 
@@ -432,10 +432,10 @@ def test_row_26_a_step_of_postgresqls_clock_is_said_by_the_stream(
 ) -> None:
     said: list[str] = []
     broker = Broker(settings.kafka_bootstrap or "", settings.topic)
-    batches = MicroBatches(settings, broker, say=said.append, stop=threading.Event(), went_on=lambda: None)
+    batches = MicroBatches(settings, broker, say=said.append, stop=threading.Event(), on_commit=lambda: None)
     Reader(settings, connection)
-    batches.beat(connection)
+    batches.heartbeat(connection)
     assert said == []
     monkeypatch.setattr(clock, "database_now", lambda of: database_now(of) - HOUR)
-    batches.beat(connection)
+    batches.heartbeat(connection)
     assert said[0].startswith("PostgreSQL's clock was set back by 1:00:0")

@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from antenna_assets.database import connect
-from antenna_assets.hours import hour_key
-from antenna_assets.ledger import hours_to_publish
-from antenna_assets.schema import ASSETS
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import hour_key
+from antenna_assets.domain.schema import ASSETS
+from antenna_assets.ledger.closed_hours import hours_to_publish
 from antenna_assets.settings import Settings
 from antenna_assets_tests.end_to_end.runs import EXECUTE
 from antenna_assets_tests.exactness import assert_exact

@@ -12,17 +12,20 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from antenna_assets import database, resources
-from antenna_assets.certificate import newest_certificate
-from antenna_assets.database import connect, migrate, snapshot
-from antenna_assets.hours import HOUR, hour_key
-from antenna_assets.lake import Lake
-from antenna_assets.postgres_session import PERSON, RUN, STREAM, Limits
+from antenna_assets.clients import migrations
+from antenna_assets.clients.migrations import migrate
+from antenna_assets.clients.postgres import connect, snapshot
+from antenna_assets.clients.postgres_errors import DatabaseError
+from antenna_assets.clients.postgres_session import PERSON, RUN, STREAM, Limits
+from antenna_assets.defs import resources
+from antenna_assets.domain.hours import HOUR, hour_key
+from antenna_assets.ledger import blocked
+from antenna_assets.ledger.blocked import blocked_by, blocks_told
+from antenna_assets.ledger.certificate import newest_certificate
+from antenna_assets.ledger.stream_lock import require_only_stream
+from antenna_assets.operations.status import tables
+from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
-from antenna_assets.status import tables
-from antenna_assets.streaming import blocked
-from antenna_assets.streaming.blocked import blocked_by, blocks_told
-from antenna_assets.streaming.lock import require_only_stream
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.certified import FIRST, Land, World, publish
 from antenna_assets_tests.faults.publish import publish_hour
@@ -190,12 +193,10 @@ def test_row_39_a_frozen_migration_lets_the_next_one_go_on(
 def test_row_39_who_waits_for_a_migration_for_too_long_is_told(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "_LONGEST_MIGRATION", "100ms")
+    monkeypatch.setattr(migrations, "_LONGEST_MIGRATION", "100ms")
     with connect(postgres_url) as one, connect(postgres_url) as other:
-        one.execute("SELECT pg_advisory_lock(%s)", [database._MIGRATION_LOCK])
-        with pytest.raises(
-            database.DatabaseError, match="another `antenna up` has been migrating this database"
-        ):
+        one.execute("SELECT pg_advisory_lock(%s)", [migrations._MIGRATION_LOCK])
+        with pytest.raises(DatabaseError, match="another `antenna up` has been migrating this database"):
             migrate(other)
 
 

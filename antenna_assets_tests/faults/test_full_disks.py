@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from antenna_assets.database import DatabaseError, connect, migrate
-from antenna_assets.schema import HOURLY_TABLES
+from antenna_assets.clients.migrations import migrate
+from antenna_assets.clients.postgres import DatabaseError, connect
+from antenna_assets.domain.schema import HOURLY_TABLES
+from antenna_assets.ledger.stream_lock import stream_runs
 from antenna_assets.settings import Settings
 from antenna_assets.stack import postgres
-from antenna_assets.streaming.attempt import LakeUnwritable
+from antenna_assets.storage.attempt import LakeUnwritable
 from antenna_assets.streaming.job import Stream
-from antenna_assets.streaming.lock import stream_runs
 from antenna_assets_tests.exactness import assert_exact, assert_whole
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.publish import (

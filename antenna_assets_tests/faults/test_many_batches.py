@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from antenna_assets.database import connect
-from antenna_assets.lake import Lake
-from antenna_assets.schema import LAKE_TABLES
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.schema import LAKE_TABLES
+from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
-from antenna_assets.streaming import micro_batch, query
+from antenna_assets.streaming import micro_batch
 from antenna_assets.streaming.job import Stream
+from antenna_assets.streaming.spark import query
 from antenna_assets_tests.end_to_end.runs import instance, publish_what_the_sensor_asks_for
 from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults import plain_stream

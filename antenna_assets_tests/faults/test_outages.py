@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
 from antenna_assets.settings import Settings
 from antenna_assets.streaming import micro_batch
 from antenna_assets.streaming.job import Stream

@@ -1,13 +1,18 @@
 """Every commit point in the code has a fault test; a wrong name in the setting is told with the right ones."""
 
+import ast
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from antenna_assets import crash
+import antenna_assets
+from antenna_assets import failpoints as crash
+from antenna_assets.failpoints import require_known
 from antenna_assets.settings import SettingsError, load_settings
 from antenna_assets_tests import test_forget, test_lake_identity, test_rebuild
 from antenna_assets_tests.faults import test_publication_crashes, test_stream_crashes, test_up_crashes
@@ -23,7 +28,20 @@ def test_every_point_in_the_code_has_a_fault_test() -> None:
         test_rebuild,
     )
     tested = {point for of in tests for point in of.POINTS}
-    assert tested == set(crash.points())
+    assert tested == crash.POINTS
+
+
+def test_the_points_are_those_that_the_code_names() -> None:
+    root = Path(antenna_assets.__file__).parent
+    named = [
+        call.args[0].value
+        for path in root.rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Name)
+        and call.func.id in ("commit_point", "task_point")
+    ]
+    assert sorted(named) == sorted(crash.POINTS)
 
 
 def test_a_point_that_is_not_there_is_named_with_those_that_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,7 +49,19 @@ def test_a_point_that_is_not_there_is_named_with_those_that_are(monkeypatch: pyt
     with pytest.raises(
         SettingsError, match="stream.commit is no commit point; known are .*stream.commit.live"
     ):
-        load_settings()
+        require_known()
+
+
+def test_a_command_refuses_a_wrong_point_before_it_does_anything() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "antenna_assets.cli", "down"],
+        env={**os.environ, "ANTENNA_CRASH_AT": "stream.commit"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ANTENNA_CRASH_AT: stream.commit is no commit point")
 
 
 @pytest.mark.parametrize(
@@ -48,7 +78,7 @@ def test_a_fault_is_a_point_a_passage_and_who_dies(text: str, crash_: crash.Cras
 
 
 def test_a_paused_process_goes_on_when_it_is_woken() -> None:
-    code = "from antenna_assets.crash import commit_point\ncommit_point('stream.commit.live')\nprint('woken')"
+    code = "from antenna_assets.failpoints import commit_point\ncommit_point('stream.commit.live')\nprint('woken')"
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         env={**os.environ, "ANTENNA_CRASH_AT": "stream.commit.live:pause"},
@@ -65,11 +95,18 @@ def test_a_paused_process_goes_on_when_it_is_woken() -> None:
         process.wait()
 
 
+@pytest.fixture(autouse=True)
+def _read_the_environment_again() -> Iterator[None]:
+    crash._armed.cache_clear()
+    yield
+    crash._armed.cache_clear()
+
+
 @pytest.mark.parametrize("passage", ["0", "x", "-1", "2:x", "java:2"])
 def test_a_passage_is_counted_from_1(monkeypatch: pytest.MonkeyPatch, passage: str) -> None:
     monkeypatch.setenv("ANTENNA_CRASH_AT", f"stream.commit.live:{passage}")
     with pytest.raises(SettingsError, match="expected a passage such as stream.commit.live:2"):
-        load_settings()
+        require_known()
 
 
 def test_a_fault_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +118,7 @@ def test_a_fault_is_not_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_process_dies_at_the_passage_that_was_named_and_not_before() -> None:
     code = (
-        "from antenna_assets.crash import commit_point\n"
+        "from antenna_assets.failpoints import commit_point\n"
         "for number in range(3):\n"
         "    commit_point('stream.commit.live')\n"
         "    commit_point('stream.commit.before')\n"

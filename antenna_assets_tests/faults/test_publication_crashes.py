@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from antenna_assets.database import connect
-from antenna_assets.hours import hour_key
-from antenna_assets.lake import Lake
-from antenna_assets.local_runs import tick
-from antenna_assets.schema import ASSETS, LAKE_TABLES
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import hour_key
+from antenna_assets.domain.schema import ASSETS, LAKE_TABLES
+from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
 from antenna_assets_tests.end_to_end.runs import hours_of, instance, publish_what_the_sensor_asks_for
 from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.publish import die, publish_hour, tick_once
 from antenna_assets_tests.faults.runs import send
+from antenna_assets_tests.local_runs import tick
 
 pytestmark = pytest.mark.services
 

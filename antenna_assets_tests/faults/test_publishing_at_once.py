@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from antenna_assets import crash
-from antenna_assets.database import connect
-from antenna_assets.hours import HOUR, hour_key, hour_of
-from antenna_assets.lake import Lake
-from antenna_assets.local_runs import execute, publish, tick
-from antenna_assets.schema import ASSETS, LAKE_TABLES
+from antenna_assets import failpoints as crash
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import HOUR, hour_key, hour_of
+from antenna_assets.domain.schema import ASSETS, LAKE_TABLES
+from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
 from antenna_assets.simulator.run import simulate
 from antenna_assets.simulator.scenario import Scenario
@@ -37,6 +36,7 @@ from antenna_assets_tests.faults.workers import (
     runs_in,
     waits_for_a_lock,
 )
+from antenna_assets_tests.local_runs import execute, publish, tick
 
 pytestmark = pytest.mark.services
 
@@ -46,9 +46,7 @@ Record = Callable[[str, object], None]
 def pauses(proving: bool) -> list[str]:
     """Each point of a publication at each passage; in the suite each point at one of its passages."""
     # A table is made once, and these have hours already.
-    of_an_hour = {point for point in crash.points() if point.startswith("publish.")} - {
-        "publish.lake.created"
-    }
+    of_an_hour = {point for point in crash.POINTS if point.startswith("publish.")} - {"publish.lake.created"}
     points = sorted(of_an_hour)
     if proving:
         return [f"{point}:{n}:pause" for point in points for n in range(1, passages(point) + 1)]

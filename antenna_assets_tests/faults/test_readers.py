@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from antenna_assets import crash
-from antenna_assets.database import connect
-from antenna_assets.hours import HOUR, hour_key, hour_of
+from antenna_assets import failpoints as crash
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import HOUR, hour_key, hour_of
 from antenna_assets.settings import Settings
 from antenna_assets.simulator.answers import Answers
 from antenna_assets.simulator.run import simulate
@@ -61,7 +61,7 @@ def test_row_17_a_reader_never_sees_a_part_of_an_hour_that_is_replaced(
         read_everything(settings)
 
     send(2_000)
-    points = sorted(point for point in crash.points() if point.startswith("publish."))
+    points = sorted(point for point in crash.POINTS if point.startswith("publish."))
     stop, kills, woken = new_stop(), 0, 0
     with ExitStack() as stack:
         looks: dict[str, Callable[[], View]] = {

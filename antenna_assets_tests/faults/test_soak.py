@@ -12,7 +12,7 @@ from statistics import median, quantiles
 
 import pytest
 
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
 from antenna_assets.settings import Settings
 from antenna_assets_tests.exactness import assert_exact, held_by_the_broker
 from antenna_assets_tests.faults.live import wait_until

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from antenna_assets import crash as crash_faults
+from antenna_assets import failpoints as crash_faults
 from antenna_assets.settings import Settings
 from antenna_assets_tests.exactness import assert_exact, assert_whole, held_by_the_broker
 from antenna_assets_tests.faults.runs import PLAIN_STREAM, STREAM, crash, finish, run, send

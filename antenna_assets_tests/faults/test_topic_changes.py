@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from antenna_assets.database import connect
-from antenna_assets.ledger import LedgerError
+from antenna_assets.clients.kafka_broker import Broker
+from antenna_assets.clients.postgres import connect
+from antenna_assets.errors import StreamError
+from antenna_assets.ledger.errors import LedgerError
+from antenna_assets.ledger.loss import accept
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.broker import Broker
-from antenna_assets.streaming.errors import StreamError
 from antenna_assets.streaming.job import Stream
-from antenna_assets.streaming.loss import accept
 from antenna_assets_tests.exactness import (
     assert_exact,
     committed_by_the_ledger,

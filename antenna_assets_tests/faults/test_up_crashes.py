@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from antenna_assets.database import connect, require_migrated
+from antenna_assets.clients.migrations import require_migrated
+from antenna_assets.clients.postgres import connect
 from antenna_assets.settings import Settings
 from antenna_assets.stack import services
-from antenna_assets.start import dagster_home
+from antenna_assets.stack.start import dagster_home
 from antenna_assets_tests.faults.runs import crash, finish
 
 pytestmark = pytest.mark.services

@@ -14,9 +14,9 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from antenna_assets.database import connect
-from antenna_assets.hours import parse_hour
-from antenna_assets.schema import HOURLY_TABLES
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import parse_hour
+from antenna_assets.domain.schema import HOURLY_TABLES
 from antenna_assets.settings import load_settings
 from antenna_assets.stack.kafka import ensure_topic
 from antenna_assets.stack.services import services

@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from antenna_assets.lake_files import filesystem
 from antenna_assets.settings import Settings, load_settings
+from antenna_assets.storage.paths import filesystem
 from antenna_assets_tests.object_stores.gs_server import gs_server
 from antenna_assets_tests.object_stores.s3_server import client, environment, objects, s3_server
 

@@ -1,6 +1,5 @@
 """A server of the tests in a process of its own, on a free port of 127.0.0.1."""
 
-import socket
 import subprocess
 import sys
 import time
@@ -8,13 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from antenna_assets.stack.ports import is_open
+from antenna_assets_tests.free_ports import free_port
 
 
 @contextmanager
 def listening(arguments: Callable[[int], list[str]]) -> Iterator[str]:
     """The address of a Python program that listens on the port which its arguments are made for; killed after the block."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     server = subprocess.Popen(
         [sys.executable, *arguments(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from antenna_assets.operations import doctor
 from antenna_assets.settings import Settings
-from antenna_assets.stack import doctor
 from antenna_assets_tests.object_stores.conftest import Bucket
 
 pytestmark = pytest.mark.services

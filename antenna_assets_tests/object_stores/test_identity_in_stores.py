@@ -7,13 +7,18 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from antenna_assets.database import connect
-from antenna_assets.lake_files import lake_path
-from antenna_assets.lake_identity import WrongLake, adopt, found_id, require_own_lake, require_same_lake
-from antenna_assets.litter import file_system_now
-from antenna_assets.streaming.landed import Landed, LandedFile
-from antenna_assets.streaming.present import FilesGone, require_files
-from antenna_assets.sweep import sweep
+from antenna_assets.clients.postgres import connect
+from antenna_assets.ledger.lake_identity import (
+    WrongLake,
+    adopt,
+    found_id,
+    require_own_lake,
+    require_same_lake,
+)
+from antenna_assets.operations.sweep.run import sweep
+from antenna_assets.storage.attempt import FilesGone, require_files
+from antenna_assets.storage.files import file_system_now
+from antenna_assets.storage.paths import lake_path
 from antenna_assets_tests.object_stores.conftest import Bucket
 
 pytestmark = pytest.mark.services
@@ -59,11 +64,11 @@ def test_row_35_ages_are_those_of_the_store_and_files_are_looked_at(place: str) 
     assert abs(file_system_now(lake_path(place)) - datetime.now(UTC)) < timedelta(minutes=1)
     root = lake_path(place)
     (root / "landing/1-a/hour=1/part-0.parquet").write_bytes(b"12345")
-    landed = Landed(files=[LandedFile("landing/1-a/hour=1/part-0.parquet", None, 1, 1, 5)])
-    require_files(landed, place)
+    sizes = {"landing/1-a/hour=1/part-0.parquet": 5}
+    require_files(place, sizes)
     (root / "landing/1-a/hour=1/part-0.parquet").unlink()
     with pytest.raises(FilesGone, match="found no file"):
-        require_files(landed, place)
+        require_files(place, sizes)
 
 
 def test_row_35_a_sweep_with_another_ledger_removes_no_object(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from antenna_assets.lake_files import (
+from antenna_assets.storage.files import everything_under, going, remove, remove_files, remove_tree
+from antenna_assets.storage.paths import (
     StoreError,
     file_errors,
     lake_path,
@@ -16,11 +17,10 @@ from antenna_assets.lake_files import (
     reason_of,
     require_store,
 )
-from antenna_assets.litter import everything_under, going, remove, remove_files, remove_tree
 from antenna_assets_tests.object_stores.conftest import Bucket
 
 if TYPE_CHECKING:
-    from antenna_assets.lake_files import LakePath
+    from antenna_assets.storage.paths import LakePath
 
 pytestmark = pytest.mark.services
 
@@ -128,7 +128,7 @@ def test_a_store_that_does_not_answer_fails_as_a_disk_does(
 
 
 def test_a_missing_package_is_named_with_what_to_install() -> None:
-    without = "import sys; sys.modules['s3fs'] = None; from antenna_assets.lake_files import lake_path; "
+    without = "import sys; sys.modules['s3fs'] = None; from antenna_assets.storage.paths import lake_path; "
     told = subprocess.run(
         [sys.executable, "-c", without + "lake_path('s3://bucket/lake')"], capture_output=True, text=True
     )

@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 import pytest
 
-from antenna_assets.engines.contract import Dataset, EngineError
+from antenna_assets.domain.lifetimes import SAFE_AGE, VERSION_RETENTION
+from antenna_assets.domain.schema import RAW_PARQUET
+from antenna_assets.engines.contract import Dataset
 from antenna_assets.engines.duckdb import DuckDBEngine
-from antenna_assets.errors import Superseded
-from antenna_assets.lake import Lake, LakeError
-from antenna_assets.lifetimes import SAFE_AGE, VERSION_RETENTION
-from antenna_assets.schema import RAW_PARQUET
+from antenna_assets.errors import EngineError, Superseded
+from antenna_assets.publishing.lake import Lake, LakeError
 from antenna_assets_tests.object_stores.conftest import Bucket
 from antenna_assets_tests.object_stores.s3_server import environment
 

@@ -9,13 +9,14 @@ import psycopg
 import pyarrow as pa
 import pytest
 
-from antenna_assets.engines.contract import Dataset, EngineError
+from antenna_assets.engines.contract import Dataset
 from antenna_assets.engines.duckdb import DuckDBEngine
-from antenna_assets.lake_files import StoreError, lake_path, require_store
-from antenna_assets.litter import everything_under
-from antenna_assets.quarantine.messages import Selection, by_reason
+from antenna_assets.errors import EngineError
+from antenna_assets.operations.quarantine.messages import Selection, by_reason
 from antenna_assets.settings import Settings, load_settings
 from antenna_assets.stack.jars import ensure
+from antenna_assets.storage.files import everything_under
+from antenna_assets.storage.paths import StoreError, lake_path, require_store
 from antenna_assets_tests.exactness import assert_exact, held_by_the_broker
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.runs import PLAIN_STREAM, crash, send

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from antenna_assets.database import connect
-from antenna_assets.hours import hour_key
-from antenna_assets.lake import Lake
-from antenna_assets.lake_identity import ID_FILE
-from antenna_assets.lifetimes import GRACE, SAFE_AGE
-from antenna_assets.quarantine.messages import Selection, by_reason
-from antenna_assets.schema import LAKE_TABLES
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import hour_key
+from antenna_assets.domain.lifetimes import GRACE, SAFE_AGE
+from antenna_assets.domain.schema import LAKE_TABLES
+from antenna_assets.ledger.lake_identity import ID_FILE
+from antenna_assets.operations.quarantine.messages import Selection, by_reason
+from antenna_assets.operations.sweep.run import sweep
+from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
-from antenna_assets.sweep import sweep
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.end_to_end.runs import EXECUTE, instance, publish_what_the_sensor_asks_for
 from antenna_assets_tests.exactness import assert_exact, assert_whole

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
-from antenna_assets.project_files import workspace_file
 from antenna_assets.settings import Settings
-from antenna_assets.stack.ports import HOST, is_open, remembered
+from antenna_assets.stack.ports import HOST, is_open
+from antenna_assets.storage.project_files import workspace_file
 from antenna_assets_tests.faults.dagster_daemon import dagster, wait_for
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.runs import send
+from antenna_assets_tests.free_ports import free_port
 
 HOURS = 6
 SIZE: ViewportSize = {"width": 1440, "height": 900}
@@ -59,7 +60,7 @@ def world(settings: Settings, tmp_path: Path) -> Iterator[World]:
     """The sensor is stopped: what is published is what the test asks for."""
     first = send(settings, tmp_path / "answers.json", events=6_000, hours=HOURS)
     read_everything(settings)
-    (port,) = remembered(tmp_path / "port.json", 1)
+    port = free_port()
     with dagster(settings, settings.home / "dagster") as on:
         on.stop_sensor()
         on.start()

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from antenna_assets.database import connect
-from antenna_assets.hours import HOUR, hour_key
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets_tests.ui.conftest import SIZE, World
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]

@@ -15,13 +15,13 @@ import yaml
 from playwright.sync_api import Browser, Page, Response, expect
 from psycopg import sql
 
-from antenna_assets.database import connect
-from antenna_assets.hours import HOUR, hour_key
-from antenna_assets.project_files import docker_folder
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.settings import Settings, load_settings
 from antenna_assets.stack import services
+from antenna_assets.stack.start import environment, start
 from antenna_assets.stack.superset import ENVIRONMENT, Superset, superset, variables, write_dashboards
-from antenna_assets.start import environment, start
+from antenna_assets.storage.project_files import docker_folder
 from antenna_assets_tests.end_to_end.runs import EXECUTE
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.runs import send

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-from antenna_assets.hours import HOUR
+from antenna_assets.domain.hours import HOUR
 from benchmarks.context import Context
 from benchmarks.dagster_job import EMPTY_BODIES, OURS, execute
 from benchmarks.measure import Run, in_turns

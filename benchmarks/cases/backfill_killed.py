@@ -11,8 +11,8 @@ from pathlib import Path
 import duckdb
 import psycopg
 
-from antenna_assets.database import connect
-from antenna_assets.hours import HOUR, hour_key
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.settings import PREFIX
 from antenna_assets_tests.faults.dagster_daemon import Dagster, dagster
 from benchmarks.context import Context

@@ -11,11 +11,11 @@ import psycopg
 import pyarrow as pa
 from psycopg import sql
 
-from antenna_assets.database import connect
-from antenna_assets.hours import HOUR
-from antenna_assets.ledger import Publication
-from antenna_assets.schema import HOURLY_TABLES
-from antenna_assets.serving import replace_hour
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import HOUR
+from antenna_assets.domain.schema import HOURLY_TABLES
+from antenna_assets.ledger.publications import Publication
+from antenna_assets.publishing.serving import replace_hour
 from antenna_assets.settings import PREFIX
 from benchmarks.context import Context
 from benchmarks.history_data import TO_PUBLISH, fill_ledger

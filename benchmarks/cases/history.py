@@ -12,11 +12,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from antenna_assets.database import dagster_url
-from antenna_assets.hours import HOUR, hour_key
-from antenna_assets.project_files import workspace_file
+from antenna_assets.clients.postgres import dagster_url
+from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.settings import PREFIX
 from antenna_assets.stack.ports import HOST, remembered
+from antenna_assets.storage.project_files import workspace_file
 from benchmarks.context import Context
 from benchmarks.history_data import TO_PUBLISH, fill_ledger
 from benchmarks.measure import ContenderFailed, in_turns, run

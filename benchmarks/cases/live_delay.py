@@ -13,8 +13,8 @@ from collections.abc import Iterator
 
 from confluent_kafka import Consumer, TopicPartition
 
-from antenna_assets.database import connect
-from antenna_assets.hours import HOUR
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import HOUR
 from antenna_assets.settings import PREFIX
 from antenna_assets.simulator.events import Message
 from antenna_assets.simulator.send import send

@@ -2,9 +2,9 @@
 
 import time
 
-from antenna_assets.database import connect
-from antenna_assets.hours import HOUR
-from antenna_assets.ledger import hours_to_publish
+from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import HOUR
+from antenna_assets.ledger.closed_hours import hours_to_publish
 from antenna_assets.settings import PREFIX
 from antenna_assets_tests.faults.dagster_daemon import dagster
 from benchmarks.context import Context

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from antenna_assets.hours import HOUR
+from antenna_assets.domain.hours import HOUR
 from antenna_assets.settings import PREFIX
 from benchmarks.context import Context
 from benchmarks.history_data import TO_PUBLISH, fill_ledger

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import duckdb
 
-from antenna_assets.hours import HOUR
+from antenna_assets.domain.hours import HOUR
 from antenna_assets.settings import PREFIX
 from antenna_assets.simulator.send import send
 from antenna_assets.stack.jars import spark_jars

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from antenna_assets.partitions import HOURS
+from antenna_assets.defs.partitions import HOURS
 from benchmarks.contenders.empty_bodies import assets
 
 definitions = dg.Definitions(

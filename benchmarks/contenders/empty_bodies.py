@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from antenna_assets.claims import CLAIMS
-from antenna_assets.partitions import BACKFILL_POLICY, HOURS
-from antenna_assets.schema import HOURLY_TABLES
+from antenna_assets.defs.partitions import BACKFILL_POLICY, HOURS
+from antenna_assets.domain.schema import HOURLY_TABLES
+from antenna_assets.verify.claims import CLAIMS
 
 
 def _empty(name: str, *upstream: str) -> dg.AssetsDefinition:

@@ -4,16 +4,16 @@ import os
 
 import pyarrow.compute as pc
 
+from antenna_assets.domain.schema import ENRICHED_USAGE, HOURLY_TABLES, LANDED_SCHEMA, RAW_PARQUET, USERS
 from antenna_assets.engines.contract import Dataset, Engine
-from antenna_assets.schema import ENRICHED_USAGE, HOURLY_TABLES, LANDED, RAW_PARQUET, USERS
-from antenna_assets.transforms import transform
+from antenna_assets.engines.transforms import transform
 from benchmarks.contenders.hour_result import arguments, report
 
 
 def _engine(output: str) -> Engine:
     if os.environ.get("ANTENNA_ENGINE") == "spark":
         from antenna_assets.engines.spark import SparkEngine
-        from antenna_assets.spark_session import session
+        from antenna_assets.engines.spark_session import session
 
         return SparkEngine(lambda: session("hour", master="local[*]", extra={"spark.driver.memory": "4g"}))
     from antenna_assets.engines.duckdb import EMBEDDED_MEMORY, DuckDBEngine
@@ -27,7 +27,7 @@ def main() -> None:
     landed, users, output = arguments()
     engine = _engine(output)
     raw = engine.write(
-        transform("raw_parquet"), {"landed": Dataset(landed, LANDED)}, RAW_PARQUET, f"{output}/raw"
+        transform("raw_parquet"), {"landed": Dataset(landed, LANDED_SCHEMA)}, RAW_PARQUET, f"{output}/raw"
     )
     inputs = {
         "raw_parquet": Dataset([file.path for file in raw], RAW_PARQUET),

@@ -3,7 +3,7 @@
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
-from antenna_assets.spark_session import use_java
+from antenna_assets.engines.spark_session import use_java
 from benchmarks.contenders.hour_result import arguments, report
 
 

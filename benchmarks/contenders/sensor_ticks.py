@@ -8,11 +8,13 @@ from collections.abc import Callable
 
 import dagster as dg
 
-from antenna_assets.candidates import candidates, newest_closed_hour
-from antenna_assets.clock import database_now
-from antenna_assets.database import connect
-from antenna_assets.local_runs import tick
-from antenna_assets.partitions import first_and_end
+from antenna_assets.clients.clock import database_now
+from antenna_assets.clients.postgres import connect
+from antenna_assets.definitions import definitions
+from antenna_assets.defs.local_runs import tick
+from antenna_assets.defs.partitions import first_and_end
+from antenna_assets.defs.sensor_policy import HOURS_PER_RUN
+from antenna_assets.ledger.candidates import candidates, newest_closed_hour
 from antenna_assets.settings import load_settings
 
 
@@ -23,11 +25,12 @@ def main() -> None:
         first, end = first_and_end()
         newest, now = newest_closed_hour(connection, first=first, end=end), database_now(connection)
         query = _seconds(
-            queries, lambda: candidates(connection, first=first, end=end, newest=newest, now=now)
+            queries,
+            lambda: candidates(connection, first=first, end=end, newest=newest, now=now, limit=HOURS_PER_RUN),
         )
     with dg.DagsterInstance.get() as instance:
-        asked = len(tick(instance))
-        whole = _seconds(ticks, lambda: tick(instance))
+        asked = len(tick(definitions, instance))
+        whole = _seconds(ticks, lambda: tick(definitions, instance))
     print(
         json.dumps(
             {

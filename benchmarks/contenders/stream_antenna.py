@@ -4,7 +4,7 @@ import json
 import sys
 
 from antenna_assets.cli import app
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
 from antenna_assets.settings import load_settings
 
 

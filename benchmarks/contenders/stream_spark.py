@@ -10,7 +10,7 @@ from pathlib import Path
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from antenna_assets.spark_session import use_java
+from antenna_assets.engines.spark_session import use_java
 from benchmarks.contenders.stream_arguments import arguments
 
 SCHEMA = "timestamp DOUBLE, id STRING, antenna_id STRING, app STRING, bytes BIGINT"

@@ -2,10 +2,10 @@
 
 import sys
 
-from antenna_assets.database import connect
+from antenna_assets.clients.postgres import connect
+from antenna_assets.ledger.stream_lock import stream_runs
 from antenna_assets.settings import load_settings
 from antenna_assets.stack.services import postgres_url
-from antenna_assets.streaming.lock import stream_runs
 
 with connect(postgres_url(load_settings()), application="antenna health") as connection:
     sys.exit(not stream_runs(connection))

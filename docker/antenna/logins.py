@@ -10,8 +10,9 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from antenna_assets.database import connect, migrate
-from antenna_assets.postgres_address import parts
+from antenna_assets.clients.migrations import migrate
+from antenna_assets.clients.postgres import connect
+from antenna_assets.clients.postgres_address import parts
 from antenna_assets.settings import load_settings
 from antenna_assets.stack.services import postgres_url
 

@@ -1,0 +1,68 @@
+"""How the changes that a backfill would bring look on a terminal."""
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import RenderableType
+from rich.table import Column, Table
+
+from antenna_assets.domain.hours import hour_key
+from antenna_assets.domain.listing import and_more
+from antenna_assets.domain.safe_text import safe_cell
+from antenna_assets.domain.schema import HOURLY_TABLES
+from antenna_assets.operations.backfill import HourChanges, RowChange, shown
+
+ROWS_SHOWN = 20
+"""Rows of one hour that are listed; the others are counted."""
+
+OVER_QUOTA = "users_over_quota_1h"
+
+
+def hour_tables(hour: HourChanges) -> Iterator[RenderableType]:
+    """What would change in an hour: its rows, and the users whose over-quota status changes."""
+    key = hour_key(hour.hour)
+    if hour.refused is not None:
+        yield f"{key}: {hour.refused}"
+        return
+    if not hour.rows:
+        yield f"{key}: nothing would change"
+        return
+    yield _rows(key, [row for row in hour.rows if row.table != OVER_QUOTA])
+    over = hour.of_table(OVER_QUOTA)
+    if over:
+        yield _over_quota(key, over)
+
+
+def summary(hours: Sequence[HourChanges]) -> Table:
+    """All hours in one table: generations, and for each table how many rows change."""
+    columns = [Column(name.removesuffix("_1h"), justify="right") for name in HOURLY_TABLES]
+    table = Table(
+        "hour",
+        Column("generation", justify="right"),
+        *columns,
+        title="Rows that would change",
+        title_justify="left",
+    )
+    for hour in hours:
+        before = "-" if hour.published is None else str(hour.published)
+        counts = [f"{len(hour.of_table(name)):,}" for name in HOURLY_TABLES]
+        table.add_row(hour_key(hour.hour), f"{before} to {hour.next_generation}", *counts)
+    return table
+
+
+def _rows(key: str, rows: Sequence[RowChange]) -> Table:
+    table = Table("table", "key", "now", "then", title=f"{key}: rows that would change", title_justify="left")
+    for row in rows[:ROWS_SHOWN]:
+        columns = HOURLY_TABLES[row.table]
+        table.add_row(row.table, safe_cell(row.key), shown(columns, row.before), shown(columns, row.after))
+    table.caption = and_more(len(rows), ROWS_SHOWN) or None
+    return table
+
+
+def _over_quota(key: str, rows: Sequence[RowChange]) -> Table:
+    columns = HOURLY_TABLES[OVER_QUOTA]
+    table = Table("user", "status", "now", "then", title=f"{key}: users over quota", title_justify="left")
+    for row in rows[:ROWS_SHOWN]:
+        status = "goes over" if row.before is None else "no more over" if row.after is None else "stays over"
+        table.add_row(safe_cell(row.key), status, shown(columns, row.before), shown(columns, row.after))
+    table.caption = and_more(len(rows), ROWS_SHOWN) or None
+    return table

@@ -1,0 +1,119 @@
+"""The lake: `sweep`, `adopt-lake` and `rebuild-table`."""
+
+from typing import Annotated
+
+import typer
+
+from antenna_assets.cli.console import out, say, stop_on_signals
+from antenna_assets.errors import AntennaError
+
+
+def sweep(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing; show what would go.")] = False,
+    every: Annotated[
+        str | None,
+        typer.Option(
+            help="Sweep now and again after this time, as '1 day', until stopped. An error is told."
+        ),
+    ] = None,
+) -> None:
+    """Remove files that nothing refers to and what is past its retention. Safe while everything runs."""
+    from antenna_assets.operations.sweep.run import report
+    from antenna_assets.operations.sweep.run import sweep as run
+    from antenna_assets.settings import duration, load_settings
+    from antenna_assets.stack.services import postgres_url
+    from antenna_assets.stack.start import dagster_home
+
+    settings = load_settings()
+
+    def once() -> None:
+        amounts = run(
+            postgres_url(settings),
+            settings.lake_uri,
+            dagster_home=dagster_home(settings),
+            horizon=settings.horizon,
+            dry_run=dry_run,
+        )
+        out.print(report(amounts, dry_run=dry_run))
+
+    if every is None:
+        once()
+        return
+    try:
+        pause = duration(every).total_seconds()
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if not pause:
+        raise typer.BadParameter("expected a time such as '1 day', found none")
+    with stop_on_signals() as stop:
+        while not stop.is_set():
+            try:
+                once()
+            except AntennaError as error:
+                say(f"not swept, to be tried again after {every}: {error}")
+            stop.wait(pause)
+
+
+def adopt_lake(
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Bind them; without it, what is there is only shown.")
+    ] = False,
+) -> None:
+    """Bind the lake at ANTENNA_LAKE to this database, after a move or a loss. Older copies of either then fit no more."""
+    from antenna_assets.clients.migrations import require_migrated
+    from antenna_assets.clients.postgres import connect
+    from antenna_assets.ledger.lake_identity import adopt, evidence, found_id, known_lake
+    from antenna_assets.ledger.stream_lock import only_stream
+    from antenna_assets.settings import load_settings
+    from antenna_assets.stack.services import postgres_url
+
+    settings = load_settings()
+    with connect(postgres_url(settings), application="antenna adopt-lake") as connection:
+        require_migrated(connection)
+        # Nothing lands meanwhile.
+        with only_stream(connection):
+            known, seen = known_lake(connection), evidence(connection, settings.lake_uri)
+            out.print(
+                f"the ledger's lake: {f'{known.id}, claimed at {known.place}' if known else 'none yet'}",
+                soft_wrap=True,
+            )
+            try:
+                found = found_id(settings.lake_uri) or "no id"
+            except AntennaError as error:
+                found = str(error)
+            out.print(
+                f"{settings.lake_uri}: {found}; {seen.found} of {seen.named} files of the ledger are there",
+                soft_wrap=True,
+            )
+            if not yes:
+                out.print("not bound: run it again with --yes to bind them")
+                return
+            adopt(connection, settings.lake_uri)
+    out.print("[green]bound[/green]: `antenna verify` says what the lake lacks")
+
+
+def rebuild_table(
+    table: Annotated[str, typer.Argument(help="raw_parquet or enriched_usage.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Change nothing; show what is torn or missing.")
+    ] = False,
+) -> None:
+    """Bring back a table of the lake whose log was torn or lost, as the ledger knows it. Exit code 1 if an hour stays away."""
+    from antenna_assets.clients.migrations import require_migrated
+    from antenna_assets.clients.postgres import connect
+    from antenna_assets.domain.schema import LAKE_TABLES
+    from antenna_assets.operations.rebuild import lines, rebuild
+    from antenna_assets.publishing.lake import Lake
+    from antenna_assets.settings import load_settings
+    from antenna_assets.stack.services import postgres_url
+
+    if table not in LAKE_TABLES:
+        raise typer.BadParameter(f"expected {' or '.join(LAKE_TABLES)}, found {table!r}")
+    settings = load_settings()
+    with connect(postgres_url(settings), application="antenna rebuild-table") as connection:
+        require_migrated(connection)
+        done = rebuild(connection, Lake(settings.lake_uri), table, dry_run=dry_run)
+    for line in lines(table, done, dry_run=dry_run):
+        out.print(line, soft_wrap=True)
+    if done.to_run or done.lost:
+        raise typer.Exit(1)

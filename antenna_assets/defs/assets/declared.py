@@ -1,0 +1,101 @@
+"""What an asset declares beside its code: owner, place, columns with their units and origin, and its SQL.
+
+The description is the asset's docstring. What a materialization reports is in `materialize.py`.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from antenna_assets.defs.assets.lineage import column_lineage
+from antenna_assets.defs.partitions import BACKFILL_POLICY, HOURS, POOL
+from antenna_assets.domain.schema import (
+    DATE,
+    HOUR_PARTITION,
+    HOURLY_TABLES,
+    LAKE_TABLES,
+    UNITS,
+    ServingTable,
+)
+from antenna_assets.engines.transforms import transform
+from antenna_assets.settings import load_settings
+from antenna_assets.storage.project_files import sql_folder
+
+OWNERS = ["team:antenna-data"]
+
+# Known and pinned.
+warnings.filterwarnings("ignore", message="Class `(LocalFile)?CodeReference", category=dg.BetaWarning)
+
+
+def hourly_asset(
+    *, group: str, kinds: set[str], deps: Sequence[dg.AssetsDefinition | dg.AssetSpec]
+) -> Callable[[Callable[..., dg.MaterializeResult]], dg.AssetsDefinition]:
+    """Declare one of the six hourly assets; the function's name is the asset's, its docstring the description."""
+
+    def declare(function: Callable[..., dg.MaterializeResult]) -> dg.AssetsDefinition:
+        name = function.__name__
+        table = HOURLY_TABLES.get(name)
+        place = serving_metadata(table) if table else lake_metadata(name, LAKE_TABLES[name])
+        return dg.asset(
+            partitions_def=HOURS,
+            backfill_policy=BACKFILL_POLICY,
+            deps=deps,
+            group_name=group,
+            kinds=kinds,
+            owners=OWNERS,
+            pool=POOL,
+            metadata={**place, **_sql_metadata(name)},
+        )(function)
+
+    return declare
+
+
+def serving_metadata(table: ServingTable) -> dict[str, Any]:
+    """Of a table in PostgreSQL: its name, columns and their origin."""
+    columns = pa.schema([DATE, *table.columns])
+    return {"dagster/table_name": f"public.{table.name}", **columns_metadata(table.name, columns)}
+
+
+def lake_metadata(asset: str, columns: pa.Schema) -> dict[str, Any]:
+    """Of a table or folder in the lake: where it lies, its columns and their origin."""
+    return {
+        "dagster/uri": f"{load_settings().lake_uri}/{asset}",
+        **columns_metadata(asset, columns),
+        **({"partition columns": ", ".join(HOUR_PARTITION)} if asset in LAKE_TABLES else {}),
+    }
+
+
+def columns_metadata(asset: str, columns: pa.Schema) -> dict[str, Any]:
+    """The columns with type, description and unit, and which column each comes from."""
+    return {
+        "dagster/column_schema": dg.TableSchema(columns=[_column(field) for field in columns]),
+        "dagster/column_lineage": column_lineage(asset, columns),
+    }
+
+
+def _column(field: pa.Field) -> dg.TableColumn:
+    unit = UNITS.get(field.name)
+    return dg.TableColumn(
+        name=field.name,
+        type=str(field.type),
+        description=field.metadata[b"description"].decode(),
+        constraints=dg.TableColumnConstraints(nullable=field.nullable),
+        tags={"unit": unit} if unit else {},
+    )
+
+
+def _sql_metadata(asset: str) -> dict[str, Any]:
+    file = sql_folder() / "transforms" / f"{asset}.sql"
+    return {
+        "sql": dg.MetadataValue.md(f"```sql\n{transform(asset)}\n```"),
+        "dagster/code_references": dg.CodeReferencesMetadataValue(
+            code_references=[
+                dg.LocalFileCodeReference(
+                    file_path=str(file), line_number=1, label=f"sql/transforms/{file.name}"
+                )
+            ]
+        ),
+    }

@@ -1,0 +1,105 @@
+"""What a person sees of an hour's rows in Dagster: some of them, and a plot. Nothing here shows who a user is.
+
+How a plot is drawn is in `plot.py`.
+"""
+
+import base64
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from antenna_assets.defs.assets.plot import bars, stacked_bars
+from antenna_assets.domain.safe_text import safe_name
+from antenna_assets.domain.schema import PERSONAL, ServingTable
+from antenna_assets.engines.contract import Dataset, Engine
+
+ROWS, TOP = 5, 5
+_MINUTES = 5
+
+_FIRST_ROWS = "SELECT {columns} FROM usage ORDER BY kafka_partition, kafka_offset LIMIT {rows}"
+
+# Ranked before they are read: an hour may have more antennas than a plot has colours.
+_WINDOWS = """WITH sums AS (
+    SELECT CAST(floor(EXTRACT(MINUTE FROM timestamp) / {minutes}) AS INT) AS number, antenna_id, sum(bytes) AS bytes
+    FROM usage GROUP BY 1, 2
+), top AS (
+    SELECT antenna_id, sum(bytes) AS bytes FROM sums GROUP BY antenna_id ORDER BY bytes DESC, antenna_id LIMIT {top}
+)
+SELECT sums.number, top.antenna_id, CAST(sum(sums.bytes) AS BIGINT) AS bytes
+FROM sums LEFT JOIN top ON sums.antenna_id = top.antenna_id GROUP BY 1, 2"""
+_WINDOWS_COLUMNS = pa.schema(
+    {"number": pa.int32(), "antenna_id": pa.string(), "bytes": pa.int64()},
+)
+
+# Dagster keeps what it is told for ever, so nobody is named there.
+_USER = "id"
+
+Views = dict[str, dg.MetadataValue]
+
+
+def lake_views(engine: Engine, files: Dataset) -> Views:
+    """Of an hour of a lake table: its first rows, and its bytes per 5 minutes with the antennas that moved most."""
+    if not files.files:
+        return {}
+    shown = pa.schema([field for field in files.schema if field.name not in (*PERSONAL, _USER)])
+    select = _FIRST_ROWS.format(columns=", ".join(shown.names), rows=ROWS)
+    windows = engine.read(
+        _WINDOWS.format(minutes=_MINUTES, top=TOP), {"usage": files}, _WINDOWS_COLUMNS
+    ).to_pylist()
+    return {
+        "preview": _table(engine.read(select, {"usage": files}, shown)),
+        "bytes per 5 minutes": _picture(_windows_plot(windows), "bytes per 5 minutes"),
+    }
+
+
+def table_views(table: ServingTable, rows: pa.Table) -> Views:
+    """Of an hour of a serving table: the rows with the most bytes, as a table and as a plot. Users are shown by rank."""
+    if not rows.num_rows:
+        return {}
+    shown = [name for name in rows.column_names if name not in PERSONAL]
+    order = [(table.sum_column, "descending"), (table.key, "ascending")]
+    top = rows.select(shown).take(_first(rows, order))
+    if table.key == _USER:
+        ranks = pa.array([f"{number}." for number in range(1, top.num_rows + 1)])
+        top = top.set_column(top.schema.get_field_index(_USER), "rank", ranks)
+    heights = dict(zip(top.column(0).to_pylist(), top[table.sum_column].to_pylist(), strict=True))
+    return {"preview": _table(top), "most bytes": _picture(bars(heights), "most bytes")}
+
+
+def _first(rows: pa.Table, order: list[tuple[str, str]]) -> pa.Array:
+    import pyarrow.compute as pc
+
+    return pc.select_k_unstable(rows, k=min(2 * ROWS, rows.num_rows), sort_keys=order)
+
+
+def _windows_plot(windows: list[dict[str, Any]]) -> str:
+    count = 60 // _MINUTES
+    parts: dict[str | None, list[int]] = {}
+    for window in windows:
+        parts.setdefault(window["antenna_id"], [0] * count)[window["number"]] = window["bytes"]
+    others = parts.pop(None, None)
+    ordered = sorted(parts.items(), key=lambda part: (-sum(part[1]), part[0]))
+    named = {str(antenna): heights for antenna, heights in ordered}
+    if others is not None:
+        # A name that no antenna has: it is longer than a name may be.
+        named["all others"] = others
+    return stacked_bars([f":{number * _MINUTES:02}" for number in range(count)], named)
+
+
+def _table(rows: pa.Table) -> dg.MetadataValue:
+    return dg.MetadataValue.table(
+        [dg.TableRecord({name: _cell(value) for name, value in row.items()}) for row in rows.to_pylist()]
+    )
+
+
+def _cell(value: object) -> str | int:
+    if value is None:
+        return ""
+    return value if isinstance(value, int) else safe_name(str(value))
+
+
+def _picture(svg: str, what: str) -> dg.MetadataValue:
+    return dg.MetadataValue.md(
+        f"![{what}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
+    )

@@ -1,0 +1,74 @@
+"""`enriched_usage`: the hour's events with what is known of their users, in the lake."""
+
+from datetime import datetime
+
+import dagster as dg
+
+from antenna_assets.defs.assets.declared import hourly_asset
+from antenna_assets.defs.assets.lake_tables import publish_files, require_rows
+from antenna_assets.defs.assets.materialize import Report, Stages, materialize_hours
+from antenna_assets.defs.assets.raw import raw_parquet
+from antenna_assets.defs.assets.sources import user_metadata
+from antenna_assets.defs.partitions import hours_of
+from antenna_assets.defs.resources import EngineResource, LakeResource, PostgresResource
+from antenna_assets.domain.schema import ENRICHED_USAGE, RAW_PARQUET, USERS
+from antenna_assets.engines.contract import Dataset
+from antenna_assets.engines.transforms import transform
+from antenna_assets.ledger.generations import read_generation
+from antenna_assets.ledger.lake_identity import require_own_lake
+from antenna_assets.ledger.publications import begin_publication
+from antenna_assets.publishing.digests import UNKNOWN_ROWS, UNKNOWN_ROWS_COLUMNS
+from antenna_assets.publishing.users import write_users
+
+
+@hourly_asset(group="lake", kinds={"delta"}, deps=[raw_parquet, user_metadata])
+def enriched_usage(
+    context: dg.AssetExecutionContext, postgres: PostgresResource, lake: LakeResource, engine: EngineResource
+) -> dg.MaterializeResult:
+    """One row for each event of the hour, with the user's name, e-mail and quota. Key: kafka_partition and kafka_offset,
+    which a topic that was made again counts anew.
+
+    Times are UTC, bytes are bytes, a quota is bytes an hour. An event of an unknown user keeps its bytes and has null
+    there. Late events arrive with the hour's next generation.
+    """
+    # A key that is refused leaves nothing, a claim of the lake included.
+    hours_of(context)
+    tables, run = lake.open(), engine.start()
+    with postgres.connection() as connection:
+        require_own_lake(connection, tables.root)
+    with postgres.connection() as connection, tables.scratch() as scratch:
+        users_file = f"{scratch}/users.parquet"
+        users_version = write_users(connection, users_file)
+
+        def materialize(hour: datetime, stage: Stages) -> Report:
+            attempt = begin_publication(connection, "enriched_usage", hour, users_version)
+            raw = tables.published_hour("raw_parquet", hour)
+            generation = read_generation(connection, hour, raw.generation)
+            folder = tables.new_folder("enriched_usage", hour, raw.generation)
+            inputs = {
+                "raw_parquet": Dataset(raw.files, RAW_PARQUET),
+                "user_metadata": Dataset([users_file], USERS),
+            }
+            with stage("transform"):
+                files = run.write(transform("enriched_usage"), inputs, ENRICHED_USAGE, folder)
+            require_rows(generation, files, "after the join")
+            usage = Dataset([file.path for file in files], ENRICHED_USAGE)
+            with stage("unknown_users"):
+                counted = run.read(UNKNOWN_ROWS, {"enriched_usage": usage}, UNKNOWN_ROWS_COLUMNS)
+                unknown_rows = counted["unknown_rows"][0].as_py()
+            report = publish_files(
+                connection,
+                tables,
+                run,
+                "enriched_usage",
+                generation,
+                files,
+                attempt=attempt,
+                stage=stage,
+                run_id=context.run.run_id,
+                users_version=users_version,
+                content={"unknown_rows": unknown_rows},
+            )
+            return {**report, "unknown_user_rows": unknown_rows}
+
+        return materialize_hours(context, connection, materialize)

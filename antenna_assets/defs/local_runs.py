@@ -1,0 +1,51 @@
+"""The sensor and the job without Dagster's daemon: one tick, and the runs that it asks for, in this process.
+
+For the demonstration and the tests; both use the real sensor, job and instance.
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from antenna_assets.defs.jobs import hourly_usage
+from antenna_assets.defs.resources import default_resources
+from antenna_assets.defs.sensors import RANGE_END_TAG, RANGE_START_TAG, closed_hours
+from antenna_assets.settings import load_settings
+
+
+def tick(definitions: dg.Definitions, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+    """What the sensor asks for now."""
+    context = dg.build_sensor_context(
+        instance=instance,
+        repository_def=definitions.get_repository_def(),
+        sensor_name=closed_hours.name,
+        resources={"postgres": default_resources(load_settings())["postgres"]},
+    )
+    with context:
+        return list(closed_hours.evaluate_tick(context).run_requests or [])
+
+
+def execute(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, request: dg.RunRequest
+) -> dg.ExecuteInProcessResult:
+    """Run what the sensor asked for; a failure is in the result, and on stderr."""
+    job = definitions.resolve_job_def(hourly_usage.name)
+    return job.execute_in_process(
+        instance=instance,
+        partition_key=request.partition_key,
+        tags=dict(request.tags),
+        run_config={"loggers": {"console": {"config": {"log_level": "ERROR"}}}},
+        raise_on_error=False,
+    )
+
+
+def publish(
+    definitions: dg.Definitions, instance: dg.DagsterInstance
+) -> Iterator[tuple[str, dg.ExecuteInProcessResult]]:
+    """Tick and run until the sensor asks for nothing; each run with the hours it was for."""
+    while requests := tick(definitions, instance):
+        for request in requests:
+            hours = (
+                request.partition_key or f"{request.tags[RANGE_START_TAG]} to {request.tags[RANGE_END_TAG]}"
+            )
+            yield hours, execute(definitions, instance, request)

@@ -1,0 +1,49 @@
+"""The hourly partitions, in UTC, and which of them a run asks for.
+
+What an hour is, is in `domain/hours.py`; whether it is closed, in the ledger.
+"""
+
+import warnings
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from antenna_assets.defs.sensor_policy import HOURS_PER_RUN
+from antenna_assets.domain.hours import HOUR, KEY_FORMAT, hour_of, range_of_hours
+from antenna_assets.settings import load_settings
+
+HOURS = dg.HourlyPartitionsDefinition(start_date=load_settings().start, timezone="UTC", fmt=KEY_FORMAT)
+
+# Known and pinned: said once here instead of before every run, once for each asset and check.
+warnings.filterwarnings("ignore", message="Parameter `backfill_policy`", category=dg.BetaWarning)
+warnings.filterwarnings(
+    "ignore", message="Specifying a partitions_def on an AssetCheckSpec", category=dg.PreviewWarning
+)
+
+POOL = "hours"
+"""The runs that hold one of its places at a time are bounded in `docker/dagster.yaml`."""
+
+BACKFILL_POLICY = dg.BackfillPolicy.multi_run(max_partitions_per_run=HOURS_PER_RUN)
+
+
+def first_and_end() -> tuple[datetime, datetime]:
+    """The first hour that Dagster takes for a partition now, and the end of the last, by the clock of this machine.
+
+    Without any they are the same.
+    """
+    first, last = HOURS.get_first_partition_window(), HOURS.get_last_partition_window()
+    if first is None or last is None:
+        start = HOURS.start.astimezone(UTC)
+        return start, start
+    return hour_of(first.start), hour_of(last.start) + HOUR
+
+
+def hours_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> list[datetime]:
+    """The hours that a run asks for, ascending.
+
+    Raises:
+        NotAnHour: a key is not canonical, or the range is reversed. Dagster itself takes `...-03:30` for 04:00, and a
+            range that ends before it begins for no hours at all, which succeeds.
+    """
+    range_ = context.partition_key_range
+    return range_of_hours(range_.start, range_.end)

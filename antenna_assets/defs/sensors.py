@@ -1,0 +1,199 @@
+"""`closed_hours`, the one trigger: it asks for runs of the closed hours that are not wholly published.
+
+What is closed, published and failing is in the ledger; which runs go on or have ended, in Dagster's instance. The policy is
+in `sensor_policy.py`.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import dagster as dg
+import psycopg
+
+from antenna_assets.clients.clock import database_now
+from antenna_assets.defs.checks import FRESHNESS, evaluation
+from antenna_assets.defs.jobs import hourly_usage, publishes_hours
+from antenna_assets.defs.partitions import first_and_end
+from antenna_assets.defs.resources import PostgresResource
+from antenna_assets.defs.sensor_policy import HOURS_PER_RUN, plan_requests
+from antenna_assets.domain.hours import HOUR, NotAnHour, hour_key, hours_between, parse_hour
+from antenna_assets.domain.listing import first_few
+from antenna_assets.failpoints import commit_point
+from antenna_assets.ledger.candidates import (
+    LeftOut,
+    candidates,
+    newest_closed_hour,
+    read_left_out,
+    record_left_out,
+)
+from antenna_assets.ledger.failing_hours import FailingHour, forget_published, read_failing_hours
+from antenna_assets.ledger.republish_wait import waiting_hours
+from antenna_assets.ledger.requests import (
+    NEVER_LAUNCHED_AFTER,
+    Request,
+    forget_request,
+    open_requests,
+    record_end,
+    record_request,
+)
+from antenna_assets.settings import load_settings
+from antenna_assets.verify.claims.history import hours_are_fresh
+
+PARTITION_TAG = "dagster/partition"
+RANGE_START_TAG = "dagster/asset_partition_range_start"
+RANGE_END_TAG = "dagster/asset_partition_range_end"
+REQUEST_TAG = "antenna/request"
+HOURS_NAMED = 5
+"""Hours that one sentence of a tick names."""
+
+# Not NOT_STARTED: that is a run whose launch broke off. Run monitoring ends it, and meanwhile its hours are free.
+_IN_PROGRESS = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+_ENDED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.SUCCESS]
+
+
+@dg.sensor(job=hourly_usage, minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
+def closed_hours(context: dg.SensorEvaluationContext, postgres: PostgresResource) -> dg.SensorResult:
+    """Ask for runs of the closed hours that are dirty or not wholly published, at most 24 hours a tick.
+
+    It also tells when hours begin to come late, and when they are in time again: no run does while nothing runs.
+    """
+    commit_point("sensor.before_query")
+    # What Dagster takes for a partition, by the clock of this machine. One key that it does not know fails the whole tick.
+    first, end = first_and_end()
+    # Before the ended ones: a run that ends in between is then in both, and not in neither.
+    running = _running_hours(context.instance, first, end)
+    with postgres.connection() as connection:
+        now = database_now(connection)
+        fresh = hours_are_fresh(connection, now)
+        _record_ends(connection, context.instance, now)
+        forget_published(connection)
+        record_left_out(connection, first=first, end=end)
+        newest = newest_closed_hour(connection, first=first, end=end)
+        found = candidates(
+            connection, first=first, end=end, running=running, newest=newest, now=now, limit=HOURS_PER_RUN
+        )
+        waiting = waiting_hours(found, newest=newest, now=now, longest=load_settings().republish_wait)
+        requests = plan_requests([one for one in found if one.hour not in waiting], newest=newest)
+        keyed = {f"{request.name}#{uuid4().hex}": request for request in requests}
+        for key, request in keyed.items():
+            record_request(connection, key, request)
+        failing, left_out = read_failing_hours(connection), read_left_out(connection)
+    told = [*_told(failing), *_left_out_message(left_out)]
+    if told:
+        context.log.warning("; ".join(told))
+    told += _waiting_message(waiting)
+    state = "fresh" if fresh.passed else "late"
+    changed = state != (context.cursor or "fresh")
+    commit_point("sensor.before_requests")
+    return dg.SensorResult(
+        run_requests=[_run_request(key, request) for key, request in keyed.items()],
+        skip_reason=None if requests else _skip_reason(len(running), told),
+        asset_events=[evaluation(FRESHNESS, fresh)] if changed else [],
+        cursor=state,
+    )
+
+
+def _skip_reason(running: int, told: Sequence[str]) -> str:
+    if not running and not told:
+        return "every closed hour is published"
+    going_on = [f"{running} hours are left to runs in progress"] if running else []
+    return "; ".join(["nothing to ask for now", *going_on, *told])
+
+
+def _run_request(key: str, request: Request) -> dg.RunRequest:
+    # Dagster spends a run key even if its run fails, and for ever: no two requests have the same.
+    tags = {REQUEST_TAG: key}
+    first, last = hour_key(request.hours[0]), hour_key(request.hours[-1])
+    if first == last:
+        return dg.RunRequest(run_key=key, partition_key=first, tags=tags)
+    range_ = {RANGE_START_TAG: first, RANGE_END_TAG: last}
+    return dg.RunRequest(run_key=key, tags={**tags, **range_})
+
+
+def _running_hours(instance: dg.DagsterInstance, first: datetime, end: datetime) -> frozenset[datetime]:
+    """The hours of all runs in progress, those of backfills and of people included, from `first` on and before `end`."""
+    hours: set[datetime] = set()
+    for run in filter(publishes_hours, instance.get_runs(dg.RunsFilter(statuses=_IN_PROGRESS))):
+        # Dagster checks the keys of a range in no way.
+        range_ = _range_of(run.tags)
+        if range_ is not None:
+            begin, last = range_
+            hours.update(hours_between(max(begin, first), min(last, end - HOUR) + HOUR))
+    return frozenset(hours)
+
+
+def _range_of(tags: Mapping[str, str]) -> tuple[datetime, datetime] | None:
+    """The first and the last hour that a run is for; None if its keys are none, with which it ends by itself."""
+    alone = tags.get(PARTITION_TAG)
+    first, last = (alone, alone) if alone else (tags.get(RANGE_START_TAG), tags.get(RANGE_END_TAG))
+    try:
+        return parse_hour(first or ""), parse_hour(last or "")
+    except NotAnHour:
+        return None
+
+
+def _record_ends(connection: psycopg.Connection, instance: dg.DagsterInstance, now: datetime) -> None:
+    """Note in the ledger what became of the requests whose runs have all ended."""
+    requests = open_requests(connection)
+    if not requests:
+        return
+    runs: dict[str, list[dg.RunRecord]] = defaultdict(list)
+    for record in instance.get_run_records(dg.RunsFilter(tags={REQUEST_TAG: [one.key for one in requests]})):
+        runs[record.dagster_run.tags[REQUEST_TAG]].append(record)
+    for request in requests:
+        of = runs[request.key]
+        if not of:
+            if now - request.asked_at > NEVER_LAUNCHED_AFTER:
+                forget_request(connection, request)
+        elif all(record.dagster_run.status in _ENDED for record in of):
+            last = max(of, key=lambda record: record.end_time or 0)
+            record_end(
+                connection,
+                request,
+                runs=len(of),
+                last_run=last.dagster_run.run_id,
+                ended=datetime.fromtimestamp(last.end_time or 0, UTC),
+                now=now,
+            )
+
+
+def _told(failing: Iterable[FailingHour]) -> list[str]:
+    """A sentence on the hours that failed, the next ones to be tried first, and one on those that are stuck."""
+    ordered = sorted(failing, key=lambda one: one.next_attempt)
+    waiting = [
+        f"{hour_key(one.hour)} ({one.attempts} attempts, next at {one.next_attempt:%H:%M:%S} UTC)"
+        for one in ordered
+        if not one.stuck
+    ]
+    stuck = [f"{hour_key(one.hour)} ({one.attempts} attempts)" for one in ordered if one.stuck]
+    told = []
+    if waiting:
+        told.append(f"failing hours: {first_few(waiting, HOURS_NAMED)}")
+    if stuck:
+        told.append(
+            f"stuck hours: {first_few(stuck, HOURS_NAMED)}: mend the cause, then `antenna backfill --from HOUR` publishes one"
+        )
+    return told
+
+
+def _left_out_message(left_out: Sequence[LeftOut]) -> list[str]:
+    return [
+        f"hours left out, {one.reason}: {first_few(one.hours, HOURS_NAMED, total=one.count)}"
+        for one in left_out
+    ]
+
+
+def _waiting_message(waiting: Mapping[datetime, datetime]) -> list[str]:
+    """A sentence on the published hours whose late rows wait, those that are due first."""
+    if not waiting:
+        return []
+    due = sorted(waiting.items(), key=lambda item: item[1])
+    hours = [f"{hour_key(hour)} (at {until:%H:%M:%S} UTC)" for hour, until in due]
+    return [f"hours with late rows, published again after a wait: {first_few(hours, HOURS_NAMED)}"]

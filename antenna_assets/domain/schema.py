@@ -1,0 +1,163 @@
+"""Every column once: name, type, unit and bounds, for events, lake tables and serving tables.
+
+Nothing here reads or writes data. PostgreSQL's own definitions are in `sql/migrations/`; a test holds them equal
+to these.
+"""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+MAX_BYTES = 2**36
+MAX_APP_BYTES = 256
+MAX_ID_BYTES = 64
+
+REASONS = (
+    "not_json",
+    "trailing_data",
+    "not_an_object",
+    "duplicate_field",
+    "missing_field",
+    "wrong_type",
+    "negative_bytes",
+    "bytes_out_of_range",
+    "blank",
+    "too_long",
+    "not_utf8",
+    "unstorable_text",
+    "timestamp_in_future",
+    "timestamp_too_old",
+)
+
+TIMESTAMP = pa.timestamp("us", tz="UTC")
+
+
+def _column(name: str, type_: pa.DataType, description: str, *, nullable: bool = False) -> pa.Field:
+    return pa.field(name, type_, nullable=nullable, metadata={"description": description})
+
+
+EVENT = pa.schema(
+    [
+        _column("timestamp", TIMESTAMP, "when the bytes were transferred, UTC"),
+        _column("app", pa.string(), f"application, 1 to {MAX_APP_BYTES} bytes of UTF-8"),
+        _column("id", pa.string(), f"user, 1 to {MAX_ID_BYTES} bytes of UTF-8"),
+        _column("antenna_id", pa.string(), f"antenna, 1 to {MAX_ID_BYTES} bytes of UTF-8"),
+        _column("bytes", pa.int64(), f"bytes transferred, 0 to {MAX_BYTES}"),
+    ]
+)
+
+COORDINATES = pa.schema(
+    [
+        _column("kafka_partition", pa.int32(), "Kafka partition the message came from"),
+        _column("kafka_offset", pa.int64(), "offset of the message in its partition"),
+    ]
+)
+
+LANDED_SCHEMA = pa.schema([*EVENT, *COORDINATES])
+
+REJECTED_SCHEMA = pa.schema(
+    [
+        _column(
+            "value", pa.binary(), "the message as it was received; null if Kafka held none", nullable=True
+        ),
+        _column("reason", pa.string(), f"why it was rejected: one of {', '.join(REASONS)}"),
+        _column("detail", pa.string(), "what was found, for a reader", nullable=True),
+        *COORDINATES,
+        _column("kafka_timestamp", TIMESTAMP, "timestamp of the Kafka record, UTC"),
+    ]
+)
+
+USERS = pa.schema(
+    [
+        _column("id", pa.string(), "user"),
+        _column("name", pa.string(), "display name"),
+        _column("email", pa.string(), "e-mail address"),
+        _column(
+            "quota", pa.int64(), "bytes the user may transfer in an hour; null: unlimited", nullable=True
+        ),
+    ]
+)
+
+RAW_PARQUET = LANDED_SCHEMA
+
+ENRICHED_USAGE = pa.schema(
+    [
+        *LANDED_SCHEMA,
+        _column("name", pa.string(), "the user's name; null for an unknown user", nullable=True),
+        _column("email", pa.string(), "the user's e-mail; null for an unknown user", nullable=True),
+        _column(
+            "quota",
+            pa.int64(),
+            "the user's bytes per hour; null: unlimited, or an unknown user",
+            nullable=True,
+        ),
+    ]
+)
+
+HOUR_PARTITION = ("year", "month", "day", "hour")
+"""Partition columns of the lake's tables: integers, of the hour in UTC."""
+
+
+@dataclass(frozen=True)
+class ServingTable:
+    """An hourly or live table of PostgreSQL. `columns` does not contain `date`, which comes first in the table."""
+
+    name: str
+    columns: pa.Schema
+    key: str
+    sum_column: str
+
+
+def _serving(name: str, key: str, sum_column: str, *extra: pa.Field) -> ServingTable:
+    columns = [
+        _column(key, pa.string(), f"the {'user' if key == 'id' else key.removesuffix('_id')}"),
+        *extra,
+        _column(sum_column, pa.int64(), "sum of bytes in the window"),
+    ]
+    return ServingTable(name, pa.schema(columns), key, sum_column)
+
+
+_EMAIL = _column("email", pa.string(), "the user's e-mail; null for an unknown user", nullable=True)
+_KNOWN_EMAIL = _column("email", pa.string(), "the user's e-mail")
+_QUOTA = _column("quota", pa.int64(), "bytes the user may transfer in an hour")
+
+LIVE_TABLES = {
+    table.name: table
+    for table in (
+        _serving("bytes_agg_antenna", "antenna_id", "sum_antenna_bytes"),
+        _serving("bytes_agg_user", "id", "sum_user_bytes"),
+        _serving("bytes_agg_app", "app", "sum_app_bytes"),
+    )
+}
+
+HOURLY_TABLES = {
+    table.name: table
+    for table in (
+        _serving("bytes_agg_antenna_1h", "antenna_id", "sum_antenna_bytes"),
+        _serving("bytes_agg_user_1h", "id", "sum_user_bytes", _EMAIL),
+        _serving("bytes_agg_app_1h", "app", "sum_app_bytes"),
+        _serving("users_over_quota_1h", "id", "sum_user_bytes", _KNOWN_EMAIL, _QUOTA),
+    )
+}
+
+LAKE_TABLES = {"raw_parquet": RAW_PARQUET, "enriched_usage": ENRICHED_USAGE}
+
+ASSETS = (*LAKE_TABLES, *HOURLY_TABLES)
+"""The six hourly assets in the order of the data."""
+
+DATE = _column("date", TIMESTAMP, "first instant of the window, UTC")
+"""The first column of every serving table."""
+
+SUMS = tuple(dict.fromkeys(table.sum_column for table in (*LIVE_TABLES.values(), *HOURLY_TABLES.values())))
+"""The columns that are sums of `bytes`."""
+
+UNITS = {
+    **dict.fromkeys(("timestamp", "kafka_timestamp", "date"), "UTC"),
+    "bytes": "bytes",
+    "quota": "bytes an hour",
+    **dict.fromkeys(SUMS, "bytes"),
+}
+"""By column, wherever it occurs. Beside the schemas and not in them: Delta tables keep what their fields carry."""
+
+PERSONAL = ("name", "email")
+"""Columns that say who a user is; no log, preview or plot shows them."""

@@ -1,0 +1,255 @@
+"""Spark sessions: which Java, jars, configuration and surroundings they get.
+
+What runs in a session is the stream's or the engine's matter.
+"""
+
+import logging
+import os
+import pwd
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from antenna_assets.file_modes import umask
+from antenna_assets.settings import s3_endpoint
+from antenna_assets.stack.jars import jars_home, store_jars
+from antenna_assets.stack.java import LOCALE
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+LOG_CONFIGURATION = Path(__file__).with_name("log4j2.properties")
+
+# What both the stream and the engine rely on, whatever the cluster's defaults are.
+COMMON = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.sql.parquet.compression.codec": "zstd",
+    "spark.sql.ansi.enabled": "true",
+    # No `_SUCCESS` beside the files: the ledger and Delta say what is complete.
+    "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
+    # No `.crc` beside the files either: parquet has checksums of its own.
+    "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
+    "spark.ui.enabled": "false",
+    "spark.ui.showConsoleProgress": "false",
+}
+
+LOCAL = {
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
+    "spark.driver.memory": "2g",
+    "spark.sql.shuffle.partitions": str(os.cpu_count() or 2),
+}
+
+
+COMPILE_ALL = "-XX:-DontCompileHugeMethods"
+"""Spark makes one method of all that happens to a message. Java would never compile one beyond 8,000 bytes of bytecode:
+measured, such a one takes three times as long."""
+
+
+_OTHERS = ("SPARK_", "PYSPARK_", "HADOOP_", "YARN_")
+_CLUSTER_VARIABLES = (
+    "SPARK_LOCAL_IP",
+    "SPARK_PUBLIC_DNS",
+    "SPARK_LOCAL_HOSTNAME",
+    "HADOOP_CONF_DIR",
+    "YARN_CONF_DIR",
+)
+_OURS = ("SPARK_LOCAL_DIRS", "SPARK_USER", "HADOOP_USER_NAME")
+
+
+def use_java(master: str = "local") -> None:
+    """Let PySpark's launcher find the Java that fits it, and nothing of another Spark, Hadoop or Java configuration.
+
+    All that reads the environment of this process. What a cluster asks for stays if `master` is one.
+    """
+    from antenna_assets.stack.java import java_environment, java_home
+
+    home = java_home()
+    kept = _OURS if master.startswith("local") else (*_OURS, *_CLUSTER_VARIABLES)
+    ours = {
+        name: text
+        for name, text in java_environment().items()
+        if name in kept or not name.startswith(_OTHERS)
+    }
+    for name in os.environ.keys() - ours:
+        del os.environ[name]
+    os.environ.update(ours, JAVA_HOME=str(home))
+
+
+def start_java(options: Mapping[str, str], **popen: Any) -> None:
+    """Start the Java in which a session with these options will run, unless this process has one.
+
+    Args:
+        popen: further arguments of its `subprocess.Popen`.
+    """
+    use_java(options.get("spark.master", "local"))
+    from pyspark import SparkConf, SparkContext
+    from pyspark.java_gateway import launch_gateway
+
+    if SparkContext._gateway is not None:
+        return
+    nameless = not _user_has_a_name()
+    if nameless:
+        options = _without_a_user_name(options)
+    gateway = launch_gateway(SparkConf(loadDefaults=False).setAll(list(options.items())), popen)
+    if nameless:
+        # Java asks the system who it is, and Hadoop ends where the answer has no name.
+        hadoop = gateway.jvm.org.apache.hadoop.security.UserGroupInformation
+        hadoop.setLoginUser(hadoop.createRemoteUser(os.environ.get("HADOOP_USER_NAME", "antenna")))
+    SparkContext._ensure_initialized(gateway=gateway)
+
+
+def _user_has_a_name() -> bool:
+    """A container's user id may be in no list of users."""
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return False
+    return True
+
+
+def _without_a_user_name(options: Mapping[str, str]) -> dict[str, str]:
+    """The options for a Java whose user has no name and no home. Before it can be told one, it opens no jar by Hadoop."""
+    home = os.environ.get("HOME", "")
+    home = home if Path(home).is_absolute() and os.access(home, os.W_OK) else tempfile.gettempdir()
+    jars = options.get("spark.jars", "").replace(",", os.pathsep)
+    return {
+        **{name: text for name, text in options.items() if name != "spark.jars"},
+        **({"spark.driver.extraClassPath": jars} if jars else {}),
+        "spark.driver.extraJavaOptions": f'{options.get("spark.driver.extraJavaOptions", "")} "-Duser.home={home}"',
+    }
+
+
+def configuration(master: str, archive_at_exit: str | None = None) -> dict[str, str]:
+    """The configuration of a session on `master`; see `session`."""
+    return {
+        **COMMON,
+        **(LOCAL if master.startswith("local") else {}),
+        # Hadoop sets the modes of files by itself.
+        "spark.hadoop.fs.permissions.umask-mode": f"{umask():03o}",
+        "spark.driver.extraJavaOptions": " ".join(_java_options(archive_at_exit)),
+        "spark.executor.extraJavaOptions": " ".join([*LOCALE, COMPILE_ALL]),
+    }
+
+
+def store_configuration(lake: str) -> dict[str, str]:
+    """What a session needs beside `configuration` for a lake in an object store; nothing for one on a disk.
+
+    A session of Spark Connect is its server's to configure.
+
+    Raises:
+        JarsError: the store's connector could not be had.
+    """
+    jars = store_jars(lake)
+    if not jars:
+        return {}
+    options = {
+        "spark.jars": ",".join(map(str, jars)),
+        # A block is put aside here before it is sent, through Hadoop's own class for local files.
+        "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.LocalFileSystem",
+    }
+    if lake.startswith("gs://"):
+        return {
+            **options,
+            # As Google's own programs look for them: file of the environment, login of gcloud, machine or pod.
+            "spark.hadoop.fs.gs.auth.type": "APPLICATION_DEFAULT",
+        }
+    options |= {
+        # Under the scheme that everything else knows, too.
+        "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
+        # As Amazon's own programs look for them: environment, profile, container, machine.
+        "spark.hadoop.fs.s3a.aws.credentials.provider": "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider",
+        # Where Spark puts its own files aside; Hadoop's default makes a folder that stays. Hadoop reads the variable.
+        "spark.hadoop.fs.s3a.buffer.dir": f"${{env.SPARK_LOCAL_DIRS:-{tempfile.gettempdir()}}}",
+        # The stream itself waits for a store that is away, and says so; by Hadoop's defaults it would not see it for minutes.
+        "spark.hadoop.fs.s3a.attempts.maximum": "2",
+        "spark.hadoop.fs.s3a.retry.limit": "3",
+        "spark.hadoop.fs.s3a.connection.establish.timeout": "5s",
+    }
+    endpoint = s3_endpoint()
+    if endpoint is not None:
+        options["spark.hadoop.fs.s3a.endpoint"] = endpoint
+        # A server of one's own has no address for each bucket.
+        options["spark.hadoop.fs.s3a.path.style.access"] = "true"
+    return options
+
+
+def _java_options(archive_at_exit: str | None) -> list[str]:
+    options = [
+        *LOCALE,
+        # Java takes its log configuration as an address; a path with spaces needs the quoting that as_uri gives.
+        f"-Dlog4j2.configurationFile={LOG_CONFIGURATION.as_uri()}",
+        # A tenth faster than G1 with micro-batches on two cores.
+        "-XX:+UseParallelGC",
+        COMPILE_ALL,
+        # An archive of other classes is of no use, and no matter.
+        "-Xlog:cds=off",
+        "-Xlog:cds+dynamic=off",
+    ]
+    if archive_at_exit is not None:
+        # Half as long with the quick compiler, for the same classes.
+        options += ["-XX:TieredStopAtLevel=1", f'"-XX:ArchiveClassesAtExit={archive_at_exit}"']
+    elif (shared := archive()).is_file():
+        options.append(f'"-XX:SharedArchiveFile={shared}"')
+    return options
+
+
+def session(
+    name: str, *, master: str, extra: dict[str, str], archive_at_exit: str | None = None
+) -> "SparkSession":
+    """Start a session, or take the one that this process has.
+
+    Args:
+        archive_at_exit: where Java is to write its classes at its end, for `stack.class_archive`.
+    """
+    use_java(master)
+    from pyspark import SparkConf
+    from pyspark.sql import SparkSession
+
+    configured = configuration(master, archive_at_exit)
+    options = {"spark.app.name": name, "spark.master": master, **configured, **extra}
+    conf = SparkConf().setAll(list(options.items()))
+    # py4j writes a traceback for each error that it also raises, and we report those.
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
+    # Some of them on the root logger.
+    logging.getLogger().addFilter(_is_not_of_py4j)
+    with _interrupt_handler_preserved():
+        # In a process group of its own: a signal to ours, as Ctrl-C or a service manager sends it, is for Python,
+        # which then stops Java in order. If Python dies, Java sees the end of its input and goes too.
+        start_java(options, start_new_session=True)
+        return SparkSession.builder.config(conf=conf).getOrCreate()
+
+
+def _is_not_of_py4j(record: logging.LogRecord) -> bool:
+    return "py4j" not in Path(record.pathname).parts
+
+
+def java_has_exited() -> bool:
+    """Whether the Java process that this process started for Spark is gone: killed, or out of memory."""
+    from pyspark import SparkContext
+
+    gateway = SparkContext._gateway
+    process = None if gateway is None else getattr(gateway, "proc", None)
+    return process is not None and process.poll() is not None
+
+
+@contextmanager
+def _interrupt_handler_preserved() -> Iterator[None]:
+    """A new SparkContext makes Ctrl-C its own; whoever starts it has plans for that already."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
+
+
+def archive() -> Path:
+    """Where the archive of this Python environment is, if it was made."""
+    return jars_home().parent / f"spark-{version('pyspark')}.jsa"

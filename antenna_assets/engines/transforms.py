@@ -1,0 +1,35 @@
+"""The text of each transformation: one SELECT per hourly asset, which DuckDB and Spark SQL run unchanged.
+
+Nothing here runs SQL or knows an engine.
+"""
+
+from functools import cache
+
+from antenna_assets.domain.schema import HOURLY_TABLES
+from antenna_assets.storage.project_files import sql_folder
+
+INPUTS: dict[str, tuple[str, ...]] = {
+    "raw_parquet": ("landed",),
+    "enriched_usage": ("raw_parquet", "user_metadata"),
+    **dict.fromkeys(HOURLY_TABLES, ("enriched_usage",)),
+}
+"""The inputs that each transformation names, by asset."""
+
+
+class UnknownTransform(KeyError):
+    """No SQL file has this name; the message lists those there are."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@cache
+def transform(name: str) -> str:
+    """The SELECT that makes the rows of an asset's hour.
+
+    Raises:
+        UnknownTransform: there is no `sql/transforms/<name>.sql`.
+    """
+    if name not in INPUTS:
+        raise UnknownTransform(f"expected a transformation, one of {', '.join(INPUTS)}; found {name!r}")
+    return (sql_folder() / "transforms" / f"{name}.sql").read_text(encoding="utf-8").strip()

@@ -1,0 +1,193 @@
+"""Commit points: the named places at which a fault is injected, so that each case of a crash can be repeated.
+
+`ANTENNA_CRASH_AT=<point>` makes the process SIGKILL itself at the point, `<point>:N` at its N-th passage. With `:java`
+it kills its Java instead and goes on, with `:both` Java and itself, and with `:pause` it stops until somebody wakes it
+(SIGCONT). What must hold after a crash is for the tests.
+"""
+
+import itertools
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+from antenna_assets.settings import SettingsError, crash_at
+
+if TYPE_CHECKING:
+    from pyspark import SparkContext
+
+POINTS = frozenset(
+    {
+        # `antenna up`
+        "up.postgres_started",
+        "up.kafka_started",
+        "up.services_started",
+        "up.migration.last_statement",
+        "up.before_dagster_yaml",
+        # Which lake belongs to which ledger.
+        "claim.lake_written",
+        "claim.recorded",
+        "adopt.lake_written",
+        "adopt.recorded",
+        # The stream: landing files, then the one transaction.
+        "stream.before_sweep",
+        "stream.land.before_write",
+        "stream.jvm.task",
+        "stream.land.before_sync",
+        "stream.land.after_sync",
+        "stream.commit.before",
+        "stream.commit.offsets",
+        "stream.commit.files",
+        "stream.commit.live",
+        "stream.commit.last_statement",
+        "stream.commit.committed",
+        "stream.heartbeat.last_statement",
+        "stream.heartbeat.committed",
+        # The sensor, and the publication of an hour.
+        "sensor.before_query",
+        "sensor.before_requests",
+        "publish.seal.last_statement",
+        "publish.sealed",
+        "publish.lake.created",
+        "publish.lake.files_written",
+        "publish.lake.committed",
+        "publish.table.computed",
+        "publish.table.fenced",
+        "publish.table.deleted",
+        "publish.table.copied",
+        "publish.table.committed",
+        "publish.certified",
+        "publish.hour_done",
+        # Operations.
+        "replay.messages_written",
+        "forget.fenced",
+        "forget.replaced",
+        "forget.hour_in_lake",
+        "forget.swapped",
+        "rebuild.set_aside",
+        "rebuild.counted_on",
+    }
+)
+"""Every failpoint. A test holds this equal to the calls of `commit_point` and `task_point` in the code."""
+
+Fault = Literal["python", "java", "both", "pause"]
+_FAULTS: tuple[Fault, ...] = ("java", "both", "pause")
+
+
+@dataclass(frozen=True)
+class Crash:
+    """What the environment asks for: a fault at a point's passage, counted from 1."""
+
+    point: str
+    passage: int = 1
+    fault: Fault = "python"
+
+
+def commit_point(name: str) -> None:
+    """Die here, as by the power switch, if the environment names this point."""
+    crash = _reached(name)
+    if crash is None:
+        return
+    if crash.fault == "pause":
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return
+    if crash.fault != "python":
+        _kill_java()
+    if crash.fault != "java":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@contextmanager
+def task_point(name: str, spark: "SparkContext") -> Iterator[None]:
+    """Kill Spark's Java process as soon as a task runs within the block, if the environment names this point.
+
+    Python goes on, unless the fault is `both`.
+    """
+    crash = _reached(name)
+    if crash is None:
+        yield
+        return
+    tracker = spark.statusTracker()
+    ended = threading.Event()
+
+    def kill_in_a_task() -> None:
+        while not ended.is_set():
+            for stage in tracker.getActiveStageIds():
+                found = tracker.getStageInfo(stage)
+                if found is not None and found.numActiveTasks:
+                    _kill_java()
+                    if crash.fault == "both":
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    return
+            ended.wait(0.002)
+
+    killer = threading.Thread(target=kill_in_a_task, name=name, daemon=True)
+    killer.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        killer.join()
+
+
+def parse(text: str) -> Crash:
+    """What `ANTENNA_CRASH_AT` asks for.
+
+    Raises:
+        SettingsError: there is no such point, the passage is no number from 1 on, or there is no such fault.
+    """
+    name, *rest = text.split(":")
+    if name not in POINTS:
+        raise SettingsError(
+            f"ANTENNA_CRASH_AT: {name} is no commit point; known are {', '.join(sorted(POINTS))}"
+        )
+    fault: Fault = "python"
+    for known_fault in _FAULTS:
+        if rest and rest[-1] == known_fault:
+            rest.pop()
+            fault = known_fault
+    passage = rest.pop() if rest else "1"
+    if rest or not (passage.isdecimal() and int(passage)):
+        raise SettingsError(
+            f"ANTENNA_CRASH_AT: expected a passage such as {name}:2, and perhaps one of {', '.join(_FAULTS)} such as "
+            f"{name}:2:java, found {text}"
+        )
+    return Crash(name, int(passage), fault)
+
+
+def require_known() -> None:
+    """Refuse a wrong `ANTENNA_CRASH_AT` at the start of a program, before anything is done.
+
+    Raises:
+        SettingsError: as `parse`.
+    """
+    # Not through the cache: a process that is forked later has an environment of its own.
+    text = crash_at()
+    if text is not None:
+        parse(text)
+
+
+def _reached(name: str) -> Crash | None:
+    armed = _armed()
+    if armed is None or armed[0].point != name or next(armed[1]) != armed[0].passage:
+        return None
+    return armed[0]
+
+
+@cache
+def _armed() -> "tuple[Crash, itertools.count[int]] | None":
+    """The crash and the point's passages from 1 on. Read once: unset costs 0.1 microseconds a passage."""
+    text = crash_at()
+    return None if text is None else (parse(text), itertools.count(1))
+
+
+def _kill_java() -> None:
+    import psutil
+
+    for child in psutil.Process().children(recursive=True):
+        if child.name() == "java":
+            child.kill()

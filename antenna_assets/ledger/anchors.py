@@ -1,0 +1,130 @@
+"""Anchors: hashes of certificates, written down outside the database, one a line.
+
+The certificates chain, so that no part of them can be changed alone; but the database's owner could write all of them anew.
+A hash that is kept where that owner cannot write proves the chain up to it. A line holds the hash of the line before it, so
+that none is missing from a file without being noticed; of lines in a log the hashes alone are looked at.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from antenna_assets.errors import AntennaError
+from antenna_assets.ledger.certificate import Certificate
+from antenna_assets.storage.disk import unwritable
+
+NOTHING = "-"
+_LINE = re.compile(
+    r"(?P<at>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ) certificate (?P<number>\d{1,18}) sha256 (?P<sha256>[0-9a-f]{64})"
+    r"(?: after (?P<after>[0-9a-f]{64}|-))?"
+)
+
+
+class AnchorsError(AntennaError):
+    """The file of anchors cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Anchor:
+    """A certificate's hash as it was written down; `after` is the hash of the line before it, if the line says so."""
+
+    at: str
+    number: int
+    sha256: str
+    after: str | None = None
+
+    @property
+    def line(self) -> str:
+        """As it is written."""
+        chained = "" if self.after is None else f" after {self.after}"
+        return f"{self.at} certificate {self.number} sha256 {self.sha256}{chained}"
+
+
+def anchor_of(certificate: Certificate, after: str | None = None) -> Anchor:
+    """The anchor of a certificate, written now."""
+    return Anchor(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", certificate.number, certificate.sha256, after)
+
+
+def read_anchors(path: Path) -> list[Anchor]:
+    """The anchors of a file, or of a log that has them among other lines and behind what a logger puts before them.
+
+    Raises:
+        AnchorsError: it cannot be read, or holds none.
+    """
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise AnchorsError(f"the anchors in {path} cannot be read: {error.strerror}") from error
+    anchors = list(_anchors(text.splitlines()))
+    if not anchors:
+        raise AnchorsError(
+            f"expected lines such as `2026-11-22T10:00:00Z certificate 17 sha256 ...` in {path}, found none"
+        )
+    return anchors
+
+
+def _anchors(lines: Iterable[str]) -> Iterator[Anchor]:
+    for line in lines:
+        if found := _LINE.search(line):
+            yield Anchor(found["at"], int(found["number"]), found["sha256"], found["after"])
+
+
+def breaks(anchors: Iterable[Anchor]) -> Iterator[tuple[Anchor, str]]:
+    """The anchors that do not follow the one before them, each with the hash that was expected."""
+    expected = NOTHING
+    for anchor in anchors:
+        if anchor.after is not None:
+            if anchor.after != expected:
+                yield anchor, expected
+            expected = hashlib.sha256(anchor.line.encode()).hexdigest()
+
+
+def append_anchor(path: Path, certificate: Certificate) -> Anchor | None:
+    """Write the certificate's anchor at the end of the file, and bring it to the disk; None if it is the last one already.
+
+    Raises:
+        AnchorsError: the file cannot be written, or it is broken, or holds another hash of the same or a later certificate.
+    """
+    try:
+        with path.open("a+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            text = file.read()
+            last = _last(path, text, certificate)
+            if last is not None and last.number == certificate.number:
+                return None
+            after = NOTHING if last is None else hashlib.sha256(last.line.encode()).hexdigest()
+            anchor = anchor_of(certificate, after)
+            # A line that was cut off by a full disk is no anchor: the next one begins its own.
+            file.write(f"{'' if not text or text.endswith(chr(10)) else chr(10)}{anchor.line}\n")
+            file.flush()
+            os.fsync(file.fileno())
+            return anchor
+    except OSError as error:
+        raise AnchorsError(unwritable("file of anchors", path, error)) from error
+
+
+def _last(path: Path, text: str, certificate: Certificate) -> Anchor | None:
+    anchors = [anchor for anchor in _anchors(text.splitlines()) if anchor.after is not None]
+    for anchor, _ in breaks(anchors):
+        raise AnchorsError(
+            f"{path}: the line of certificate {anchor.number} does not follow the one before it; `antenna verify --anchors` "
+            "shows what is missing, and a new file begins a new chain"
+        )
+    if not anchors:
+        return None
+    last = anchors[-1]
+    if last.number > certificate.number or (
+        last.number == certificate.number and last.sha256 != certificate.sha256
+    ):
+        raise AnchorsError(
+            f"{path} ends with certificate {last.number}, sha256 {last.sha256}, and the database's newest is "
+            f"{certificate.number}, sha256 {certificate.sha256}: it is another database, or its chain was written anew; "
+            "`antenna verify --anchors` shows where"
+        )
+    return last

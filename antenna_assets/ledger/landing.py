@@ -1,0 +1,159 @@
+"""What the ledger says of the landing of an hour: its files, and the batches that they came with.
+
+What landed for a generation is a fact of it, kept for good. The files themselves are opened in `verify/landing.py`.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+
+from antenna_assets.domain.hours import hour_key
+from antenna_assets.errors import AntennaError
+
+if TYPE_CHECKING:
+    from antenna_assets.ledger.generations import Generation
+
+
+class LandingUnknown(AntennaError):
+    """The ledger does not tell any more what landed for a generation."""
+
+
+LandingFacts = dict[str, Any]
+"""What `landing_facts` says."""
+
+_FILES = """
+    SELECT hour, rows, bytes, batch FROM ledger.file
+    WHERE kind = 'landed' AND hour = %(hour)s AND batch <= %(batch)s
+    UNION ALL SELECT hour, rows, bytes, batch FROM ledger.expired_file
+    WHERE %(expired)s AND kind = 'landed' AND hour = %(hour)s AND batch <= %(batch)s
+"""
+
+_LANDED = f"""
+    SELECT count(*) AS files, coalesce(sum(file.rows), 0)::bigint AS rows, coalesce(sum(file.bytes), 0)::bigint AS bytes,
+        coalesce(sum(file.rows) FILTER (WHERE batch.committed_at > hour.closed_at), 0)::bigint AS late_rows
+    FROM ({_FILES}) AS file LEFT JOIN ledger.batch USING (batch) JOIN ledger.hour USING (hour)
+"""  # noqa: S608
+
+_BATCHES = f"""
+    SELECT count(*) AS batches, coalesce(sum(rows), 0)::bigint AS rows, coalesce(sum(bytes), 0) AS bytes,
+        coalesce(sum(quarantined), 0)::bigint AS quarantined, coalesce(sum(late_rows), 0)::bigint AS late_rows
+    FROM ledger.batch WHERE batch IN (SELECT batch FROM ({_FILES}) AS file)
+"""  # noqa: S608
+
+_REJECTED = f"""
+    SELECT reason, sum(rows)::bigint AS rows FROM ledger.rejection
+    WHERE batch IN (SELECT batch FROM ({_FILES}) AS file) GROUP BY reason
+"""  # noqa: S608
+
+# Ranges of one partition that touch are one range.
+_OFFSETS = f"""
+    WITH marked AS (
+        SELECT *, lag(until_offset) OVER of_partition IS DISTINCT FROM from_offset AS begins
+        FROM ledger.batch_offset WHERE batch IN (SELECT batch FROM ({_FILES}) AS file)
+        WINDOW of_partition AS (PARTITION BY topic_id, partition ORDER BY from_offset)
+    ), numbered AS (
+        SELECT *, count(*) FILTER (WHERE begins) OVER (PARTITION BY topic_id, partition ORDER BY from_offset) AS range
+        FROM marked
+    )
+    SELECT topic, topic_id, partition, min(from_offset) AS from, max(until_offset) AS until
+    FROM numbered GROUP BY topic, topic_id, partition, range ORDER BY topic_id, partition, min(from_offset)
+"""  # noqa: S608
+
+
+def record_landing(connection: psycopg.Connection, sealed: "Generation") -> LandingFacts:
+    """What landed for a generation, kept for good by the first call: later the files are gone, and the fact is not."""
+    landing = landing_of(connection, sealed)
+    connection.execute(
+        "INSERT INTO ledger.generation_landing (hour, generation, content) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+        [sealed.hour, sealed.generation, Jsonb(landing)],
+    )
+    return landing
+
+
+def landing_of(connection: psycopg.Connection, sealed: "Generation") -> LandingFacts:
+    """What landed for a generation, as it was when it was sealed.
+
+    A generation from before this was kept has it from its files, those past their retention included, and if these are
+    not all known any more, from its newest certificate that says as many rows as were sealed.
+
+    Raises:
+        LandingUnknown: neither tells.
+    """
+    kept = connection.execute(
+        "SELECT content FROM ledger.generation_landing WHERE hour = %s AND generation = %s",
+        [sealed.hour, sealed.generation],
+    ).fetchone()
+    if kept is not None:
+        return kept[0]
+    found = landing_facts(connection, sealed.hour, sealed.up_to_batch, expired=True)
+    if found["landed"]["rows"] == sealed.rows:
+        return found
+    certified = connection.execute(
+        "SELECT text::jsonb -> 'content' FROM ledger.certificate WHERE hour = %s AND generation = %s"
+        " AND text::jsonb #> '{content,landed,rows}' = to_jsonb(%s::bigint) ORDER BY number DESC LIMIT 1",
+        [sealed.hour, sealed.generation, sealed.rows],
+    ).fetchone()
+    if certified is None:
+        raise LandingUnknown(
+            f"generation {sealed.generation} of {hour_key(sealed.hour)} has {sealed.rows:,} rows, but the ledger knows files of"
+            f" {found['landed']['rows']:,} and no certificate that says more: `antenna verify` tells what else is wrong with it"
+        )
+    return {name: certified[0][name] for name in found}
+
+
+def landing_facts(
+    connection: psycopg.Connection, hour: datetime, up_to_batch: int, *, expired: bool = False
+) -> LandingFacts:
+    """The part of a certificate that is about landing, as the ledger has it now.
+
+    `landed` counts the hour's own rows, those among them that came in a batch after the hour had closed as late.
+    `batches`, `rejected` and `offsets` are of the whole batches that brought at least one row of the hour.
+
+    Args:
+        expired: count the files that are past their retention as well.
+    """
+    values = {"hour": hour, "batch": up_to_batch, "expired": expired}
+    with connection.cursor(row_factory=dict_row) as cursor:
+        landed = cursor.execute(_LANDED, values).fetchone()
+        (batches,) = cursor.execute(_BATCHES, values).fetchall()
+        rejected = cursor.execute(_REJECTED, values).fetchall()
+        offsets = cursor.execute(_OFFSETS, values).fetchall()
+    return {
+        "landed": landed,
+        # Of several hours, and so perhaps beyond 64 bits.
+        "batches": {**batches, "bytes": int(batches["bytes"])},
+        "rejected": {row["reason"]: row["rows"] for row in rejected},
+        "offsets": offsets,
+    }
+
+
+@dataclass(frozen=True)
+class TopicLife:
+    """Offsets of a partition that a generation has messages of, under one topic id. `topic` is a number for the id."""
+
+    topic: int
+    partition: int
+    begin: int
+    end: int
+
+
+def topic_lives(connection: psycopg.Connection, sealed: "Generation") -> list[TopicLife]:
+    """Where the messages of a generation may come from: offsets repeat from one topic id to another, not within one.
+
+    These are the ranges of the batches that brought its rows, and what was replayed by the time it was sealed.
+    """
+    ranges = [
+        (of["topic_id"], of["partition"], of["from"], of["until"])
+        for of in landing_of(connection, sealed)["offsets"]
+    ]
+    ranges += connection.execute(
+        "SELECT topic_id, partition, min(kafka_offset), max(kafka_offset) + 1 FROM ledger.replayed"
+        " WHERE batch <= %s GROUP BY topic_id, partition",
+        [sealed.up_to_batch],
+    ).fetchall()
+    numbers = {topic_id: number for number, topic_id in enumerate(sorted({of[0] for of in ranges}))}
+    return [TopicLife(numbers[topic_id], *of) for topic_id, *of in ranges]

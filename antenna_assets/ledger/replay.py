@@ -1,0 +1,123 @@
+"""The one transaction in which a replay comes to exist: its messages leave the quarantine as their rows join their hours.
+
+Which messages are replayed, and their files, are `quarantine.replay`'s matter; the stream's batches are `commit.py`'s.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import psycopg
+
+from antenna_assets.domain.hours import hour_key
+from antenna_assets.ledger.batch import BatchContent, insert_batch, rows_per_hour
+from antenna_assets.ledger.closed_hours import close_passed
+from antenna_assets.ledger.errors import LedgerError
+from antenna_assets.ledger.head import read_head
+from antenna_assets.ledger.publications import require_nobody_forgotten
+
+
+class AlreadyReplayed(LedgerError):
+    """Another replay was faster with one of the messages. Nothing was written."""
+
+
+class HourInPart(LedgerError):
+    """The ledger no longer names all files of an hour: with new rows it would be rebuilt from a part of itself."""
+
+
+@dataclass(frozen=True)
+class ReplayedMessage:
+    """Where a message came from, which is its key, and what it had been rejected for."""
+
+    topic_id: str
+    partition: int
+    offset: int
+    reason: str
+
+
+def hours_in_part(connection: psycopg.Connection, hours: Iterable[datetime]) -> list[datetime]:
+    """Those of the hours whose landed files are no longer all in the ledger, because retention removed some."""
+    rows = connection.execute(
+        "SELECT hour FROM ledger.hour WHERE hour = ANY(%s) AND rows <>"
+        " (SELECT coalesce(sum(file.rows), 0) FROM ledger.file"
+        "  WHERE file.hour = hour.hour AND file.kind = 'landed') ORDER BY hour",
+        [list(hours)],
+    )
+    return [hour for (hour,) in rows.fetchall()]
+
+
+def commit_replay(
+    connection: psycopg.Connection,
+    *,
+    topic: str,
+    clock: datetime,
+    messages: Sequence[ReplayedMessage],
+    content: BatchContent,
+    transform: str | None,
+) -> int:
+    """Commit a replay as a batch of its own; returns the batch's number. No offset and no watermark moves.
+
+    Args:
+        clock: PostgreSQL's clock that the verdicts used.
+        messages: what the landed rows are made of, one row each.
+        transform: the Python text that the messages went through, if any.
+
+    Raises:
+        AlreadyReplayed: one of the messages was replayed since it was selected; nothing was written.
+        HourInPart: retention has removed files of an hour that would get rows; nothing was written.
+        ForgottenMeanwhile: a user was forgotten since the connection was opened; nothing was written.
+        LedgerError: the rows are not those of the messages.
+    """
+    if content.rejections or content.rows != len(messages):
+        raise LedgerError(
+            f"expected {len(messages)} accepted rows of a replay and no rejected one, found {content.rows} and "
+            f"{sum(content.rejections.values())}: nothing was committed"
+        )
+    try:
+        with connection.transaction():
+            return _commit(connection, topic, clock, messages, content, transform)
+    except psycopg.errors.UniqueViolation as error:
+        if error.diag.constraint_name != "replayed_pkey":
+            raise
+        raise AlreadyReplayed(
+            "another replay was faster with some of these messages, so nothing was written; run it again for the others"
+        ) from error
+
+
+def _commit(
+    connection: psycopg.Connection,
+    topic: str,
+    clock: datetime,
+    messages: Sequence[ReplayedMessage],
+    content: BatchContent,
+    transform: str | None,
+) -> int:
+    head = read_head(connection, topic, lock=True)
+    number = head.batch + 1
+    in_part = hours_in_part(connection, rows_per_hour(content))
+    if in_part:
+        raise HourInPart(
+            f"hour {hour_key(in_part[0])} has lost landed files to retention since the messages were selected, so "
+            "nothing was written; run the replay again, it leaves such hours out"
+        )
+    insert_batch(
+        connection,
+        content,
+        number=number,
+        kind="replay",
+        clock=clock,
+        low_watermark=head.low_watermark,
+        now=clock,
+    )
+    connection.execute("INSERT INTO ledger.replay (batch, transform) VALUES (%s, %s)", [number, transform])
+    require_nobody_forgotten(connection)
+    statement = "COPY ledger.replayed (topic_id, partition, kafka_offset, reason, batch) FROM STDIN"
+    with connection.cursor().copy(statement) as writer:
+        for message in messages:
+            writer.write_row((message.topic_id, message.partition, message.offset, message.reason, number))
+    # Nothing would close an hour that a replay opens behind the watermark until the stream's next batch.
+    close_passed(
+        connection, head, head.low_watermark, now=clock, first_hour=head.first_hour, closed_by="watermark"
+    )
+    connection.execute("UPDATE ledger.head SET batch = %s WHERE topic = %s", [number, topic])
+    return number

@@ -1,0 +1,90 @@
+"""Rejected files as one table of DuckDB: the rows of those that the ledger names, without what was replayed.
+
+Which files and rows are meant is `messages.py`'s matter. Folders are never listed.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from antenna_assets.domain.schema import REJECTED_SCHEMA
+from antenna_assets.engines.duckdb_files import register_stores
+from antenna_assets.errors import AntennaError
+from antenna_assets.storage.paths import file_errors, in_parallel, lake_path, reason_of
+from antenna_assets.streaming.envelope import clamped_in_duckdb
+
+if TYPE_CHECKING:
+    import duckdb
+
+MESSAGES = pa.schema([pa.field("topic_id", pa.string()), pa.field("batch", pa.int64()), *REJECTED_SCHEMA])
+"""A rejected message with what the ledger knows of it: the topic's id, and the batch that read it."""
+
+
+class QuarantineError(AntennaError):
+    """What was asked of the quarantine cannot be done; the message says why and what to do."""
+
+
+@contextmanager
+def open_files(
+    lake: str, files: Sequence[tuple[str, int, str]], replayed: Sequence[tuple[str, int, int]]
+) -> "Iterator[duckdb.DuckDBPyConnection]":
+    """A database whose view `message` has the rows of the files that were not replayed."""
+    import duckdb
+
+    paths = [f"{lake}/{path}" for path, _, _ in files]
+    try:
+        there = in_parallel(lambda path: lake_path(path).exists(), paths)
+    except file_errors() as error:
+        raise QuarantineError(f"the lake {lake} cannot be read: {reason_of(error)}") from error
+    if not all(there):
+        raise QuarantineError(
+            f"the ledger names {paths[there.index(False)]}, which does not exist: the lake is not whole; restore the file, or point "
+            "ANTENNA_LAKE to the lake that belongs to this database"
+        )
+    with duckdb.connect() as database:
+        database.execute("SET TimeZone = 'UTC'")
+        register_stores(database, paths)
+        place = pa.table(
+            {
+                "filename": pa.array(paths, pa.string()),
+                "batch": pa.array([batch for _, batch, _ in files], pa.int64()),
+                "topic_id": pa.array([topic_id for _, _, topic_id in files], pa.string()),
+            }
+        )
+        database.register("place", place)
+        topic_ids, partitions, offsets = zip(*replayed, strict=True) if replayed else ((), (), ())
+        gone = pa.table(
+            {
+                "topic_id": pa.array(topic_ids, pa.string()),
+                "kafka_partition": pa.array(partitions, pa.int32()),
+                "kafka_offset": pa.array(offsets, pa.int64()),
+            }
+        )
+        database.register("gone", gone)
+        if paths:
+            quoted = ", ".join("'" + _literal(path).replace("'", "''") + "'" for path in paths)
+            # A view takes no parameters, hence the quoted names.
+            rejected = f"read_parquet([{quoted}], filename = true, hive_partitioning = false)"
+        else:
+            database.register(
+                "nothing", pa.schema([*REJECTED_SCHEMA, pa.field("filename", pa.string())]).empty_table()
+            )
+            rejected = "nothing"
+        # Files of an earlier program hold times as their senders gave them.
+        columns = ", ".join(
+            f"{clamped_in_duckdb(name)} AS {name}" if name == "kafka_timestamp" else name
+            for name in MESSAGES.names
+        )
+        database.execute(
+            f"CREATE TEMP VIEW found AS SELECT {columns} FROM {rejected}"  # noqa: S608
+            " JOIN place USING (filename) ANTI JOIN gone USING (topic_id, kafka_partition, kafka_offset)"
+        )
+        database.execute("CREATE TEMP VIEW message AS SELECT * FROM found")
+        yield database
+
+
+def _literal(path: str) -> str:
+    """The pattern that matches this path alone: DuckDB takes every path for a pattern."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in path)

@@ -1,0 +1,102 @@
+"""The fence of a lake table: which replacement of an hour a loaded version admits, and what it sets.
+
+An hour's versions are Delta's application transactions: `<hour>` is its generation, `<hour>/<tag>` a version
+kept with it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from antenna_assets.domain.hours import hour_key
+from antenna_assets.engines.contract import WrittenFile
+from antenna_assets.errors import Superseded, Version
+
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
+
+USERS_VERSION = "users_version"
+"""Tag of the users' version that an hour's rows were joined with."""
+
+TAGS = (USERS_VERSION,)
+"""The versions that an hour can carry beside its generation. Delta lists no keys, so they are named here."""
+
+_ATTEMPT = "attempt"
+_NO_TAG = -1
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """Files that are to become an hour of a table.
+
+    Attributes:
+        tags: versions to keep with the hour, of `TAGS`; those of an earlier publication are dropped.
+        attempt: what `ledger.begin_publication` returned; None if the order of attempts does not matter.
+        metadata: for readers of the table's history.
+    """
+
+    table: str
+    hour: datetime
+    generation: int
+    files: Sequence[WrittenFile]
+    tags: Mapping[str, int] = field(default_factory=dict)
+    attempt: int | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if unknown := self.tags.keys() - set(TAGS):
+            raise ValueError(f"expected tags of {', '.join(TAGS)}; found {', '.join(sorted(unknown))}")
+
+    @property
+    def name(self) -> str:
+        """The table and the hour, for messages."""
+        return f"{self.table} of {hour_key(self.hour)}"
+
+    @property
+    def history(self) -> dict[str, str | int]:
+        """What the table's history says of the commit."""
+        return {"hour": hour_key(self.hour), "generation": self.generation, **self.metadata}
+
+    def require_newest(self, loaded: "DeltaTable") -> None:
+        """Stop if the loaded version holds the hour at a newer version.
+
+        Raises:
+            Superseded: it does, by generation, then users' version, then attempt.
+        """
+        held = _version(loaded, self.hour)
+        if held is None:
+            return
+        # What is not given is not compared: no table has it for some hours only.
+        given = Version(
+            self.generation,
+            self.tags.get(USERS_VERSION, held.users),
+            held.attempt if self.attempt is None else self.attempt,
+        )
+        if held > given:
+            raise Superseded(self.name, given, held)
+
+    def versions(self, loaded: "DeltaTable") -> dict[str, int]:
+        """The application transactions of the commit, by their key."""
+        key = hour_key(self.hour)
+        versions = {key: self.generation}
+        for tag in self.tags.keys() | hour_tags(loaded, self.hour).keys():
+            versions[f"{key}/{tag}"] = self.tags.get(tag, _NO_TAG)
+        if self.attempt is not None:
+            versions[f"{key}/{_ATTEMPT}"] = self.attempt
+        return versions
+
+
+def hour_tags(table: "DeltaTable", hour: datetime) -> dict[str, int]:
+    """The tags that a loaded version keeps with an hour."""
+    found = {tag: table.transaction_version(f"{hour_key(hour)}/{tag}") for tag in TAGS}
+    return {tag: version for tag, version in found.items() if version is not None and version != _NO_TAG}
+
+
+def _version(table: "DeltaTable", hour: datetime) -> Version | None:
+    """What the fence compares with; None if the hour was never published."""
+    generation = table.transaction_version(hour_key(hour))
+    if generation is None:
+        return None
+    attempt = table.transaction_version(f"{hour_key(hour)}/{_ATTEMPT}")
+    return Version(generation, hour_tags(table, hour).get(USERS_VERSION, 0), attempt or 0)

@@ -1,0 +1,85 @@
+"""The users as a parquet file for the engines, and their version."""
+
+import psycopg
+from psycopg import sql
+
+from antenna_assets.clients.postgres import snapshot
+from antenna_assets.domain.schema import USERS
+from antenna_assets.errors import AntennaError
+from antenna_assets.storage.disk import unwritable
+from antenna_assets.storage.paths import file_errors, lake_path
+
+
+class UsersUnwritable(AntennaError):
+    """The file of users cannot be written; nothing was published."""
+
+
+# About 100,000 users: what is parsed at once, and one row group of the file.
+_BLOCK_BYTES = 8 * 2**20
+
+
+def write_users(connection: psycopg.Connection, target: str) -> int:
+    """Write all users as one parquet file with the columns of `schema.USERS`; returns their version.
+
+    Users and version come from one snapshot. The users pass through memory a block at a time.
+
+    Args:
+        target: path or URI; an existing file is replaced.
+
+    Raises:
+        UsersUnwritable: the file cannot be written, because the disk is full for example.
+    """
+    with snapshot(connection):
+        version = users_version(connection)
+        try:
+            write_users_of_snapshot(connection, target)
+        except file_errors() as error:
+            raise UsersUnwritable(unwritable("the file of users", target, error)) from error
+    return version
+
+
+def users_version(connection: psycopg.Connection) -> int:
+    """The version of the users in the caller's snapshot."""
+    row = connection.execute("SELECT version FROM ledger.users_version").fetchone()
+    if row is None:
+        raise psycopg.DataError("ledger.users_version is empty: expected its one row")
+    return row[0]
+
+
+def write_users_of_snapshot(connection: psycopg.Connection, target: str) -> None:
+    """Write all users in the caller's snapshot, as `write_users` does."""
+    from pyarrow import csv
+    from pyarrow import parquet as pq
+
+    names = sql.SQL(", ").join(map(sql.Identifier, USERS.names))
+    select = sql.SQL("COPY (SELECT {} FROM user_metadata) TO STDOUT (FORMAT csv, HEADER)").format(names)
+    with connection.cursor().copy(select) as copy:
+        blocks = csv.open_csv(
+            _Readable(copy),
+            read_options=csv.ReadOptions(block_size=_BLOCK_BYTES),
+            parse_options=csv.ParseOptions(newlines_in_values=True),
+            convert_options=csv.ConvertOptions(column_types=USERS),
+        )
+        with (
+            lake_path(target).open("wb") as file,
+            pq.ParquetWriter(file, USERS, compression="zstd") as writer,
+        ):
+            for block in blocks:
+                writer.write_batch(block.cast(USERS))
+
+
+class _Readable:
+    """The result of a COPY as a file object that is read once, from start to end."""
+
+    closed = False
+
+    def __init__(self, copy: psycopg.Copy) -> None:
+        self._copy = copy
+        self._rest = bytearray()
+
+    def read(self, size: int) -> bytes:
+        while len(self._rest) < size and (data := self._copy.read()):
+            self._rest += data
+        found = bytes(self._rest[:size])
+        del self._rest[:size]
+        return found

@@ -1,0 +1,92 @@
+"""Making the system ready: services, schema and Dagster's home; and the environment that points to them.
+
+Starting and stopping a service is in `stack/`; the schema is applied by `clients/postgres.py`.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from antenna_assets import file_modes
+from antenna_assets.clients.migrations import migrate
+from antenna_assets.clients.postgres import connect, dagster_url
+from antenna_assets.failpoints import commit_point
+from antenna_assets.ledger.first_partition import record_first_partition, require_start
+from antenna_assets.settings import Settings, is_local
+from antenna_assets.stack import services
+from antenna_assets.stack.services import Services
+from antenna_assets.storage.project_files import docker_folder
+
+_OURS = (
+    *("lake", "dagster", "kafka", "spill", "checkpoints", "replays", "logs", "superset", "spark"),
+    *("up.lock", "first-partition", "demo-answers.json"),
+)
+"""What is made in a state directory, but for PostgreSQL's folder. Whatever else lies there is not ours to change."""
+
+
+def start(settings: Settings, say: Callable[[str], None]) -> Services:
+    """Start what is embedded, migrate the database, and write Dagster's home. Again is harmless."""
+    found = services.up(settings, say)
+    commit_point("up.services_started")
+    changed = tighten(settings)
+    if changed:
+        say(f"{changed:,} files and folders are their owner's alone now, as ANTENNA_UMASK says")
+    with connect(found.postgres_url, application="antenna up") as connection:
+        applied = migrate(connection)
+        recorded = record_first_partition(connection, settings)
+        # Without a setting it is the recorded one from now on.
+        require_start(connection, settings.start if "start" in settings.model_fields_set else recorded)
+    if applied:
+        say(f"applied {len(applied)} migrations")
+    home = dagster_home(settings)
+    home.mkdir(parents=True, exist_ok=True)
+    commit_point("up.before_dagster_yaml")
+    shutil.copyfile(docker_folder() / "dagster.yaml", home / "dagster.yaml")
+    return found
+
+
+def tighten(settings: Settings) -> int:
+    """Make a state directory and a lake from before there was ANTENNA_UMASK as private as new ones; how much was changed."""
+    home = settings.home
+    changed = sum(file_modes.tighten(home / name) for name in _OURS)
+    if is_local(settings.lake_uri):
+        changed += file_modes.tighten(Path(settings.lake_uri))
+    # PostgreSQL, which root runs as another user, has to pass them. Its own folders are its user's alone.
+    for folder in (home / "postgres", home):
+        changed += file_modes.take(folder, file_modes.umask() & ~(0o001 if os.geteuid() == 0 else 0))
+    return changed
+
+
+def dagster_home(settings: Settings) -> Path:
+    """Where Dagster's instance keeps its configuration and its runs' logs."""
+    return settings.home / "dagster"
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The settings in force and what Dagster reads, as environment variables.
+
+    Raises:
+        ServicesError: a service is neither running nor set to an external one.
+    """
+    found = services.services(settings)
+    return {
+        **settings.exports(),
+        "ANTENNA_POSTGRES_URL": found.postgres_url,
+        "ANTENNA_KAFKA_BOOTSTRAP": found.kafka_bootstrap,
+        "DAGSTER_HOME": str(dagster_home(settings)),
+        "DAGSTER_POSTGRES_URL": dagster_url(found.postgres_url),
+    }
+
+
+@contextmanager
+def environment_of(settings: Settings) -> Iterator[None]:
+    """The environment that `antenna env` prints, for Dagster's instance in this process."""
+    before = dict(os.environ)
+    os.environ.update(environment(settings))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

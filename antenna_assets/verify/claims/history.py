@@ -1,0 +1,72 @@
+"""Claims on an hour beside others: that hours are published in time, and that one has its usual volume.
+
+Both ask the ledger. Dagster's own freshness is of an asset: an old hour that is filled turns it green.
+"""
+
+from datetime import datetime, timedelta
+from statistics import median
+
+import psycopg
+
+from antenna_assets.domain.hours import HOUR, hour_key, hour_of
+from antenna_assets.verify.claims.verdict import Verdict
+
+LONGEST_DELAY = timedelta(minutes=30)
+"""From the end of an hour to its certificate."""
+
+WEEK = timedelta(days=7)
+EARLIER_WEEKS, LEAST_WEEKS = 4, 2
+USUAL = (0.5, 2.0)
+"""Shares of the median of the same hour in earlier weeks."""
+
+
+def hours_are_fresh(connection: psycopg.Connection, now: datetime) -> Verdict:
+    """Every hour that ended `LONGEST_DELAY` ago is closed and wholly published, as `ledger.hour_state` has it.
+
+    An hour that the ledger does not know although later ones should be there counts as open: the stream is behind.
+    """
+    due = hour_of(now - LONGEST_DELAY) - HOUR
+    newest, open_, unpublished, oldest = connection.execute(
+        "SELECT max(hour) FILTER (WHERE closed_at IS NOT NULL), count(*) FILTER (WHERE closed_at IS NULL),"
+        " count(*) FILTER (WHERE closed_at IS NOT NULL AND NOT certified), min(hour) FILTER (WHERE NOT certified)"
+        # Whatever else is in the ledger, no year that Python does not know.
+        " FROM ledger.hour_state WHERE hour <= %s AND hour > '0001-01-02'",
+        [due],
+    ).fetchall()[0]
+    if newest is None and not open_:
+        return Verdict(True, "the ledger holds no hour that is due", {"hours_behind": 0})
+    behind = max(0, (due - newest) // HOUR) if newest else open_
+    message = (
+        f"{hour_key(due)} is due: the newest closed hour is {hour_key(newest) if newest else 'none'},"
+        f" {unpublished:,} closed hours are not published"
+    )
+    if oldest is not None:
+        message += f", the oldest unfinished one is {hour_key(oldest)}"
+    return Verdict(
+        behind == 0 and open_ == 0 and unpublished == 0,
+        message,
+        {"hours_behind": behind, "open_hours": open_, "unpublished_hours": unpublished},
+    )
+
+
+def volume_is_usual(connection: psycopg.Connection, hour: datetime) -> Verdict:
+    """The hour's bytes are between half and twice the median of the same hour in the last four weeks."""
+    rows = connection.execute(
+        "SELECT hour, bytes FROM ledger.hour WHERE closed_at IS NOT NULL AND hour = ANY(%s)",
+        [[hour - week * WEEK for week in range(EARLIER_WEEKS + 1)]],
+    ).fetchall()
+    earlier: dict[datetime, int] = dict(rows)
+    bytes_ = earlier.pop(hour, 0)
+    if len(earlier) < LEAST_WEEKS:
+        message = f"{bytes_:,} bytes; not compared: {len(earlier)} earlier weeks are known, {LEAST_WEEKS} are needed"
+        return Verdict(True, message, {"bytes": bytes_, "compared": 0})
+    usual = median(earlier.values())
+    share = bytes_ / usual if usual else (1.0 if not bytes_ else float(bytes_))
+    message = (
+        f"{bytes_:,} bytes, {share:.2f}x the {usual:,.0f} that are usual at this hour ({len(earlier)} weeks)"
+    )
+    return Verdict(
+        USUAL[0] <= share <= USUAL[1],
+        message,
+        {"bytes": bytes_, "usual_bytes": usual, "of_usual": share, "compared": 1},
+    )
