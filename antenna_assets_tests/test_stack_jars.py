@@ -116,7 +116,7 @@ def test_a_wrong_sum_after_the_download_is_one_clear_error(repository: Repositor
     repository.served[place] = b"not what was locked"
     with pytest.raises(
         jars.JarsError,
-        match=r"(?s)org\.example:first:1\.0 could not be fetched: .*expected sha256:\w+ but got \w+.*check the network",
+        match=r"(?s)example:first:1\.0 could not be fetched: .*expected sha256:\w+ but got \w+.*check the network",
     ):
         jars.ensure("kafka")
     assert repository.asked.count(place) == 3

@@ -1,11 +1,12 @@
-"""The jars of Flink's Kafka source and parquet sink, in a lock of their own. `python -m benchmarks.flink_jars` writes it."""
+"""The jars of Flink's Kafka source and parquet sink, in a lock of their own: run as a module, this writes it."""
 
 from pathlib import Path
 
 from antenna_assets.stack.jars import ensure, pyspark_jars, resolve, write_lock
 
 _LOCK = Path(__file__).with_name("flink_jars.lock.toml")
-# Of the version of apache-flink in benchmarks/peers; the connector's name ends with the oldest Flink that it fits.
+# Of the version of apache-flink in benchmarks/peers; the connector's name ends with the oldest Flink that it
+# fits.
 _ROOTS = (
     "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2",
     "org.apache.flink:flink-sql-parquet:2.3.0",

@@ -1,6 +1,7 @@
 """The jars of Spark's Kafka connector and of its object stores, and of the Kafka broker.
 
-Locked by SHA-256, fetched once, checked at each use. The benchmarks and the tests have sets of their own, in locks of theirs.
+Locked by SHA-256, fetched once, checked at each use. The benchmarks and the tests have sets of their own, in
+locks of theirs.
 
 Nothing here runs Java. Which Java runs them is `java`, how the broker is started is `kafka`.
 """
@@ -25,10 +26,11 @@ from antenna_assets.stack.atomic_files import READABLE, program_folder, replace_
 LOCK = Path(__file__).with_name("jars.lock.toml")
 CONNECTOR = "spark-sql-kafka-0-10_2.13"
 
-# The broker's slf4j-api is 1.7, whose binding is log4j-slf4j-impl; its version is that of the broker's log4j-core.
+# The broker's slf4j-api is 1.7, whose binding is log4j-slf4j-impl; its version is that of the broker's
+# log4j-core.
 _KAFKA_ROOTS = ("org.apache.kafka:kafka_2.13:4.3.1", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4")
-# Hadoop's version is that of the hadoop-client in pyspark, the SDK's that of hadoop-aws. Hadoop itself asks for the SDK's
-# bundle of all services, which is 700 MB; what S3A uses of it is in these modules.
+# Hadoop's version is that of the hadoop-client in pyspark, the SDK's that of hadoop-aws. Hadoop itself asks for
+# the SDK's bundle of all services, which is 700 MB; what S3A uses of it is in these modules.
 _S3_ROOTS = ("software.amazon.awssdk:s3:2.35.4", "software.amazon.awssdk:sts:2.35.4")
 # Without what their poms ask for: the bundle, a version that is no number, and a client in native code.
 _S3_ALONE = (
@@ -73,7 +75,7 @@ def jars_home() -> Path:
 
 
 def locked(name: str, lock: Path | None = None) -> list[Jar]:
-    """The jars of one set (`spark`, `s3`, `gs` or `kafka`, unless it is another lock's) in the lock, in its order."""
+    """The jars of one set in the lock (in ours `spark`, `s3`, `gs` and `kafka`), in its order."""
     with (lock or LOCK).open("rb") as file:
         return [Jar(coordinate, sha256) for coordinate, sha256 in tomllib.load(file)[name].items()]
 
@@ -169,8 +171,8 @@ def _fetch(absent: list[Jar], folder: Path, say: Callable[[int], None]) -> None:
             Path(repository.fetch(jar.name, downloader=downloader)).chmod(READABLE)
         except (ValueError, requests.RequestException) as error:  # another hash, or no answer
             raise JarsError(
-                f"{jar.coordinate} could not be fetched: {error}; check the network, the proxy and REQUESTS_CA_BUNDLE, "
-                f"then run the same again (what was fetched is kept)"
+                f"{jar.coordinate} could not be fetched: {error}; check the network, the proxy and "
+                f"REQUESTS_CA_BUNDLE, then run the same again (what was fetched is kept)"
             ) from error
 
     try:
@@ -223,7 +225,7 @@ def _beyond_pyspark(jars: list[Jar]) -> list[Jar]:
 
 
 def resolve(*roots: str, alone: tuple[str, ...] = ()) -> list[Jar]:
-    """The jars of the roots with all that they need, and those that are taken alone, as they are published now."""
+    """The jars of the roots with all that they need, and those that are taken alone, as published now."""
     from jgo.maven import MavenContext
 
     def jar(dependency: Any) -> Jar:
@@ -237,8 +239,8 @@ def resolve(*roots: str, alone: tuple[str, ...] = ()) -> list[Jar]:
     # Never ~/.m2: a local repository may hold a pom without its jar, or half a jar.
     with tempfile.TemporaryDirectory() as folder:
         maven: Any = MavenContext(repo_cache=Path(folder), timeout=_TIMEOUT_SECONDS)
-        # One by one, the first root's versions win: jgo takes all roots of one call for BOMs, and log4j's pom then
-        # turned the broker's own kafka-clients 4.3.1 into 3.9.1.
+        # One by one, the first root's versions win: jgo takes all roots of one call for BOMs, and log4j's pom
+        # then turned the broker's own kafka-clients 4.3.1 into 3.9.1.
         for root in roots:
             inputs, transitive = maven.resolver.resolve([maven.create_dependency(root)])
             for dependency in [*inputs, *transitive]:

@@ -1,4 +1,4 @@
-"""PostgreSQL with TLS, which the embedded one lacks, in a lock of its own. Run as a module, this writes the lock."""
+"""PostgreSQL with TLS, which the embedded one lacks, in a lock of its own: run as a module, this writes it."""
 
 import platform
 import sys
