@@ -4,12 +4,9 @@ SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-# uv takes packages from where pip does, unless it was told itself: it reads no configuration of pip's.
-UV = UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX:-$${UV_INDEX_URL:-$$($(BIN)/python -m pip config list | \
-	sed -nE "s/^(:env:|global)\.index-url='(.*)'$$/\2/p" | head -1)}}" $(BIN)/uv
 # By hash, all that a lock names, and compiled as pip does it: where Python may write no bytecode, every start
-# would compile again. pyspark is published as sources only: to compress its wheel on its way takes 15 s.
-INSTALL = $(UV) pip install --quiet --no-deps --require-hashes --compile-bytecode \
+# would compile again. pyspark is published as sources only: its wheel is stored, for compressing it takes 15 s.
+INSTALL = requirements/uv pip install --quiet --no-deps --require-hashes --compile-bytecode \
 	--no-build-isolation-package pyspark --config-settings-package pyspark:--build-option=--compression=stored
 
 # The virtual environment, and in it what installs and builds the rest.
@@ -22,7 +19,7 @@ INSTALL = $(UV) pip install --quiet --no-deps --require-hashes --compile-bytecod
 # What the commands need: packages by hash, and the Spark and Kafka jars by SHA-256.
 .venv/ready: requirements/run.lock pyproject.toml antenna_assets/stack/jars.lock.toml | .venv/installer
 	$(INSTALL) --python $(BIN)/python --requirement $<
-	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	requirements/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m antenna_assets.stack.jars
 	@touch $@
 
@@ -38,7 +35,7 @@ INSTALL = $(UV) pip install --quiet --no-deps --require-hashes --compile-bytecod
 
 # The peers of the benchmarks, in environments of their own.
 .venv-%/ready: benchmarks/peers/%.lock | .venv/installer
-	$(UV) venv --quiet --clear --python $(BIN)/python $(@D)
+	requirements/uv venv --quiet --clear --python $(BIN)/python $(@D)
 	$(INSTALL) --python $(@D)/bin/python --requirement $<
 	@touch $@
 
@@ -46,7 +43,7 @@ INSTALL = $(UV) pip install --quiet --no-deps --require-hashes --compile-bytecod
 # it with pip; it compares the lock with this copy.
 SUPERSET := .venv/share/antenna/superset/ready
 $(SUPERSET): docker/superset/requirements.lock | .venv/installer
-	$(UV) venv --quiet --clear --python $(BIN)/python $(@D)
+	requirements/uv venv --quiet --clear --python $(BIN)/python $(@D)
 	$(INSTALL) --python $(@D)/bin/python --requirement $<
 	@cp $< $@
 
@@ -135,6 +132,6 @@ lock: .venv/dev ## resolve the dependencies again into the lock files
 	$(BIN)/python -m benchmarks.flink_jars
 	$(BIN)/python -m antenna_assets_tests.containers.postgres_jar
 
-COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+COMPILE = requirements/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-annotate --custom-compile-command 'make lock'
 LIKE_DEV := --constraint requirements/dev.lock
