@@ -144,6 +144,7 @@ def installed(wheel: Path) -> Iterator[Installed]:
 
 
 @pytest.mark.services
+@pytest.mark.timeout(900)
 def test_an_hour_from_doctor_to_report_and_dashboards_in_a_fresh_environment(installed: Installed) -> None:
     _uv("pip", "check", "--python", str(installed.folder / "venv"))
     where = "import antenna_assets.definitions as found; print(found.__file__)"
