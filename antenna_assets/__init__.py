@@ -1,10 +1,10 @@
 """Hourly facts about mobile antennas, each with a proof.
 
-The rooms, from the top floor down; each imports only rooms below it (`make lint` checks it):
+The rooms, from the top down. Each imports only rooms below it, which `make lint` checks:
 
     cli/            the `antenna` command: arguments in, one clear error out
     definitions.py  the whole Dagster system on one page, in the order of the data
-    defs/           all that is Dagster: assets, checks, sensor, jobs, partitions, resources
+    defs/           Dagster: assets, checks, sensors, jobs, partitions, resources
     operations/     status, metrics, sweep, quarantine, backfill, forget, report, doctor
     simulator/      traffic with exact answers
     verify/         recomputes what is certified

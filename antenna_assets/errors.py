@@ -1,14 +1,14 @@
-"""The one base of errors that are meant for a person, and the answer of every fence."""
+"""The base of all errors that are meant for a person, and errors that several rooms raise."""
 
 from typing import NamedTuple
 
 
 class AntennaError(Exception):
-    """An expected failure. Its message stands by itself; the command line prints it without a traceback."""
+    """An expected failure. The command line prints its message without a traceback."""
 
 
 class Version(NamedTuple):
-    """What an hour is published at, in the order by which a fence compares.
+    """The version of an hour's publication; fences compare versions in the order of the fields.
 
     `users` is 0 where no user is looked up, `attempt` where the order of attempts does not matter.
     """
@@ -19,28 +19,28 @@ class Version(NamedTuple):
 
 
 class Superseded(Exception):
-    """The hour holds a newer version than the one to be published. Nothing was changed.
+    """A newer version of the hour is published than the one to publish. Nothing was changed.
 
     Args:
         what: the asset or table and the hour's key.
         version: the one that was not published.
-        newest: the one that the hour holds.
+        newest: the one that is published.
     """
 
     def __init__(self, what: str, version: Version, newest: Version) -> None:
         if version.generation != newest.generation:
-            told = f"generation {newest.generation}; the older generation {version.generation}"
+            held = f"generation {newest.generation}; the older generation {version.generation}"
         elif version.users != newest.users:
-            told = f"version {newest.users} of the users; the older version {version.users}"
+            held = f"version {newest.users} of the users; the older version {version.users}"
         else:
-            told = "what a run published that began later; what this one made"
-        super().__init__(f"{what} holds {told} was not published")
+            held = "the publication of a run that began later; that of this run"
+        super().__init__(f"{what} holds {held} was not published")
         self.newest = newest.generation
 
 
 class StreamError(AntennaError):
-    """The stream cannot go on; the message says why and what to do."""
+    """The stream cannot continue; the message says why and what to do."""
 
 
 class EngineError(AntennaError):
-    """An engine could not run a SELECT, or its result is not what the schema says; nothing was written."""
+    """An engine could not run a SELECT, or the result does not match its schema. Nothing was written."""

@@ -1,8 +1,8 @@
-"""Commit points: the named places at which a fault is injected, so that each case of a crash can be repeated.
+"""Failpoints: named places where a fault can be injected, so that a crash can be reproduced.
 
-`ANTENNA_CRASH_AT=<point>` makes the process SIGKILL itself at the point, `<point>:N` at its N-th passage. With `:java`
-it kills its Java instead and goes on, with `:both` Java and itself, and with `:pause` it stops until somebody wakes it
-(SIGCONT). What must hold after a crash is for the tests.
+With `ANTENNA_CRASH_AT=<point>` the process kills itself (SIGKILL) at the point, with `<point>:N` when it
+reaches the point for the N-th time. `:java` kills its Java process instead, `:both` kills both, and `:pause`
+stops the process (SIGSTOP) until a SIGCONT.
 """
 
 import itertools
@@ -28,12 +28,12 @@ POINTS = frozenset(
         "up.services_started",
         "up.migration.last_statement",
         "up.before_dagster_yaml",
-        # Which lake belongs to which ledger.
+        # Binding a lake to a ledger.
         "claim.lake_written",
         "claim.recorded",
         "adopt.lake_written",
         "adopt.recorded",
-        # The stream: landing files, then the one transaction.
+        # The stream: landing files, then the transaction.
         "stream.before_sweep",
         "stream.land.before_write",
         "stream.jvm.task",
@@ -80,7 +80,8 @@ _FAULTS: tuple[Fault, ...] = ("java", "both", "pause")
 
 @dataclass(frozen=True)
 class Crash:
-    """What the environment asks for: a fault at a point's passage, counted from 1."""
+    """The fault that the environment asks for, at the `passage`-th time a point is reached, counted from
+    1."""
 
     point: str
     passage: int = 1
@@ -88,7 +89,7 @@ class Crash:
 
 
 def commit_point(name: str) -> None:
-    """Die here, as by the power switch, if the environment names this point."""
+    """Inject the fault here, if the environment names this point."""
     crash = _reached(name)
     if crash is None:
         return
@@ -105,7 +106,7 @@ def commit_point(name: str) -> None:
 def task_point(name: str, spark: "SparkContext") -> Iterator[None]:
     """Kill Spark's Java process as soon as a task runs within the block, if the environment names this point.
 
-    Python goes on, unless the fault is `both`.
+    Python continues, unless the fault is `both`.
     """
     crash = _reached(name)
     if crash is None:
@@ -135,7 +136,7 @@ def task_point(name: str, spark: "SparkContext") -> Iterator[None]:
 
 
 def parse(text: str) -> Crash:
-    """What `ANTENNA_CRASH_AT` asks for.
+    """Parse `ANTENNA_CRASH_AT`.
 
     Raises:
         SettingsError: there is no such point, the passage is no number from 1 on, or there is no such fault.
@@ -153,8 +154,8 @@ def parse(text: str) -> Crash:
     passage = rest.pop() if rest else "1"
     if rest or not (passage.isdecimal() and int(passage)):
         raise SettingsError(
-            f"ANTENNA_CRASH_AT: expected a passage such as {name}:2, and perhaps one of {', '.join(_FAULTS)} such as "
-            f"{name}:2:java, found {text}"
+            f"ANTENNA_CRASH_AT: expected a passage such as {name}:2, and perhaps one of {', '.join(_FAULTS)} "
+            f"such as {name}:2:java, found {text}"
         )
     return Crash(name, int(passage), fault)
 
@@ -180,7 +181,7 @@ def _reached(name: str) -> Crash | None:
 
 @cache
 def _armed() -> "tuple[Crash, itertools.count[int]] | None":
-    """The crash and the point's passages from 1 on. Read once: unset costs 0.1 microseconds a passage."""
+    """The crash and a counter of passages. Read once: an unset variable costs 0.1 microseconds a passage."""
     text = crash_at()
     return None if text is None else (parse(text), itertools.count(1))
 

@@ -1,8 +1,7 @@
-"""Who may read what this program writes: its owner alone, whichever process or library writes the file.
+"""The umask: files that this program writes are readable by their owner only, as they hold personal data.
 
-Files hold e-mails, names and events of people. The package sets this when it is imported, so that every process has it from
-its first file on, and what it starts inherits it: Java, PostgreSQL, Dagster's workers. Java's file system for Hadoop sets
-modes by itself and is told in `engines/spark_session.py`.
+It is set when the package is imported, before the first file is written, and child processes inherit it:
+Java, PostgreSQL, Dagster's workers. Hadoop sets modes of its own; `engines/spark_session.py` configures it.
 """
 
 import os
@@ -16,10 +15,10 @@ _OCTAL = re.compile(r"0?[0-7]{3}")
 
 
 def parse(text: str) -> int:
-    """Read `077` or `027`: the rights that files and folders do not get. The owner keeps all of its own.
+    """Parse a umask in octal such as `077` or `027`.
 
     Raises:
-        ValueError: it is none, or it takes rights from the owner.
+        ValueError: it is not one, or it takes rights from the owner.
     """
     if _OCTAL.fullmatch(text) is None or int(text, 8) & 0o700:
         raise ValueError(
@@ -29,7 +28,8 @@ def parse(text: str) -> int:
 
 
 def umask() -> int:
-    """What is in force. It is looked up without the other settings, which come later; they name a wrong value."""
+    """The umask in force. Read without the other settings, which are loaded later and report a wrong
+    value."""
     try:
         return parse(os.environ.get(VARIABLE) or f"{PRIVATE:03o}")
     except ValueError:
@@ -37,15 +37,16 @@ def umask() -> int:
 
 
 def apply() -> None:
-    """Let this process, and what it starts, write files by the umask."""
+    """Set the umask of this process and of the processes that it starts."""
     os.umask(umask())
 
 
 def tighten(root: Path) -> int:
-    """Take the rights that the umask denies from a folder, and from all that is in it and is ours; how many were changed.
+    """Remove the rights that the umask denies from a folder and everything in it; returns how many were
+    changed.
 
-    A folder is changed after what is in it: one that has none of these rights was finished before, and is not read again.
-    What is not ours, as the data of a PostgreSQL that root runs as another user, is that user's matter.
+    A folder is changed after its content, so one without these rights is complete and is not read again.
+    Files of other users stay as they are, such as the data of a PostgreSQL that root runs as another user.
     """
     denied = umask()
     if not root.is_dir():
@@ -63,12 +64,12 @@ def _bottom_up(root: Path) -> Iterator[Path]:
 
 
 def take(path: Path, denied: int) -> int:
-    """Take these rights from one file or folder, if it is ours; 1 if it had any of them."""
+    """Remove these rights from one file or folder of this user; returns 1 if it had any of them, else 0."""
     try:
         found = path.lstat()
         if found.st_uid != os.geteuid() or not found.st_mode & denied or path.is_symlink():
             return 0
         path.chmod(found.st_mode & 0o7777 & ~denied)
     except FileNotFoundError:
-        return 0  # Others sweep and write meanwhile.
+        return 0  # Removed by another process.
     return 1

@@ -1,7 +1,8 @@
-"""Every setting of the system: its name, its default and its check.
+"""Every setting of the system: name, default and check.
 
-This is the only module that reads the environment, but for the umask, which comes before everything (`file_modes.py`).
-It knows nothing of running services: where the embedded ones listen is `stack.services`.
+This is the only module that reads a setting from the environment, except `file_modes.py`: the umask must be
+in force before anything else is imported. Other modules use the environment only to pass it on to a child
+process, or to set a variable for a library. Where the embedded services listen is found by `stack.services`.
 """
 
 import os
@@ -19,7 +20,7 @@ from antenna_assets.errors import AntennaError
 
 PREFIX = "ANTENNA_"
 FIRST_START = datetime(2026, 1, 1, tzinfo=UTC)
-"""Where the hourly partitions begin if nothing else is known."""
+"""The first hourly partition if nothing else is known."""
 
 HOUR = timedelta(hours=1)
 
@@ -32,7 +33,7 @@ class SettingsError(AntennaError):
 
 
 def duration(text: Any) -> timedelta:
-    """Read `5 minutes`, `1 hour` or `35 days`."""
+    """Parse a duration such as `5 minutes`, `1 hour` or `35 days`."""
     if isinstance(text, timedelta):
         return text
     match = _DURATION.fullmatch(str(text).lower())
@@ -42,7 +43,7 @@ def duration(text: Any) -> timedelta:
 
 
 def duration_text(value: timedelta) -> str:
-    """The inverse of `duration`: the largest unit that fits, as `35 days`."""
+    """The inverse of `duration`, in the largest unit that divides it: `35 days`."""
     seconds = int(value.total_seconds())
     for unit, size in sorted(_UNITS.items(), key=lambda item: -item[1]):
         if seconds % size == 0 and seconds >= size:
@@ -53,11 +54,12 @@ def duration_text(value: timedelta) -> str:
 
 Duration = Annotated[timedelta, BeforeValidator(duration)]
 
-_OF_A_SERVICE = re.compile(
+_SERVICE_VARIABLE = re.compile(
     r".+_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT|PORT_.+)|PORT(_.+)?|SERVICE_HOST|SERVICE_PORT(_.+)?"
 )
-"""How names go on that Kubernetes gives every pod for each service of its namespace: `ANTENNA_ASSETS_SERVICE_HOST` for
-`antenna-assets`, and `ANTENNA_PORT` for one that is called `antenna`. No setting ends like this."""
+"""Endings of the variables that Kubernetes sets in every pod for each service of its namespace, such as
+`ANTENNA_ASSETS_SERVICE_HOST` for `antenna-assets` and `ANTENNA_PORT` for `antenna`. No setting ends like
+this."""
 
 
 class Settings(BaseSettings):
@@ -68,7 +70,7 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         frozen=True,
         extra="forbid",
-        # Of errors all that is raised may be stored and shown, addresses with their passwords too.
+        # Dagster stores and shows errors, and an address holds a password.
         hide_input_in_errors=True,
     )
 
@@ -81,12 +83,13 @@ class Settings(BaseSettings):
     kafka_bootstrap: str | None = Field(None, description="external Kafka brokers; unset: the embedded one")
     kafka_config: Path | None = Field(
         None,
-        description="properties file of Kafka's Java client, for external brokers that want TLS or a login",
+        description="properties file of Kafka's Java client, for external brokers that need TLS or a login",
     )
     topic: str = Field("devices", description="Kafka topic of the events")
     lake: str | None = Field(
         None,
-        description="path of the lake, or s3://bucket/prefix or gs://bucket/prefix; unset: `lake` in the state directory",
+        description="path of the lake, or s3://bucket/prefix or gs://bucket/prefix; "
+        "unset: `lake` in the state directory",
     )
     engine: Literal["duckdb", "spark"] = Field("duckdb", description="what runs the hourly transformations")
     spark_master: str = Field("local[*]", description="Spark master of the stream, and of the Spark engine")
@@ -95,7 +98,7 @@ class Settings(BaseSettings):
     )
     start: datetime = Field(
         FIRST_START,
-        description="first hourly partition, UTC; unset: what `antenna up` wrote down in the state directory",
+        description="first hourly partition, UTC; unset: the one that `antenna up` recorded in `home`",
     )
     horizon: Duration = Field(
         timedelta(days=35), description="older events are rejected; landing is kept this long"
@@ -103,21 +106,21 @@ class Settings(BaseSettings):
     lateness: Duration = Field(timedelta(minutes=1), description="allowed lateness before an hour closes")
     republish_wait: Duration = Field(
         timedelta(minutes=15),
-        description="longest that late rows wait before their hour is published again; 0: never",
+        description="longest that late rows wait before their hour is published again; 0: no wait",
     )
     quiet: Duration = Field(
-        timedelta(minutes=15), description="an ended hour that gets no row for so long closes"
+        timedelta(minutes=15), description="an ended hour closes after this long without a row"
     )
     window: Duration = Field(timedelta(minutes=5), description="length of a live window; divides an hour")
     trigger: Duration = Field(timedelta(0), description="time between micro-batches; 0: as soon as possible")
     umask: int = Field(
         file_modes.PRIVATE,
-        description="rights that files and folders do not get; 027 lets the group read a lake that is shared on purpose",
+        description="umask of files and folders; 027 lets the group read a lake that is shared on purpose",
     )
     crash_at: str | None = Field(
         None,
-        description="commit point at which the process kills itself; `point:N` at its N-th passage, with `:java`, "
-        "`:both` or `:pause` for another fault",
+        description="failpoint at which the process kills itself; `point:N` at its N-th passage, with "
+        "`:java`, `:both` or `:pause` for another fault",
     )
 
     @field_validator("home")
@@ -133,10 +136,11 @@ class Settings(BaseSettings):
             stores = " or ".join(f"{store}://bucket/prefix" for store in STORES)
             raise ValueError(f"expected a path, or {stores}; found {lake}")
         if separator and any(mark in place for mark in "@?"):
-            # The lake's place is shown and stored wherever its files are named.
+            # The lake's root is shown and stored with the names of its files.
             raise ValueError(
-                f"expected {scheme}://bucket/prefix without a login or options; a store's credentials are given as its "
-                "own programs take them, by AWS_ACCESS_KEY_ID or GOOGLE_APPLICATION_CREDENTIALS for example"
+                f"expected {scheme}://bucket/prefix without a login or options; give a store's credentials "
+                "as its own programs take them, such as by AWS_ACCESS_KEY_ID or "
+                "GOOGLE_APPLICATION_CREDENTIALS"
             )
         return lake
 
@@ -174,14 +178,13 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _one_spark(self) -> "Settings":
-        """Of two sparks, which one was meant is for the user to say."""
         if self.spark_remote and "spark_master" in self.model_fields_set:
             raise ValueError("set either ANTENNA_SPARK_MASTER or ANTENNA_SPARK_REMOTE, not both")
         return self
 
     @property
     def lake_uri(self) -> str:
-        """The lake's root: an absolute path, or a URI without a slash at its end."""
+        """The lake's root: an absolute path, or a URI without a trailing slash."""
         if self.lake is None:
             return str(self.home / "lake")
         if is_local(self.lake):
@@ -189,7 +192,7 @@ class Settings(BaseSettings):
         return self.lake.rstrip("/")
 
     def exports(self) -> dict[str, str]:
-        """The settings that are set, as environment variables with their text. A fault to inject is not passed on."""
+        """The settings that are set, as environment variables. A fault to inject is not passed on."""
         values = {name: getattr(self, name) for name in type(self).model_fields if name != "crash_at"}
         values["lake"] = self.lake_uri
         values["umask"] = f"{self.umask:03o}"
@@ -209,17 +212,22 @@ class Settings(BaseSettings):
 
 
 def crash_at() -> str | None:
-    """`ANTENNA_CRASH_AT` as it is, without a look at the other settings: a commit point needs no more."""
+    """`ANTENNA_CRASH_AT`, without loading the other settings: a commit point needs no more."""
     return os.environ.get(f"{PREFIX}CRASH_AT") or None
 
 
 def s3_endpoint() -> str | None:
-    """The address of an S3 that is not Amazon's, by the variable that Amazon's own programs read."""
+    """The address of an S3 that is not Amazon's, from the variables that Amazon's own programs read."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 
+def foreign_variable(name: Literal["JAVA_HOME", "DAGSTER_HOME", "HADOOP_USER_NAME", "HOME"]) -> str | None:
+    """A variable of another program that this system respects; None if it is unset or empty."""
+    return os.environ.get(name) or None
+
+
 def start_file(home: Path) -> Path:
-    """Where a state directory says which hourly partition is the first."""
+    """The file of a state directory that records the first hourly partition."""
     return home / "first-partition"
 
 
@@ -233,28 +241,28 @@ def _with_recorded_start(settings: Settings) -> Settings:
     except ValueError as error:
         raise SettingsError(
             f"{file}: expected the first hourly partition such as 2026-01-01T00:00:00+00:00, found {text!r}; "
-            "remove the file, and `antenna up` writes it again"
+            "remove the file: `antenna up` writes it again"
         ) from error
     recorded = settings.model_copy(update={"start": start.astimezone(UTC)})
-    # It was not set: another state directory, or a ledger that was restored, may say otherwise.
+    # It is not a setting: another state directory, or a restored ledger, may have another one.
     recorded.model_fields_set.discard("start")
     return recorded
 
 
-def is_of_a_service(name: str) -> bool:
-    """Whether Kubernetes makes a variable of this name, for a service whose name begins like our settings."""
-    return _OF_A_SERVICE.fullmatch(name.removeprefix(PREFIX)) is not None
+def is_service_variable(name: str) -> bool:
+    """Whether Kubernetes sets a variable of this name, for a service whose name begins like our settings."""
+    return _SERVICE_VARIABLE.fullmatch(name.removeprefix(PREFIX)) is not None
 
 
 def load_settings() -> Settings:
     """Read the environment, and the state directory for the first partition.
 
     Raises:
-        SettingsError: a value does not fit, or a variable with our prefix is not one of ours.
+        SettingsError: a value is invalid, or a variable with our prefix is not a setting.
     """
     known = {PREFIX + name.upper() for name in Settings.model_fields}
     for name in os.environ:
-        if name.startswith(PREFIX) and name not in known and not is_of_a_service(name):
+        if name.startswith(PREFIX) and name not in known and not is_service_variable(name):
             close = get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(sorted(known))}"
             raise SettingsError(f"{name} is not a setting of this system; {hint}")
@@ -271,5 +279,5 @@ STORES = ("s3", "gs")
 
 
 def is_local(place: str) -> bool:
-    """Whether this is a path and not a URI."""
+    """Whether this is a path, not a URI."""
     return "://" not in place

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
@@ -106,6 +106,32 @@ def closed_port() -> Iterator[int]:
         yield taken.getsockname()[1]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _quick_java(proving: bool) -> Iterator[str | None]:
+    """Java with its quick compiler alone, but in the long form; the `JAVA_HOME` of before."""
+    before = os.environ.get("JAVA_HOME")
+    if proving:
+        yield before
+        return
+    from antenna_assets.stack.java import JavaError, java_home
+    from antenna_assets_tests.java_homes import QUICK, java_home_with
+
+    # Unit tests need none.
+    with tempfile.TemporaryDirectory(prefix="antenna-java-") as folder, pytest.MonkeyPatch.context() as patch:
+        with suppress(JavaError):
+            patch.setenv("JAVA_HOME", str(java_home_with(Path(folder) / "quick", QUICK)))
+            java_home.cache_clear()
+        yield before
+
+
+@pytest.fixture
+def usual_java(_quick_java: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that the test starts have Java as users have it."""
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    if _quick_java is not None:
+        monkeypatch.setenv("JAVA_HOME", _quick_java)
+
+
 @pytest.fixture(scope="session")
 def service_home() -> Iterator[Path]:
     # A short path: the name of a socket must stay under 100 characters.
@@ -135,7 +161,7 @@ def kafka(service_home: Path) -> Iterator[str]:
 @pytest.fixture
 def topic(kafka: str) -> str:
     """A new topic with four partitions."""
-    from antenna_assets.stack.kafka import ensure_topic
+    from antenna_assets.stack.kafka_topic import ensure_topic
 
     name = f"devices-{uuid4().hex[:12]}"
     ensure_topic(kafka, name, 4)
@@ -169,6 +195,12 @@ def _new_database(server: str, template: str) -> Iterator[str]:
     finally:
         with connect(server) as connection:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def new_database(postgres_server: str) -> Callable[[str], AbstractContextManager[str]]:
+    """Makes copies of a database by its name."""
+    return lambda template: _new_database(postgres_server, template)
 
 
 @pytest.fixture
@@ -223,7 +255,7 @@ def another_world(
     """Makes further worlds, one after another: a new topic, database and lake, which the environment names meanwhile."""
     from confluent_kafka.admin import AdminClient
 
-    from antenna_assets.stack.kafka import ensure_topic
+    from antenna_assets.stack.kafka_topic import ensure_topic
 
     @contextmanager
     def world() -> Iterator[Settings]:

@@ -10,7 +10,7 @@ import psycopg
 import pyarrow.parquet as pq
 
 from antenna_assets.settings import Settings
-from antenna_assets.simulator.answers import Answers
+from antenna_assets.simulator.answers_file import read_answers
 from antenna_assets.simulator.compare import differences
 from antenna_assets.simulator.rejected import counts_by_reason
 
@@ -92,7 +92,7 @@ def assert_exact(settings: Settings, answers: Path | None = None, *, published: 
         return
     url = settings.postgres_url or ""
     rejected_in = counts_by_reason(url, settings.lake_uri)
-    found = differences(Answers.read(answers), url, rejected_in=rejected_in)
+    found = differences(read_answers(answers), url, rejected_in=rejected_in)
     if not published:
         live = ("bytes_agg_antenna", "bytes_agg_user", "bytes_agg_app", "rejected")
         found = [difference for difference in found if difference.table in live]

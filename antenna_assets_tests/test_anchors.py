@@ -8,7 +8,7 @@ import pytest
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.ledger.anchors import AnchorsError, anchor_of, append_anchor, read_anchors
-from antenna_assets.ledger.certificate import canonical, newest_of_all, sha256_of
+from antenna_assets.ledger.certificate import canonical, newest_of_chain, sha256_of
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.verify.difference import Difference
 from antenna_assets.verify.run import verify
@@ -46,7 +46,7 @@ def test_row_21_a_chain_that_was_written_anew_as_a_whole_is_found_by_an_anchor(
 ) -> None:
     file = tmp_path / "anchors"
     with certified_world.copy(tmp_path) as world, connect(world.url) as connection:
-        newest = newest_of_all(connection)
+        newest = newest_of_chain(connection)
         assert append_anchor(file, newest) is not None
         assert append_anchor(file, newest) is None
         assert differences(connection, world, file) == []
@@ -57,8 +57,8 @@ def test_row_21_a_chain_that_was_written_anew_as_a_whole_is_found_by_an_anchor(
             f"certificate {newest.number}, its anchored SHA-256",
             newest.sha256,
         )
-        with pytest.raises(AnchorsError, match="its chain was written anew"):
-            append_anchor(file, newest_of_all(connection))
+        with pytest.raises(AnchorsError, match="its chain was rewritten"):
+            append_anchor(file, newest_of_chain(connection))
 
 
 def test_row_21_an_anchor_holds_while_the_chain_grows_and_finds_one_that_was_cut_short(
@@ -66,10 +66,10 @@ def test_row_21_an_anchor_holds_while_the_chain_grows_and_finds_one_that_was_cut
 ) -> None:
     file = tmp_path / "anchors"
     with certified_world.copy(tmp_path) as world, connect(world.url) as connection:
-        append_anchor(file, newest_of_all(connection))
+        append_anchor(file, newest_of_chain(connection))
         Land.on(connection, world.lake)({FIRST: 1})
         publish(world, HOURS[:1], tmp_path / "dagster")
-        newest = newest_of_all(connection)
+        newest = newest_of_chain(connection)
         append_anchor(file, newest)
         assert [anchor.number for anchor in read_anchors(file)] == [newest.number - 1, newest.number]
         assert differences(connection, world, file) == []
@@ -88,23 +88,23 @@ def test_a_line_that_was_taken_out_of_a_file_of_anchors_is_found(
 ) -> None:
     file = tmp_path / "anchors"
     with certified_world.copy(tmp_path) as world, connect(world.url) as connection:
-        append_anchor(file, newest_of_all(connection))
+        append_anchor(file, newest_of_chain(connection))
         for _ in range(2):
             Land.on(connection, world.lake)({FIRST: 1})
             publish(world, HOURS[:1], tmp_path / "dagster")
-            append_anchor(file, newest_of_all(connection))
+            append_anchor(file, newest_of_chain(connection))
         first, _, third = file.read_text().splitlines()
         file.write_text(f"{first}\n{third}\n")
         (found,) = differences(connection, world, file)
         assert "SHA-256 of the line before it" in found.what
         with pytest.raises(AnchorsError, match="does not follow the one before it"):
-            append_anchor(file, newest_of_all(connection))
+            append_anchor(file, newest_of_chain(connection))
 
 
 def test_anchors_are_read_from_a_log_with_other_lines(certified_world: World, tmp_path: Path) -> None:
     log = tmp_path / "run.log"
     with connect(certified_world.url) as connection:
-        line = anchor_of(newest_of_all(connection)).line
+        line = anchor_of(newest_of_chain(connection)).line
         log.write_bytes(
             f"Nov 28 host dagster[7]: INFO - hourly_usage - {line}\nsomething else\n".encode() + b"\xff\n"
         )
@@ -127,7 +127,7 @@ def test_a_line_that_was_cut_off_by_a_full_disk_is_followed_by_a_whole_one(
     file = tmp_path / "anchors"
     file.write_text("2026-11-22T10:00:00Z certificate 1 sha2")
     with connect(certified_world.url) as connection:
-        append_anchor(file, newest_of_all(connection))
+        append_anchor(file, newest_of_chain(connection))
         assert len(read_anchors(file)) == 1
         assert differences(connection, certified_world, file) == []
 
@@ -140,7 +140,7 @@ def test_the_run_that_brings_a_certificate_logs_its_anchor(
         publish(world, HOURS[:1], tmp_path / "dagster", log_level="INFO")
         log = tmp_path / "log"
         log.write_text("".join(capfd.readouterr()))
-        newest = newest_of_all(connection)
+        newest = newest_of_chain(connection)
         assert {(anchor.number, anchor.sha256) for anchor in read_anchors(log)} == {
             (newest.number, newest.sha256)
         }

@@ -18,7 +18,7 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.domain.schema import ASSETS, HOURLY_TABLES, LANDED_SCHEMA
 from antenna_assets.engines.duckdb import DuckDBEngine
-from antenna_assets.operations.backfill import HourChanges, RowChange, changes, users_of_now
+from antenna_assets.operations.backfill import HourChanges, RowChange, changes, current_users
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
 from antenna_assets_tests.certified import FIRST, HOURS, KNOWN, World, publish
@@ -46,7 +46,7 @@ def connection(world: World) -> Iterator[psycopg.Connection]:
 def found(world: World, connection: psycopg.Connection, hour: datetime = FIRST) -> HourChanges:
     lake, engine = Lake(str(world.lake)), DuckDBEngine()
     try:
-        with users_of_now(connection, lake) as users:
+        with current_users(connection, lake) as users:
             return changes(connection, lake, engine, users, hour)
     finally:
         engine.close()

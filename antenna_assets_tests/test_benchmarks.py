@@ -93,7 +93,7 @@ def test_an_unknown_case_is_an_error_that_names_the_known_ones():
         (sys.executable, "-m", "benchmarks", "--cases", "hours"), cwd=PROJECT, capture_output=True, text=True
     )
     assert done.returncode == 2
-    assert "there is no case hours; known are hour, dagster_hour" in done.stderr
+    assert "unknown case hours; expected one of hour, dagster_hour" in done.stderr
 
 
 @pytest.mark.services

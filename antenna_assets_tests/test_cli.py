@@ -49,6 +49,23 @@ def test_help_names_every_command_with_what_it_does() -> None:
         assert f" {command} " in run.stdout
 
 
+def test_the_help_loads_neither_the_settings_nor_a_client() -> None:
+    program = (
+        "import sys; from antenna_assets.cli import app; app(['--help'], standalone_mode=False);"
+        "print(*{'pydantic', 'psycopg', 'confluent_kafka', 'pyarrow', 'duckdb', 'dagster'} & {*sys.modules}, file=sys.stderr)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stderr.strip() == ""
+
+
+def test_the_help_groups_the_commands_in_the_order_of_use() -> None:
+    shown = antenna("--help").stdout
+    panels = ["Services", "Traffic and stream", "Results", "Proofs", "Maintenance", "Repairs"]
+    assert re.findall(r"╭─ ([A-Z][a-z ]+) ─", shown) == ["Options", *panels]
+    first = [shown.index(f" {command} ") for command in ("up", "demo", "status", "certificate", "backfill")]
+    assert first == sorted(first)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_a_help_of_its_own(command: str) -> None:
     run = CliRunner().invoke(app, [command, "--help"])

@@ -1,5 +1,6 @@
 """What Dagster sees: a snapshot of names, edges and policies, and what loading them costs."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -166,13 +167,69 @@ def test_a_resource_can_be_replaced() -> None:
     assert (build_definitions({"lake": replacement}).resources or {})["lake"] is replacement
 
 
+def reads_of_the_environment(source: str) -> list[str]:
+    """Expressions that take a value out of the environment, other than to pass on the environment as a whole."""
+    tree = ast.parse(source)
+    parents = {child: parent for parent in ast.walk(tree) for child in ast.iter_child_nodes(parent)}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "os":
+            found += [
+                ast.unparse(node) for name in node.names if name.name in ("environ", "environb", "getenv")
+            ]
+        if not (isinstance(node, ast.Attribute) and ast.unparse(node.value) == "os"):
+            continue
+        if node.attr in ("getenv", "environb"):
+            found.append(ast.unparse(node))
+        if node.attr != "environ":
+            continue
+        parent = parents[node]
+        whole = (
+            isinstance(parent, ast.Call)
+            or (isinstance(parent, ast.Dict) and None in parent.keys)
+            or (isinstance(parent, ast.Attribute) and parent.attr in ("items", "keys", "copy"))
+        )
+        written = (
+            (isinstance(parent, ast.Attribute) and parent.attr in ("update", "clear"))
+            or (isinstance(parent, ast.Subscript) and not isinstance(parent.ctx, ast.Load))
+            or (
+                # Its value is not used.
+                isinstance(parent, ast.Attribute)
+                and parent.attr == "setdefault"
+                and isinstance(parents[parents[parent]], ast.Expr)
+            )
+        )
+        if not (whole or written):
+            found.append(ast.unparse(parent))
+    return found
+
+
 def test_only_the_settings_read_the_environment() -> None:
-    for path in PACKAGE.rglob("*.py"):
-        text = path.read_text(encoding="utf-8")
-        assert "os.getenv" not in text, path
-        if "os.environ[" in text:
-            # To write JAVA_HOME for PySpark's launcher is not to read a setting.
-            assert path.name == "spark_session.py", path
+    reading = {
+        path.name: found
+        for path in PACKAGE.rglob("*.py")
+        if (found := reads_of_the_environment(path.read_text(encoding="utf-8")))
+    }
+    # The umask is in force before anything else is imported.
+    assert reading.keys() == {"settings.py", "file_modes.py"}, reading
+
+
+@pytest.mark.parametrize(
+    ("source", "reads"),
+    [
+        ("os.environ.get('A')", ["os.environ.get"]),
+        ("os.getenv('A')", ["os.getenv"]),
+        ("os.environ['A']", ["os.environ['A']"]),
+        ("'A' in os.environ", ["'A' in os.environ"]),
+        ("found = os.environ.setdefault('A', 'b')", ["os.environ.setdefault"]),
+        ("from os import environ", ["from os import environ"]),
+        ("run(env={**os.environ, 'A': 'b'})", []),
+        ("os.environ['A'] = 'b'", []),
+        ("os.environ.setdefault('A', 'b')", []),
+    ],
+)
+def test_passing_the_environment_on_is_not_reading_it(source: str, reads: list[str]) -> None:
+    assert reads_of_the_environment(source) == reads
 
 
 def test_loading_the_definitions_imports_no_engine() -> None:

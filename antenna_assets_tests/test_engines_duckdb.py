@@ -208,5 +208,5 @@ def test_files_and_the_folders_that_lead_to_them_are_synced(engine, tmp_path, mo
 
 def test_a_file_in_the_way_is_named(engine, tmp_path):
     (tmp_path / "lake").write_text("not a folder")
-    with pytest.raises(EngineError, match="cannot make the folder .*lake/out|found .*lake; use a new one"):
+    with pytest.raises(EngineError, match="cannot create the folder .*lake/out|found .*lake; use a new one"):
         engine.write("SELECT CAST(1 AS BIGINT) AS n", {}, COUNT, str(tmp_path / "lake" / "out"))

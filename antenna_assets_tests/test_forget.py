@@ -22,9 +22,9 @@ from antenna_assets.cli import app
 from antenna_assets.clients.postgres import connect, dagster_url
 from antenna_assets.operations.forget import run as run_of_forgetting
 from antenna_assets.operations.forget.identity import EMAIL, NAME, is_unfinished
+from antenna_assets.operations.forget.message_text import BINARY, COMPRESSED
+from antenna_assets.operations.forget.places import places
 from antenna_assets.operations.forget.replace_text import (
-    BINARY,
-    COMPRESSED,
     LONGER,
     NOT_UTF8,
     TOO_DEEP,
@@ -32,7 +32,7 @@ from antenna_assets.operations.forget.replace_text import (
     Judged,
     Search,
 )
-from antenna_assets.operations.forget.run import NotForgotten, forget, places
+from antenna_assets.operations.forget.run import NotForgotten, forget
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
 from antenna_assets.storage.project_files import docker_folder
@@ -49,8 +49,8 @@ NEW = "forgotten-1"
 
 def judged(message: bytes, user: str = ID, **more: bool) -> tuple[bytes, str | None]:
     found = Search(user, NEW, **more).judge(message)
-    assert found.has == (found.value != message)
-    return found.value, found.why_not
+    assert found.found == (found.value != message)
+    return found.value, found.unclear
 
 
 OBJECT = json.dumps({"id": ID, "bytes": 5})
@@ -124,8 +124,8 @@ CLOTHES = {
 @pytest.mark.parametrize("case", CLOTHES)
 def test_row_34_an_id_in_other_clothes_is_found(case: str) -> None:
     user, message, expected = CLOTHES[case]
-    value, why_not = judged(message, user)
-    assert why_not is None
+    value, unclear = judged(message, user)
+    assert unclear is None
     if expected is None:
         assert value != message
         assert Search(user, "").judge(value) == Judged(value)
@@ -172,8 +172,8 @@ UNJUDGED = {
 
 @pytest.mark.parametrize("case", UNJUDGED)
 def test_row_34_a_message_that_nobody_can_judge_is_named(case: str) -> None:
-    user, message, why_not = UNJUDGED[case]
-    assert judged(message, user) == (message, why_not)
+    user, message, unclear = UNJUDGED[case]
+    assert judged(message, user) == (message, unclear)
 
 
 LARGE = (
@@ -212,7 +212,7 @@ def test_row_34_the_time_is_linear_in_the_message(repeated: bytes, user: str) ->
 @given(st.binary(), st.text(min_size=1, max_size=64))
 def test_a_message_without_the_id_stays_byte_for_byte(message: bytes, user: str) -> None:
     found = Search(user, NEW).judge(message)
-    assert found.has or found.value == message
+    assert found.found or found.value == message
 
 
 @given(st.text(min_size=1, max_size=64).filter(str.strip), st.integers(0, 3))
@@ -224,7 +224,7 @@ def test_an_id_in_a_json_object_is_found_whatever_it_is(user: str, wrapped: int)
     for _ in range(wrapped):
         message = json.dumps({"message": message})
     found = Search(user, NEW).judge(message.encode())
-    assert found.has
+    assert found.found
     value = json.loads(found.value)
     for _ in range(wrapped):
         value = json.loads(value["message"])

@@ -26,13 +26,13 @@ from antenna_assets.defs.assets.plot import bars
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.ledger.errors import ForgottenMeanwhile
 from antenna_assets.ledger.publications import require_nobody_forgotten
-from antenna_assets.operations.forget import dagster_events as told
-from antenna_assets.operations.forget import fence
+from antenna_assets.operations.forget import dagster_events, fence
 from antenna_assets.operations.forget.fence import ForgettingRunning, WriterStuck
 from antenna_assets.operations.forget.identity import Identity, NoIdentity
-from antenna_assets.operations.forget.lake import Files
+from antenna_assets.operations.forget.lake_search import LakeSearch
+from antenna_assets.operations.forget.places import places
 from antenna_assets.operations.forget.replace_text import Search
-from antenna_assets.operations.forget.run import forget, places
+from antenna_assets.operations.forget.run import forget
 from antenna_assets.operations.quarantine import replay
 from antenna_assets.operations.quarantine.files import MESSAGES
 from antenna_assets.operations.quarantine.messages import Selection, select
@@ -158,7 +158,9 @@ def test_row_34_a_publication_in_its_transaction_is_waited_for_and_named(
         Land.on(connection, world.lake)({FOURTH: 9}, newest=FOURTH + HOUR + timedelta(minutes=9))
         with Worker(settings, tmp_path / "run", publish_hour, hour_key(FOURTH), crash_at=point) as run:
             run.wait_until_paused()
-            with pytest.raises(WriterStuck, match="1 publications or replays do not end their transaction"):
+            with pytest.raises(
+                WriterStuck, match="1 publications or replays have not ended their transaction"
+            ):
                 forget(connection, Lake(str(world.lake)), USER, say=print)
             run.wake()
             wait_for(run)
@@ -178,7 +180,7 @@ def test_row_34_the_second_of_two_who_forget_is_refused_and_no_file_is_lost(
         with Worker(settings, tmp_path / "one", forget_user, USER, crash_at=point) as one:
             one.wait_until_paused()
             for other in (USER, KNOWN[1]):
-                with pytest.raises(ForgettingRunning, match="another forget-user is under way"):
+                with pytest.raises(ForgettingRunning, match="another forget-user is running"):
                     forget(connection, Lake(str(world.lake)), other, say=print)
             refused = CliRunner().invoke(app, ["forget-user", KNOWN[1], "--yes"])
             assert isinstance(refused.exception, ForgettingRunning)
@@ -270,7 +272,7 @@ def test_row_34_no_file_is_searched_while_the_ledger_is_locked(
     certified_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     searched: list[int] = []
-    of = Files.of
+    of = LakeSearch.of
     with (
         certified_world.copy(tmp_path) as world,
         connect(world.url) as connection,
@@ -278,7 +280,7 @@ def test_row_34_no_file_is_searched_while_the_ledger_is_locked(
     ):
         land = Land.on(other, world.lake)
 
-        def search(self: Files, paths: list[str]) -> list[str]:
+        def search(self: LakeSearch, paths: list[str]) -> list[str]:
             with other.transaction():
                 other.execute("SELECT FROM ledger.head FOR UPDATE NOWAIT")
             found = of(self, paths)
@@ -287,7 +289,7 @@ def test_row_34_no_file_is_searched_while_the_ledger_is_locked(
             searched.append(len(paths))
             return found
 
-        monkeypatch.setattr(Files, "of", search)
+        monkeypatch.setattr(LakeSearch, "of", search)
         monkeypatch.setattr(certified, "USERS", [USER])
         forget(connection, Lake(str(world.lake)), USER, say=print)
         # All files first, then those of each batch that came meanwhile.
@@ -387,7 +389,7 @@ def test_row_34_messages_that_cannot_be_judged_are_named_and_dropped_if_asked_fo
     assert "the id is nowhere, as far as can be judged: 1 rejected messages" in again.output
     dropped = CliRunner().invoke(app, [*command, "--drop-unjudged"])
     assert dropped.exit_code == 0, dropped.output
-    assert "1 rejected messages were dropped, and the id is nowhere any more\n" in dropped.output
+    assert "1 rejected messages were dropped; the id is nowhere any more\n" in dropped.output
     rows = select(connection, settings.lake_uri, Selection()).to_pylist()
     assert [(row["kafka_partition"], row["kafka_offset"], row["reason"]) for row in rows] == [
         (0, 0, "wrong_type"),
@@ -499,12 +501,12 @@ def test_row_34_what_older_versions_told_dagster_is_rewritten_where_a_user_stand
         connection.execute("INSERT INTO dagster.event_logs VALUES (%s, %s, %s)", [text, key, asset])
         connection.execute("INSERT INTO dagster.asset_keys VALUES (%s, %s)", [key, text])
     for number, user in enumerate(users[:3]):
-        assert told.rows_with(connection, user) == {
+        assert dagster_events.rows_with(connection, user) == {
             "dagster.event_logs.event": 1,
             "dagster.asset_keys.last_materialization": 1,
         }
-        told.rewrite(connection, Identity(user, f"new-{number}"))
-        assert told.rows_with(connection, user) == {}
+        dagster_events.rewrite(connection, Identity(user, f"new-{number}"))
+        assert dagster_events.rows_with(connection, user) == {}
     expected = told_of("bytes_agg_user_1h", "id", "new-0", "new-1", "new-2", "another")
     assert connection.execute("SELECT event, asset_key FROM dagster.event_logs ORDER BY 2").fetchall() == [
         (of_apps, '["bytes_agg_app_1h"]'),
@@ -532,6 +534,6 @@ def test_row_34_a_search_waits_for_the_files_that_a_stream_is_writing(settings: 
     timer = threading.Timer(0.5, finish)
     timer.start()
     with connect(settings.postgres_url or "") as connection:
-        found = Files(Lake(str(root)), USER, Search(USER, "")).everywhere(connection)
+        found = LakeSearch(Lake(str(root)), USER, Search(USER, "")).everywhere(connection)
     timer.join()
     assert found == {"landing/1-attempt/hour=2026112210/part-0.parquet": 1}

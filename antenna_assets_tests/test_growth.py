@@ -14,11 +14,11 @@ from psycopg import sql
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
-from antenna_assets.cli.demo import serve_demo
+from antenna_assets.cli.demo_services import serve_demo
 from antenna_assets.clients.postgres import connect, dagster_url
 from antenna_assets.defs.instance_storage import PooledPostgresStorage
 from antenna_assets.domain.hours import HOUR, hour_key, hour_of
-from antenna_assets.domain.lifetimes import GRACE, PAGES_RETENTION, RUN_LOG_RETENTION
+from antenna_assets.domain.lifetimes import GRACE_PERIOD, PAGES_RETENTION, RUN_LOG_RETENTION
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.ledger.errors import HourExpired
 from antenna_assets.ledger.files import generation_files
@@ -98,13 +98,13 @@ def test_row_39_batches_past_the_horizon_become_one_an_hour_and_nothing_that_is_
     assert merge_batches(connection, horizon=HORIZON, now=NOW) == Amount(0)
     house.sweep(NOW)
     assert len(batches(connection)) == 13
-    house.sweep(NOW + GRACE)
-    would_go = house.sweep(NOW + 2 * GRACE, dry_run=True)
-    assert house.sweep(NOW + 2 * GRACE) == would_go
-    assert would_go["names of removed files, which become a sum an hour"].count == 24
-    would_go = house.sweep(NOW + 2 * GRACE, dry_run=True)
-    assert would_go["batches past the horizon, which become one an hour"].count == 10
-    assert house.sweep(NOW + 2 * GRACE) == would_go
+    house.sweep(NOW + GRACE_PERIOD)
+    would_go = house.sweep(NOW + 2 * GRACE_PERIOD, dry_run=True)
+    assert house.sweep(NOW + 2 * GRACE_PERIOD) == would_go
+    assert would_go["names of removed files, merged to one sum an hour"].count == 24
+    would_go = house.sweep(NOW + 2 * GRACE_PERIOD, dry_run=True)
+    assert would_go["batches past the horizon, merged to one an hour"].count == 10
+    assert house.sweep(NOW + 2 * GRACE_PERIOD) == would_go
     # An hour ends at its batch 6, the other at 12; the newest batch is what it was.
     assert batches(connection) == [(6, 6, 18, 180, 6), (12, 6, 18, 180, 6), (13, 1, 3, 30, 1)]
     assert told(connection) == before
@@ -114,7 +114,7 @@ def test_row_39_batches_past_the_horizon_become_one_an_hour_and_nothing_that_is_
     # And the stream goes on.
     house.receive(hour_of(NOW) - HOUR)
     assert holes(connection) == []
-    assert total(house.sweep(NOW + 2 * GRACE)) == 0
+    assert total(house.sweep(NOW + 2 * GRACE_PERIOD)) == 0
 
 
 def test_row_39_replays_and_losses_stay_and_ranges_that_do_not_touch_stay_apart(house: House) -> None:
@@ -136,10 +136,10 @@ def test_row_39_replays_and_losses_stay_and_ranges_that_do_not_touch_stay_apart(
 def test_row_39_the_hours_that_expired_are_known_when_the_names_of_their_files_are_gone(house: House) -> None:
     connection = house.connection
     house.sweep(NOW)
-    house.sweep(NOW + GRACE)
+    house.sweep(NOW + GRACE_PERIOD)
     sealed = read_generation(connection, OLD, 1)
     before = expired_before(connection)
-    house.sweep(NOW + 2 * GRACE)
+    house.sweep(NOW + 2 * GRACE_PERIOD)
     assert connection.execute("SELECT count(*) FROM ledger.expired_file").fetchone() == (0,)
     hour = connection.execute("SELECT hour, files, rows, bytes FROM ledger.expired_hour").fetchall()
     assert hour == [(OLD, 12, 36, 360)]
@@ -184,7 +184,7 @@ def test_row_39_certificates_hold_when_files_batches_and_names_are_gone(
             "UPDATE ledger.batch SET committed_at = committed_at - interval '90 days', clock = clock - interval '90 days'"
         )
         now = datetime.now(UTC)
-        for later in (timedelta(0), GRACE, 2 * GRACE, 2 * GRACE):
+        for later in (timedelta(0), GRACE_PERIOD, 2 * GRACE_PERIOD, 2 * GRACE_PERIOD):
             sweep(
                 world.url, str(world.lake), dagster_home=tmp_path, horizon=HOUR, now=now + HOUR * 24 + later
             )
@@ -282,13 +282,13 @@ def test_row_39_the_administrator_sweeps_what_dagster_made_after_the_migration(
     )
     with login("antenna_administrator") as url:
         amounts = sweep(url, str(tmp_path / "lake"), dagster_home=tmp_path, horizon=HORIZON)
-        assert amounts["events of Dagster's runs older than 30 days, but for those on assets"].count == 1
+        assert amounts["events of Dagster's runs older than 30 days, except those about assets"].count == 1
         # A table that somebody else made is named.
         connection.execute("REVOKE DELETE ON dagster.runs FROM antenna_administrator")
         connection.execute(
             "INSERT INTO dagster.runs (run_id, status, update_timestamp) VALUES ('r', 'SUCCESS', '2020-01-01')"
         )
-        with pytest.raises(SweepError, match=r"permission denied for table runs: .*start it again"):
+        with pytest.raises(SweepError, match=r"permission denied for table runs: .*restart it"):
             sweep(url, str(tmp_path / "lake"), dagster_home=tmp_path, horizon=HORIZON)
 
 
@@ -317,6 +317,6 @@ def test_row_39_a_sweep_that_comes_again_tells_an_error_and_goes_on(
     monkeypatch.setattr(threading, "Event", Twice)
     run = CliRunner().invoke(app, ["sweep", "--every", "6 hours"])
     assert (run.exit_code, waited) == (0, [21600, 21600])
-    assert run.output.count("not swept, to be tried again after 6 hours") == 2
+    assert run.output.count("sweep failed, next attempt in 6 hours") == 2
     for wrong in ("often", "0 seconds"):
         assert CliRunner().invoke(app, ["sweep", "--every", wrong]).exit_code == 2

@@ -21,9 +21,9 @@ from antenna_assets.ledger.lake_identity import (
     Evidence,
     WrongLake,
     adopt,
+    claimed_lake,
     evidence,
-    found_id,
-    known_lake,
+    id_of_lake,
     require_own_lake,
     require_same_lake,
 )
@@ -106,15 +106,15 @@ def test_row_35_a_stream_without_its_lake_lands_nothing_elsewhere(
 
 def test_row_35_the_first_writer_claims_and_again_is_harmless(house: House) -> None:
     lake = str(house.root)
-    assert (found_id(lake), known_lake(house.connection)) == (None, None)
+    assert (id_of_lake(lake), claimed_lake(house.connection)) == (None, None)
     require_own_lake(house.connection, lake)
-    id_ = found_id(lake)
-    known = known_lake(house.connection)
+    id_ = id_of_lake(lake)
+    known = claimed_lake(house.connection)
     assert known is not None
     assert (known.id, known.place, known.confirmed) == (id_, lake, True)
     require_own_lake(house.connection, lake)
     require_same_lake(house.connection, lake)
-    assert found_id(lake) == id_
+    assert id_of_lake(lake) == id_
     # Nothing is left beside it.
     assert sorted(path.name for path in house.root.iterdir()) == ["lake-id", "landing"]
 
@@ -122,12 +122,12 @@ def test_row_35_the_first_writer_claims_and_again_is_harmless(house: House) -> N
 def test_row_35_what_does_not_belong_together_is_not_claimed(
     house: House, another_ledger: psycopg.Connection, tmp_path: Path
 ) -> None:
-    with pytest.raises(WrongLake, match="none of the files that the ledger names"):
+    with pytest.raises(WrongLake, match="has none of the ledger's files"):
         require_own_lake(house.connection, str(tmp_path / "empty"))
     with pytest.raises(WrongLake, match="holds data, such as .*landing.*, and the ledger names no file"):
         require_own_lake(another_ledger, str(house.root))
     assert not (tmp_path / "empty").exists()
-    assert known_lake(another_ledger) is None
+    assert claimed_lake(another_ledger) is None
     require_own_lake(house.connection, str(house.root))
     with pytest.raises(WrongLake, match="the ledger has no lake yet and expected one that no other ledger"):
         require_own_lake(another_ledger, str(house.root))
@@ -169,11 +169,11 @@ def test_row_35_of_two_ledgers_that_claim_a_lake_at_once_one_has_it(
                 require_own_lake(one, lake)
             except WrongLake:
                 return None
-            return found_id(lake)
+            return id_of_lake(lake)
 
         with ThreadPoolExecutor(2) as pool:
             claimed = list(pool.map(claim, (connection, another_ledger)))
-        assert sorted(claimed, key=str) == sorted([None, found_id(lake)], key=str)
+        assert sorted(claimed, key=str) == sorted([None, id_of_lake(lake)], key=str)
 
 
 @pytest.mark.parametrize("point", CLAIM)
@@ -197,11 +197,11 @@ def test_row_35_a_claim_that_was_killed_is_finished_and_gives_no_id_twice(
 def test_row_35_an_adoption_that_was_killed_is_done_again(house: House, point: str) -> None:
     lake = str(house.root)
     require_own_lake(house.connection, lake)
-    before = found_id(lake)
+    before = id_of_lake(lake)
     killed_at(point, "adopt", house.url, lake)
     adopt(house.connection, lake)
     require_own_lake(house.connection, lake)
-    assert found_id(lake) not in (before, None)
+    assert id_of_lake(lake) not in (before, None)
 
 
 def killed_at(point: str, function: str, url: str, lake: str) -> None:
@@ -228,7 +228,7 @@ def test_row_35_a_lake_that_was_moved_is_the_ledgers_and_an_adopted_copy_leaves_
     monkeypatch.setenv("ANTENNA_POSTGRES_URL", house.url)
     shown = CliRunner().invoke(app, ["adopt-lake"])
     assert (shown.exit_code, "2 of 2" in shown.output) == (0, True), shown.output
-    assert found_id(str(moved)) == found_id(str(house.root))
+    assert id_of_lake(str(moved)) == id_of_lake(str(house.root))
     assert CliRunner().invoke(app, ["adopt-lake", "--yes"]).exit_code == 0
     require_own_lake(house.connection, str(moved))
     with pytest.raises(WrongLake, match=f"claimed at {moved}, but found {house.root} with the id"):
@@ -251,11 +251,11 @@ def test_row_35_a_lake_that_was_lost_is_refused_until_a_person_adopts_an_empty_o
 
 def test_row_35_a_ledger_restored_from_before_it_had_an_id_takes_that_of_its_lake(house: House) -> None:
     require_own_lake(house.connection, str(house.root))
-    id_ = found_id(str(house.root))
+    id_ = id_of_lake(str(house.root))
     house.connection.execute("DELETE FROM ledger.lake")
     require_own_lake(house.connection, str(house.root))
-    known = known_lake(house.connection)
-    assert (known and known.id, found_id(str(house.root))) == (id_, id_)
+    known = claimed_lake(house.connection)
+    assert (known and known.id, id_of_lake(str(house.root))) == (id_, id_)
 
 
 def test_row_35_an_id_that_is_torn_is_named(house: House) -> None:

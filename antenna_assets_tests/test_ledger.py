@@ -7,12 +7,12 @@ import pytest
 
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.errors import Superseded
-from antenna_assets.ledger.candidates import newest_closed_hour
 from antenna_assets.ledger.certificate import record_and_certify
-from antenna_assets.ledger.closed_hours import HourToPublish, hours_to_publish, require_closed
+from antenna_assets.ledger.closed_hours import require_closed
 from antenna_assets.ledger.errors import HourNotClosed
 from antenna_assets.ledger.files import generation_files
 from antenna_assets.ledger.generations import Generation
+from antenna_assets.ledger.hours_to_publish import HourToPublish, hours_to_publish, newest_closed_hour
 from antenna_assets.ledger.seal import seal
 from antenna_assets_tests.publications import publication
 

@@ -25,7 +25,7 @@ from antenna_assets.engines.duckdb import DuckDBEngine
 from antenna_assets.ledger import certificate, failing_hours
 from antenna_assets.ledger.batch import AttemptFile, BatchContent
 from antenna_assets.ledger.certificate import require_certificate
-from antenna_assets.ledger.closed_hours import hours_to_publish
+from antenna_assets.ledger.hours_to_publish import hours_to_publish
 from antenna_assets.ledger.landing import landing_facts
 from antenna_assets.ledger.replay import ReplayedMessage, commit_replay
 from antenna_assets.operations.forget.run import forget
@@ -288,7 +288,7 @@ def test_row_30_a_lake_table_that_was_lost_and_built_anew_is_named_and_certified
     run(HOURS[1:2])
     found = {one.what: one.found for one in verified(world).differences if one.hour == hour_key(FIRST)}
     assert (
-        "the table was lost and built anew; `antenna backfill --from "
+        "the table was lost and rebuilt; `antenna backfill --from "
         in found[f"{table}, Delta's id of the table"]
     )
     run(HOURS)

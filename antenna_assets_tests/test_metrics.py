@@ -53,7 +53,7 @@ def scraped(port: int) -> dict[str, float]:
 @contextmanager
 def serving(postgres_url: str, broker: Callable[[], Broker]) -> Iterator[int]:
     port = free_port()
-    end = serve(postgres_url, broker, host="127.0.0.1", port=port)
+    end = serve(postgres_url, broker, host="127.0.0.1", port=port, say=print)
     try:
         yield port
     finally:
@@ -160,12 +160,20 @@ def test_the_lag_is_what_the_stream_has_not_committed(
 def test_without_postgresql_a_scrape_says_so_and_the_next_one_goes_on(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    collector = LedgerCollector(postgres_url, no_broker)
+    said: list[str] = []
+    collector = LedgerCollector(postgres_url, no_broker, said.append)
     monkeypatch.setattr(collector, "_postgres_url", "postgresql://nobody@127.0.0.1:1/antenna")
     (away,) = collector.collect()
     assert [(sample.labels, sample.value) for sample in away.samples] == [({"source": "postgresql"}, 0)]
+    # Its reason is said once, however often it is asked.
+    collector.collect()
+    (reason,) = said
+    assert reason.startswith("postgresql cannot be read: ")
+    assert "127.0.0.1" in reason
     monkeypatch.undo()
-    assert len(list(collector.collect())) > 5
+    for _ in range(2):
+        assert len(list(collector.collect())) > 5
+    assert said[1:] == ["kafka cannot be read: there is none", "postgresql answers again"]
 
 
 def test_a_taken_port_is_a_clear_error(postgres_url: str) -> None:
@@ -174,9 +182,9 @@ def test_a_taken_port_is_a_clear_error(postgres_url: str) -> None:
         other.listen()
         port = other.getsockname()[1]
         with pytest.raises(
-            MetricsError, match=f"nothing can listen on 127.0.0.1:{port}: .* choose another --port"
+            MetricsError, match=f"cannot listen on 127.0.0.1:{port}: .* choose another --port"
         ):
-            serve(postgres_url, no_broker, host="127.0.0.1", port=port)
+            serve(postgres_url, no_broker, host="127.0.0.1", port=port, say=print)
 
 
 def test_the_command_serves_until_it_is_stopped(settings: Settings) -> None:

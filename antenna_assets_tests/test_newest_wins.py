@@ -16,8 +16,8 @@ from antenna_assets.domain.hours import HOUR
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.errors import Superseded
 from antenna_assets.ledger.certificate import newest_certificate, record_and_certify
-from antenna_assets.ledger.closed_hours import hours_to_publish
-from antenna_assets.ledger.publications import begin_publication, end_superseded
+from antenna_assets.ledger.hours_to_publish import hours_to_publish
+from antenna_assets.ledger.publications import abandon_publication, begin_publication
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.verify.claims.history import hours_are_fresh
 from antenna_assets_tests.publications import publication
@@ -163,7 +163,7 @@ def test_row_28_of_two_attempts_the_earlier_one_does_not_end_the_later_one(
     first, second = (begin_publication(sealed, "raw_parquet", TEN, None) for _ in range(2))
     record_and_certify(sealed, replace(publication("raw_parquet", TEN, 3), attempt=first))
     assert to_publish(sealed)
-    end_superseded(sealed, "raw_parquet", TEN, first)
+    abandon_publication(sealed, "raw_parquet", TEN, first)
     assert to_publish(sealed)
     record_and_certify(sealed, replace(publication("raw_parquet", TEN, 3, version=8), attempt=second))
     assert not to_publish(sealed)
@@ -175,7 +175,7 @@ def test_row_28_an_attempt_that_was_superseded_in_the_lake_leaves_nothing_to_do(
     publish(sealed, 3, 21)
     attempt = begin_publication(sealed, "enriched_usage", TEN, 20)
     assert to_publish(sealed)
-    end_superseded(sealed, "enriched_usage", TEN, attempt)
+    abandon_publication(sealed, "enriched_usage", TEN, attempt)
     assert not to_publish(sealed)
 
 

@@ -23,7 +23,7 @@ from antenna_assets.clients import migrations
 from antenna_assets.clients import postgres as database
 from antenna_assets.clients.migrations import migrate, require_migrated
 from antenna_assets.clients.postgres import DatabaseError, connect
-from antenna_assets.clients.postgres_errors import DatabaseUnfit, passes, told
+from antenna_assets.clients.postgres_errors import DatabaseUnfit, error_line, is_retryable
 from antenna_assets.clients.postgres_fitness import require_fit
 from antenna_assets.defs.instance_storage import PooledPostgresStorage
 from antenna_assets.domain.hours import HOUR, lake_partition
@@ -302,7 +302,7 @@ def test_row_37_missing_roles_are_named_with_the_statements_that_make_them(
     with connect(login()) as connection:
         with pytest.raises(
             DatabaseUnfit,
-            match="antenna_no_one, antenna_nobody are missing; let an administrator of the server run"
+            match="antenna_no_one, antenna_nobody are missing; ask an administrator of the server to run"
             " CREATE ROLE antenna_no_one NOLOGIN; CREATE ROLE antenna_nobody NOLOGIN; then run `antenna up` again",
         ):
             migrate(connection)
@@ -474,7 +474,7 @@ def test_row_37_what_passes_by_itself_is_told_by_its_sqlstate(
     with pytest.raises(psycopg.Error) as caught:
         connection.execute(f"DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '{sqlstate}'; END $$".encode())
     assert caught.value.sqlstate == sqlstate
-    assert passes(caught.value) is expected
+    assert is_retryable(caught.value) is expected
 
 
 def test_row_37_a_command_that_postgresql_cuts_off_ends_in_one_sentence_and_a_mistake_of_ours_does_not(
@@ -482,7 +482,7 @@ def test_row_37_a_command_that_postgresql_cuts_off_ends_in_one_sentence_and_a_mi
 ) -> None:
     with pytest.raises(psycopg.errors.AdminShutdown) as cut_off:
         connection.execute("DO $$ BEGIN RAISE 'ended by hand' USING ERRCODE = '57P01'; END $$")
-    assert cli._told(cut_off.value) == "ended by hand; what was committed stays, run the command again"
+    assert cli._expected(cut_off.value) == "ended by hand; committed work is kept: run the command again"
     with pytest.raises(psycopg.errors.UndefinedTable) as mistake:
         connection.execute("SELECT FROM of_nobody")
     assert cli._told(mistake.value) is None
@@ -627,12 +627,11 @@ def test_row_37_a_standby_is_refused_by_up_and_of_several_hosts_the_primary_is_t
                 migrate(connection)
             with pytest.raises(psycopg.errors.ReadOnlySqlTransaction) as refused:
                 claim_topic(connection, "devices", "id")
-        assert passes(refused.value)
-        assert told(refused.value).startswith("PostgreSQL takes no writes: it is a standby, or became one")
+        assert is_retryable(refused.value)
+        assert error_line(refused.value).startswith("PostgreSQL is read-only: it is a standby, or became one")
         found = {one.name: one for one in doctor.findings(Settings(home=tmp_path, postgres_url=standby.url))}
         assert (
-            found["PostgreSQL"].found
-            == "expected PostgreSQL's primary, found a standby, which takes no writes"
+            found["PostgreSQL"].found == "expected PostgreSQL's primary, found a standby, which is read-only"
         )
         both = make_conninfo(
             postgres_url, host="127.0.0.1,127.0.0.1", port=f"{standby.port},{primary['port']}"

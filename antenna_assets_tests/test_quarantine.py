@@ -70,7 +70,7 @@ def test_hexadecimal_lines_have_their_position() -> None:
 
 def test_a_misspelt_reason_is_told_the_one_that_was_meant() -> None:
     assert known_reason("not_json") == "not_json"
-    with pytest.raises(QuarantineError, match="no reason 'not_jsn'; did you mean not_json"):
+    with pytest.raises(QuarantineError, match="unknown reason 'not_jsn'; did you mean not_json"):
         known_reason("not_jsn")
     with pytest.raises(QuarantineError, match="expected one of not_json, trailing_data"):
         known_reason("?")
@@ -266,7 +266,7 @@ def test_an_export_has_text_or_base64_with_coordinates_and_overwrites_nothing(tm
     }
     assert lines[4]["value"] is None
     assert (lines[5]["value_base64"], "value" in lines[5]) == ("//4=", False)
-    assert "exists already" in refused("export", "--output", str(file))
+    assert "exists and is not overwritten" in refused("export", "--output", str(file))
     assert "cannot be written" in refused("export", "--output", str(tmp_path / "no" / "where"))
     assert [path.name for path in tmp_path.glob("*out*")] == ["out.jsonl"]
 
@@ -324,7 +324,7 @@ def test_only_files_that_the_ledger_names_are_read(
     planted.write_bytes(named.read_bytes())
     assert select(connection, settings.lake_uri, Selection()).num_rows == 6
     named.unlink()
-    assert "does not exist: the lake is not whole" in refused("list")
+    assert "does not exist; restore the file" in refused("list")
 
 
 @services

@@ -13,9 +13,9 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.closing_rule import NO_BACKLOG
 from antenna_assets.domain.hours import HOUR, hour_key, hour_of
 from antenna_assets.ledger.batch import AttemptFile, BatchContent, BatchPlan
-from antenna_assets.ledger.closed_hours import hours_to_publish
 from antenna_assets.ledger.commit import Observation, commit_batch, commit_heartbeat
 from antenna_assets.ledger.head import claim_topic, read_head
+from antenna_assets.ledger.hours_to_publish import hours_to_publish
 from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.ledger.seal import seal
 from antenna_assets.ledger.stream_lock import require_only_stream
@@ -79,7 +79,7 @@ def test_row_26_hours_that_a_wrong_clock_closed_are_opened_again_and_it_is_recor
     assert "in the future: a clock was wrong; `antenna reopen`" in told_by_status(settings, ledger)
     code, said = reopen(this, "--yes", "--reason", "the clock was a year ahead")
     assert code == 0, said
-    assert re.search(r"recorded: 2 closed hours from .* 8,76\d without a row are forgotten", said)
+    assert re.search(r"recorded: 2 closed hours from .* 8,76\d without a row are removed", said)
     assert states(ledger) == [(this - HOUR, 1, True), (this, 1, False), (hour_of(ahead), 1, False)]
     head = read_head(ledger, topic)
     assert (head.low_watermark, head.event_times) == (this, {0: this})
@@ -110,7 +110,7 @@ def test_row_26_nothing_is_reopened_under_a_running_stream_nor_without_a_yes(
     before = states(ledger)
     code, said = reopen(hour_of(now))
     assert code == 1
-    assert "Open them again?" in said
+    assert "Reopen them?" in said
     with connect(settings.postgres_url or "") as other:
         require_only_stream(other)
         code, said = reopen(hour_of(now), "--yes")

@@ -161,5 +161,5 @@ def test_the_command_writes_the_page_and_says_where(
     output = tmp_path / "page.html"
     done = CliRunner().invoke(app, ["report", "--hour", "2026-11-22-10:00", "--output", str(output)])
     assert done.exit_code == 0, done.output
-    assert done.output == f"written: {output}\n"
+    assert done.output == f"wrote {output}\n"
     assert output.read_text().startswith("<!DOCTYPE html>")

@@ -184,7 +184,7 @@ def test_the_stream_and_the_runs_work_with_their_roles_and_dashboards_see_no_e_m
         amounts = sweep(
             url, settings.lake_uri, dagster_home=tmp_path, horizon=settings.horizon, now=long_after
         )
-        assert amounts["landed files past the horizon, to go after a grace"].count > 0
+        assert amounts["landed files past the horizon, removed after a grace period"].count > 0
         assert amounts["rows of bytes_agg_user past their retention"].count > 0
 
 

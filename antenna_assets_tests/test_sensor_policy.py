@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antenna_assets.defs.sensor_policy import plan_requests
-from antenna_assets.ledger.candidates import Candidate
-from antenna_assets.ledger.failing_hours import MOST_ATTEMPTS, FailingHour, wait_after
+from antenna_assets.ledger.failing_hours import MOST_ATTEMPTS, FailingHour, back_off
+from antenna_assets.ledger.hours_to_publish import Candidate
 from antenna_assets.ledger.republish_wait import republish_pause, republish_wait, waiting_hours
 from antenna_assets.ledger.requests import Request
 
@@ -75,7 +75,7 @@ def test_an_hour_that_failed_ten_times_is_stuck() -> None:
 
 def test_a_failed_hour_waits_twice_as_long_each_time_up_to_an_hour() -> None:
     waits = {1: 30, 2: 60, 3: 120, 7: 1920, 8: 3600, 9: 3600, 10_000: 3600}
-    assert {attempts: wait_after(attempts).total_seconds() for attempts in waits} == waits
+    assert {attempts: back_off(attempts).total_seconds() for attempts in waits} == waits
 
 
 def test_hours_that_failed_together_are_asked_for_in_ever_smaller_company() -> None:

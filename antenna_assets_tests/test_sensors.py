@@ -18,9 +18,9 @@ from antenna_assets.defs.resources import default_resources
 from antenna_assets.defs.sensors import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG, closed_hours
 from antenna_assets.domain.hours import HOUR, hour_key, hour_of
 from antenna_assets.domain.schema import ASSETS
-from antenna_assets.ledger.candidates import read_left_out
 from antenna_assets.ledger.certificate import record_and_certify
 from antenna_assets.ledger.failing_hours import MOST_ATTEMPTS, read_failing_hours
+from antenna_assets.ledger.hours_to_publish import read_left_out
 from antenna_assets.ledger.seal import seal
 from antenna_assets.operations.metrics import LedgerCollector
 from antenna_assets.operations.status import tables

@@ -1,6 +1,9 @@
 """The answers: equal to a recomputation from the bytes that were sent, and the same after a round trip."""
 
+import ast
 import json
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -11,7 +14,10 @@ from typing import Any
 
 import pytest
 
+from antenna_assets import simulator
+from antenna_assets.simulator import INDEPENDENT
 from antenna_assets.simulator.answers import Answers, AnswersError, known_users
+from antenna_assets.simulator.answers_file import read_answers, write_answers
 from antenna_assets.simulator.events import Event, Message, Scenario, messages
 from antenna_assets.simulator.scenario import EPOCH
 from antenna_assets.storage.project_files import sql_folder
@@ -160,8 +166,8 @@ def test_a_quiet_hour_is_part_of_the_answers() -> None:
 def test_answers_come_back_from_their_file(tmp_path: Path) -> None:
     answers = answered(scenario())
     answers.record("devices", "AbC", {1: (0, 5), 0: (3, 9)})
-    answers.write(tmp_path / "folder" / "answers.json")
-    again = Answers.read(tmp_path / "folder" / "answers.json")
+    write_answers(answers, tmp_path / "folder" / "answers.json")
+    again = read_answers(tmp_path / "folder" / "answers.json")
     assert again.tables() == answers.tables()
     assert again.hours() == answers.hours()
     assert again.rejected == answers.rejected
@@ -172,7 +178,7 @@ def test_answers_come_back_from_their_file(tmp_path: Path) -> None:
 
 
 def test_the_file_says_what_it_holds(tmp_path: Path) -> None:
-    answered(scenario(events=100)).write(tmp_path / "answers.json")
+    write_answers(answered(scenario(events=100)), tmp_path / "answers.json")
     document = json.loads((tmp_path / "answers.json").read_text())
     assert document["format"] == 1
     assert document["scenario"]["start"] == "2026-11-22T08:00:00Z"
@@ -186,8 +192,8 @@ def test_more_messages_can_be_added_to_answers_that_were_read(tmp_path: Path) ->
     stream = messages(scenario())
     list(part.counted(islice(stream, 1000)))
     part.record("devices", "AbC", {0: (10, 20)})
-    part.write(tmp_path / "answers.json")
-    grown = Answers.read(tmp_path / "answers.json")
+    write_answers(part, tmp_path / "answers.json")
+    grown = read_answers(tmp_path / "answers.json")
     list(grown.counted(stream))
     grown.record("devices", "AbC", {0: (20, 30), 2: (5, 6)})
     assert grown.tables() == whole.tables()
@@ -200,7 +206,8 @@ def test_messages_of_another_topic_do_not_belong_to_the_same_answers() -> None:
     answers = Answers(USERS)
     answers.record("devices", "AbC", {0: (0, 1)})
     with pytest.raises(
-        AnswersError, match=r"about topic devices \(id AbC\), and the messages went to devices \(id XyZ\)"
+        AnswersError,
+        match=r"about topic devices \(id AbC\), and the messages were sent to devices \(id XyZ\)",
     ):
         answers.record("devices", "XyZ", {0: (0, 1)})
 
@@ -212,7 +219,7 @@ def test_a_window_that_does_not_divide_an_hour_is_refused() -> None:
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "answers.json"
-    answered(scenario(events=10)).write(path)
+    write_answers(answered(scenario(events=10)), path)
     before = path.read_text()
 
     def full_disk(*_arguments: Any) -> None:
@@ -220,7 +227,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(Path, "replace", full_disk)
     with pytest.raises(OSError, match="no space"):
-        answered(scenario(events=20)).write(path)
+        write_answers(answered(scenario(events=20)), path)
     assert path.read_text() == before
     assert [found.name for found in tmp_path.iterdir()] == ["answers.json"]
 
@@ -249,25 +256,53 @@ def test_a_file_that_holds_no_answers_is_refused(
     damage: Callable[[str], str], error: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "answers.json"
-    answered(scenario(events=100)).write(path)
+    write_answers(answered(scenario(events=100)), path)
     path.write_text(damage(path.read_text()))
     with pytest.raises(AnswersError) as raised:
-        Answers.read(path)
+        read_answers(path)
     assert error in str(raised.value)
     assert str(path) in str(raised.value)
 
 
 def test_a_missing_file_names_the_command_that_writes_one(tmp_path: Path) -> None:
     with pytest.raises(AnswersError, match="no such file; write one with `antenna simulate --answers"):
-        Answers.read(tmp_path / "answers.json")
+        read_answers(tmp_path / "answers.json")
 
 
-def test_the_answers_import_nothing_of_the_pipeline() -> None:
-    import antenna_assets.simulator as package
+def imports_of_this_package(module: str) -> set[str]:
+    """Every module of the package that a module of the simulator imports, inside functions too."""
+    source = (Path(next(iter(simulator.__path__))) / f"{module}.py").read_text(encoding="utf-8")
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: a relative import"
+            found.add(node.module or "")
+        elif isinstance(node, ast.Call):
+            assert "import" not in ast.unparse(node.func), f"{module}: an import by name"
+    return {name for name in found if name.split(".")[0] == "antenna_assets"}
 
-    folder = Path(next(iter(package.__path__)))
-    for name in ("answers", "events", "crowd", "malformed", "scenario", "wording"):
-        lines = (folder / f"{name}.py").read_text().splitlines()
-        imported = [line.split()[1] for line in lines if line.startswith(("from antenna", "import antenna"))]
-        allowed = ("antenna_assets.simulator.", "antenna_assets.errors")
-        assert all(module.startswith(allowed) for module in imported), name
+
+def test_what_must_result_is_computed_without_the_pipeline() -> None:
+    allowed = {"antenna_assets.errors", *(f"antenna_assets.simulator.{name}" for name in INDEPENDENT)}
+    for module in INDEPENDENT:
+        assert imports_of_this_package(module) <= allowed, module
+    # What is sent and what is expected starts in these two.
+    assert {"answers", "events"} <= set(INDEPENDENT)
+
+
+def test_the_independent_modules_load_nothing_else_of_the_package() -> None:
+    names = [f"antenna_assets.simulator.{name}" for name in INDEPENDENT]
+    program = (
+        f"import sys, {', '.join(names)}; print(*sorted(m for m in sys.modules if m.startswith('antenna_')))"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    # The package itself applies ANTENNA_UMASK.
+    around = {
+        "antenna_assets",
+        "antenna_assets.file_modes",
+        "antenna_assets.errors",
+        "antenna_assets.simulator",
+    }
+    assert set(run.stdout.split()) == {*around, *names}

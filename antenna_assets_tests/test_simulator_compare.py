@@ -203,7 +203,7 @@ def test_rows_that_came_after_the_publication_are_named(
     database.execute("UPDATE ledger.hour SET rows = rows + 1")
     (found,) = differences(answers, postgres_url)
     assert found.key == "2026-11-22-08:00 to 2026-11-22-09:00"
-    assert found.found.startswith("rows came after the publication: run the job")
+    assert found.found.startswith("rows landed after the publication: run the job")
 
 
 @pytest.mark.services

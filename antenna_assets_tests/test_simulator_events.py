@@ -335,11 +335,11 @@ def test_a_start_in_another_zone_is_the_same_hour() -> None:
 
 
 def test_hours_that_the_stream_would_reject_are_refused() -> None:
-    scenario().must_lie_in(START, START + timedelta(hours=3))
+    scenario().require_within(START, START + timedelta(hours=3))
     with pytest.raises(ScenarioError, match="rejected as too old"):
-        scenario().must_lie_in(START + timedelta(hours=1), START + timedelta(hours=3))
+        scenario().require_within(START + timedelta(hours=1), START + timedelta(hours=3))
     with pytest.raises(ScenarioError, match="events in the future are rejected"):
-        scenario().must_lie_in(START, START + timedelta(hours=2))
+        scenario().require_within(START, START + timedelta(hours=2))
 
 
 def test_live_traffic_is_stamped_by_the_clock_and_stops() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from antenna_assets.clients import kafka_broker as broker
 from antenna_assets.simulator.events import Message, Scenario, messages
-from antenna_assets.simulator.send import Receipts, SendError, send
+from antenna_assets.simulator.send import Receipts, SendError, Target, send
 
 START = datetime(2026, 11, 22, 8, tzinfo=UTC)
 
@@ -44,7 +44,7 @@ def received(bootstrap: str, topic: str) -> list[Any]:
 def test_every_message_arrives_once_and_in_its_users_order(kafka: str, topic: str) -> None:
     expected = list(messages(scenario()))
     seen: list[int] = []
-    sent = send(expected, bootstrap=kafka, topic=topic, progress=seen.append)
+    sent = send(expected, Target(kafka, topic), progress=seen.append)
     found = received(kafka, topic)
     assert sent.messages == len(found) == 2000
     assert seen[-1] == 2000
@@ -58,8 +58,8 @@ def test_every_message_arrives_once_and_in_its_users_order(kafka: str, topic: st
 
 @pytest.mark.services
 def test_the_offsets_name_exactly_what_was_sent(kafka: str, topic: str) -> None:
-    first = send(messages(scenario(500)), bootstrap=kafka, topic=topic)
-    second = send(messages(scenario(300)), bootstrap=kafka, topic=topic)
+    first = send(messages(scenario(500)), Target(kafka, topic))
+    second = send(messages(scenario(300)), Target(kafka, topic))
     assert first.topic == topic
     assert first.topic_id == second.topic_id != ""
     assert sum(end - begin for begin, end in first.offsets.values()) == 500
@@ -75,14 +75,14 @@ def test_the_offsets_name_exactly_what_was_sent(kafka: str, topic: str) -> None:
 
 @pytest.mark.services
 def test_nothing_to_send_is_nothing_sent(kafka: str, topic: str) -> None:
-    sent = send([], bootstrap=kafka, topic=topic)
+    sent = send([], Target(kafka, topic))
     assert (sent.messages, sent.offsets) == (0, {})
 
 
 @pytest.mark.services
 def test_a_rate_paces_the_messages(kafka: str, topic: str) -> None:
     began = monotonic()
-    send(messages(scenario(300)), bootstrap=kafka, topic=topic, rate=200)
+    send(messages(scenario(300)), Target(kafka, topic), rate=200)
     assert 1.2 < monotonic() - began < 6
 
 
@@ -106,7 +106,7 @@ def test_a_message_that_kafka_refuses_is_an_error_that_counts(kafka: str, topic:
     with pytest.raises(
         SendError, match=r"acknowledged 0 of 1 messages, 1 failed and 0 are without an answer: .*"
     ):
-        send([large], bootstrap=kafka, topic=topic)
+        send([large], Target(kafka, topic))
 
 
 @pytest.mark.services
@@ -116,7 +116,7 @@ def test_a_missing_topic_is_named_before_anything_is_sent(kafka: str) -> None:
         yield
 
     with pytest.raises(SendError, match="topic no-such-topic does not exist"):
-        send(never(), bootstrap=kafka, topic="no-such-topic")
+        send(never(), Target(kafka, "no-such-topic"))
 
 
 def test_a_broker_that_does_not_answer_is_one_clear_error(
@@ -126,7 +126,7 @@ def test_a_broker_that_does_not_answer_is_one_clear_error(
     began = monotonic()
     address = f"127.0.0.1:{closed_port}"
     with pytest.raises(SendError, match=f"Kafka at {address} cannot be used: .*start it with `antenna up`"):
-        send(messages(scenario()), bootstrap=address, topic="devices")
+        send(messages(scenario()), Target(address, "devices"))
     assert monotonic() - began < 6
     assert capfd.readouterr() == ("", "")
 
@@ -134,7 +134,7 @@ def test_a_broker_that_does_not_answer_is_one_clear_error(
 @pytest.mark.parametrize("rate", [0, -5.0])
 def test_a_rate_below_one_message_ever_is_refused(rate: float) -> None:
     with pytest.raises(SendError, match="rate: expected more than 0 messages per second"):
-        send([], bootstrap="127.0.0.1:1", topic="devices", rate=rate)
+        send([], Target("127.0.0.1:1", "devices"), rate=rate)
 
 
 class Report:

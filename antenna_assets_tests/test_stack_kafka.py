@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from antenna_assets.stack import kafka, kafka_storage, ports
+from antenna_assets.stack import kafka, kafka_storage, kafka_topic, ports
 
 pytestmark = pytest.mark.services
 
@@ -34,7 +34,7 @@ def brokers(home: Path) -> list[psutil.Process]:
 
 
 def leaders(bootstrap: str, topic: str) -> list[int]:
-    found = kafka.admin_client(bootstrap).list_topics(topic, timeout=10).topics[topic]
+    found = kafka_topic.admin_client(bootstrap).list_topics(topic, timeout=10).topics[topic]
     return [partition.leader for partition in found.partitions.values()]
 
 
@@ -43,8 +43,8 @@ def test_one_broker_outlives_its_caller_and_keeps_its_topics_on_other_ports(home
     assert kafka.start(home) == kafka.running(home) == bootstrap
     (broker,) = brokers(home)
     assert os.getsid(broker.pid) != os.getsid(0)
-    kafka.ensure_topic(bootstrap, "devices")
-    kafka.ensure_topic(bootstrap, "devices", partitions=9)
+    kafka_topic.ensure_topic(bootstrap, "devices")
+    kafka_topic.ensure_topic(bootstrap, "devices", partitions=9)
     assert leaders(bootstrap, "devices") == [1, 1, 1, 1]
 
     # The pid is lost: the process is found by its own argument.
@@ -55,12 +55,12 @@ def test_one_broker_outlives_its_caller_and_keeps_its_topics_on_other_ports(home
     kafka.stop(home)
     assert (kafka.running(home), brokers(home)) == (None, [])
     with ExitStack() as others:
-        for port in ports.noted(home / "kafka" / "ports.json"):
+        for port in ports.recorded(home / "kafka" / "ports.json"):
             # Where a connection of another program has the port already, it is as taken as it should be.
             with suppress(OSError):
                 others.enter_context(socket.create_server(("127.0.0.1", port)))
         moved = kafka.start(home)
-        kafka.ensure_topic(moved, "devices")
+        kafka_topic.ensure_topic(moved, "devices")
     assert moved != bootstrap
     assert leaders(moved, "devices") == [1, 1, 1, 1]
 
@@ -137,10 +137,10 @@ def test_stopping_nothing_is_harmless_and_makes_nothing(tmp_path: Path) -> None:
 def test_a_topic_on_no_broker_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         nobody = f"127.0.0.1:{server.getsockname()[1]}"
-    client = kafka.admin_client(nobody)
-    monkeypatch.setattr(kafka, "admin_client", lambda *_: Impatient(client))
-    with pytest.raises(kafka.KafkaError, match=f"cannot make topic 'devices' on {nobody}"):
-        kafka.ensure_topic(nobody, "devices")
+    client = kafka_topic.admin_client(nobody)
+    monkeypatch.setattr(kafka_topic, "admin_client", lambda *_: Impatient(client))
+    with pytest.raises(kafka.KafkaError, match=f"cannot create topic 'devices' on {nobody}"):
+        kafka_topic.ensure_topic(nobody, "devices")
 
 
 class Impatient:

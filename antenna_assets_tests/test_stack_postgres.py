@@ -98,7 +98,7 @@ def test_the_port_is_kept_while_it_is_free_and_changed_when_it_is_not(home: Path
     postgres.stop(home)
     assert postgres.start(home) == url
     postgres.stop(home)
-    with socket.create_server(("127.0.0.1", ports.noted(home / "postgres" / "ports.json")[0])):
+    with socket.create_server(("127.0.0.1", ports.recorded(home / "postgres" / "ports.json")[0])):
         moved = postgres.start(home)
     assert moved != url
     assert ask(moved, "SELECT one FROM kept") == (1,)

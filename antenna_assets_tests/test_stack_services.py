@@ -10,7 +10,7 @@ import pytest
 
 from antenna_assets.clients.kafka_config import PLAIN
 from antenna_assets.settings import Settings
-from antenna_assets.stack import kafka, postgres, services
+from antenna_assets.stack import kafka, kafka_topic, postgres, services
 
 EXTERNAL = {"postgres_url": "postgresql://user:secret@example.org/db", "kafka_bootstrap": "example.org:9092"}
 
@@ -61,7 +61,7 @@ def test_two_up_at_once_start_everything_once_and_down_stops_it(folder: Path) ->
         assert found.postgres_url.rpartition("@")[0] not in outcomes[0][1]
         with psycopg.connect(found.postgres_url) as connection:
             assert connection.execute("SELECT 1").fetchone() == (1,)
-        assert "devices" in kafka.admin_client(found.kafka_bootstrap).list_topics(timeout=10).topics
+        assert "devices" in kafka_topic.admin_client(found.kafka_bootstrap).list_topics(timeout=10).topics
     finally:
         services.down(settings, said.append)
     assert said == ["Kafka stopped", "PostgreSQL stopped"]
@@ -111,7 +111,7 @@ def test_external_settings_win_and_nothing_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topics: list[tuple[object, ...]] = []
-    monkeypatch.setattr(kafka, "ensure_topic", lambda *where, config: topics.append((*where, config)))
+    monkeypatch.setattr(kafka_topic, "ensure_topic", lambda *where, config: topics.append((*where, config)))
     settings = Settings(home=tmp_path, **EXTERNAL)
     expected = services.Services(**EXTERNAL)
     assert services.services(settings) == expected

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 import antenna_assets
-from antenna_assets.settings import PREFIX, Settings, SettingsError, is_of_a_service, load_settings
+from antenna_assets.settings import PREFIX, Settings, SettingsError, is_service_variable, load_settings
 from antenna_assets.stack import java
 from antenna_assets.storage import disk
 from antenna_assets_tests.end_to_end.test_pipeline import scenario, send
@@ -61,7 +61,7 @@ def test_row_40_a_misspelt_setting_is_still_refused(monkeypatch: pytest.MonkeyPa
 
 
 def test_row_40_no_setting_has_a_name_that_kubernetes_could_make() -> None:
-    assert [name for name in Settings.model_fields if is_of_a_service(PREFIX + name.upper())] == []
+    assert [name for name in Settings.model_fields if is_service_variable(PREFIX + name.upper())] == []
 
 
 def test_row_40_a_full_disk_of_postgresql_is_known_in_every_language() -> None:

@@ -21,27 +21,28 @@ from psycopg import sql
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
+from antenna_assets.clients import advisory_locks
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.closing_rule import NO_BACKLOG
 from antenna_assets.domain.hours import HOUR, hour_of
-from antenna_assets.domain.lifetimes import GRACE, LIVE_RETENTION, LONGEST_RUN, SAFE_AGE, AttemptTooOld
+from antenna_assets.domain.lifetimes import GRACE_PERIOD, LIVE_RETENTION, LONGEST_RUN, SAFE_AGE, AttemptTooOld
 from antenna_assets.domain.schema import ASSETS, LANDED_SCHEMA, LIVE_TABLES, REJECTED_SCHEMA
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.ledger.batch import AttemptFile, BatchContent, BatchPlan
 from antenna_assets.ledger.certificate import record_and_certify
-from antenna_assets.ledger.closed_hours import hours_to_publish
 from antenna_assets.ledger.commit import Observation, commit_batch
 from antenna_assets.ledger.errors import HourExpired
 from antenna_assets.ledger.files import generation_files
 from antenna_assets.ledger.generations import expired_before, read_generation
 from antenna_assets.ledger.head import claim_topic, read_head
+from antenna_assets.ledger.hours_to_publish import hours_to_publish
 from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.ledger.seal import seal
 from antenna_assets.operations.sweep import retention
 from antenna_assets.operations.sweep import run as sweep_module
 from antenna_assets.operations.sweep.retention import Amount
 from antenna_assets.operations.sweep.run import SweepError, SweepRunning, sweep
-from antenna_assets.publishing import delta
+from antenna_assets.publishing import delta_commit
 from antenna_assets.publishing.lake import Lake, LakeError
 from antenna_assets.storage.project_files import docker_folder
 from antenna_assets_tests.publications import publication
@@ -278,8 +279,8 @@ def test_row_10_a_sweep_that_dies_is_done_by_the_next(house: House, monkeypatch:
 
 def test_row_10_one_sweep_at_a_time(house: House) -> None:
     with connect(house.url) as other:
-        other.execute("SELECT pg_advisory_lock(%s)", [sweep_module._SWEEP_LOCK])
-        with pytest.raises(SweepRunning, match="another sweep is under way"):
+        other.execute("SELECT pg_advisory_lock(%s)", [advisory_locks.SWEEP])
+        with pytest.raises(SweepRunning, match="another sweep of this ledger is running"):
             house.sweep()
         house.sweep(dry_run=True)
     house.sweep()
@@ -342,7 +343,7 @@ def test_row_10_a_writer_that_holds_the_ledger_too_long_is_named(
 def test_row_10_a_batch_begun_too_long_ago_is_not_committed(house: House) -> None:
     landed = house.land(RECENT)
     late = BatchContent(landed.files, begun=datetime.now(UTC) - LONGEST_RUN - MINUTE)
-    with pytest.raises(AttemptTooOld, match="batch 4 was begun 2.0 hours ago .* run it again"):
+    with pytest.raises(AttemptTooOld, match="batch 4 was begun 2.0 hours ago.* run it again"):
         house.commit(late, clock=NOW)
     house.commit(BatchContent(landed.files, begun=datetime.now(UTC) - LONGEST_RUN + MINUTE), clock=NOW)
 
@@ -372,7 +373,7 @@ def test_row_10_a_publication_paused_while_its_files_are_swept_commits_nothing(
         Lake(str(house.root)).sweep("raw_parquet", now=datetime.now(UTC))
         assert not path.exists()
 
-    monkeypatch.setattr(delta, "require_young", paused)
+    monkeypatch.setattr(delta_commit, "require_young", paused)
     with pytest.raises(LakeError, match="raw_parquet cannot be written: .*No such file"):
         house.lake.replace_hour("raw_parquet", RECENT, 3, files)
     assert house.reads() == before
@@ -386,7 +387,10 @@ def test_row_10_replaced_files_stay_as_long_as_their_version_may_be_read(house: 
     assert total(house.sweep()) == 0
     assert first.exists()
     age(house.root, timedelta(days=7) + MINUTE)
-    assert house.sweep()["files and folders in raw_parquet that no version of 7 days names"].count == 2
+    assert (
+        house.sweep()["files and folders in raw_parquet that no version of the last 7 days references"].count
+        == 2
+    )
     assert not first.parent.exists()
     assert house.reads() == reads
 
@@ -417,20 +421,20 @@ def test_row_10_landed_and_rejected_files_past_the_horizon_go_after_a_grace(old_
     assert expired(0, 0, house)
     swept = house.sweep()
     assert swept == would_go
-    assert swept["landed files past the horizon, to go after a grace"].count == 1
-    assert swept["rejected files past the horizon, to go after a grace"].count == 1
+    assert swept["landed files past the horizon, removed after a grace period"].count == 1
+    assert swept["rejected files past the horizon, removed after a grace period"].count == 1
     assert expired(2, 0, house)
 
     age(house.root, SAFE_AGE + MINUTE)
-    house.sweep(NOW + GRACE - MINUTE)
+    house.sweep(NOW + GRACE_PERIOD - MINUTE)
     assert house.listing() == before
-    would_go = house.sweep(NOW + GRACE, dry_run=True)
+    would_go = house.sweep(NOW + GRACE_PERIOD, dry_run=True)
     assert house.listing() == before
-    assert house.sweep(NOW + GRACE) == would_go
-    assert would_go["expired files, after their grace"].count == 2
+    assert house.sweep(NOW + GRACE_PERIOD) == would_go
+    assert would_go["expired files, after their grace period"].count == 2
     assert house.listing() == {path for path in before if not path.startswith(attempt)}
     assert expired(2, 2, house)
-    assert house.sweep(NOW + GRACE)["expired files, after their grace"] == Amount(0, 0)
+    assert house.sweep(NOW + GRACE_PERIOD)["expired files, after their grace period"] == Amount(0, 0)
     assert {table: rows_of(house.connection, "ledger", table) for table in facts} == facts
     # The quiet hours between the two are all that is left to publish.
     assert {OLD, RECENT}.isdisjoint(todo.hour for todo in hours_to_publish(house.connection, limit=5000))
@@ -512,12 +516,12 @@ def test_row_10_the_command_shows_what_would_go_and_removes_it(
     monkeypatch.setenv("ANTENNA_POSTGRES_URL", house.url)
     monkeypatch.setenv("ANTENNA_LAKE", str(house.root))
     # The file and its folder.
-    line = re.compile(r"in landing and scratch that the ledger does not name +│ +2 │ +5 ")
+    line = re.compile(r"orphaned files and folders in landing and scratch +2 +5")
     run = CliRunner().invoke(app, ["sweep", "--dry-run"], env={"COLUMNS": "120"})
-    assert (run.exit_code, "would go" in run.output, orphan.exists()) == (0, True, True)
+    assert (run.exit_code, "would be removed" in run.output, orphan.exists()) == (0, True, True)
     assert line.search(run.output)
     run = CliRunner().invoke(app, ["sweep"])
-    assert (run.exit_code, "gone" in run.output, orphan.exists()) == (0, True, False)
+    assert (run.exit_code, "removed" in run.output, orphan.exists()) == (0, True, False)
 
 
 def test_row_10_no_run_outlives_the_longest() -> None:
@@ -526,4 +530,4 @@ def test_row_10_no_run_outlives_the_longest() -> None:
     ]
     assert timedelta(seconds=monitoring["max_runtime_seconds"]) == LONGEST_RUN
     assert SAFE_AGE >= 2 * LONGEST_RUN
-    assert GRACE > LONGEST_RUN
+    assert GRACE_PERIOD > LONGEST_RUN

@@ -21,7 +21,7 @@ from antenna_assets.operations.sweep import orphans
 from antenna_assets.operations.sweep import run as sweep_module
 from antenna_assets.operations.sweep.run import sweep
 from antenna_assets.storage.attempt import FilesGone
-from antenna_assets.storage.files import Found, file_system_now
+from antenna_assets.storage.files import Entry, file_system_now
 from antenna_assets_tests.test_sweep import HORIZON, MINUTE, OLD, RECENT, House, age
 
 pytestmark = pytest.mark.services
@@ -134,7 +134,7 @@ def test_row_35_a_commit_and_a_sweep_of_the_same_attempt_come_one_after_the_othe
     monkeypatch.setattr(orphans, "_last_sign_of_life", lambda _connection, clock: clock + HOUR)
     remove, at_removal, go_on = sweep_module.remove, threading.Event(), threading.Event()
 
-    def slow(found: list[Found]) -> None:
+    def slow(found: list[Entry]) -> None:
         at_removal.set()
         assert go_on.wait(30)
         remove(found)

@@ -4,9 +4,10 @@ The rows are those of a published lakehouse, without the columns that the older 
 """
 
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
@@ -43,6 +44,39 @@ def program_of_level(level: int, folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(migrations, "sql_folder", lambda: folder)
         yield
+
+
+@pytest.fixture(scope="module")
+def migrated_to(
+    new_database: Callable[[str], AbstractContextManager[str]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[int], str]]:
+    """The name of a database of a level, to copy from: each is made once, from that of the level before."""
+    made = {LEVELS[0] - 1: "template0"}
+
+    def name(level: int) -> str:
+        if level not in made:
+            url = databases.enter_context(new_database(name(level - 1)))
+            with (
+                program_of_level(level, tmp_path_factory.mktemp("level") / "sql"),
+                connect(url) as connection,
+            ):
+                migrate(connection)
+            made[level] = urlsplit(url).path.removeprefix("/")
+        return made[level]
+
+    with ExitStack() as databases:
+        yield name
+
+
+@pytest.fixture
+def older_url(
+    level: int,
+    migrated_to: Callable[[int], str],
+    new_database: Callable[[str], AbstractContextManager[str]],
+) -> Iterator[str]:
+    """Address of a new database of the level."""
+    with new_database(migrated_to(level)) as url:
+        yield url
 
 
 def columns(connection: psycopg.Connection) -> Columns:
@@ -94,13 +128,11 @@ def copy_rows(source: psycopg.Connection, target: psycopg.Connection) -> None:
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_database_of_an_older_level_is_brought_up_with_every_hour_as_it_was(
-    certified_world: World, empty_database: str, tmp_path: Path, level: int
+    certified_world: World, older_url: str, tmp_path: Path, level: int
 ) -> None:
     shutil.copytree(certified_world.lake, tmp_path / "lake")
-    world = World(empty_database, tmp_path / "lake")
+    world = World(older_url, tmp_path / "lake")
     with connect(world.url) as connection:
-        with program_of_level(level, tmp_path / "sql"):
-            migrate(connection)
         with connect(certified_world.url) as source:
             copy_rows(source, connection)
         older = columns(connection)
@@ -134,24 +166,20 @@ def test_an_older_program_runs_on_a_newer_schema_and_changes_nothing_of_it(
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_a_newer_program_refuses_an_older_schema_and_names_what_is_missing(
-    empty_database: str, tmp_path: Path, level: int
+    older_url: str, level: int
 ) -> None:
-    with connect(empty_database) as connection:
-        with program_of_level(level, tmp_path / "sql"):
-            migrate(connection)
-        with pytest.raises(
-            DatabaseError, match=f"lacks migration {MIGRATIONS[level]}; `antenna up` applies it"
-        ):
-            require_migrated(connection)
+    with (
+        connect(older_url) as connection,
+        pytest.raises(DatabaseError, match=f"lacks migration {MIGRATIONS[level]}; `antenna up` applies it"),
+    ):
+        require_migrated(connection)
 
 
+@pytest.mark.parametrize("level", [MIGRATIONS.index("0016_requests.sql")])
 def test_an_hour_that_failed_before_the_upgrade_goes_on_failing_and_one_that_was_published_does_not(
-    empty_database: str, tmp_path: Path
+    older_url: str,
 ) -> None:
-    level = MIGRATIONS.index("0016_requests.sql")
-    with connect(empty_database) as connection:
-        with program_of_level(level, tmp_path / "sql"):
-            migrate(connection)
+    with connect(older_url) as connection:
         hour(connection, FIRST, landed=10)
         hour(connection, FIRST + HOUR, 10)
         certify(connection, FIRST + HOUR, 1, 1, FIRST)

@@ -1,5 +1,5 @@
-"""Ours beside its peers: the same data, the same machine, in turns within one run.
+"""Benchmarks of this system against its peers: the same data and machine, in turns within one run.
 
-`cases/` says what is compared, `contenders/` holds the programs, each a process of its own; `docs/benchmarks.md` is
-what came out. Nothing here is imported by the product.
+`cases/` defines what is compared, `contenders/` has the programs, each run as its own process, and
+`docs/benchmarks.md` the results. The product imports nothing of this.
 """

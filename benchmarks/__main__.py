@@ -1,4 +1,4 @@
-"""The command behind `make bench`: measure the cases one after the other, draw, and write `docs/benchmarks.md`."""
+"""`make bench`: measure the cases one by one, draw the plots and write `docs/benchmarks.md`."""
 
 import argparse
 import importlib
@@ -40,7 +40,7 @@ PACKAGES = ("dagster", "pyspark", "duckdb", "deltalake", "pyarrow")
 
 
 def main() -> int:
-    """Run the cases that were asked for; each one's result is kept as soon as it is there."""
+    """Run the requested cases. Each result is written as soon as the case is done."""
     arguments = _arguments()
     results = Path(arguments.results)
     results.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def _measure(
         rounds = 1 if arguments.short else arguments.rounds
         outcome = case.measure(Context(Path(folder), arguments.short, rounds, _say, environment))
     write(results / f"{name}.json", outcome, _circumstances(rounds))
-    # A thousandth of the work tells nothing about speed.
+    # The short form says nothing about speed.
     for claim in () if arguments.short else outcome.claims:
         _say(f"{name}: {claim.asked}: {claim.found}{'' if claim.reached else ' (not reached)'}")
     _say(f"{name}: done in {time.monotonic() - began:.0f} s")
@@ -81,7 +81,7 @@ def _publish(results: Path) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="make bench",
-        description="Measure this system beside its peers. Leave the machine alone meanwhile.",
+        description="Measure this system against its peers. Do not use the machine meanwhile.",
     )
     parser.add_argument(
         "--cases", type=lambda text: text.split(","), default=CASES, metavar="CASE,...", help=", ".join(CASES)
@@ -90,12 +90,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--short",
         action="store_true",
-        help="a thousandth of the work, to see that everything runs; no page is written",
+        help="a thousandth of the work, to check that everything runs; no page is written",
     )
     parser.add_argument("--results", default=str(RESULTS), help="folder of the results")
     arguments = parser.parse_args()
     if unknown := set(arguments.cases) - set(CASES):
-        parser.error(f"there is no case {', '.join(sorted(unknown))}; known are {', '.join(CASES)}")
+        parser.error(f"unknown case {', '.join(sorted(unknown))}; expected one of {', '.join(CASES)}")
     if arguments.rounds < 1:
         parser.error(f"rounds: expected at least 1, found {arguments.rounds}")
     return arguments
@@ -109,7 +109,8 @@ def _circumstances(rounds: int) -> dict[str, str]:
         "measured": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "at commit": commit or "unknown",
         "rounds": str(rounds),
-        "on": f"{os.cpu_count()} cores ({_processor()}), {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.system()}",
+        "on": f"{os.cpu_count()} cores ({_processor()}),"
+        f" {psutil.virtual_memory().total / 2**30:.0f} GiB, {platform.system()}",
         "with": ", ".join(
             [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in PACKAGES)]
         ),

@@ -1,4 +1,4 @@
-"""`dagster job execute`, as people run it in CI: one hour, or a range of hours."""
+"""`dagster job execute` of one hour or a range of hours."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ EMPTY_ASSETS = "benchmarks.contenders.empty_assets"
 def execute(
     module: str, first: datetime, last: datetime, *, python: str, environment: Mapping[str, str], folder: Path
 ) -> Run:
-    """One run of the job `hourly_usage` of a module for the hours from `first` to `last`, both included."""
+    """Run the job `hourly_usage` of a module once, for the hours from `first` to `last`, inclusive."""
     if first == last:
         tags = {"dagster/partition": hour_key(first)}
     else:

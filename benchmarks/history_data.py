@@ -1,4 +1,4 @@
-"""Five years of hours without their events: what the ledger and Dagster's instance hold of them."""
+"""Five years of hours without events: their rows in the ledger and in Dagster's instance."""
 
 from datetime import datetime
 
@@ -9,16 +9,17 @@ from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.domain.schema import ASSETS
 
 TO_PUBLISH = 30
-"""The newest hours, which are closed and not published."""
+"""How many of the newest hours are closed and not published."""
 
 
 def fill_ledger(url: str, newest: datetime, hours: int) -> None:
-    """Closed hours with a generation each, all but the newest published by all six assets, with a certificate."""
+    """Insert closed hours with one generation each; all but the newest are published and certified."""
     oldest, last_published = newest - (hours - 1) * HOUR, newest - TO_PUBLISH * HOUR
     with connect(url) as connection:
         connection.execute(
             "INSERT INTO ledger.hour (hour, rows, bytes, closed_at, closed_by, generation)"
-            " SELECT hour, 100000, 1000000, hour + interval '2 hours', 'watermark', CASE WHEN hour <= %s THEN 1 ELSE 0 END"
+            " SELECT hour, 100000, 1000000, hour + interval '2 hours', 'watermark',"
+            "  CASE WHEN hour <= %s THEN 1 ELSE 0 END"
             " FROM generate_series(%s::timestamptz, %s::timestamptz, interval '1 hour') AS hour",
             [last_published, oldest, newest],
         )
@@ -31,20 +32,22 @@ def fill_ledger(url: str, newest: datetime, hours: int) -> None:
             " SELECT asset, hour, 1 FROM ledger.hour, unnest(%s::text[]) AS asset WHERE generation = 1",
             [list(ASSETS)],
         )
-        # The text has the length of a certificate and compresses as badly.
+        # The text is as long as that of a certificate, and compresses as badly.
         connection.execute(
             "INSERT INTO ledger.certificate"
             " (number, hour, generation, users_version, issued_at, text, previous_sha256, sha256)"
-            " SELECT row_number() OVER (ORDER BY hour), hour, 1, 1, now(), text, md5(hour::text), md5(hour::text)"
+            " SELECT row_number() OVER (ORDER BY hour), hour, 1, 1, now(), text,"
+            "  md5(hour::text), md5(hour::text)"
             " FROM ledger.hour CROSS JOIN LATERAL"
-            "  (SELECT string_agg(md5(hour::text || part), '') FROM generate_series(1, 60) AS part) AS of_hour(text)"
+            "  (SELECT string_agg(md5(hour::text || part), '')"
+            "   FROM generate_series(1, 60) AS part) AS of_hour(text)"
             " WHERE generation = 1"
         )
         connection.execute("ANALYZE")
 
 
 def fill_instance(instance: dg.DagsterInstance, url: str, newest: datetime, hours: int) -> None:
-    """A materialization of each published hour by each asset: one is recorded, the others are copies of its row."""
+    """Insert a materialization of each published hour by each asset, as copies of one recorded row."""
     last = newest - TO_PUBLISH * HOUR
     for asset in ASSETS:
         metadata = {
@@ -60,10 +63,12 @@ def fill_instance(instance: dg.DagsterInstance, url: str, newest: datetime, hour
         connection.execute(
             "INSERT INTO dagster.event_logs"
             " (run_id, event, dagster_event_type, timestamp, step_key, asset_key, partition)"
-            " SELECT run_id, replace(event, partition, key), dagster_event_type, timestamp, step_key, asset_key, key"
+            " SELECT run_id, replace(event, partition, key), dagster_event_type, timestamp, step_key,"
+            "  asset_key, key"
             " FROM dagster.event_logs CROSS JOIN LATERAL"
             "  (SELECT to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD-HH24:MI') AS key"
-            "   FROM generate_series(%s::timestamptz, %s::timestamptz, interval '1 hour') AS hour) AS hours"
+            "   FROM generate_series(%s::timestamptz, %s::timestamptz, interval '1 hour') AS hour)"
+            "  AS hours"
             " WHERE partition IS NOT NULL",
             [newest - (hours - 1) * HOUR, last - HOUR],
         )

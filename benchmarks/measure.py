@@ -1,7 +1,4 @@
-"""Running a program once, and several programs in turns: wall time, peak memory, and the figures they print.
-
-What is run is the cases' matter, and what it means, the page's.
-"""
+"""Running programs once or in turns, with wall time, peak memory, and the figures they print."""
 
 import json
 import os
@@ -17,20 +14,20 @@ from pathlib import Path
 import psutil
 
 SAMPLE_SECONDS = 0.1
-"""How often memory is looked at: a peak shorter than this may be missed."""
+"""Interval at which memory is sampled: a shorter peak may be missed."""
 
 GROWN = 1.03
-"""How far resident memory grows between two looks at what of it is shared: a peak may be found too low by this.
+"""Growth of resident memory before PSS is sampled again: a peak may be measured too low by this factor.
 
-Such a look takes 40 ms for 3 GiB and holds up the process meanwhile: ten a second cost a stream a fifth of its speed.
+Such a sample takes 40 ms for 3 GiB and stalls the process: ten per second cost a stream a fifth of its speed.
 """
 
 LONGEST_RUN = 1800.0
-"""Seconds after which a run is ended: the slowest contender takes a third of it."""
+"""Seconds after which a run is killed: the slowest contender takes a third of it."""
 
 
 class ContenderFailed(Exception):
-    """A contender's process ended with an error; the message has the end of what it said."""
+    """A contender failed; the message has the end of its output."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +35,8 @@ class Run:
     """One whole process.
 
     Attributes:
-        seconds: from its start to its end.
-        peak_bytes: largest sum over the process and its children of the memory that is theirs, shared pages shared out
-            (PSS).
+        seconds: from start to end.
+        peak_bytes: largest sum of the proportional set sizes (PSS) of the process and its children.
         figures: what the process printed as JSON in its last line.
     """
 
@@ -82,8 +78,8 @@ def run(command: Sequence[str], *, env: Mapping[str, str] | None = None, folder:
         memory.stop()
     seconds = time.perf_counter() - began
     if process.returncode:
-        said = (output + errors).strip()[-2_000:]
-        raise ContenderFailed(f"{' '.join(command)} ended with {process.returncode}: {said}")
+        end = (output + errors).strip()[-2_000:]
+        raise ContenderFailed(f"{' '.join(command)} ended with {process.returncode}: {end}")
     return Run(seconds, memory.peak, _figures(output))
 
 
@@ -115,9 +111,9 @@ class _Memory(threading.Thread):
         while not self._ended.wait(SAMPLE_SECONDS):
             with suppress(psutil.NoSuchProcess):
                 root = psutil.Process(self._pid)
-                self._look([root, *root.children(recursive=True)])
+                self._sample([root, *root.children(recursive=True)])
 
-    def _look(self, processes: list[psutil.Process]) -> None:
+    def _sample(self, processes: list[psutil.Process]) -> None:
         resident = sum(map(_rss, processes))
         if resident > GROWN * self._highest:
             self._highest = resident
@@ -135,7 +131,7 @@ def _rss(process: psutil.Process) -> int:
 
 
 def _pss(process: psutil.Process) -> int:
-    # A process that ended between the listing and the look has no memory.
+    # A process that ended since it was listed has no memory.
     with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
         return int(process.memory_full_info().pss)
     return 0
@@ -148,9 +144,9 @@ def in_turns(
     say: Callable[[str], None],
     warm_up: bool = True,
 ) -> dict[str, list[Run]]:
-    """Run the contenders one after the other, round by round, so that whatever the machine does hits all of them.
+    """Run the contenders in turns, round by round, so that disturbances of the machine affect all of them.
 
-    The first round fills caches and does not count, unless `warm_up` is False.
+    The first round fills caches and is not counted, unless `warm_up` is False.
     """
     runs: dict[str, list[Run]] = {name: [] for name in contenders}
     for number in range(rounds + warm_up):
@@ -165,7 +161,7 @@ def in_turns(
 
 @dataclass(frozen=True)
 class Spread:
-    """The middle of some measurements, and how far they lie apart."""
+    """Median, minimum and maximum of some measurements."""
 
     median: float
     least: float

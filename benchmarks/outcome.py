@@ -1,4 +1,4 @@
-"""What a case found: tables, claims held against the design, and plots; kept as JSON until the page is written."""
+"""The outcome of a case: tables, the design's claims, and plots. Stored as JSON until the page is written."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,8 @@ class Measured:
     """One contender in one table.
 
     Attributes:
-        values: in the table's unit, one of each round.
-        peak_bytes: the largest memory of its rounds; None where it was not looked at.
+        values: in the table's unit, one per round.
+        peak_bytes: the largest memory of its rounds; None if it was not measured.
         figures: what it printed in its last round.
     """
 
@@ -31,7 +31,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Table:
-    """Contenders at the same work; the first one is ours."""
+    """Contenders doing the same work; the first one is ours."""
 
     title: str
     unit: str
@@ -40,7 +40,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Claim:
-    """What the design asks for, what was found, and whether that is enough."""
+    """What the design asks for, what was measured, and whether that is enough."""
 
     asked: str
     found: str
@@ -60,7 +60,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that a case found. `notes` are whole sentences."""
+    """Everything that a case measured. `notes` are whole sentences."""
 
     tables: Sequence[Table]
     claims: Sequence[Claim] = ()
@@ -69,7 +69,7 @@ class Outcome:
 
 
 def of_runs(runs: Mapping[str, Sequence[Run]]) -> list[Measured]:
-    """Whole-process seconds and memory."""
+    """Return seconds and memory of the whole processes."""
     return [
         Measured(
             name, [run.seconds for run in done], max(run.peak_bytes for run in done), dict(done[-1].figures)
@@ -79,22 +79,22 @@ def of_runs(runs: Mapping[str, Sequence[Run]]) -> list[Measured]:
 
 
 def ratio(slower: Measured, faster: Measured) -> float:
-    """How many times longer the first one takes, by medians."""
+    """Return how many times longer the first one takes, by medians."""
     return slower.spread.median / faster.spread.median
 
 
 def write(path: Path, outcome: Outcome, about: Mapping[str, str]) -> None:
-    """Keep an outcome with where and when it was measured."""
+    """Write an outcome with where and when it was measured."""
     path.write_text(
         json.dumps({"about": dict(about), **asdict(outcome)}, indent=1, ensure_ascii=False), encoding="utf-8"
     )
 
 
 def read(path: Path) -> tuple[Outcome, dict[str, str]]:
-    """The inverse of `write`."""
+    """Read what `write` wrote."""
     kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     tables = [
-        Table(table["title"], table["unit"], [Measured(**one) for one in table["measured"]])
+        Table(table["title"], table["unit"], [Measured(**row) for row in table["measured"]])
         for table in kept["tables"]
     ]
     claims = [Claim(**claim) for claim in kept["claims"]]

@@ -1,4 +1,4 @@
-"""`docs/benchmarks.md` from what the cases found."""
+"""Writing `docs/benchmarks.md` from the outcomes of the cases."""
 
 from collections.abc import Mapping
 
@@ -6,10 +6,10 @@ from benchmarks.outcome import Measured, Outcome, Table
 
 HEAD = """# Benchmarks
 
-Written by `make bench`; `make bench CASES=stream,hour` measures some cases again and keeps the others. Every contender is a
-process of its own that does the same work on the same data. They run in turns, round by round, after a round that does
-not count. Values are medians, with the least and the most beside them; memory is the largest sum over a process and
-its children (PSS, at most 3 % too low).
+Written by `make bench`; `make bench CASES=stream,hour` measures some cases again and keeps the others. Every
+contender runs as its own process and does the same work on the same data. They run in turns, round by round,
+after a warm-up round. Values are medians, with minimum and maximum; memory is the largest sum over a process
+and its children (PSS, at most 3 % too low).
 
 What the design asks for:
 
@@ -19,7 +19,7 @@ What the design asks for:
 
 
 def page(found: Mapping[str, tuple[str, Outcome, Mapping[str, str]]]) -> str:
-    """The page in Markdown; `found` has the title, outcome and circumstances of each case."""
+    """Return the page in Markdown; `found` has title, outcome and circumstances of each case."""
     claims = [
         f"| {title} | {claim.asked} | {claim.found} | {'yes' if claim.reached else '**no**'} |\n"
         for title, outcome, _ in found.values()
@@ -39,17 +39,18 @@ def _case(name: str, title: str, outcome: Outcome, about: Mapping[str, str]) -> 
 
 def _table(table: Table) -> str:
     ours = table.measured[0].spread.median
-    remembered = any(one.peak_bytes for one in table.measured)
-    head = f"\n| {table.title} | {table.unit} | least to most | of the first |{' memory, GiB |' if remembered else ''}\n"
-    line = f"|---|---|---|---|{'---|' if remembered else ''}\n"
-    return head + line + "".join(_row(one, ours, remembered=remembered) for one in table.measured)
+    with_memory = any(row.peak_bytes for row in table.measured)
+    memory = " memory, GiB |" if with_memory else ""
+    head = f"\n| {table.title} | {table.unit} | least to most | of the first |{memory}\n"
+    line = f"|---|---|---|---|{'---|' if with_memory else ''}\n"
+    return head + line + "".join(_row(row, ours, with_memory=with_memory) for row in table.measured)
 
 
-def _row(one: Measured, ours: float, *, remembered: bool) -> str:
-    spread = one.spread
-    memory = f" {(one.peak_bytes or 0) / 2**30:.2f} |" if remembered else ""
+def _row(row: Measured, ours: float, *, with_memory: bool) -> str:
+    spread = row.spread
+    memory = f" {(row.peak_bytes or 0) / 2**30:.2f} |" if with_memory else ""
     return (
-        f"| {one.contender} | {_number(spread.median)} | {_number(spread.least)} to {_number(spread.most)} |"
+        f"| {row.contender} | {_number(spread.median)} | {_number(spread.least)} to {_number(spread.most)} |"
         f" {spread.median / ours:.2f}x |{memory}\n"
     )
 

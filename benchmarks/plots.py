@@ -1,4 +1,4 @@
-"""Draws the plots of the cases as SVG: `python -m benchmarks.plots RESULTS FOLDER`, in the benchmarks' environment."""
+"""Draw the cases' plots as SVG: `python -m benchmarks.plots RESULTS FOLDER`, in `.venv-bench`."""
 
 import json
 import sys

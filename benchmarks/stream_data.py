@@ -1,6 +1,6 @@
-"""The messages of the stream: plain JSON that every contender reads alike, in the order of their times.
+"""The messages of the stream: plain JSON that every contender can read, ordered by time.
 
-The simulator's odd but valid spellings are left out, since peers would drop them or need code of their own.
+The simulator's unusual but valid forms are left out: peers would drop them or need extra code.
 """
 
 from collections.abc import Iterator
@@ -12,22 +12,24 @@ from antenna_assets.simulator.events import Message
 from benchmarks.hour_data import events_select, uniform
 
 CHUNK = 100_000
+MESSAGE = '{{"bytes":{},"timestamp":{:.3f},"app":"{}","id":"{}","antenna_id":"{}"}}'
+"""In the syntax of DuckDB's `format`."""
 JITTER_SECONDS = 2
-"""How far an event may be behind its place: queues on the way to Kafka."""
+"""How late an event may be, as by queues on the way to Kafka."""
 
 
 def messages(count: int, *, users: int, start: datetime, span: timedelta) -> Iterator[Message]:
-    """`count` messages spread evenly over the `span` from `start`, keyed by their user."""
+    """Yield `count` messages spread evenly over the `span` from `start`, keyed by user."""
     begin, step = start.timestamp(), span.total_seconds() / count
     number = "(kafka_offset * 4 + kafka_partition)"
+    jitter = f"{JITTER_SECONDS} * {uniform(9, number)}"
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         for first in range(0, count, CHUNK):
             size = min(CHUNK, count - first)
             rows = connection.execute(
-                f"""SELECT id, format('{{{{"bytes":{{}},"timestamp":{{:.3f}},"app":"{{}}","id":"{{}}","antenna_id":"{{}}"}}}}',
-                    bytes, greatest({begin}, {begin} + {number} * {step} - {JITTER_SECONDS} * {uniform(9, number)}),
-                    app, id, antenna_id)
+                f"""SELECT id, format('{MESSAGE}',
+                    bytes, greatest({begin}, {begin} + {number} * {step} - {jitter}), app, id, antenna_id)
                 FROM ({events_select(first, size, users=users)})"""
             ).fetchall()
             for key, value in rows:

@@ -1,7 +1,7 @@
-"""The services that the cases need, started as a user starts them, and hours that have landed without a stream.
+"""The services of the cases, started as a user starts them, and hours that land without a stream.
 
-Only the cases of the stream go through Kafka: where a case begins with landed hours, `land_hours` writes the files and
-commits them to the ledger with the product's own transaction.
+Only the cases of the stream use Kafka. Where a case starts from landed hours, `land_hours` writes their files
+and commits them to the ledger with the product's own transaction.
 """
 
 import os
@@ -39,8 +39,8 @@ ANTENNA = (sys.executable, "-m", "antenna_assets.cli")
 
 @contextmanager
 def world() -> Iterator[dict[str, str]]:
-    """The environment of a state directory of its own, in which PostgreSQL and Kafka run until the end of the block."""
-    # A short path: the name of a socket must stay under 100 characters.
+    """Run PostgreSQL and Kafka in a new state directory. Yields the environment variables for it."""
+    # A short path: the name of a socket is limited to about 100 characters.
     with tempfile.TemporaryDirectory(prefix="antenna-bench-") as home:
         own = {f"{PREFIX}HOME": home, "PYTHONPATH": str(PROJECT)}
         try:
@@ -59,7 +59,7 @@ def _antenna(environment: Mapping[str, str], command: str) -> str:
 
 
 def fresh(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """The same services with an empty ledger, an empty lake and a state directory of their own."""
+    """Return the environment of the same services with an empty ledger, lake and state directory."""
     url = environment[f"{PREFIX}POSTGRES_URL"]
     name = f"bench_{uuid4().hex[:12]}"
     with connect(url) as connection:
@@ -76,13 +76,13 @@ def fresh(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
 
 
 def settings_of(environment: Mapping[str, str]) -> Settings:
-    """The settings that an environment of `fresh` has."""
+    """Return the settings of an environment of `fresh`."""
     names = ("home", "postgres_url", "kafka_bootstrap", "topic", "lake")
     return Settings(**{name: environment[PREFIX + name.upper()] for name in names})  # type: ignore[arg-type]
 
 
 def add_users(connection: psycopg.Connection, count: int) -> None:
-    """Replace the users by `count` others."""
+    """Replace all users by `count` others."""
     with duckdb.connect() as database:
         rows = database.execute(users_select(count)).fetchall()
     with connection.transaction():
@@ -93,7 +93,7 @@ def add_users(connection: psycopg.Connection, count: int) -> None:
 
 
 def last_full_hour() -> datetime:
-    """The newest hour that is over."""
+    """Return the newest hour that has ended."""
     return hour_of(datetime.now(UTC) - timedelta(minutes=5)) - HOUR
 
 
@@ -105,7 +105,7 @@ def land_hours(
     events: int,
     users: int,
 ) -> None:
-    """Land `events` an hour, one batch of one file an hour, and close the hours."""
+    """Land `events` in each hour, as one batch with one file, and close the hours."""
     lake = Path(environment[f"{PREFIX}LAKE"])
     topic, topic_id = environment[f"{PREFIX}TOPIC"], "bench"
     with connect(environment[f"{PREFIX}POSTGRES_URL"]) as connection, duckdb.connect() as database:

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Makes the secrets and certificates of docker/compose.yaml: `python3 docker/make_secrets.py demo` or `secure`.
+"""Create the secrets and certificates of docker/compose.yaml: `python3 docker/make_secrets.py demo` or
+`secure`.
 
-Everything is random; nothing has a default. A file that exists is kept, so that running it again is harmless; a text that
-is too short to be one of ours is refused. It needs the standard library and the command `openssl`.
+Everything is random; nothing has a default. Existing files are kept, so that it can be run again; one that is
+too short to be ours is refused. It needs only the standard library and the command `openssl`.
 
-The folder is closed to others, and the files in it are not: a container's user must read them, and a file's owner on the
-host is somebody else in the container.
+The folder is closed to others, but the files in it are readable: the user in a container, who is not their
+owner on the host, must read them.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from pathlib import Path
 LEAST_CHARACTERS = 32
 DAYS_OF_AUTHORITY, DAYS_OF_SERVER = 3650, 825
 DATABASE = "antenna"
-# Who logs in at PostgreSQL, and the database that it uses. `antenna` owns the tables; each other one has one role.
+# Logins at PostgreSQL, each with its database. `antenna` owns the tables; each other one has one role.
 LOGINS = {
     "antenna": DATABASE,
     "stream": DATABASE,
@@ -28,17 +29,18 @@ LOGINS = {
     "administrator": DATABASE,
     "superset": "superset",
 }
-# Who logs in at Kafka.
+# Logins at Kafka.
 KAFKA_LOGINS = ("broker", "owner", "stream", "simulator")
 
 
 def make_secrets(folder: Path, *, secure: bool, seen_at: str, hosts: dict[str, str]) -> None:
-    """Make what is missing.
+    """Create the files that are missing.
 
     Args:
-        secure: TLS everywhere, and a login for Kafka.
-        seen_at: where the programs find the folder's files; in a container /run/secrets.
-        hosts: where the programs find `kafka` and `postgres`: names for the certificates, with a port for addresses.
+        secure: TLS everywhere, and logins for Kafka.
+        seen_at: path of the folder for the programs that read it; in a container /run/secrets.
+        hosts: addresses of `kafka` and `postgres` for the programs: host names for the certificates, with a
+            port where an address needs one.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
@@ -47,20 +49,20 @@ def make_secrets(folder: Path, *, secure: bool, seen_at: str, hosts: dict[str, s
     _random(folder / "superset_admin_password")
     for name in ("kafka", "postgres"):
         _certificate(folder, name, hosts[name].partition(":")[0])
-    entered = f"?sslmode=verify-full&sslrootcert={seen_at}/ca" if secure else ""
+    tls = f"?sslmode=verify-full&sslrootcert={seen_at}/ca" if secure else ""
     for name, database in LOGINS.items():
-        address = f"postgresql://{name}:{passwords[name]}@{hosts['postgres']}/{database}{entered}"
+        address = f"postgresql://{name}:{passwords[name]}@{hosts['postgres']}/{database}{tls}"
         _keep(folder / f"postgres_{name}", address)
     for name in KAFKA_LOGINS:
         _keep(
             folder / f"kafka_{name}",
-            _client(name, _random(folder / f"password_kafka_{name}"), seen_at, secure),
+            _client(name, _password(folder, name), seen_at, secure),
         )
-    # Arguments of `kafka-storage format`, which knows no other way to make the first logins.
+    # Arguments of `kafka-storage format`, the only way to create the first ones.
     _keep(
         folder / "kafka_logins",
         "".join(
-            f'--add-scram "SCRAM-SHA-512=[name={name},password={_random(folder / f"password_kafka_{name}")}]"\n'
+            f'--add-scram "SCRAM-SHA-512=[name={name},password={_password(folder, name)}]"\n'
             for name in KAFKA_LOGINS
             if secure
         ),
@@ -68,7 +70,7 @@ def make_secrets(folder: Path, *, secure: bool, seen_at: str, hosts: dict[str, s
 
 
 def _client(user: str, password: str, seen_at: str, secure: bool) -> str:
-    """A properties file such as ANTENNA_KAFKA_CONFIG and Kafka's own `--command-config` take."""
+    """A properties file for ANTENNA_KAFKA_CONFIG and the `--command-config` of Kafka's tools."""
     if not secure:
         return "security.protocol=PLAINTEXT\n"
     return (
@@ -81,18 +83,23 @@ def _client(user: str, password: str, seen_at: str, secure: bool) -> str:
     )
 
 
+def _password(folder: Path, kafka_login: str) -> str:
+    return _random(folder / f"password_kafka_{kafka_login}")
+
+
 def _random(path: Path) -> str:
     if path.exists() and len(path.read_text(encoding="utf-8").strip()) < LEAST_CHARACTERS:
         raise SystemExit(
             f"{path}: expected {LEAST_CHARACTERS} or more random characters, found fewer; remove the file"
         )
-    # URL-safe: it stands in addresses and in properties files as it is. It starts with a letter, as an option does not.
+    # URL-safe, as it is used in addresses and properties files. A first letter, so that it is not taken for
+    # an option.
     _keep(path, "a" + secrets.token_urlsafe(36))
     return path.read_text(encoding="utf-8").strip()
 
 
 def _keep(path: Path, text: str) -> None:
-    """Write a file as a whole, if there is none."""
+    """Write a file atomically, unless it exists."""
     if path.exists():
         return
     new = path.with_name(f".{path.name}.new")
@@ -102,12 +109,12 @@ def _keep(path: Path, text: str) -> None:
 
 
 def _certificate(folder: Path, server: str, host: str) -> None:
-    """A server's key and certificate, signed by the authority of this folder, which is made at the first call."""
+    """Create the key and certificate of a server, signed by this folder's authority, created if missing."""
     key, authority, authority_key = folder / f"{server}_key", folder / "ca", folder / "ca_key"
     if key.exists():
         return
-    for of_a_former_key in (folder / f"{server}_certificate", folder / f"{server}_key_and_certificate"):
-        of_a_former_key.unlink(missing_ok=True)
+    for stale in (folder / f"{server}_certificate", folder / f"{server}_key_and_certificate"):
+        stale.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as name:
         work = Path(name)
         if not authority.exists():
@@ -137,7 +144,7 @@ def _certificate(folder: Path, server: str, host: str) -> None:
         )
         certificate = (work / "certificate").read_text(encoding="ascii")
         _keep(folder / f"{server}_certificate", certificate)
-        # Both in one, as Kafka takes it.
+        # Both in one file, as Kafka expects them.
         _keep(
             folder / f"{server}_key_and_certificate", (work / "key").read_text(encoding="ascii") + certificate
         )
@@ -154,7 +161,9 @@ def _openssl(*arguments: str) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Makes the secrets and certificates of docker/compose.yaml.")
+    parser = argparse.ArgumentParser(
+        description="Create the secrets and certificates of docker/compose.yaml."
+    )
     parser.add_argument("profile", choices=("demo", "secure"))
     parser.add_argument("--folder", type=Path, help="default: docker/secrets/PROFILE")
     parser.add_argument("--seen-at", default="/run/secrets", help="where the programs find the files")

@@ -1,4 +1,4 @@
-"""How the changes that a backfill would bring look on a terminal."""
+"""The changes that a backfill would make, as tables for a terminal."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,13 +12,13 @@ from antenna_assets.domain.schema import HOURLY_TABLES
 from antenna_assets.operations.backfill import HourChanges, RowChange, shown
 
 ROWS_SHOWN = 20
-"""Rows of one hour that are listed; the others are counted."""
+"""How many rows of one hour are listed; the rest is counted."""
 
 OVER_QUOTA = "users_over_quota_1h"
 
 
 def hour_tables(hour: HourChanges) -> Iterator[RenderableType]:
-    """What would change in an hour: its rows, and the users whose over-quota status changes."""
+    """Yield what would change in an hour: its rows, and the users whose over-quota status changes."""
     key = hour_key(hour.hour)
     if hour.refused is not None:
         yield f"{key}: {hour.refused}"
@@ -33,7 +33,7 @@ def hour_tables(hour: HourChanges) -> Iterator[RenderableType]:
 
 
 def summary(hours: Sequence[HourChanges]) -> Table:
-    """All hours in one table: generations, and for each table how many rows change."""
+    """All hours in one table: their generations, and how many rows of each serving table would change."""
     columns = [Column(name.removesuffix("_1h"), justify="right") for name in HOURLY_TABLES]
     table = Table(
         "hour",
@@ -50,7 +50,9 @@ def summary(hours: Sequence[HourChanges]) -> Table:
 
 
 def _rows(key: str, rows: Sequence[RowChange]) -> Table:
-    table = Table("table", "key", "now", "then", title=f"{key}: rows that would change", title_justify="left")
+    table = Table(
+        "table", "key", "now", "after", title=f"{key}: rows that would change", title_justify="left"
+    )
     for row in rows[:ROWS_SHOWN]:
         columns = HOURLY_TABLES[row.table]
         table.add_row(row.table, safe_cell(row.key), shown(columns, row.before), shown(columns, row.after))
@@ -60,9 +62,11 @@ def _rows(key: str, rows: Sequence[RowChange]) -> Table:
 
 def _over_quota(key: str, rows: Sequence[RowChange]) -> Table:
     columns = HOURLY_TABLES[OVER_QUOTA]
-    table = Table("user", "status", "now", "then", title=f"{key}: users over quota", title_justify="left")
+    table = Table("user", "status", "now", "after", title=f"{key}: users over quota", title_justify="left")
     for row in rows[:ROWS_SHOWN]:
-        status = "goes over" if row.before is None else "no more over" if row.after is None else "stays over"
+        status = (
+            "newly over" if row.before is None else "no longer over" if row.after is None else "still over"
+        )
         table.add_row(safe_cell(row.key), status, shown(columns, row.before), shown(columns, row.after))
     table.caption = and_more(len(rows), ROWS_SHOWN) or None
     return table

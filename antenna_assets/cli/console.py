@@ -10,21 +10,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
 
-# Without emoji: `:fire:` in an app's name stays what it is.
+# Without emoji: `:fire:` in the name of an app is shown as it is written.
 out = Console(highlight=False, emoji=False)
-
-
 err = Console(stderr=True, highlight=False, emoji=False)
 
 
 def say(line: str) -> None:
-    """One line of progress, with the time in UTC."""
+    """Print one line of progress, with the time in UTC."""
     err.print(f"[dim]{datetime.now(UTC):%H:%M:%S}[/dim] {escape(line)}", soft_wrap=True)
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and Ctrl-C set; a second Ctrl-C ends the process at once."""
+    """An event that SIGTERM and Ctrl-C set. A second Ctrl-C interrupts at once."""
     stop = threading.Event()
 
     def handle(number: int, _frame: object) -> None:
@@ -41,8 +39,13 @@ def stop_on_signals() -> Iterator[threading.Event]:
 
 
 @contextmanager
-def progress_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, nothing elsewhere; the function it gives is told how much is done."""
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=err, transient=True) as bar:
+def progress_bar(title: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """Show a progress bar on a terminal. Yields a function that takes the amount done (and the total)."""
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         task = bar.add_task(title, total=total)
-        yield lambda done: bar.update(task, completed=done)
+
+        def advance(done: int, of: int | None = total) -> None:
+            bar.update(task, completed=done, total=of)
+
+        yield advance

@@ -5,19 +5,22 @@ from typing import Annotated
 import typer
 
 from antenna_assets.cli.console import out, say, stop_on_signals
+from antenna_assets.cli.database import database
 from antenna_assets.errors import AntennaError
 
 
 def sweep(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Remove nothing; show what would go.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Remove nothing; show what would be removed.")
+    ] = False,
     every: Annotated[
         str | None,
         typer.Option(
-            help="Sweep now and again after this time, as '1 day', until stopped. An error is told."
+            help="Sweep now and at this interval, such as '1 day', until stopped. Errors are only printed."
         ),
     ] = None,
 ) -> None:
-    """Remove files that nothing refers to and what is past its retention. Safe while everything runs."""
+    """Remove orphaned files and what is past its retention. Safe while everything runs, and to interrupt."""
     from antenna_assets.operations.sweep.run import report
     from antenna_assets.operations.sweep.run import sweep as run
     from antenna_assets.settings import duration, load_settings
@@ -50,68 +53,56 @@ def sweep(
             try:
                 once()
             except AntennaError as error:
-                say(f"not swept, to be tried again after {every}: {error}")
+                say(f"sweep failed, next attempt in {every}: {error}")
             stop.wait(pause)
 
 
 def adopt_lake(
     yes: Annotated[
-        bool, typer.Option("--yes", help="Bind them; without it, what is there is only shown.")
+        bool, typer.Option("--yes", help="Bind them. Without it, what is found is only shown.")
     ] = False,
 ) -> None:
-    """Bind the lake at ANTENNA_LAKE to this database, after a move or a loss. Older copies of either then fit no more."""
-    from antenna_assets.clients.migrations import require_migrated
-    from antenna_assets.clients.postgres import connect
-    from antenna_assets.ledger.lake_identity import adopt, evidence, found_id, known_lake
-    from antenna_assets.ledger.stream_lock import only_stream
-    from antenna_assets.settings import load_settings
-    from antenna_assets.stack.services import postgres_url
+    """Bind the lake at ANTENNA_LAKE to this database after a move or a loss.
 
-    settings = load_settings()
-    with connect(postgres_url(settings), application="antenna adopt-lake") as connection:
-        require_migrated(connection)
-        # Nothing lands meanwhile.
-        with only_stream(connection):
-            known, seen = known_lake(connection), evidence(connection, settings.lake_uri)
-            out.print(
-                f"the ledger's lake: {f'{known.id}, claimed at {known.place}' if known else 'none yet'}",
-                soft_wrap=True,
-            )
-            try:
-                found = found_id(settings.lake_uri) or "no id"
-            except AntennaError as error:
-                found = str(error)
-            out.print(
-                f"{settings.lake_uri}: {found}; {seen.found} of {seen.named} files of the ledger are there",
-                soft_wrap=True,
-            )
-            if not yes:
-                out.print("not bound: run it again with --yes to bind them")
-                return
-            adopt(connection, settings.lake_uri)
-    out.print("[green]bound[/green]: `antenna verify` says what the lake lacks")
+    Older copies of either are refused from then on.
+    """
+    from antenna_assets.ledger.lake_identity import adopt, claimed_lake, evidence, id_of_lake
+    from antenna_assets.ledger.stream_lock import only_stream
+
+    # With the stream's lock nothing lands in the meantime.
+    with database("adopt-lake") as (settings, connection), only_stream(connection):
+        known, seen = claimed_lake(connection), evidence(connection, settings.lake_uri)
+        claimed = f"{known.id}, claimed at {known.place}" if known else "none yet"
+        out.print(f"the ledger's lake: {claimed}", soft_wrap=True)
+        try:
+            found = id_of_lake(settings.lake_uri) or "no id"
+        except AntennaError as error:
+            found = str(error)
+        out.print(
+            f"{settings.lake_uri}: {found}; {seen.found} of {seen.named} files of the ledger are there",
+            soft_wrap=True,
+        )
+        if not yes:
+            out.print("not bound: run it again with --yes to bind them")
+            return
+        adopt(connection, settings.lake_uri)
+    out.print("[green]bound[/green]: `antenna verify` lists what the lake lacks")
 
 
 def rebuild_table(
     table: Annotated[str, typer.Argument(help="raw_parquet or enriched_usage.")],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Change nothing; show what is torn or missing.")
+        bool, typer.Option("--dry-run", help="Change nothing; show what is corrupt or missing.")
     ] = False,
 ) -> None:
-    """Bring back a table of the lake whose log was torn or lost, as the ledger knows it. Exit code 1 if an hour stays away."""
-    from antenna_assets.clients.migrations import require_migrated
-    from antenna_assets.clients.postgres import connect
+    """Rebuild a lake table whose log was corrupted or lost. Exit code 1 if an hour stays missing."""
     from antenna_assets.domain.schema import LAKE_TABLES
     from antenna_assets.operations.rebuild import lines, rebuild
     from antenna_assets.publishing.lake import Lake
-    from antenna_assets.settings import load_settings
-    from antenna_assets.stack.services import postgres_url
 
     if table not in LAKE_TABLES:
         raise typer.BadParameter(f"expected {' or '.join(LAKE_TABLES)}, found {table!r}")
-    settings = load_settings()
-    with connect(postgres_url(settings), application="antenna rebuild-table") as connection:
-        require_migrated(connection)
+    with database("rebuild-table") as (settings, connection):
         done = rebuild(connection, Lake(settings.lake_uri), table, dry_run=dry_run)
     for line in lines(table, done, dry_run=dry_run):
         out.print(line, soft_wrap=True)

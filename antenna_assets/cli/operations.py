@@ -1,4 +1,4 @@
-"""Looking at the system and changing its past: `status`, `metrics`, `report` and `forget-user`."""
+"""Results and personal data: `status`, `metrics`, `report` and `forget-user`."""
 
 from collections.abc import Sized
 from pathlib import Path
@@ -7,21 +7,17 @@ from typing import Annotated
 import typer
 
 from antenna_assets.cli.console import out, say, stop_on_signals
+from antenna_assets.cli.database import database
 
 
 def status() -> None:
-    """Show lag, whether the stream runs or what it waits for, open and closed hours, dirty hours, generations, and quarantine by reason."""
+    """Show the stream's state and lag, open, closed and dirty hours, and rejected messages by reason."""
     from antenna_assets.clients.kafka_broker import Broker
-    from antenna_assets.clients.migrations import require_migrated
-    from antenna_assets.clients.postgres import connect
     from antenna_assets.operations.status import tables
-    from antenna_assets.settings import load_settings
-    from antenna_assets.stack.services import ServicesError, kafka_bootstrap, kafka_config, postgres_url
+    from antenna_assets.stack.services import ServicesError, kafka_bootstrap, kafka_config
 
-    settings = load_settings()
     broker, no_broker = None, ""
-    with connect(postgres_url(settings)) as connection:
-        require_migrated(connection)
+    with database("status") as (settings, connection):
         try:
             broker = Broker(kafka_bootstrap(settings), settings.topic, kafka_config(settings))
         except ServicesError as error:
@@ -32,31 +28,28 @@ def status() -> None:
 
 def forget_user(
     user: Annotated[str, typer.Argument(help="The user's id.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; show where the id is.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Change nothing; show where the id occurs.")
+    ] = False,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Do not ask: nothing leads back from the pseudonym.")
+        bool, typer.Option("--yes", help="Do not ask for confirmation. It cannot be undone.")
     ] = False,
     drop_unjudged: Annotated[
         bool,
         typer.Option(
             "--drop-unjudged",
-            help="Drop the rejected messages of which nobody can say whether they name the user; their rows and reasons stay.",
+            help="Drop the content of rejected messages that may name the user; they stay counted.",
         ),
     ] = False,
 ) -> None:
-    """Put a random pseudonym in the place of a user, in every table and file; sums stay. See docs/forgetting.md."""
-    from antenna_assets.clients.migrations import require_migrated
-    from antenna_assets.clients.postgres import connect
+    """Replace a user by a random pseudonym in every table and file. Sums stay the same."""
     from antenna_assets.operations.forget.identity import is_unfinished
-    from antenna_assets.operations.forget.run import forget, places, places_table, unjudged_table
+    from antenna_assets.operations.forget.places import places, places_table, unjudged_table
+    from antenna_assets.operations.forget.run import forget
     from antenna_assets.publishing.lake import Lake
-    from antenna_assets.settings import load_settings
-    from antenna_assets.stack.services import postgres_url
 
-    settings = load_settings()
-    lake = Lake(settings.lake_uri)
-    with connect(postgres_url(settings), application="antenna forget-user") as connection:
-        require_migrated(connection)
+    with database("forget-user") as (settings, connection):
+        lake = Lake(settings.lake_uri)
         found = places(connection, lake, user)
         unjudged, done = found.unjudged, "the id is nowhere"
         if found:
@@ -65,7 +58,7 @@ def forget_user(
             out.print(unjudged_table(unjudged))
         if dry_run:
             if not found:
-                out.print(_sentence(done, unjudged), soft_wrap=True)
+                out.print(_with_unjudged(done, unjudged), soft_wrap=True)
             return
         if found or is_unfinished(connection, user) or (drop_unjudged and unjudged):
             if not yes:
@@ -80,14 +73,17 @@ def forget_user(
             )
             unjudged = forgotten.unjudged
             dropped = f"; {forgotten.dropped:,} rejected messages were dropped" if forgotten.dropped else ""
-            done = f"[green]forgotten[/green]: {forgotten.pseudonym} is in its place{dropped}, and the id is nowhere any more"
-    out.print(_sentence(done, unjudged), soft_wrap=True)
+            done = (
+                f"[green]forgotten[/green]: replaced by {forgotten.pseudonym}{dropped};"
+                " the id is nowhere any more"
+            )
+    out.print(_with_unjudged(done, unjudged), soft_wrap=True)
     if unjudged:
         raise typer.Exit(1)
 
 
-def _sentence(done: str, unjudged: Sized) -> str:
-    """What can be said of an id: nothing, of messages that cannot be judged."""
+def _with_unjudged(done: str, unjudged: Sized) -> str:
+    """The result, restricted if there are rejected messages that cannot be judged."""
     if not unjudged:
         return done
     return (
@@ -100,9 +96,7 @@ def metrics(
     port: Annotated[int, typer.Option(min=0, max=65535, help="TCP port to listen on.")] = 9464,
     host: Annotated[
         str,
-        typer.Option(
-            help="Address to listen on. What is told names no user, but anyone who can reach it may ask."
-        ),
+        typer.Option(help="Address to listen on. The metrics name no user, but need no login."),
     ] = "127.0.0.1",
 ) -> None:
     """Serve lag, hours, rejected messages and more for Prometheus, until stopped."""
@@ -113,33 +107,31 @@ def metrics(
 
     settings = load_settings()
     with stop_on_signals() as stop:
-        end = serve(
+        shut_down = serve(
             postgres_url(settings),
             lambda: Broker(kafka_bootstrap(settings), settings.topic, kafka_config(settings)),
             host=host,
             port=port,
+            say=say,
         )
         say(f"metrics on http://{host}:{port}/metrics")
         stop.wait()
-        end()
+        shut_down()
 
 
 def report(
-    hour: Annotated[str | None, typer.Option(help="An hour, as 2026-11-22-10:00.")] = None,
+    hour: Annotated[str | None, typer.Option(help="An hour, such as 2026-11-22-10:00.")] = None,
     day: Annotated[
         str | None,
-        typer.Option(help="A day in UTC, as 2026-11-22. Default: that of the newest published hour."),
+        typer.Option(help="A day in UTC, such as 2026-11-22. Default: that of the newest published hour."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="The page to write. Default: antenna-<hour or day>.html.")
+        Path | None, typer.Option(help="File to write. Default: antenna-<hour or day>.html.")
     ] = None,
 ) -> None:
-    """Write one page on an hour or a day: usage, quotas and how far to trust it. It needs nothing beside it."""
-    from antenna_assets.clients.postgres import connect
+    """Write a self-contained HTML page on an hour or a day: usage, quotas, and how far to trust them."""
     from antenna_assets.operations.report.write import write_report
-    from antenna_assets.settings import load_settings
-    from antenna_assets.stack.services import postgres_url
 
-    with connect(postgres_url(load_settings()), application="antenna report") as connection:
+    with database("report") as (_, connection):
         path = write_report(connection, hour=hour, day=day, output=output)
-    out.print(f"written: {path}", soft_wrap=True)
+    out.print(f"wrote {path}", soft_wrap=True)

@@ -10,7 +10,7 @@ from antenna_assets.cli.console import out, say, stop_on_signals
 
 
 def up() -> None:
-    """Start the embedded PostgreSQL and Kafka under the state directory, and migrate. Again is harmless."""
+    """Start the embedded PostgreSQL and Kafka, and migrate the database. Safe to repeat."""
     from antenna_assets.settings import load_settings
     from antenna_assets.stack.start import start
 
@@ -20,7 +20,7 @@ def up() -> None:
 
 
 def down() -> None:
-    """Stop the embedded PostgreSQL and Kafka. Their data stays."""
+    """Stop the embedded PostgreSQL and Kafka. Their data is kept."""
     from antenna_assets.settings import load_settings
     from antenna_assets.stack import services
 
@@ -28,7 +28,7 @@ def down() -> None:
 
 
 def env() -> None:
-    """Print the settings in force as lines for `eval "$(antenna env)"`. They hold the database's password."""
+    """Print the settings in force for `eval "$(antenna env)"`. The output contains the database password."""
     from antenna_assets.settings import load_settings
     from antenna_assets.stack.start import environment
 
@@ -38,13 +38,13 @@ def env() -> None:
 
 
 def doctor() -> None:
-    """Look at Java, jars, disk, ports and services, and say how to mend what is wrong."""
+    """Check Java, jars, disk, ports and services, and say how to fix problems. Exit code 1 if any."""
     from rich.table import Table
 
     from antenna_assets.operations.doctor import findings
     from antenna_assets.settings import load_settings
 
-    table = Table("what", "", "found", "what to do")
+    table = Table("check", "", "found", "fix")
     failed = 0
     for finding in findings(load_settings()):
         failed += not finding.ok

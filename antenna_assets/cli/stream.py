@@ -5,37 +5,38 @@ from typing import Annotated
 import typer
 
 from antenna_assets.cli.console import out, say, stop_on_signals
+from antenna_assets.cli.database import database
 
 
 def stream(
     available_now: Annotated[
         bool,
         typer.Option(
-            "--available-now", help="Read to Kafka's present end, close what can be closed, and end."
+            "--available-now", help="Read what is in Kafka now, close the hours that can close, and exit."
         ),
     ] = False,
     start: Annotated[
         str | None,
         typer.Option(
             "--from",
-            help="Where to begin a topic that was not read yet: earliest, latest, a time such as "
-            "2026-11-20T10:00:00Z, or each partition as 0:1500,1:980. Recorded.",
+            help="Where to begin a topic that was never read: earliest, latest, a time such as "
+            "2026-11-20T10:00:00Z, or an offset per partition such as 0:1500,1:980. Recorded in the ledger.",
         ),
     ] = None,
 ) -> None:
-    """Run the streaming job: from Kafka to landed files, ledger and live tables. Stops on Ctrl-C and SIGTERM."""
+    """Run the streaming job, from Kafka to landed files, ledger and live tables, until Ctrl-C or SIGTERM."""
     from antenna_assets.settings import load_settings
     from antenna_assets.stack.services import services
     from antenna_assets.streaming.job import Stream
 
     settings = load_settings()
-    found = services(settings)
+    running = services(settings)
     with stop_on_signals() as stop:
         job = Stream(
             settings,
-            postgres_url=found.postgres_url,
-            kafka_bootstrap=found.kafka_bootstrap,
-            kafka_config=found.kafka_config,
+            postgres_url=running.postgres_url,
+            kafka_bootstrap=running.kafka_bootstrap,
+            kafka_config=running.kafka_config,
             say=say,
             stop=stop,
             start=start,
@@ -52,70 +53,56 @@ def stream(
 
 def accept_loss(
     yes: Annotated[
-        bool, typer.Option("--yes", help="Record the loss; without it, it is only shown.")
+        bool, typer.Option("--yes", help="Record the loss. Without it, it is only shown.")
     ] = False,
-    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "accepted by hand",
+    reason: Annotated[str, typer.Option(help="Reason to record.")] = "accepted by hand",
     skip: Annotated[
         tuple[int, int],
         typer.Option(
             metavar="PARTITION OFFSET",
-            help="Record as lost the one record that the stream cannot read; it must be the next one to read.",
+            help="Record one unreadable record as lost. It must be the next one that the stream would read.",
         ),
     ] = (-1, -1),
 ) -> None:
-    """Show what Kafka itself lost before it was read, and with --yes record it, so that the stream can go on."""
+    """Show which messages Kafka lost before they were read; with --yes record it, so the stream resumes."""
     from antenna_assets.clients.kafka_broker import Broker
-    from antenna_assets.clients.migrations import require_migrated
-    from antenna_assets.clients.postgres import connect
-    from antenna_assets.ledger.loss import accept, losses, step_over
-    from antenna_assets.settings import load_settings
-    from antenna_assets.stack.services import services
+    from antenna_assets.ledger.loss import accept_losses, losses, skip_record
+    from antenna_assets.stack.services import kafka_bootstrap, kafka_config
 
-    settings = load_settings()
-    found = services(settings)
-    broker = Broker(found.kafka_bootstrap, settings.topic, found.kafka_config)
-    with connect(found.postgres_url, application="antenna accept-loss") as connection:
-        require_migrated(connection)
+    with database("accept-loss") as (settings, connection):
+        broker = Broker(kafka_bootstrap(settings), settings.topic, kafka_config(settings))
         if skip != (-1, -1):
-            out.print(f"{step_over(connection, broker, *skip, reason)}: recorded as lost", soft_wrap=True)
+            out.print(f"{skip_record(connection, broker, *skip, reason)}: recorded as lost", soft_wrap=True)
             return
-        lost = accept(connection, broker, reason) if yes else losses(connection, broker)
+        lost = accept_losses(connection, broker, reason) if yes else losses(connection, broker)
     for loss in lost:
         out.print(str(loss), soft_wrap=True)
     if not lost:
         out.print("nothing is lost: Kafka holds every message that was not read")
+    elif yes:
+        out.print("recorded; the stream can resume")
     else:
-        out.print(
-            "recorded; the stream can go on"
-            if yes
-            else "not recorded: run it again with --yes to accept this"
-        )
+        out.print("not recorded: run it again with --yes to accept the loss")
 
 
 def reopen(
-    first: Annotated[str, typer.Option("--from", help="First hour to open again, as 2026-11-22-10:00.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "reopened by hand",
+    first: Annotated[str, typer.Option("--from", help="First hour to reopen, such as 2026-11-22-10:00.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    reason: Annotated[str, typer.Option(help="Reason to record.")] = "reopened by hand",
 ) -> None:
-    """Open the hours again that a wrong clock of PostgreSQL closed. Set the clock right first; no stream may run."""
-    from antenna_assets.clients.migrations import require_migrated
-    from antenna_assets.clients.postgres import connect
+    """Reopen hours that a wrong clock of PostgreSQL closed. Set the clock and stop the stream first."""
     from antenna_assets.domain.hours import parse_hour
-    from antenna_assets.ledger.reopen import planned
+    from antenna_assets.ledger.reopen import plan_reopening
     from antenna_assets.ledger.reopen import reopen as run
-    from antenna_assets.settings import load_settings
-    from antenna_assets.stack.services import postgres_url
 
-    settings = load_settings()
     hour = parse_hour(first)
-    with connect(postgres_url(settings), application="antenna reopen") as connection:
-        require_migrated(connection)
-        found = planned(connection, settings.topic, hour, settings.horizon)
-        if not found:
+    with database("reopen") as (settings, connection):
+        plan = plan_reopening(connection, settings.topic, hour, settings.horizon)
+        if not plan:
             out.print(f"no hour from {first} on is closed")
             return
-        out.print(str(found), soft_wrap=True)
+        out.print(str(plan), soft_wrap=True)
         if not yes:
-            typer.confirm("Open them again?", abort=True)
+            typer.confirm("Reopen them?", abort=True)
         done = run(connection, settings.topic, hour, horizon=settings.horizon, reason=reason)
-    out.print(f"recorded: {done}; the stream can go on", soft_wrap=True)
+    out.print(f"recorded: {done}; the stream can resume", soft_wrap=True)

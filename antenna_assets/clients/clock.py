@@ -1,6 +1,7 @@
-"""PostgreSQL's clock, the one clock of verdicts, watermarks and retention: hosts differ, the ledger is one.
+"""PostgreSQL's clock, by which events are validated, hours closed and files retained: the clocks of hosts
+differ.
 
-What a host's own clock says is used for nothing but to name a host that is wrong.
+The host's own clock is only compared with it, to report a host that is wrong.
 """
 
 import platform
@@ -10,32 +11,31 @@ from datetime import UTC, datetime, timedelta
 import psycopg
 
 TOLERANCE = timedelta(seconds=30)
-"""A host whose own clock differs by more is named."""
+"""A host whose clock differs by more is reported."""
 
-# One that goes on while the machine sleeps; macOS has no other and needs none.
+# It also counts while the machine is suspended; macOS has only CLOCK_MONOTONIC, which does.
 _ELAPSED = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def database_now(connection: psycopg.Connection) -> datetime:
-    """The present instant by PostgreSQL's clock, also in the middle of a transaction."""
+    """The present instant by PostgreSQL's clock, not that of the transaction's start."""
     ((now,),) = connection.execute("SELECT clock_timestamp()").fetchall()
     return now.astimezone(UTC)
 
 
 def host_now() -> datetime:
-    """The present instant by this machine's own clock."""
+    """The present instant by this host's clock."""
     return datetime.now(UTC)
 
 
 class Clock:
-    """PostgreSQL's clock as last read, carried on by this machine's monotonic clock.
+    """PostgreSQL's clock as last read, extrapolated by this host's monotonic clock.
 
-    Whoever uses a connection anyway reads it again, so that a step of PostgreSQL's clock is not missed for long; whoever
-    has none at hand asks for `now`.
+    `read` asks PostgreSQL and notices a step of its clock; `now` needs no connection.
 
     Attributes:
-        ahead: how far this machine's own clock was ahead of PostgreSQL's at the last reading.
-        step: how far PostgreSQL's clock was set since the reading before, forwards or, if negative, back.
+        ahead: how far this host's clock was ahead of PostgreSQL's when it was last read.
+        step: by how much PostgreSQL's clock was set between the last two reads; negative: back.
     """
 
     def __init__(self, connection: psycopg.Connection) -> None:
@@ -44,7 +44,7 @@ class Clock:
         self.step = timedelta(0)
 
     def read(self, connection: psycopg.Connection) -> datetime:
-        """Ask PostgreSQL."""
+        """Read PostgreSQL's clock."""
         read = database_now(connection)
         self.step = read - self.now()
         self._read, self._at = read, time.clock_gettime(_ELAPSED)
@@ -52,22 +52,22 @@ class Clock:
         return read
 
     def now(self) -> datetime:
-        """The present instant, never ahead of PostgreSQL's clock but for its steps."""
+        """The present instant; never ahead of PostgreSQL's clock unless that was set back."""
         return self._read + timedelta(seconds=time.clock_gettime(_ELAPSED) - self._at)
 
     @property
     def wrong_host(self) -> str | None:
-        """A sentence on this machine if its own clock is wrong; None if it is right."""
+        """A warning if this host's clock is wrong; None if it is right."""
         return wrong_host(self.ahead)
 
 
 def wrong_here(connection: psycopg.Connection) -> str | None:
-    """A sentence on this machine if its own clock is wrong now; None if it is right."""
+    """A warning if this host's clock is wrong now; None if it is right."""
     return wrong_host(host_now() - database_now(connection))
 
 
 def wrong_host(ahead: timedelta) -> str | None:
-    """A sentence on this machine if its own clock is so far `ahead` that it is wrong; None if it is right."""
+    """A warning if a host's clock that is `ahead` by this much is wrong; None if it is right."""
     if abs(ahead) <= TOLERANCE:
         return None
     way = "ahead of" if ahead > timedelta(0) else "behind"

@@ -1,53 +1,50 @@
-"""What Kafka says of the topic: its id, its partitions, its first and next offsets.
-
-Messages are read by Spark, not here.
-"""
+"""Metadata of a Kafka topic: its id, partitions, offsets and settings. Messages are read in `streaming/`."""
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from antenna_assets.clients.kafka_config import PLAIN, KafkaConfig, Refusal
+from antenna_assets.clients.kafka_config import PLAIN, ConnectionErrors, KafkaConfig
 from antenna_assets.domain.hours import EPOCH
 from antenna_assets.errors import AntennaError
 
-# Long enough for a broker that is starting, short enough for a person who mistyped its address.
+# Long enough for a starting broker, short enough for a person who mistyped its address.
 TIMEOUT_SECONDS = 10
 
 
 class BrokerError(AntennaError):
-    """Kafka or the topic cannot be used; the message says what was found and what to do."""
+    """Kafka or the topic cannot be used; the message says why and what to do."""
 
 
-class BrokerRefuses(BrokerError):
-    """Kafka runs and does not let us in: another certificate authority, user or password."""
+class AuthenticationFailed(BrokerError):
+    """Kafka rejected our certificate authority, user or password."""
 
 
-class RightMissing(BrokerRefuses):
-    """Kafka lets us in, but not at the topic; the message names the right."""
+class AuthorizationFailed(AuthenticationFailed):
+    """The login lacks a right on the topic; the message names it."""
 
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic as it is now. Kafka gives a topic that is deleted and created again another id.
+    """A topic. One that is deleted and created again gets another id.
 
     Attributes:
-        unseen: what could not be looked at, and which right would show it.
-        kept_by_sender: how long a message is kept, counted from the time that its sender gave; None if it is counted from
-            its arrival, or a message is kept whatever its time.
+        warning: what could not be checked, and the right that it needs.
+        kept_by_sender: how long a message is kept after the time that its sender gave it; None if its arrival
+            counts instead, or messages are kept for ever.
     """
 
     name: str
     id: str
     partitions: tuple[int, ...]
-    unseen: str = ""
+    warning: str = ""
     kept_by_sender: timedelta | None = None
 
 
 class Broker:
-    """A connection to one Kafka cluster for questions about one topic."""
+    """A connection to a Kafka cluster for the metadata of one topic."""
 
     def __init__(self, bootstrap: str, topic: str, config: KafkaConfig = PLAIN) -> None:
         from confluent_kafka.admin import AdminClient
@@ -55,70 +52,80 @@ class Broker:
         self.bootstrap = bootstrap
         self.topic = topic
         self.config = config
-        self._refusal = Refusal()
-        # librdkafka writes a line per refused connection to stderr: our error says it once.
+        self._connection_errors = ConnectionErrors()
+        # librdkafka writes a line per refused connection to stderr; our error says it once.
         self._admin = AdminClient(
             {
                 **config.for_librdkafka(),
                 "bootstrap.servers": bootstrap,
                 "log_level": 0,
                 "logger": _SILENT,
-                "error_cb": self._refusal,
+                "error_cb": self._connection_errors,
             }
         )
 
     def describe(self) -> Topic:
-        """Look the topic up.
+        """The topic with its settings.
 
         Raises:
-            BrokerError: Kafka does not answer or let us in, the topic does not exist, or it is compacted.
+            BrokerError: Kafka does not answer or denies access, the topic does not exist, or it is compacted.
         """
-        from confluent_kafka import TopicCollection
         from confluent_kafka.admin import ConfigResource, ResourceType
 
-        topics, resource = TopicCollection([self.topic]), ConfigResource(ResourceType.TOPIC, self.topic)
-        (found,) = self._ask(
-            lambda: self._admin.describe_topics(topics, request_timeout=TIMEOUT_SECONDS)
-        ).values()
-        partitions = tuple(sorted(p.id for p in found.partitions))
+        topic, resource = self.identify(), ConfigResource(ResourceType.TOPIC, self.topic)
         try:
             (config,) = self._ask(
                 lambda: self._admin.describe_configs([resource], request_timeout=TIMEOUT_SECONDS),
                 operation="DescribeConfigs",
             ).values()
-        except RightMissing as missing:
-            # Nothing that is read depends on it.
-            return Topic(self.topic, str(found.topic_id), partitions, unseen=_UNSEEN.format(missing=missing))
+        except AuthorizationFailed as missing:
+            # Reading does not depend on it.
+            return replace(topic, warning=_UNCHECKED.format(missing=missing))
         policy = config["cleanup.policy"]
         if "compact" in policy.value:
             raise BrokerError(
-                f"topic {self.topic} has cleanup.policy={policy.value}: compaction removes messages, so not every offset "
-                "could be accounted for; expected cleanup.policy=delete"
+                f"topic {self.topic} has cleanup.policy={policy.value}: compaction removes messages, so not "
+                "every offset could be accounted for; expected cleanup.policy=delete"
             )
-        return Topic(self.topic, str(found.topic_id), partitions, kept_by_sender=kept_by_sender(config))
+        return replace(topic, kept_by_sender=kept_by_sender(config))
+
+    def identify(self) -> Topic:
+        """The topic's id and partitions, without a look at its settings.
+
+        Raises:
+            BrokerError: Kafka does not answer or denies access, or the topic does not exist.
+        """
+        from confluent_kafka import TopicCollection
+
+        topics = TopicCollection([self.topic])
+        (found,) = self._ask(
+            lambda: self._admin.describe_topics(topics, request_timeout=TIMEOUT_SECONDS)
+        ).values()
+        return Topic(self.topic, str(found.topic_id), tuple(sorted(p.id for p in found.partitions)))
 
     def earliest(self, topic: Topic) -> dict[int, int]:
-        """The first offset that Kafka still holds, of each partition."""
+        """The first offset of each partition that Kafka still holds."""
         from confluent_kafka.admin import OffsetSpec
 
         return self._offsets(topic, OffsetSpec.earliest())
 
     def next_offsets(self, topic: Topic) -> dict[int, int]:
-        """The offset after the last one that a reader of committed messages can read, of each partition."""
+        """The next offset of each partition for a reader of committed messages."""
         from confluent_kafka.admin import OffsetSpec
 
         return self._offsets(topic, OffsetSpec.latest())
 
     def ends(self, topic: Topic) -> dict[int, int]:
-        """The offset after the last message, of each partition: those of open transactions are before it, too."""
+        """The end offset of each partition, after messages of open transactions."""
         from confluent_kafka.admin import OffsetSpec
 
         return self._offsets(topic, OffsetSpec.latest(), uncommitted=True)
 
     def first_at(self, topic: Topic, instant: datetime) -> dict[int, int | None]:
-        """The offset of the first message that Kafka's record time puts at the instant or later, of each partition.
+        """The first offset of each partition whose record time is the instant or later; None if there is
+        none.
 
-        None where there is no such message. Those of open transactions count.
+        Messages of open transactions count.
         """
         from confluent_kafka.admin import OffsetSpec
 
@@ -139,16 +146,16 @@ class Broker:
     def _ask(
         self, request: Callable[[], Mapping[Any, Any]], *, operation: str = "Describe"
     ) -> dict[Any, Any]:
-        """The answers to a request; asked again while the broker says that it is only not ready.
+        """The answers to a request, repeated while the broker is not ready.
 
         Args:
-            operation: the right at the topic that it needs.
+            operation: the right on the topic that the request needs.
         """
         from confluent_kafka import KafkaError, KafkaException
 
         end = time.monotonic() + TIMEOUT_SECONDS
-        self._admin.poll(0)  # takes what was said meanwhile
-        self._refusal.reason = ""
+        self._admin.poll(0)  # delivers earlier errors
+        self._connection_errors.reason = ""
         while True:
             try:
                 return {key: future.result(timeout=TIMEOUT_SECONDS + 5) for key, future in request().items()}
@@ -158,62 +165,67 @@ class Broker:
                     KafkaError.TOPIC_AUTHORIZATION_FAILED,
                     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
                 ):
-                    raise right_missing(self.bootstrap, self.topic, operation) from error
+                    raise authorization_failed(self.bootstrap, self.topic, operation) from error
                 if found.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
                     raise BrokerError(
-                        f"topic {self.topic} does not exist at {self.bootstrap}; `antenna up` creates it on the "
-                        "embedded broker, on your own create it with cleanup.policy=delete, or correct ANTENNA_TOPIC"
+                        f"topic {self.topic} does not exist at {self.bootstrap}; `antenna up` creates it on "
+                        "the embedded broker, on your own create it with cleanup.policy=delete, or correct "
+                        "ANTENNA_TOPIC"
                     ) from error
-                # A topic that was just made has no leader for a moment, and not every answer that says so is marked as one
-                # to ask again after.
+                # A new topic has no leader for a moment, and not every error that says so is marked as
+                # retriable.
                 without_leader = found.code() in (
                     KafkaError.NOT_LEADER_FOR_PARTITION,
                     KafkaError.LEADER_NOT_AVAILABLE,
                 )
                 self._admin.poll(0)
-                if self._refusal.reason:
-                    raise BrokerRefuses(
-                        f"Kafka at {self.bootstrap} does not let us in: {self._refusal.reason}; correct the file of "
-                        "ANTENNA_KAFKA_CONFIG (protocol, login, certificate authority)"
+                if self._connection_errors.reason:
+                    raise AuthenticationFailed(
+                        f"Kafka at {self.bootstrap} denies access: {self._connection_errors.reason}; correct "
+                        "the file of ANTENNA_KAFKA_CONFIG (protocol, login, certificate authority)"
                     ) from error
                 if not (found.retriable() or without_leader) or time.monotonic() > end:
                     raise BrokerError(
-                        f"Kafka at {self.bootstrap} cannot be used: {found.str()}; start it with `antenna up`, "
-                        "or correct ANTENNA_KAFKA_BOOTSTRAP; if it wants TLS or a login, set ANTENNA_KAFKA_CONFIG"
+                        f"Kafka at {self.bootstrap} cannot be used: {found.str()}; start it with `antenna "
+                        "up`, or correct ANTENNA_KAFKA_BOOTSTRAP; if it needs TLS or a login, set "
+                        "ANTENNA_KAFKA_CONFIG"
                     ) from error
                 time.sleep(0.1)
 
 
-def right_missing(bootstrap: str, topic: str, operation: str) -> RightMissing:
-    """The error of a login that lacks a right at the topic."""
-    return RightMissing(
-        f"the login at Kafka {bootstrap} has no right {operation} on topic {topic}: let it have an ACL with operation "
-        f"{operation} and resource topic {topic} (a stream needs Describe and Read, and DescribeConfigs to look at the "
-        "topic's settings)"
+def authorization_failed(bootstrap: str, topic: str, operation: str) -> AuthorizationFailed:
+    """The error of a login that lacks a right on the topic."""
+    return AuthorizationFailed(
+        f"the login at Kafka {bootstrap} has no right {operation} on topic {topic}: add an ACL with "
+        f"operation {operation} and resource topic {topic} (a stream needs Describe and Read, and "
+        "DescribeConfigs to read the topic's settings)"
     )
 
 
-_UNSEEN = "the topic's settings cannot be looked at, so that compaction, which is refused, would go unnoticed: {missing}"
+_UNCHECKED = (
+    "the topic's settings cannot be read, so compaction, which is refused, would go unnoticed: {missing}"
+)
 
 
-def kept_too_shortly(topic: str, kept_by_sender: timedelta | None, horizon: timedelta) -> str:
-    """What a topic may lose unread by its senders' times; empty if nothing that would be accepted."""
+def retention_warning(topic: str, kept_by_sender: timedelta | None, horizon: timedelta) -> str:
+    """A warning if Kafka may remove messages unread that would be accepted; else empty."""
     if kept_by_sender is None or kept_by_sender >= horizon:
         return ""
     return (
-        f"topic {topic} has message.timestamp.type=CreateTime and keeps messages for {kept_by_sender.total_seconds():,.0f} s "
-        f"of their senders' time, less than the horizon of {horizon.total_seconds():,.0f} s: Kafka may remove back-dated "
-        "ones before they are read; set message.timestamp.type=LogAppendTime"
+        f"topic {topic} has message.timestamp.type=CreateTime and keeps messages for "
+        f"{kept_by_sender.total_seconds():,.0f} s of their senders' time, less than the horizon of "
+        f"{horizon.total_seconds():,.0f} s: Kafka may remove back-dated ones before they are read; "
+        "set message.timestamp.type=LogAppendTime"
     )
 
 
 def kept_by_sender(config: Mapping[str, Any]) -> timedelta | None:
-    """See `Topic`; from a topic's settings."""
+    """`Topic.kept_by_sender` from a topic's settings."""
     by, kept = (config.get(name) for name in ("message.timestamp.type", "retention.ms"))
     if by is None or kept is None or by.value != "CreateTime" or int(kept.value) < 0:
         return None
     millis = int(kept.value)
-    # 2^63 - 1 is a usual way to say for ever.
+    # 2^63 - 1 is a usual value for "for ever".
     return timedelta(milliseconds=millis) if millis < 10**15 else timedelta.max
 
 

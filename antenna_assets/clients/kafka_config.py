@@ -1,7 +1,7 @@
-"""How a secured Kafka is entered: one properties file in the Java client's spelling, for both clients.
+"""How clients authenticate to Kafka (TLS, SASL): one properties file in the Java client's format, for both
+clients.
 
-Spark's source is given the file's place and not its texts, so that no plan, log or checkpoint of Spark can hold a password.
-Where Kafka is found is `stack.services`.
+Spark gets the file's path, not its content, so no plan, log or checkpoint of Spark can contain a password.
 """
 
 import re
@@ -23,7 +23,7 @@ _LOGIN_MODULES = {
     "PLAIN": "org.apache.kafka.common.security.plain.PlainLoginModule",
 }
 _LOGIN = re.compile(r'([\w.]+)\s+required\s+username="([^"\\]*)"\s+password="([^"\\]*)"\s*;')
-# Kafka's own way to say where a text is to be read: `${file:path:key}`.
+# Kafka reads `${file:path:key}` from the file.
 _FILE_PROVIDER = {
     "kafka.config.providers": "file",
     "kafka.config.providers.file.class": "org.apache.kafka.common.config.provider.FileConfigProvider",
@@ -31,23 +31,23 @@ _FILE_PROVIDER = {
 
 
 class KafkaConfigError(AntennaError):
-    """The file of ANTENNA_KAFKA_CONFIG cannot be used; the message says what of it, and holds no password."""
+    """The file of ANTENNA_KAFKA_CONFIG is invalid; the message says what, and contains no password."""
 
 
 @dataclass(frozen=True)
 class KafkaConfig:
-    """What a client must know of Kafka besides its address. Without a file: a plain connection without a login.
+    """A client's security settings. Without a file: a plain connection without a login.
 
     Args:
         path: the file, under the same path on every machine that runs a part of Spark.
-        properties: its texts; not shown, as there is a password in them.
+        properties: its content; not shown, as it contains a password.
     """
 
     path: Path | None = None
     properties: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def for_librdkafka(self) -> dict[str, str]:
-        """The configuration of a client of confluent-kafka."""
+        """The configuration of a confluent-kafka client."""
         given = self.properties
         config = {"security.protocol": given.get(_PROTOCOL, "PLAINTEXT")}
         if _MECHANISM in given:
@@ -58,7 +58,7 @@ class KafkaConfig:
         return config
 
     def for_spark(self) -> dict[str, str]:
-        """The options of Spark's Kafka source. Kafka's client reads the texts from the file, where it is opened."""
+        """The options of Spark's Kafka source, whose Kafka client reads the values from the file."""
         if self.path is None:
             return {}
         texts = {f"kafka.{name}": f"${{file:{self.path}:{name}}}" for name in self.properties}
@@ -68,8 +68,9 @@ class KafkaConfig:
 PLAIN = KafkaConfig()
 
 
-class Refusal:
-    """Takes librdkafka's errors and keeps why a broker was not entered; a request itself says only that time is over."""
+class ConnectionErrors:
+    """Error callback of librdkafka that keeps why TLS or a login failed; the request itself only times
+    out."""
 
     def __init__(self) -> None:
         self.reason = ""
@@ -82,10 +83,10 @@ class Refusal:
 
 
 def read_kafka_config(path: Path) -> KafkaConfig:
-    """Read a properties file such as Kafka's own tools take as `--command-config`.
+    """Read a properties file, such as Kafka's own tools take as `--command-config`.
 
     Raises:
-        KafkaConfigError: it cannot be read, or a property is unknown, missing, or does not fit the others.
+        KafkaConfigError: it cannot be read, or a property is unknown, missing, or contradicts the others.
     """
     import javaproperties
 
@@ -95,17 +96,18 @@ def read_kafka_config(path: Path) -> KafkaConfig:
         properties = javaproperties.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise KafkaConfigError(
-            f"ANTENNA_KAFKA_CONFIG: {path} cannot be read: {getattr(error, 'strerror', None) or type(error).__name__}; "
+            f"ANTENNA_KAFKA_CONFIG: {path} cannot be read: "
+            f"{getattr(error, 'strerror', None) or type(error).__name__}; "
             "expected a properties file of Kafka's Java client"
         ) from None
     try:
-        _require_sense(properties)
+        _require_consistent(properties)
     except ValueError as error:
         raise KafkaConfigError(f"ANTENNA_KAFKA_CONFIG: {path}: {error}") from None
     return KafkaConfig(path, properties)
 
 
-def _require_sense(given: Mapping[str, str]) -> None:
+def _require_consistent(given: Mapping[str, str]) -> None:
     for name in given:
         if name not in _KEYS:
             close = get_close_matches(name, _KEYS, n=1)
@@ -145,10 +147,10 @@ def _require_login(mechanism: str, jaas: str) -> None:
     except ValueError:
         found = None
     if found != module:
-        # What was found has a password in it.
+        # Not shown, as it contains a password.
         raise ValueError(
-            f'{_JAAS}: expected {module} required username="..." password="..."; (in this order, without quotes or '
-            f"backslashes in the texts) for {mechanism}, found {found or 'another text'}"
+            f'{_JAAS}: expected {module} required username="..." password="..."; (in this order, without '
+            f"quotes or backslashes in the values) for {mechanism}, found {found or 'another text'}"
         )
 
 

@@ -1,4 +1,5 @@
-"""Migrations: how the schema and the seed of PostgreSQL come to be, each file applied once, in one transaction.
+"""Migrations: how the schema and the seed of PostgreSQL come to be, each file applied once, in one
+transaction.
 
 Connections are opened in `postgres.py`.
 """
@@ -12,14 +13,11 @@ from pathlib import Path
 
 import psycopg
 
-from antenna_assets.clients.postgres_errors import DatabaseError, told
+from antenna_assets.clients.advisory_locks import MIGRATIONS, unlock
+from antenna_assets.clients.postgres_errors import DatabaseError, error_line
 from antenna_assets.clients.postgres_fitness import require_fit, require_rights
 from antenna_assets.failpoints import commit_point
 from antenna_assets.storage.project_files import sql_folder
-
-# One lock for all migrations of a database, whoever runs them.
-_MIGRATION_LOCK = 0x616E74656E6E61
-
 
 _LONGEST_MIGRATION = "30 min"
 
@@ -31,26 +29,26 @@ _MIGRATION_TABLE = (
 
 
 SUPERSEDED = {
-    # Asked for the right to make roles that were there, and granted on tables that were not ours.
+    # Needed the right to create roles that existed, and granted rights on tables of others.
     "migrations/0013_roles.sql": ("0aacfa0813bcd44a0fa4b6b94a0cae9c1312cc7e05c9a45528120245d078a416",),
 }
-"""Digests of migrations from before they were mended. What they left is what the mended ones leave."""
+"""Digests of migrations that were corrected later. Old and corrected ones have the same result."""
 
 
-# The end of a GRANT.
+# The end of a GRANT statement.
 _GRANTED = re.compile(r"\bTO\s+(antenna_\w+(?:\s*,\s*antenna_\w+)*)\s*;")
 
 
 def migrate(connection: psycopg.Connection) -> list[str]:
-    """Apply the migrations and the seed that were not applied yet, each in one transaction; returns their names.
+    """Apply pending migrations and the seed, each in one transaction; returns their names.
 
     Raises:
-        DatabaseError: a migration that was applied has changed since, or cannot be applied.
-        DatabaseUnfit: the server, the database or the login is not one that this system works with.
+        DatabaseError: an applied migration was changed, or one cannot be applied.
+        DatabaseUnfit: the server, the database or the login cannot be used.
     """
     require_fit(connection)
     applied_now: list[str] = []
-    with _alone(connection):
+    with _exclusively(connection):
         for name, path in _pending(connection):
             if not applied_now:
                 require_rights(connection, _roles())
@@ -61,10 +59,10 @@ def migrate(connection: psycopg.Connection) -> list[str]:
 
 
 def require_usable(connection: psycopg.Connection) -> None:
-    """Stop if `antenna up` could not make of this database what it has to be.
+    """Require that `antenna up` can migrate this database.
 
     Raises:
-        DatabaseError, DatabaseUnfit: as `migrate` does.
+        DatabaseError, DatabaseUnfit: as `migrate`.
     """
     require_fit(connection)
     if next(_pending(connection), None) is not None:
@@ -72,30 +70,28 @@ def require_usable(connection: psycopg.Connection) -> None:
 
 
 @contextmanager
-def _alone(connection: psycopg.Connection) -> Iterator[None]:
-    """Hold the lock of all migrations; whoever has it meanwhile may take its time, but not for ever."""
+def _exclusively(connection: psycopg.Connection) -> Iterator[None]:
+    """Hold the lock of migrations, after waiting up to `_LONGEST_MIGRATION` for another holder."""
     try:
         with connection.transaction():
             connection.execute(f"SET LOCAL lock_timeout = '{_LONGEST_MIGRATION}'")
-            connection.execute("SELECT pg_advisory_lock(%s)", [_MIGRATION_LOCK])
+            connection.execute("SELECT pg_advisory_lock(%s)", [MIGRATIONS])
     except psycopg.errors.LockNotAvailable as error:
         raise DatabaseError(
-            f"another `antenna up` has been migrating this database for {_LONGEST_MIGRATION}; see whether it is stuck, end it,"
-            " and run `antenna up` again"
+            f"another `antenna up` has been migrating this database for {_LONGEST_MIGRATION}; if it is "
+            "stuck, end it, and run `antenna up` again"
         ) from error
     try:
         yield
     finally:
-        # A session that broke has let go of it.
-        if not connection.broken:
-            connection.execute("SELECT pg_advisory_unlock(%s)", [_MIGRATION_LOCK])
+        unlock(connection, MIGRATIONS)
 
 
 def _pending(connection: psycopg.Connection) -> Iterator[tuple[str, Path]]:
-    """The files that were not applied yet, with their names, in their order.
+    """The pending files with their names, in order.
 
     Raises:
-        DatabaseError: one that was has changed since.
+        DatabaseError: an applied one was changed.
     """
     applied: dict[str, str] = {}
     if connection.execute("SELECT to_regclass('schema_migration')").fetchone() != (None,):
@@ -112,7 +108,7 @@ def _pending(connection: psycopg.Connection) -> Iterator[tuple[str, Path]]:
 
 
 def _roles() -> list[str]:
-    """The roles that the migrations grant something, which some of them make."""
+    """The roles that the migrations grant rights to; some of them create the roles."""
     texts = [path.read_text(encoding="utf-8") for path in (sql_folder() / "migrations").glob("*.sql")]
     found = [names for text in texts for names in _GRANTED.findall(text)]
     return sorted({name.strip() for names in found for name in names.split(",")})
@@ -140,8 +136,8 @@ def _apply(connection: psycopg.Connection, path: Path, name: str) -> None:
         psycopg.errors.DuplicateObject,
     ) as error:
         raise DatabaseError(
-            f"{name} cannot be applied: {told(error)}; nothing of it was kept. The tables need names of their own and an owner:"
-            " use a database that nobody else makes tables in, and run `antenna up` as its owner"
+            f"{name} cannot be applied: {error_line(error)}; it was rolled back. Use a database in which "
+            "nobody else creates tables, and run `antenna up` as its owner"
         ) from error
 
 
@@ -150,16 +146,17 @@ def _insert_users(connection: psycopg.Connection, path: Path) -> None:
         users = [(row["id"], row["name"], row["email"], int(row["quota"])) for row in csv.DictReader(file)]
     with connection.cursor() as cursor:
         cursor.executemany(
-            "INSERT INTO user_metadata (id, name, email, quota) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
+            "INSERT INTO user_metadata (id, name, email, quota) VALUES (%s, %s, %s, %s)"
+            " ON CONFLICT DO NOTHING",
             users,
         )
 
 
 def require_migrated(connection: psycopg.Connection) -> None:
-    """Stop with a clear error if the schema is not there or is older than this package.
+    """Require that every migration of this package is applied.
 
     Raises:
-        DatabaseError: names the first migration that is missing.
+        DatabaseError: names the first one that is not.
     """
     exists = connection.execute("SELECT to_regclass('schema_migration') IS NOT NULL").fetchone()
     known = set()
@@ -168,5 +165,6 @@ def require_migrated(connection: psycopg.Connection) -> None:
     for path in sorted((sql_folder() / "migrations").glob("*.sql")):
         if f"migrations/{path.name}" not in known:
             raise DatabaseError(
-                f"the database lacks migration {path.name}; `antenna up` applies it, also to an external PostgreSQL"
+                f"the database lacks migration {path.name}; `antenna up` applies it, also to an external "
+                "PostgreSQL"
             )

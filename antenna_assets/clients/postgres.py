@@ -1,7 +1,4 @@
-"""How PostgreSQL is opened and how its schema comes to be: connections, migrations and the seed.
-
-What the tables mean is not here: the ledger's are in `ledger/publications.py`, those that people read in `publishing/serving.py`.
-"""
+"""Connections to PostgreSQL: opening one, a read-only snapshot, and the address for Dagster."""
 
 import re
 from collections.abc import Iterator
@@ -13,21 +10,22 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from antenna_assets.clients.postgres_address import parts, place, to_primary
-from antenna_assets.clients.postgres_errors import DatabaseError, passes, told
+from antenna_assets.clients.postgres_errors import DatabaseError, error_line, is_retryable
 from antenna_assets.clients.postgres_fitness import require_own_sessions
 from antenna_assets.clients.postgres_session import PERSON, Limits, pin
 
-# An option that names Dagster's tables already, in one of PostgreSQL's two spellings.
+# An option that sets the search path already, in one of PostgreSQL's two spellings.
 _SEARCH_PATH = re.compile(r"(^|\s)(-c\s*|--)search[_-]path\s*=")
 
 
 def connect(
     url: str, *, application: str = "antenna", limits: Limits = PERSON, patience: int = 5
 ) -> psycopg.Connection:
-    """Open a connection in autocommit mode that pins all that it depends on (`postgres_session.py`).
+    """Open a connection in autocommit mode, with the session settings of `postgres_session.py`.
 
     Raises:
-        DatabaseError: PostgreSQL does not answer within `patience` seconds or refuses us. The message holds no password.
+        DatabaseError: PostgreSQL does not answer within `patience` seconds or denies access. The message
+            contains no password.
         DatabaseUnfit: a pooler gives each transaction another session.
     """
     try:
@@ -54,47 +52,51 @@ def connect(
     except psycopg.Error as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise DatabaseError(
-            f"PostgreSQL at {place(url)} cannot be used: {reason}; start it with `antenna up`, or correct ANTENNA_POSTGRES_URL"
+            f"PostgreSQL at {place(url)} cannot be used: {reason}; "
+            "start it with `antenna up`, or correct ANTENNA_POSTGRES_URL"
         ) from error
     return connection
 
 
 class _Cursor(psycopg.Cursor[Any]):
-    """A cursor after whose every statement PostgreSQL measures how long nothing comes."""
+    """A cursor after whose statements the idle-in-transaction timeout of PostgreSQL runs."""
 
     def executemany(self, *arguments: Any, **named: Any) -> None:
-        """As psycopg's, whose pipeline ends with a message that no answer follows: there PostgreSQL stops to measure."""
+        """As psycopg's, then an empty statement: after the end of a pipeline PostgreSQL does not start the
+        timeout."""
         super().executemany(*arguments, **named)
         self.connection.execute("")
 
 
 @contextmanager
-def told_plainly() -> Iterator[None]:
-    """A block in which an error of PostgreSQL that passes by itself is one sentence, and not libpq's text.
+def transient_errors_explained() -> Iterator[None]:
+    """Convert retryable errors of PostgreSQL into a `DatabaseError` with advice.
 
     Raises:
-        DatabaseError: in the place of such an error.
+        DatabaseError: the block failed with a retryable error.
     """
     try:
         yield
     except psycopg.Error as error:
-        if not passes(error):
+        if not is_retryable(error):
             raise
-        raise DatabaseError(f"{told(error)}; try it again, Dagster's sensor does so by itself") from error
+        raise DatabaseError(
+            f"{error_line(error)}; try again; Dagster's sensor retries automatically"
+        ) from error
 
 
 @contextmanager
 def snapshot(connection: psycopg.Connection) -> Iterator[None]:
-    """A block that changes nothing and in which all statements see the database as it is at its first one."""
+    """A read-only transaction in which all statements see the snapshot of the first one."""
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        # Nobody waits for one who only reads, who may look at files for long in between.
+        # A reader blocks nobody, and may read files for long between two statements.
         connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
         yield
 
 
 def dagster_url(address: str) -> str:
-    """The same database, entered in the same way, with Dagster's own schema as the search path, if the address names none."""
+    """The address with Dagster's schema as the search path, unless it sets one."""
     options = parts(address).get("options", "")
     if _SEARCH_PATH.search(options):
         return address

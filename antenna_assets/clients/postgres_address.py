@@ -1,6 +1,7 @@
-"""The address of PostgreSQL in every form that libpq takes: a URI, `key=value` words, a service, several hosts, a socket.
+"""The address of PostgreSQL in all forms of libpq: a URI, `key=value` words, a service, several hosts, a
+socket.
 
-libpq itself reads it, here and wherever it is entered; nothing takes it apart by hand.
+libpq parses it; nothing here does so by hand.
 """
 
 from psycopg import ProgrammingError
@@ -10,30 +11,31 @@ from antenna_assets.clients.postgres_errors import DatabaseUnfit
 
 
 def parts(address: str) -> dict[str, str]:
-    """What the address says, by libpq's names; what it leaves open is the environment's and a service file's.
+    """The parts of an address by libpq's names. The environment and a service file may supply others.
 
     Raises:
-        DatabaseUnfit: libpq cannot read it. The message shows a form to use, and nothing of the address.
+        DatabaseUnfit: libpq cannot parse it. The message shows a valid form, and no part of the address.
     """
     try:
         found = {name: str(text) for name, text in conninfo_to_dict(address).items()}
     except ProgrammingError:
         raise DatabaseUnfit(
-            "expected an address such as postgresql://user:password@host:5432/antenna, or host=... dbname=... user=..., in"
-            " ANTENNA_POSTGRES_URL, found one that PostgreSQL's client cannot read"
-        ) from None  # Its text repeats the address, and Dagster stores the causes of an error with it.
-    # A password that is not percent-encoded is cut into a host and a port, which errors show.
+            "expected an address such as postgresql://user:password@host:5432/antenna, or host=... "
+            "dbname=... user=..., in ANTENNA_POSTGRES_URL, found one that PostgreSQL's client cannot parse"
+        ) from None  # Its text repeats the address, and Dagster stores the cause of an error.
+    # A part of a password that is not percent-encoded is parsed as host and port, which errors show.
     hosts, ports = found.get("host", "").split(","), found.get("port", "").split(",")
     if any("@" in host[1:] for host in hosts) or not all(port.isdigit() for port in ports if port):
         raise DatabaseUnfit(
-            "expected an address such as postgresql://user:password@host:5432/antenna in ANTENNA_POSTGRES_URL, found one whose"
-            " host or port cannot be; special characters of a password are written percent-encoded, @ as %40 and / as %2F"
+            "expected an address such as postgresql://user:password@host:5432/antenna in "
+            "ANTENNA_POSTGRES_URL, found one with an invalid host or port; percent-encode special "
+            "characters of a password, @ as %40 and / as %2F"
         )
     return found
 
 
 def place(address: str) -> str:
-    """Where the address leads, without login and password."""
+    """The address without login and password, for messages."""
     found = parts(address)
     if "service" in found and "host" not in found:
         return f"service {found['service']}"
@@ -41,7 +43,7 @@ def place(address: str) -> str:
 
 
 def to_primary(address: str) -> str:
-    """The address; of several hosts the primary is meant, and not the first that answers, unless it says otherwise."""
+    """The address, with `target_session_attrs=primary` if it has several hosts and does not set it."""
     found = parts(address)
     several = "," in found.get("host", "") or "," in found.get("hostaddr", "")
     if several and "target_session_attrs" not in found:

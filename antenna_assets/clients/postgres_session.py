@@ -1,7 +1,7 @@
-"""What each of our sessions of PostgreSQL pins, whatever a role, a database, a server or an environment says, and how long
-it may stand still.
+"""Settings and timeouts that every session of PostgreSQL has, whatever the role, database, server or
+environment sets.
 
-Pinned by a statement once the session is open: PGTZ and its kind come after a session's own start-up options.
+They are set by a statement in the open session, as variables such as PGTZ override start-up options.
 """
 
 from collections.abc import Sequence
@@ -23,29 +23,29 @@ _PINNED = {
     "default_transaction_isolation": "read committed",
     "default_transaction_read_only": "off",
     "default_transaction_deferrable": "off",
-    # What is slow is not wrong: an hour of 20 million events takes its time.
+    # Slow is not wrong: an hour of 20 million events takes long.
     "statement_timeout": "0",
     "idle_session_timeout": "0",
-    # Each end sees after 25 s that the other has vanished, and not after the two hours of the system's default: a vanished
-    # client's locks are free again, and nobody waits for an answer of a machine that is gone.
+    # A dead peer is detected after 25 s instead of the system's two hours: its locks are released, and a
+    # client does not wait for a machine that is gone.
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
 }
 
-# Stronger than `on`, as `remote_apply`, stays what it is.
+# A stronger level than `on`, such as `remote_apply`, is kept.
 _DURABLE = (
-    "set_config('synchronous_commit',"
-    " CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE current_setting('synchronous_commit') END, false)"
+    "set_config('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' ELSE "
+    "current_setting('synchronous_commit') END, false)"
 )
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long a session may stand still within a transaction, and wait for another's lock; zero is for ever.
+    """How long a session may be idle in a transaction, and wait for a lock; zero: no limit.
 
-    A process that was stopped keeps its locks: its machine answers for it. So PostgreSQL ends the session, and whoever
-    waits goes on. A statement under way is never cut off.
+    A process that is suspended keeps its locks, as its machine still answers keep-alives. PostgreSQL ends
+    such a session, so that others continue. A running statement is never cancelled.
     """
 
     idle_in_transaction: timedelta
@@ -53,23 +53,24 @@ class Limits:
 
 
 RUN = Limits(idle_in_transaction=timedelta(seconds=20))
-"""Dagster's runs and sensor: between two statements of a transaction they do no work of more than a moment."""
+"""Dagster's runs and sensor: between two statements of a transaction they do only short work."""
 
 STREAM = Limits(idle_in_transaction=timedelta(seconds=20), lock=timedelta(seconds=45))
-"""The stream. It waits for longer than a frozen run may hold a lock; then it lets go, says so and begins again."""
+"""The stream. It waits for a lock longer than a suspended run may hold it, then reports it and starts
+again."""
 
 PERSON = Limits(idle_in_transaction=timedelta(minutes=5))
-"""Commands. Some of them write files while they hold the ledger's head."""
+"""Commands; some of them write files while they hold the lock of the ledger's head."""
 
 
 def pin(version: int, limits: Limits, *, only_of: int | None = None, keep: Sequence[str] = ()) -> str:
-    """A SELECT that pins the settings of its session, and gives a row if it did.
+    """A SELECT that sets the settings of its session, and returns a row if it did.
 
     Args:
-        version: of the server, as libpq tells it (180001).
-        only_of: the number of the server's process as the client knows it. A pooler tells another one, of its own making:
-            nothing is pinned then, for the session may be somebody else's in a moment.
-        keep: settings that stay what the address made them.
+        version: the server's, as libpq gives it (180001).
+        only_of: set nothing unless this is the backend's process id. The id that a pooler reports is
+            invented, and its session may be another client's in a moment.
+        keep: settings that stay as the address has them.
     """
     settings = {name: text for name, text in _PINNED.items() if name not in keep}
     settings["idle_in_transaction_session_timeout"] = _milliseconds(limits.idle_in_transaction)

@@ -1,4 +1,4 @@
-"""Asking Dagster for a backfill, and following it. Its daemon carries it out, 24 hours a run, as it does those of the UI."""
+"""Launching a backfill in Dagster and following it. Dagster's daemon executes it, 24 hours a run."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,18 +14,19 @@ from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.errors import AntennaError
 
-_GOING_ON = (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING)
+_IN_PROGRESS = (BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING)
 
 
 class BackfillFailed(AntennaError):
-    """A backfill ended without all of its hours; those that it finished stay published."""
+    """A backfill ended before all of its hours were published; those that it finished stay published."""
 
 
 def launch(definitions: dg.Definitions, instance: dg.DagsterInstance, hours: Sequence[datetime]) -> str:
-    """Ask for a backfill of the six assets over these hours; returns its id."""
+    """Launch a backfill of the six assets over these hours; returns its id."""
     id_, now = make_new_backfill_id(), datetime.now(UTC)
     first, last = hour_key(hours[0]), hour_key(hours[-1])
-    # What the UI does. Dagster has no public function for it, and its `job backfill` makes a run for each hour.
+    # As the UI does it. Dagster has no public function for it, and its `job backfill` launches a run for each
+    # hour.
     instance.add_backfill(
         PartitionBackfill.from_asset_partitions(
             backfill_id=id_,
@@ -45,7 +46,7 @@ def launch(definitions: dg.Definitions, instance: dg.DagsterInstance, hours: Seq
 
 
 def daemon_runs(instance: dg.DagsterInstance) -> bool:
-    """Whether a daemon that carries out backfills has shown itself lately."""
+    """Whether a daemon that executes backfills has sent a heartbeat lately."""
     name = BackfillDaemon.daemon_type()
     return bool(instance.get_daemon_statuses([name])[name].healthy)
 
@@ -57,29 +58,32 @@ def follow(
     hours: Sequence[datetime],
     progress: Callable[[int], None],
 ) -> None:
-    """Wait for a backfill's end, telling `progress` how many of its hours are wholly published since it began.
+    """Wait for a backfill's end.
+
+    Args:
+        progress: takes the number of its hours that were wholly published since it began.
 
     Raises:
         BackfillFailed: it failed or was cancelled.
     """
-    while (backfill := instance.get_backfill(id_)) is not None and backfill.status in _GOING_ON:
+    while (backfill := instance.get_backfill(id_)) is not None and backfill.status in _IN_PROGRESS:
         progress(_published_since(connection, hours, backfill.backfill_timestamp))
         time.sleep(1)
     if backfill is None:
-        raise BackfillFailed(f"backfill {id_} is gone from Dagster's instance; ask for it again")
+        raise BackfillFailed(f"backfill {id_} is gone from Dagster's instance; launch it again")
     done = _published_since(connection, hours, backfill.backfill_timestamp)
     progress(done)
     if backfill.status != BulkActionStatus.COMPLETED_SUCCESS:
         raise BackfillFailed(
-            f"backfill {id_} ended as {backfill.status.value}, with {done:,} of {len(hours):,} hours published; Dagster's page "
-            "of the backfill says why"
+            f"backfill {id_} ended as {backfill.status.value}, with {done:,} of {len(hours):,} hours "
+            "published; Dagster's page of the backfill says why"
         )
 
 
 def _published_since(connection: psycopg.Connection, hours: Sequence[datetime], since: float) -> int:
     row = connection.execute(
-        "SELECT count(*) FROM (SELECT hour FROM ledger.publication WHERE hour = ANY(%s) AND committed_at >= %s"
-        " GROUP BY hour HAVING count(DISTINCT asset) = %s) AS whole",
+        "SELECT count(*) FROM (SELECT hour FROM ledger.publication WHERE hour = ANY(%s) AND committed_at >= "
+        "%s GROUP BY hour HAVING count(DISTINCT asset) = %s) AS whole",
         [list(hours), datetime.fromtimestamp(since, UTC), len(ASSETS)],
     ).fetchone()
     return row[0] if row else 0

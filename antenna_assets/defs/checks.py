@@ -1,7 +1,7 @@
-"""The asset checks: which claim is checked of which asset, and whether it blocks what is downstream or only warns.
+"""The asset checks: which claim is checked of which asset, and whether its failure blocks or warns.
 
-What is looked at and compared is in `claims/`. Invariants that nothing may break are held by the assets themselves, before
-they commit; these checks look at what is published, also long after.
+The claims are in `verify/claims/`. The assets themselves enforce invariants before they commit; these checks
+verify what is published, also long afterwards.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -24,20 +24,20 @@ from antenna_assets.verify.claims.tables import known_users_share, over_quota_is
 from antenna_assets.verify.claims.verdict import Verdict
 
 BLOCKING = {
-    "bytes_are_conserved": "The asset holds exactly the bytes that landed for the hour; a lake table its rows, too.",
-    "keys_are_unique": "No key of the hour is there twice.",
-    "no_negative_bytes": "No row of the hour has fewer than no bytes.",
-    "over_quota_is_exact": "The users over quota are those with more bytes than their quota, no more and no fewer.",
+    "bytes_are_conserved": "The asset holds exactly the hour's landed bytes; a lake table also its rows.",
+    "keys_are_unique": "No key occurs twice in the hour.",
+    "no_negative_bytes": "No row has negative bytes.",
+    "over_quota_is_exact": "The users over quota are exactly those with more bytes than their quota.",
 }
-"""Without these a number is wrong: the run fails, and nothing downstream is computed from it."""
+"""If one of these fails, a number is wrong: the run fails, and nothing downstream is computed."""
 
 WARNING = {
-    "live_equals_hourly": "The live sums over the hour are its hourly sums, but for late rows and open windows.",
-    "known_users_share": "At least 95 % of the hour's bytes are of users that `user_metadata` knows.",
+    "live_equals_hourly": "The live sums of the hour equal its sums, except for late rows and open windows.",
+    "known_users_share": "At least 95 % of the hour's bytes belong to users in `user_metadata`.",
     "volume_is_usual": "The hour's bytes are half to twice those of the same hour in the last four weeks.",
-    "hours_are_fresh": "Every hour that ended half an hour ago is closed and has its certificate; the ledger tells.",
+    "hours_are_fresh": "Every hour that ended at least half an hour ago is closed and has its certificate.",
 }
-"""These say that a person should look; the numbers are right."""
+"""If one of these fails, a person should look; the numbers are right."""
 
 FRESHNESS = dg.AssetCheckKey(dg.AssetKey("users_over_quota_1h"), "hours_are_fresh")
 
@@ -66,7 +66,7 @@ def raw_parquet_checks(
     lake: LakeResource,
     engine: EngineResource,
 ) -> Iterator[dg.AssetCheckResult]:
-    """What was landed is in the lake, once, and is about as much as usual."""
+    """What landed is in the lake exactly once, and is about as much as usual."""
     yield from _lake_results(context, postgres, lake, engine, "raw_parquet")
 
 
@@ -77,7 +77,7 @@ def enriched_usage_checks(
     lake: LakeResource,
     engine: EngineResource,
 ) -> Iterator[dg.AssetCheckResult]:
-    """The join with the users lost no event and doubled none."""
+    """The join with the users lost and duplicated no event."""
     yield from _lake_results(context, postgres, lake, engine, "enriched_usage")
 
 
@@ -85,7 +85,7 @@ def enriched_usage_checks(
 def hourly_table_checks(
     context: dg.AssetCheckExecutionContext, postgres: PostgresResource
 ) -> Iterator[dg.AssetCheckResult]:
-    """The tables that people read hold what landed, agree with the live tables, and are there in time."""
+    """The serving tables hold what landed and agree with the live tables."""
     with postgres.connection() as connection:
         now = database_now(connection)
 
@@ -100,7 +100,7 @@ def hourly_table_checks(
     asset=FRESHNESS.asset_key, name=FRESHNESS.name, description=WARNING[FRESHNESS.name], pool=POOL
 )
 def hours_are_fresh_check(postgres: PostgresResource) -> dg.AssetCheckResult:
-    """Of no hour, but of how far all of them are; it runs without a partition, too."""
+    """How far all hours are, not a single one; it also runs without a partition."""
     with postgres.connection() as connection:
         return _result(FRESHNESS, hours_are_fresh(connection, database_now(connection)))
 
@@ -148,7 +148,7 @@ def _of(asset: str, verdicts: Mapping[str, Verdict]) -> dict[dg.AssetCheckKey, V
 def _results(
     context: dg.AssetCheckExecutionContext, verdicts: Callable[[datetime], Verdicts]
 ) -> Iterator[dg.AssetCheckResult]:
-    """Look at each hour of the run; in a run of several each hour has a result of its own besides that of the run."""
+    """Check each hour of the run; in a run of several hours each gets its own evaluation as well."""
     hours = hours_of(context)
     found: dict[dg.AssetCheckKey, dict[str, Verdict]] = {}
     for hour in hours:
@@ -156,7 +156,7 @@ def _results(
             if check in context.selected_asset_check_keys:
                 found.setdefault(check, {})[hour_key(hour)] = verdict
                 if len(hours) > 1:
-                    # Its annotation forgets this kind of event, which it takes.
+                    # It accepts this kind of event; its annotation does not list it.
                     context.op_execution_context.log_event(
                         evaluation(check, verdict, hour_key(hour))  # type: ignore[arg-type]
                     )
@@ -165,7 +165,7 @@ def _results(
 
 
 def evaluation(check: dg.AssetCheckKey, verdict: Verdict, hour: str | None = None) -> dg.AssetCheckEvaluation:
-    """What is recorded of a check that was looked at outside of its op, or for one hour of several."""
+    """An evaluation to record outside the check's op, or for one hour of several."""
     return dg.AssetCheckEvaluation(
         asset_key=check.asset_key,
         check_name=check.name,
@@ -200,14 +200,14 @@ def _severity(check: dg.AssetCheckKey, verdict: Verdict) -> dg.AssetCheckSeverit
 
 
 def _together(of_hours: Mapping[str, Verdict]) -> Verdict:
-    """One verdict on all hours of a run, which names those of which the claim does not hold."""
+    """One verdict on all hours of a run, which names the hours that failed."""
     if len(of_hours) == 1:
         return next(iter(of_hours.values()))
     failed = {hour: verdict for hour, verdict in of_hours.items() if not verdict.passed}
-    told = "; ".join(f"{hour}: {verdict.message}" for hour, verdict in failed.items())
+    message = "; ".join(f"{hour}: {verdict.message}" for hour, verdict in failed.items())
     return Verdict(
         not failed,
-        told or f"it holds for all {len(of_hours)} hours",
+        message or f"it holds for all {len(of_hours)} hours",
         {"hours_checked": len(of_hours), "hours_failed": len(failed)},
         only_warns=all(verdict.only_warns for verdict in failed.values()),
     )

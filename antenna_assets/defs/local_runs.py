@@ -1,6 +1,6 @@
-"""The sensor and the job without Dagster's daemon: one tick, and the runs that it asks for, in this process.
+"""The sensor and the job without Dagster's daemon: a tick, and the runs that it requests, in this process.
 
-For the demonstration and the tests; both use the real sensor, job and instance.
+The demonstration and the tests use it, with the real sensor, job and instance.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from antenna_assets.settings import load_settings
 
 
 def tick(definitions: dg.Definitions, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
-    """What the sensor asks for now."""
+    """The runs that the sensor requests now."""
     context = dg.build_sensor_context(
         instance=instance,
         repository_def=definitions.get_repository_def(),
@@ -28,7 +28,7 @@ def tick(definitions: dg.Definitions, instance: dg.DagsterInstance) -> list[dg.R
 def execute(
     definitions: dg.Definitions, instance: dg.DagsterInstance, request: dg.RunRequest
 ) -> dg.ExecuteInProcessResult:
-    """Run what the sensor asked for; a failure is in the result, and on stderr."""
+    """Execute a run that the sensor requested; a failure is in the result, and on stderr."""
     job = definitions.resolve_job_def(hourly_usage.name)
     return job.execute_in_process(
         instance=instance,
@@ -42,7 +42,7 @@ def execute(
 def publish(
     definitions: dg.Definitions, instance: dg.DagsterInstance
 ) -> Iterator[tuple[str, dg.ExecuteInProcessResult]]:
-    """Tick and run until the sensor asks for nothing; each run with the hours it was for."""
+    """Tick and execute until the sensor requests nothing; yields the hours and the result of each run."""
     while requests := tick(definitions, instance):
         for request in requests:
             hours = (

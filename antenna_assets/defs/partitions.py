@@ -1,6 +1,6 @@
-"""The hourly partitions, in UTC, and which of them a run asks for.
+"""The hourly partitions, in UTC, and the hours of a run.
 
-What an hour is, is in `domain/hours.py`; whether it is closed, in the ledger.
+Hours are defined in `domain/hours.py`; whether one is closed is in the ledger.
 """
 
 import warnings
@@ -14,22 +14,22 @@ from antenna_assets.settings import load_settings
 
 HOURS = dg.HourlyPartitionsDefinition(start_date=load_settings().start, timezone="UTC", fmt=KEY_FORMAT)
 
-# Known and pinned: said once here instead of before every run, once for each asset and check.
+# Known and pinned: otherwise shown before every run, once for each asset and check.
 warnings.filterwarnings("ignore", message="Parameter `backfill_policy`", category=dg.BetaWarning)
 warnings.filterwarnings(
     "ignore", message="Specifying a partitions_def on an AssetCheckSpec", category=dg.PreviewWarning
 )
 
 POOL = "hours"
-"""The runs that hold one of its places at a time are bounded in `docker/dagster.yaml`."""
+"""Concurrency pool of the runs of hours; its limit is in `docker/dagster.yaml`."""
 
 BACKFILL_POLICY = dg.BackfillPolicy.multi_run(max_partitions_per_run=HOURS_PER_RUN)
 
 
 def first_and_end() -> tuple[datetime, datetime]:
-    """The first hour that Dagster takes for a partition now, and the end of the last, by the clock of this machine.
+    """The first hour that is a partition now, and the end of the last one, by this machine's clock.
 
-    Without any they are the same.
+    They are equal if there is none.
     """
     first, last = HOURS.get_first_partition_window(), HOURS.get_last_partition_window()
     if first is None or last is None:
@@ -39,11 +39,11 @@ def first_and_end() -> tuple[datetime, datetime]:
 
 
 def hours_of(context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext) -> list[datetime]:
-    """The hours that a run asks for, ascending.
+    """The hours of a run, ascending.
 
     Raises:
-        NotAnHour: a key is not canonical, or the range is reversed. Dagster itself takes `...-03:30` for 04:00, and a
-            range that ends before it begins for no hours at all, which succeeds.
+        NotAnHour: a key is not canonical, or the range is reversed. Dagster itself takes `...-03:30` for
+            04:00, and a reversed range for no hours, which succeeds.
     """
     range_ = context.partition_key_range
     return range_of_hours(range_.start, range_.end)

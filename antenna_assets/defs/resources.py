@@ -1,8 +1,8 @@
-"""What assets, checks and sensors are given: PostgreSQL, the lake, the engine.
+"""The resources of assets, checks and sensors: PostgreSQL, the lake, the engine.
 
-Each opens its service when it is first used, so that loading the definitions needs none of them. What may hold a secret,
-as an address does, is no configured value: Dagster shows those to everyone and stores them with each job. It is read from
-the settings when it is used.
+Each is opened when it is first used, so that loading the definitions needs no service. Addresses, which may
+hold a secret, are not configured values, as Dagster shows those to everyone and stores them with each job:
+they are read from the settings.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import dagster as dg
 import psycopg
 from pydantic import Field, PrivateAttr
 
-from antenna_assets.clients.postgres import connect, told_plainly
+from antenna_assets.clients.postgres import connect, transient_errors_explained
 from antenna_assets.clients.postgres_session import RUN
 from antenna_assets.defs.run_lock import hold
 from antenna_assets.engines.contract import Engine
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 
 class PostgresResource(dg.ConfigurableResource):
-    """PostgreSQL with the ledger and the serving tables. A run that is given it shows there that its worker lives."""
+    """PostgreSQL, with the ledger and the serving tables; a run that uses it holds its liveness lock."""
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Iterator["PostgresResource"]:
-        """The resource; for a run, with the run's lock held until it ends. A sensor's tick takes none."""
+        """The resource; during a run the run's liveness lock is held. A sensor's tick takes none."""
         if context.run is None:
             yield self
         else:
@@ -43,7 +43,7 @@ class PostgresResource(dg.ConfigurableResource):
         """A connection in autocommit mode, closed at the end of the block."""
         with (
             connect(_address(), application="antenna dagster", limits=RUN) as connection,
-            told_plainly(),
+            transient_errors_explained(),
         ):
             yield connection
 
@@ -64,12 +64,12 @@ class LakeResource(dg.ConfigurableResource):
         return Lake(self.root)
 
     def landed_file(self, path: str) -> str:
-        """Where a file lies that the ledger names relative to the lake's root."""
+        """The location of a file that the ledger names relative to the lake's root."""
         return f"{self.root.rstrip('/')}/{path}"
 
 
 class EngineResource(dg.ConfigurableResource):
-    """What runs the transformations: DuckDB in this process, or Spark."""
+    """The engine of the transformations: DuckDB in this process, or Spark."""
 
     name: Literal["duckdb", "spark"] = "duckdb"
     memory_limit: str | None = Field(
@@ -81,8 +81,8 @@ class EngineResource(dg.ConfigurableResource):
     )
     spark_config: dict[str, str] | None = Field(
         default=None,
-        description="configuration of the Spark session, if Spark is the engine; unset: what the settings say, where an "
-        "address of Spark Connect with its token stays",
+        description="configuration of the Spark session; unset: as the settings say, where an address of "
+        "Spark Connect with its token stays",
     )
     _engine: Engine | None = PrivateAttr(None)
 
@@ -104,7 +104,7 @@ class EngineResource(dg.ConfigurableResource):
         return DuckDBEngine(memory_limit=self.memory_limit, temp_directory=self.spill_folder)
 
     def _spark(self) -> Engine:
-        # Here and not above: it imports pyspark, a third of a second that DuckDB's runs need not pay.
+        # Imported here: it imports pyspark, a third of a second that runs on DuckDB need not spend.
         from dagster_pyspark import LazyPySparkResource
 
         from antenna_assets.engines.spark import SparkEngine
@@ -114,7 +114,7 @@ class EngineResource(dg.ConfigurableResource):
         remote = "spark.remote" in config
         if remote and (find_spec("grpc_status") is None or find_spec("pandas") is None):
             raise EngineError(
-                "Spark Connect needs packages that are not there: pip install 'antenna-assets[connect]'"
+                "Spark Connect needs packages that are not installed: pip install 'antenna-assets[connect]'"
             )
         spark = LazyPySparkResource(spark_config=config)
 

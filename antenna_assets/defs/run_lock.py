@@ -1,7 +1,7 @@
-"""The sign that a run's worker lives: a PostgreSQL session that holds the run's advisory lock while the run goes on.
+"""Liveness lock of a run's worker: an advisory lock in PostgreSQL, held while the run is in progress.
 
-PostgreSQL ends the session of a process that died, on whatever machine it was, and frees the lock. What is done about
-a run whose lock nobody holds is in `run_launcher.py`.
+PostgreSQL ends the session of a process that died, on any machine, and releases the lock. `run_launcher.py`
+checks it.
 """
 
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from antenna_assets.clients.postgres_session import RUN
 
 @contextmanager
 def hold(url: str, run_id: str) -> Iterator[None]:
-    """Hold the run's lock within the block, in a session of its own. Several processes of a run may hold it at once."""
-    # `closing`, for a session that PostgreSQL ended meanwhile is no reason to fail a run that is done.
+    """Hold the run's lock in a session of its own; several processes of a run may hold it."""
+    # `closing`: if PostgreSQL has ended the session meanwhile, a finished run must not fail.
     with closing(connect(url, application=f"antenna run {run_id}", limits=RUN)) as connection:
         connection.execute("SELECT pg_advisory_lock_shared(hashtextextended(%s, 0))", [run_id])
         yield
@@ -24,6 +24,6 @@ def hold(url: str, run_id: str) -> Iterator[None]:
 
 def is_locked(connection: psycopg.Connection, run_id: str) -> bool:
     """Whether a process holds the run's lock."""
-    # In autocommit mode the lock is free again at the end of this statement.
+    # In autocommit mode the lock is released at the end of this statement.
     row = connection.execute("SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))", [run_id]).fetchone()
     return row != (True,)

@@ -1,32 +1,32 @@
-"""Which hours to ask for now: the policy of the sensor, as a pure function of what could be asked for and when it failed.
+"""The sensor's policy: which hours to request now, as a pure function of the candidates and their failures.
 
-Which hours could be asked for is in `ledger/candidates.py`; what became of earlier requests, in `ledger/requests.py`; Dagster's runs are
-read and asked for in `sensors.py`.
+Which hours could be asked for is in `ledger/hours_to_publish.py`; what became of earlier requests, in
+`ledger/requests.py`; Dagster's runs are read and asked for in `sensors.py`.
 """
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from antenna_assets.domain.hours import contiguous
-from antenna_assets.ledger.candidates import Candidate
+from antenna_assets.ledger.hours_to_publish import Candidate
 from antenna_assets.ledger.requests import Request
 
 HOURS_PER_RUN = 24
-"""The most hours of a run, and of all the runs that one tick asks for."""
+"""The most hours of a run, and of all the runs that one tick requests."""
 
 RETRIES = 6
-"""So many of them are kept for hours that failed before, and no more while others wait: neither side starves the other."""
+"""Reserved for hours that failed before, and no more while others wait: neither side starves the other."""
 
 
 def plan_requests(candidates: Sequence[Candidate], *, newest: datetime | None) -> list[Request]:
-    """What to ask for now, oldest first, at most `HOURS_PER_RUN` hours.
+    """The runs to request now, oldest first, at most `HOURS_PER_RUN` hours in all.
 
-    Hours that failed are asked for in ever smaller company: 24 hours, then 12, 6, 3, and alone. So one bad hour holds up its
-    neighbours for some minutes and not for ever; and the retries of many bad hours leave room for the others. The newest
-    hour is asked for whatever waits before it: it is the one that people look at.
+    Hours that failed are requested in progressively smaller runs: 24 hours, then 12, 6, 3, 1. So a bad hour
+    delays its neighbours for some minutes only, and the retries of many bad hours leave room for others. The
+    newest hour is always requested: it is the one that people look at.
 
     Args:
-        candidates: those that do not wait, ascending.
+        candidates: hours that are not waiting, ascending.
         newest: the newest closed hour.
     """
     found = {one.hour: one for one in candidates}
@@ -46,4 +46,4 @@ def _groups(hours: Sequence[datetime], found: Mapping[datetime, Candidate]) -> l
     by_run_size: dict[int, list[datetime]] = {}
     for hour in hours:
         by_run_size.setdefault(max(1, HOURS_PER_RUN >> found[hour].attempts), []).append(hour)
-    return [group for longest, company in by_run_size.items() for group in contiguous(company, longest)]
+    return [group for size, alike in by_run_size.items() for group in contiguous(alike, size)]

@@ -1,7 +1,7 @@
-"""`closed_hours`, the one trigger: it asks for runs of the closed hours that are not wholly published.
+"""`closed_hours`, the one trigger: it requests runs for the closed hours that are not wholly published.
 
-What is closed, published and failing is in the ledger; which runs go on or have ended, in Dagster's instance. The policy is
-in `sensor_policy.py`.
+The ledger knows which hours are closed, published and failing, Dagster's instance which runs are in progress.
+The policy is in `sensor_policy.py`.
 """
 
 from collections import defaultdict
@@ -21,14 +21,14 @@ from antenna_assets.defs.sensor_policy import HOURS_PER_RUN, plan_requests
 from antenna_assets.domain.hours import HOUR, NotAnHour, hour_key, hours_between, parse_hour
 from antenna_assets.domain.listing import first_few
 from antenna_assets.failpoints import commit_point
-from antenna_assets.ledger.candidates import (
+from antenna_assets.ledger.failing_hours import FailingHour, forget_published, read_failing_hours
+from antenna_assets.ledger.hours_to_publish import (
     LeftOut,
     candidates,
     newest_closed_hour,
     read_left_out,
     record_left_out,
 )
-from antenna_assets.ledger.failing_hours import FailingHour, forget_published, read_failing_hours
 from antenna_assets.ledger.republish_wait import waiting_hours
 from antenna_assets.ledger.requests import (
     NEVER_LAUNCHED_AFTER,
@@ -48,7 +48,8 @@ REQUEST_TAG = "antenna/request"
 HOURS_NAMED = 5
 """Hours that one sentence of a tick names."""
 
-# Not NOT_STARTED: that is a run whose launch broke off. Run monitoring ends it, and meanwhile its hours are free.
+# Not NOT_STARTED: the launch of such a run was interrupted. Run monitoring ends it; meanwhile its hours are
+# free.
 _IN_PROGRESS = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.STARTING,
@@ -60,14 +61,14 @@ _ENDED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED, dg.DagsterR
 
 @dg.sensor(job=hourly_usage, minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
 def closed_hours(context: dg.SensorEvaluationContext, postgres: PostgresResource) -> dg.SensorResult:
-    """Ask for runs of the closed hours that are dirty or not wholly published, at most 24 hours a tick.
+    """Request runs for the closed hours that are dirty or not wholly published, at most 24 hours a tick.
 
-    It also tells when hours begin to come late, and when they are in time again: no run does while nothing runs.
+    It also records when hours become late, and when they are in time again: without runs, nothing else would.
     """
     commit_point("sensor.before_query")
-    # What Dagster takes for a partition, by the clock of this machine. One key that it does not know fails the whole tick.
+    # Dagster's partitions, by this machine's clock: a single key outside them would fail the whole tick.
     first, end = first_and_end()
-    # Before the ended ones: a run that ends in between is then in both, and not in neither.
+    # Before the ended ones: a run that ends in between is then in both lists, not in neither.
     running = _running_hours(context.instance, first, end)
     with postgres.connection() as connection:
         now = database_now(connection)
@@ -85,30 +86,30 @@ def closed_hours(context: dg.SensorEvaluationContext, postgres: PostgresResource
         for key, request in keyed.items():
             record_request(connection, key, request)
         failing, left_out = read_failing_hours(connection), read_left_out(connection)
-    told = [*_told(failing), *_left_out_message(left_out)]
-    if told:
-        context.log.warning("; ".join(told))
-    told += _waiting_message(waiting)
+    messages = [*_failing_message(failing), *_left_out_message(left_out)]
+    if messages:
+        context.log.warning("; ".join(messages))
+    messages += _waiting_message(waiting)
     state = "fresh" if fresh.passed else "late"
     changed = state != (context.cursor or "fresh")
     commit_point("sensor.before_requests")
     return dg.SensorResult(
         run_requests=[_run_request(key, request) for key, request in keyed.items()],
-        skip_reason=None if requests else _skip_reason(len(running), told),
+        skip_reason=None if requests else _skip_reason(len(running), messages),
         asset_events=[evaluation(FRESHNESS, fresh)] if changed else [],
         cursor=state,
     )
 
 
-def _skip_reason(running: int, told: Sequence[str]) -> str:
-    if not running and not told:
+def _skip_reason(running: int, messages: Sequence[str]) -> str:
+    if not running and not messages:
         return "every closed hour is published"
-    going_on = [f"{running} hours are left to runs in progress"] if running else []
-    return "; ".join(["nothing to ask for now", *going_on, *told])
+    in_progress = [f"{running} hours are left to runs in progress"] if running else []
+    return "; ".join(["nothing to ask for now", *in_progress, *messages])
 
 
 def _run_request(key: str, request: Request) -> dg.RunRequest:
-    # Dagster spends a run key even if its run fails, and for ever: no two requests have the same.
+    # Dagster uses up a run key for ever, even if its run fails: each request has a new one.
     tags = {REQUEST_TAG: key}
     first, last = hour_key(request.hours[0]), hour_key(request.hours[-1])
     if first == last:
@@ -118,10 +119,10 @@ def _run_request(key: str, request: Request) -> dg.RunRequest:
 
 
 def _running_hours(instance: dg.DagsterInstance, first: datetime, end: datetime) -> frozenset[datetime]:
-    """The hours of all runs in progress, those of backfills and of people included, from `first` on and before `end`."""
+    """The hours from `first` to before `end` of all runs in progress, backfills and manual runs included."""
     hours: set[datetime] = set()
     for run in filter(publishes_hours, instance.get_runs(dg.RunsFilter(statuses=_IN_PROGRESS))):
-        # Dagster checks the keys of a range in no way.
+        # Dagster does not check the keys of a range.
         range_ = _range_of(run.tags)
         if range_ is not None:
             begin, last = range_
@@ -130,7 +131,7 @@ def _running_hours(instance: dg.DagsterInstance, first: datetime, end: datetime)
 
 
 def _range_of(tags: Mapping[str, str]) -> tuple[datetime, datetime] | None:
-    """The first and the last hour that a run is for; None if its keys are none, with which it ends by itself."""
+    """The first and the last hour of a run; None if its keys are invalid: such a run fails."""
     alone = tags.get(PARTITION_TAG)
     first, last = (alone, alone) if alone else (tags.get(RANGE_START_TAG), tags.get(RANGE_END_TAG))
     try:
@@ -140,7 +141,7 @@ def _range_of(tags: Mapping[str, str]) -> tuple[datetime, datetime] | None:
 
 
 def _record_ends(connection: psycopg.Connection, instance: dg.DagsterInstance, now: datetime) -> None:
-    """Note in the ledger what became of the requests whose runs have all ended."""
+    """Record in the ledger the outcome of requests whose runs have all ended."""
     requests = open_requests(connection)
     if not requests:
         return
@@ -148,24 +149,24 @@ def _record_ends(connection: psycopg.Connection, instance: dg.DagsterInstance, n
     for record in instance.get_run_records(dg.RunsFilter(tags={REQUEST_TAG: [one.key for one in requests]})):
         runs[record.dagster_run.tags[REQUEST_TAG]].append(record)
     for request in requests:
-        of = runs[request.key]
-        if not of:
+        records = runs[request.key]
+        if not records:
             if now - request.asked_at > NEVER_LAUNCHED_AFTER:
                 forget_request(connection, request)
-        elif all(record.dagster_run.status in _ENDED for record in of):
-            last = max(of, key=lambda record: record.end_time or 0)
+        elif all(record.dagster_run.status in _ENDED for record in records):
+            last = max(records, key=lambda record: record.end_time or 0)
             record_end(
                 connection,
                 request,
-                runs=len(of),
+                runs=len(records),
                 last_run=last.dagster_run.run_id,
                 ended=datetime.fromtimestamp(last.end_time or 0, UTC),
                 now=now,
             )
 
 
-def _told(failing: Iterable[FailingHour]) -> list[str]:
-    """A sentence on the hours that failed, the next ones to be tried first, and one on those that are stuck."""
+def _failing_message(failing: Iterable[FailingHour]) -> list[str]:
+    """A sentence on the hours that failed, soonest retry first, and one on those that are stuck."""
     ordered = sorted(failing, key=lambda one: one.next_attempt)
     waiting = [
         f"{hour_key(one.hour)} ({one.attempts} attempts, next at {one.next_attempt:%H:%M:%S} UTC)"
@@ -173,14 +174,15 @@ def _told(failing: Iterable[FailingHour]) -> list[str]:
         if not one.stuck
     ]
     stuck = [f"{hour_key(one.hour)} ({one.attempts} attempts)" for one in ordered if one.stuck]
-    told = []
+    messages = []
     if waiting:
-        told.append(f"failing hours: {first_few(waiting, HOURS_NAMED)}")
+        messages.append(f"failing hours: {first_few(waiting, HOURS_NAMED)}")
     if stuck:
-        told.append(
-            f"stuck hours: {first_few(stuck, HOURS_NAMED)}: mend the cause, then `antenna backfill --from HOUR` publishes one"
+        messages.append(
+            f"stuck hours: {first_few(stuck, HOURS_NAMED)}: fix the cause, then `antenna backfill --from "
+            "HOUR` publishes one"
         )
-    return told
+    return messages
 
 
 def _left_out_message(left_out: Sequence[LeftOut]) -> list[str]:
@@ -191,7 +193,7 @@ def _left_out_message(left_out: Sequence[LeftOut]) -> list[str]:
 
 
 def _waiting_message(waiting: Mapping[datetime, datetime]) -> list[str]:
-    """A sentence on the published hours whose late rows wait, those that are due first."""
+    """A sentence on the published hours whose late rows wait, soonest first."""
     if not waiting:
         return []
     due = sorted(waiting.items(), key=lambda item: item[1])

@@ -1,4 +1,4 @@
-"""The terms of the domain as pure code: schemas, hours, landing folders, lifetimes, when an hour closes, what is shown of texts and lists.
+"""The domain as pure code: schemas, hours, landing folders, lifetimes, the closing rule, safe text.
 
 Nothing here reads a clock, a file or a network.
 """

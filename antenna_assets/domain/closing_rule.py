@@ -1,6 +1,7 @@
-"""When an hour closes, as pure functions of what was seen of Kafka and remembered: the watermark, and quiet hours.
+"""When an hour closes: the low watermark and quiet hours, as pure functions of what was observed of Kafka.
 
-All instants are PostgreSQL's. Nothing here reads a clock, the ledger or Kafka; hours are closed in `ledger/closed_hours.py`.
+All instants are by PostgreSQL's clock. Nothing here reads a clock, the ledger or Kafka;
+`ledger/closed_hours.py` closes the hours.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -12,19 +13,25 @@ from antenna_assets.domain.hours import HOUR, closed_before, hours_between
 from antenna_assets.domain.listing import first_few
 
 SILENCE = timedelta(minutes=1)
-"""A partition that delivers no accepted event for so long holds no watermark back. A stream that looks less often was away:
-what was silent or quiet meanwhile counts from its return."""
+"""A partition without an accepted event for this long is idle and does not hold the watermark back.
+
+A stream that observed Kafka less often than this was away: silence and quiet are counted from its return."""
 
 NAMED_PARTITIONS = 3
-"""So many partitions are named that hold closing; of the others only how many they are."""
+"""The most partitions that a message names; of the others it gives the count."""
 
 ClosedBy = Literal["watermark", "quiet", "clock"]
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """What is left in a partition that is not read out: the offset to read next, where what can be read now ends, and
-    where the partition ends. Between the last two lie the messages of open transactions, and those behind them."""
+    """What is left to read in a partition.
+
+    Attributes:
+        offset: the next offset to read.
+        readable: the end of what can be read now, before the first open transaction.
+        end: the end of the partition.
+    """
 
     offset: int
     readable: int
@@ -32,25 +39,26 @@ class Backlog:
 
     @property
     def held(self) -> int:
-        """How many messages lie in or behind an open transaction."""
+        """Messages in or behind an open transaction."""
         return self.end - max(self.readable, self.offset)
 
 
 NO_BACKLOG = Backlog(0, 0, 0)
-"""As many messages as are left in a partition that is read out."""
+"""The backlog of a partition that is read out."""
 
 
 @dataclass(frozen=True)
 class ClosingState:
-    """What is remembered from one look at Kafka to the next.
+    """What is kept from one observation of Kafka to the next; a part of the ledger's head.
 
     Attributes:
-        looked_at: the newest look.
-        watched_since: since when looks follow each other without a gap of more than `SILENCE`.
+        looked_at: the time of the newest observation.
+        watched_since: since when observations follow each other without a gap of more than `SILENCE`.
+        low_watermark: every hour that it has passed is closed.
         event_times: the largest accepted event time of each partition that has one.
-        silent_since: of each partition that is not read out, since when it has delivered no accepted event.
-        mark: where the partitions that were not read out at `mark_at` ended then.
-        read_past: what Kafka held at this instant is read.
+        silent_since: of each partition with a backlog, since when it has delivered no accepted event.
+        mark: the ends, at `mark_at`, of the partitions that had a backlog then.
+        read_past: everything that Kafka held at this instant is read.
     """
 
     looked_at: datetime | None = None
@@ -64,25 +72,26 @@ class ClosingState:
 
 
 def observed(
-    before: ClosingState, *, now: datetime, lagging: Collection[int], delivered: Mapping[int, datetime]
+    state: ClosingState, *, now: datetime, lagging: Collection[int], delivered: Mapping[int, datetime]
 ) -> ClosingState:
-    """The state after a look.
+    """The state after an observation of Kafka.
 
     Args:
-        now: the clock before Kafka was asked: whatever comes after this instant may still be on time.
-        lagging: the partitions that were not read out.
-        delivered: the largest accepted event time of each partition that has delivered some since the look before.
+        now: the clock before Kafka was asked: an event that arrives later may still be on time.
+        lagging: the partitions with a backlog.
+        delivered: the largest accepted event time of each partition that has delivered any since the last
+            one.
     """
-    # A clock that was set back makes a gap, too.
-    gap = before.looked_at is None or not timedelta(0) <= now - before.looked_at <= SILENCE
-    silent = {} if gap else before.silent_since
-    times = {**before.event_times}
+    # So does a clock that was set back.
+    gap = state.looked_at is None or not timedelta(0) <= now - state.looked_at <= SILENCE
+    silent = {} if gap else state.silent_since
+    times = {**state.event_times}
     for partition, time in delivered.items():
         times[partition] = max(time, times.get(partition, time))
     return replace(
-        before,
+        state,
         looked_at=now,
-        watched_since=now if gap or before.watched_since is None else before.watched_since,
+        watched_since=now if gap or state.watched_since is None else state.watched_since,
         event_times=times,
         silent_since={
             partition: now if partition in delivered else silent.get(partition, now) for partition in lagging
@@ -90,21 +99,24 @@ def observed(
     )
 
 
-def backlog_marked(before: ClosingState, *, now: datetime, backlog: Mapping[int, Backlog]) -> ClosingState:
-    """The state with what is known now of how far Kafka is read, whatever times its records bear."""
-    read_past = before.read_past
+def backlog_marked(state: ClosingState, *, now: datetime, backlog: Mapping[int, Backlog]) -> ClosingState:
+    """The state with how far Kafka is read, independent of record times.
+
+    It marks the ends of the partitions. Once they are read, everything that Kafka held at that time is read.
+    """
+    read_past = state.read_past
     if read_past is not None and read_past > now:
         read_past = None
     if not backlog:
-        return replace(before, mark={}, mark_at=None, read_past=now)
-    if before.mark_at is not None and before.mark_at <= now:
+        return replace(state, mark={}, mark_at=None, read_past=now)
+    if state.mark_at is not None and state.mark_at <= now:
         if any(
-            partition in backlog and backlog[partition].offset < end for partition, end in before.mark.items()
+            partition in backlog and backlog[partition].offset < end for partition, end in state.mark.items()
         ):
-            return replace(before, read_past=read_past)
-        read_past = before.mark_at
+            return replace(state, read_past=read_past)
+        read_past = state.mark_at
     return replace(
-        before,
+        state,
         mark={partition: one.end for partition, one in backlog.items()},
         mark_at=now,
         read_past=read_past,
@@ -114,11 +126,11 @@ def backlog_marked(before: ClosingState, *, now: datetime, backlog: Mapping[int,
 def watermark(
     state: ClosingState, *, now: datetime, lagging: Collection[int], lateness: timedelta
 ) -> tuple[datetime | None, ClosedBy]:
-    """The instant before which no more on-time event is expected, None while nothing is known, and what it comes from.
+    """The low watermark, before which no more on-time event is expected, and its origin; None while unknown.
 
     Args:
-        now: as it was looked at.
-        lateness: how much later than the newest event an event may come and still be on time.
+        now: the time of the observation.
+        lateness: how far an event may be behind the newest one and still be on time.
     """
     previous = state.low_watermark
     closed_by: ClosedBy = "clock"
@@ -134,7 +146,7 @@ def watermark(
 
 
 def ended_before(watermark: datetime, now: datetime) -> datetime:
-    """Every hour that begins before this instant may close: a watermark of a wrong clock closes nothing in the future."""
+    """Hours that begin before this instant may close: never future ones, even if a clock was ahead."""
     return closed_before(min(watermark, now))
 
 
@@ -146,31 +158,31 @@ def quiet_hours(
     lateness: timedelta,
     quiet: timedelta,
 ) -> list[datetime]:
-    """Those of the hours that ended `quiet` ago and got no row since then, ascending.
+    """The open hours that ended, and got their last row, at least `quiet` ago; ascending.
 
     Args:
-        open_hours: when each hour that is not closed last got a row; None if it never got one.
+        open_hours: when each open hour got its last row; None if it has none.
     """
     if state.watched_since is None or now - state.watched_since < quiet:
         return []
     end = closed_before(now - max(lateness, quiet))
 
     def got_a_row(row_at: datetime | None) -> bool:
-        # One in the future is of a clock that was set back since; the watch began anew then.
+        # A time in the future was set by a clock that was set back since; `watched_since` was reset then.
         return row_at is not None and timedelta(0) <= now - row_at < quiet
 
     return sorted(hour for hour, row_at in open_hours.items() if hour < end and not got_a_row(row_at))
 
 
 def fully_read(hours: Iterable[datetime], read_past: datetime | None) -> list[datetime]:
-    """Those of the hours that had ended when Kafka held no more than what is read now."""
+    """The hours that ended before `read_past`."""
     return [hour for hour in hours if read_past is not None and hour + HOUR <= read_past]
 
 
 def hours_kept_open(
     first_hour: datetime | None, watermark: datetime | None, *, now: datetime, lateness: timedelta
 ) -> list[datetime]:
-    """The hours that would be closed if everything were read, and which the watermark has not passed."""
+    """The hours that only the backlog keeps open: they have ended, but the watermark has not passed them."""
     if first_hour is None:
         return []
     start = first_hour if watermark is None else max(first_hour, closed_before(watermark))
@@ -178,7 +190,7 @@ def hours_kept_open(
 
 
 def backlog_text(backlog: Mapping[int, Backlog]) -> str:
-    """What is left to read, in words."""
+    """The backlog as one line for a person."""
     parts = []
     for partition, one in sorted(backlog.items())[:NAMED_PARTITIONS]:
         readable = max(0, one.readable - one.offset)

@@ -1,4 +1,4 @@
-"""Pure arithmetic on hours: partition key <-> UTC window <-> lake partition.
+"""Arithmetic on hours: partition key <-> UTC window <-> lake partition.
 
 An hour is named by its first instant, a timezone-aware `datetime` in UTC. Nothing here reads a clock.
 """
@@ -20,7 +20,7 @@ class NotAnHour(AntennaError):
 
 
 def hour_of(instant: datetime) -> datetime:
-    """The hour that an aware instant lies in."""
+    """The hour that contains an aware instant."""
     if instant.tzinfo is None:
         raise NotAnHour(f"expected an instant with a time zone, found {instant.isoformat()}")
     return instant.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
@@ -34,7 +34,10 @@ def hour_key(hour: datetime) -> str:
 def parse_hour(key: str) -> datetime:
     """The hour that a canonical partition key names.
 
-    Dagster accepts `...-03:30` on an hourly definition and takes it for 04:00: here it is an error.
+    `...-03:30` is an error here. Dagster accepts it for an hourly definition and takes it for 04:00.
+
+    Raises:
+        NotAnHour: it is not canonical.
     """
     refusal = NotAnHour(f"expected an hour in UTC such as 2026-11-22-10:00, found {key!r}")
     try:
@@ -84,5 +87,5 @@ def contiguous(hours: Iterable[datetime], longest: int) -> list[list[datetime]]:
 
 
 def closed_before(watermark: datetime) -> datetime:
-    """Every hour that begins before this instant has ended by the watermark: `closed_before(12:34) == 12:00`."""
+    """Hours that begin before this instant have ended by the watermark: `closed_before(12:34) == 12:00`."""
     return hour_of(watermark)

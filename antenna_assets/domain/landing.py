@@ -1,9 +1,10 @@
-"""How landing folders are named: the hour in a folder name, and the folder of rejected messages."""
+"""Names of landing folders: one for each hour of accepted events, one for rejected messages."""
 
 from datetime import UTC, datetime
 
 REJECTED_FOLDER = "rejected"
-"""Where the rejected messages of an attempt lie; accepted events have a folder `hour=yyyyMMddHH` each hour."""
+"""The folder of an attempt's rejected messages. Each hour of accepted events has a folder
+`hour=yyyyMMddHH`."""
 
 
 LANDING_FORMAT = "%Y%m%d%H"
@@ -11,5 +12,5 @@ LANDING_FORMAT = "%Y%m%d%H"
 
 
 def landing_hour(name: str) -> datetime:
-    """The hour in a landing folder's name, as `2026112210`."""
+    """The hour that a landing folder's name gives, such as `2026112210`."""
     return datetime.strptime(name, LANDING_FORMAT).replace(tzinfo=UTC)

@@ -1,6 +1,6 @@
-"""Text from outside made safe to show: no terminal acts on it, and different texts never look the same.
+"""Untrusted text made safe to show: no terminal interprets it, and different texts never look the same.
 
-Letters that merely resemble each other (of Latin, of Cyrillic) are not told apart.
+Letters of different scripts that resemble each other, as of Latin and Cyrillic, are not distinguished.
 """
 
 import re
@@ -10,13 +10,13 @@ from itertools import groupby
 
 from rich.markup import escape
 
-# No character below it composes with another one, so most text is done with one comparison.
+# No character below it composes with another one: one comparison is enough for most text.
 _FIRST_COMBINING = "\u0300"
-# Printable by Python's tables, yet drawn as nothing or as a blank: joiners, fillers, variation selectors.
+# Printable by Python's tables, but drawn as nothing or as a blank: joiners, fillers, variation selectors.
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
-# Marks on one letter that are shown; more of them cover the lines around.
+# The most combining marks on one letter; more of them would cover the lines around.
 _MARKS = 8
 _EDGE_BLANKS = re.compile(r"^ +| +$|(?<= ) +")
 
@@ -24,12 +24,12 @@ _EDGE_BLANKS = re.compile(r"^ +| +$|(?<= ) +")
 def safe_text(value: bytes | str, longest: int | None = None) -> str:
     """Printable text for the bytes, in Unicode's normal form C; beyond `longest` characters it ends in `…`.
 
-    Bytes that are not UTF-8 become `\\xff`, controls and invisible characters `\\n`, `\\x1b`, `\\u202e`, a backslash is
-    doubled, and what a renderer would draw as another spelling of the same letter is escaped: `e\\u0301`. So different
-    values have different texts, also for the eye and for programs that normalize.
+    Bytes that are not UTF-8 become `\\xff`, controls and invisible characters `\\n`, `\\x1b`, `\\u202e`, and
+    a backslash is doubled. What a renderer would draw like another spelling of the same letter is escaped:
+    `e\\u0301`. So different values have different texts, also for the eye and for programs that normalize.
     """
     if longest is not None:
-        # No more than is shown: a message may have a megabyte. A character has four bytes at most.
+        # Only as much as is shown, as a message may have a megabyte. A character has at most four bytes.
         cut = value[: 4 * (longest + 1)]
         return _shortened(safe_text(cut), longest)
     text = value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value
@@ -39,18 +39,18 @@ def safe_text(value: bytes | str, longest: int | None = None) -> str:
 
 
 def safe_name(name: bytes | str, longest: int | None = None) -> str:
-    """`safe_text` of a key or name in a table: blanks at its ends, and after another blank, are shown as `\\x20`."""
+    """`safe_text` of a key or name in a table; blanks at its ends or after a blank are shown as `\\x20`."""
     return _EDGE_BLANKS.sub(lambda match: r"\x20" * len(match[0]), safe_text(name, longest))
 
 
 def safe_cell(value: bytes | str, longest: int | None = None) -> str:
-    """`safe_name` for where Rich reads markup, as in cells of its tables: `[red]` is shown, and colours nothing."""
+    """`safe_name` with Rich's markup escaped, for cells of its tables: `[red]` is shown literally."""
     return escape(safe_name(value, longest))
 
 
 def _safe(letter: str) -> str:
     if "\udc80" <= letter <= "\udcff":
-        # What surrogateescape made of a byte that is not UTF-8.
+        # From surrogateescape: a byte that is not UTF-8.
         return f"\\x{ord(letter) - 0xDC00:02x}"
     if letter == "\\" or not letter.isprintable() or _INVISIBLE.match(letter):
         return letter.encode("unicode_escape").decode("ascii")
@@ -58,9 +58,9 @@ def _safe(letter: str) -> str:
 
 
 def _normalized(text: str) -> str:
-    """The safe text, with each character escaped that would compose with what precedes it, or give way to another."""
+    """The safe text; characters that NFC would compose with a preceding one, or replace, are escaped."""
     shown: list[str] = []
-    tail, marks = "", 0  # What the next character may compose with, and the marks in a row.
+    tail, marks = "", 0  # What the next character may compose with, and the number of consecutive marks.
     for letter in text:
         safe, is_mark = _safe(letter), unicodedata.combining(letter) > 0
         marks = marks + 1 if is_mark else 0
@@ -81,7 +81,7 @@ LABEL_LENGTH = 24
 
 
 def label(name: str) -> str:
-    """A name that fits into a legend, cut in its middle, since names of a kind often begin alike."""
+    """A name that fits into a legend, cut in the middle, as similar names often begin alike."""
     shown = safe_name(name)
     return shown if len(shown) <= LABEL_LENGTH else f"{shown[:8]}…{shown[9 - LABEL_LENGTH :]}"
 
@@ -89,8 +89,8 @@ def label(name: str) -> str:
 def labels(names: Sequence[str]) -> list[str]:
     """A label for each of the names, no two alike.
 
-    Long names that share both ends are cut around the first place where they differ; where no cut is enough, or a name is
-    there twice, they are numbered.
+    Long names that share both ends are cut around the first difference. Names that still look the same, or
+    occur twice, are numbered.
     """
     found = [label(name) for name in names]
     by_label = sorted(range(len(names)), key=lambda place: found[place])
@@ -116,5 +116,5 @@ def labels(names: Sequence[str]) -> list[str]:
 
 
 def hex_lines(value: bytes) -> list[str]:
-    """The bytes in hexadecimal, 32 a line, each behind its position."""
+    """The bytes in hexadecimal, 32 to a line, after their position."""
     return [f"{start:06x}  {value[start : start + 32].hex(' ')}" for start in range(0, len(value), 32)]

@@ -1,7 +1,6 @@
-"""Every column once: name, type, unit and bounds, for events, lake tables and serving tables.
+"""The schemas of events, lake tables and serving tables: name, type, unit and bounds of every column.
 
-Nothing here reads or writes data. PostgreSQL's own definitions are in `sql/migrations/`; a test holds them equal
-to these.
+PostgreSQL's own definitions are in `sql/migrations/`; a test keeps them equal to these.
 """
 
 from dataclasses import dataclass
@@ -100,7 +99,7 @@ HOUR_PARTITION = ("year", "month", "day", "hour")
 
 @dataclass(frozen=True)
 class ServingTable:
-    """An hourly or live table of PostgreSQL. `columns` does not contain `date`, which comes first in the table."""
+    """An hourly or live table of PostgreSQL. `columns` are those after `date`, the first one."""
 
     name: str
     columns: pa.Schema
@@ -157,7 +156,7 @@ UNITS = {
     "quota": "bytes an hour",
     **dict.fromkeys(SUMS, "bytes"),
 }
-"""By column, wherever it occurs. Beside the schemas and not in them: Delta tables keep what their fields carry."""
+"""The unit of each column. Not in the schemas, as Delta tables would keep it with the fields."""
 
 PERSONAL = ("name", "email")
-"""Columns that say who a user is; no log, preview or plot shows them."""
+"""Columns that identify a user; no log, preview or plot shows them."""

@@ -1,4 +1,4 @@
 """Engines read parquet files, run one SELECT and write parquet files.
 
-They know neither hours nor generations nor Delta: `publishing/lake.py` commits what they write.
+They do not know hours, generations or Delta: `publishing/lake.py` commits what they write.
 """

@@ -1,6 +1,6 @@
-"""What every engine promises, and the checks of a result that all of them share.
+"""The contract of an engine, and the checks of a result that all engines share.
 
-No engine is imported here, so that one machine needs only the engine that it uses.
+No engine is imported here: a machine needs only the one that it uses.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,16 +12,17 @@ import pyarrow as pa
 from antenna_assets.errors import EngineError
 
 FOLDER_AND_NAME = "[^/]+/[^/]+$"
-"""Of a path, as a regular expression that the engines agree on. Spark writes other characters than letters as `%20`."""
+"""Folder and name of a path, as a regular expression for every engine; Spark percent-encodes spaces."""
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Parquet files that one input of a SELECT stands for; without files it is an empty table.
+    """Parquet files as one input of a SELECT; without files it is an empty table.
 
-    Columns are taken by name, as `schema` lists them; others in the files are not seen. Files are absolute paths or
-    URIs, taken literally: a `*` in a name is a `*`. `file_column` names one more column, which tells each row's file by
-    the last two parts of its path: folder and name.
+    Attributes:
+        files: absolute paths or URIs, taken literally: a `*` in a name is a `*`.
+        schema: the columns, found by name; other columns of the files are ignored.
+        file_column: name of an additional column with each row's file, as folder and name.
     """
 
     files: Sequence[str]
@@ -30,7 +31,7 @@ class Dataset:
 
     @property
     def columns(self) -> pa.Schema:
-        """What the SELECT sees."""
+        """The columns that the SELECT sees."""
         if self.file_column is None:
             return self.schema
         return self.schema.append(pa.field(self.file_column, pa.string(), nullable=False))
@@ -38,7 +39,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class WrittenFile:
-    """A parquet file on its disk: full path or URI, number of rows, size in bytes."""
+    """A parquet file that is synced: full path or URI, number of rows, size in bytes."""
 
     path: str
     rows: int
@@ -56,13 +57,15 @@ class Engine(Protocol):
     def write(
         self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema, target: str
     ) -> list[WrittenFile]:
-        """Write the rows of a SELECT as zstd parquet files into a new folder; zero rows make no file and no folder.
+        """Write the rows of a SELECT as zstd parquet files into a new folder; no rows, no file and no folder.
 
-        On a local file system files and folders are synced before this returns. After an error the folder is gone.
+        On a local file system files and folders are synced before this returns. After an error the folder is
+        removed.
 
         Args:
             sql: one SELECT that names the inputs as tables.
-            schema: the columns that it must return: names, order, types; a column not nullable must hold no null.
+            schema: the columns that it must return, by name, order and type; a non-nullable column must hold
+                no null.
             target: the folder, which must not exist yet; path or URI.
 
         Raises:
@@ -79,12 +82,12 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back what the engine holds. Again is harmless."""
+        """Release what the engine holds. Idempotent."""
         ...
 
 
 def check_types(found: pa.Schema, expected: pa.Schema) -> None:
-    """Hold a result's names, order and types against the schema; nullability is for `check_nulls`.
+    """Compare a result's names, order and types with the schema; nullability is checked by `check_nulls`.
 
     Raises:
         EngineError: they differ; the message names each difference.
@@ -101,7 +104,10 @@ def check_types(found: pa.Schema, expected: pa.Schema) -> None:
 
 
 def check_nulls(nulls: Iterable[tuple[str, int]], expected: pa.Schema) -> None:
-    """Refuse nulls in columns that are not nullable, given the number of nulls of columns.
+    """Refuse nulls in non-nullable columns.
+
+    Args:
+        nulls: columns with their numbers of nulls.
 
     Raises:
         EngineError: there are some; the message names the columns and counts.
@@ -114,7 +120,7 @@ def check_nulls(nulls: Iterable[tuple[str, int]], expected: pa.Schema) -> None:
 
 
 def checked_table(table: pa.Table, expected: pa.Schema) -> pa.Table:
-    """A result as the schema says it, nullability and descriptions included.
+    """A result with exactly the schema, nullability and descriptions included.
 
     Raises:
         EngineError: its columns, types or nulls do not fit.
@@ -125,7 +131,7 @@ def checked_table(table: pa.Table, expected: pa.Schema) -> pa.Table:
 
 
 def _plain(type_: pa.DataType) -> pa.DataType:
-    """The type without what only concerns its layout in memory, or the spelling of UTC."""
+    """The type without its layout in memory or the spelling of UTC."""
     if pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
         return pa.string()
     if pa.types.is_large_binary(type_) or pa.types.is_binary_view(type_):

@@ -1,4 +1,4 @@
-"""How DuckDB reads and writes files in an object store, through fsspec."""
+"""Object stores for DuckDB, through fsspec."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -11,17 +11,18 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-# DuckDB's: the newest listings are kept, and refreshed before they are used.
+# Listings are cached for DuckDB, and refreshed before each query.
 _LISTING: dict[str, dict[str, Any]] = {
     scheme: {"use_listings_cache": True, "max_paths": 10_000} for scheme in STORES
 }
 
 
 def register_stores(connection: "DuckDBPyConnection", places: Iterable[str]) -> None:
-    """Let a database read and write these files and folders, with none of DuckDB's extensions.
+    """Let a database read and write these files and folders of object stores, without DuckDB's extensions.
 
-    Ask again before each query: the folders of the files are listed now. DuckDB asks the store seven times for the size
-    and the time of a file that is in no listing; measured, 400 questions for the sums of nine landed files, and 10 so.
+    Call it before each query: it lists the folders of the files. For a file that is in no listing DuckDB asks
+    the store seven times for its size and time: measured, the sums of nine landed files took 400 requests,
+    and take 10.
 
     Raises:
         StoreError: as `filesystem`.
@@ -36,7 +37,7 @@ def register_stores(connection: "DuckDBPyConnection", places: Iterable[str]) -> 
             connection.register_filesystem(listing)
 
         def refresh(folder: str, listing: Any = listing) -> None:
-            # What is wrong with a place, the query will say.
+            # If something is wrong with a place, the query reports it.
             with suppress(*file_errors()):
                 listing.ls(folder, refresh=True)
 

@@ -1,17 +1,20 @@
-"""The folder that an engine writes a result into: made once, filled, tidied, synced.
+"""The folder of an engine's result: created once, filled, cleaned, synced.
 
-An object store has no folders and keeps a file whole or not at all: there it is names that begin alike.
+An object store has no folders, and a file exists whole or not at all: there it is a prefix of names.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+
+from antenna_assets.engines.contract import WrittenFile, check_nulls
 from antenna_assets.errors import EngineError
-from antenna_assets.storage.disk import unwritable
-from antenna_assets.storage.files import everything_under, remove
+from antenna_assets.storage.disk import write_failure_message
+from antenna_assets.storage.files import remove, remove_files, walk
 from antenna_assets.storage.paths import file_errors, lake_path, sync
 
 if TYPE_CHECKING:
@@ -20,10 +23,12 @@ if TYPE_CHECKING:
 
 @contextmanager
 def new_folder(target: str) -> Iterator[None]:
-    """Make the folder; after the block leave its files synced, or nothing if it is empty or the block failed.
+    """Create the folder; after the block its files are synced, or it is removed.
+
+    It is removed if it is empty, or if the block failed.
 
     Raises:
-        EngineError: the folder exists already, or it cannot be made or written.
+        EngineError: the folder exists already, or it cannot be created or written.
     """
     folder = lake_path(target)
     if not isinstance(folder, Path):
@@ -40,39 +45,60 @@ def new_folder(target: str) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise EngineError(
-            f"cannot make the folder {target}: {error}; check the path, its permissions and the free space"
+            f"cannot create the folder {target}: {error}; check the path, its permissions and the free space"
         ) from error
     try:
         yield
-        for litter in folder.glob(".*"):
-            litter.unlink()
+        for hidden in folder.glob(".*"):
+            hidden.unlink()
         if not any(folder.iterdir()):
             folder.rmdir()
             return
-        # A commit names these files, so they and the names that lead to them must outlive a power cut.
+        # A commit will name these files, so they and the folders that lead to them must survive a power cut.
         sync([*folder.iterdir(), folder, *(parent.parent for parent in made)])
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError):
-            raise EngineError(unwritable("the folder", target, error)) from error
+            raise EngineError(write_failure_message("the folder", target, error)) from error
         raise
+
+
+def files_with_rows(
+    written: Iterable[tuple[WrittenFile, Iterable[tuple[str, int]]]], schema: pa.Schema
+) -> list[WrittenFile]:
+    """The files of a result that hold rows; the others are deleted.
+
+    Args:
+        written: each file with its columns' numbers of nulls.
+
+    Raises:
+        EngineError: a non-nullable column holds a null.
+    """
+    files = []
+    for file, nulls in written:
+        check_nulls(nulls, schema)
+        if file.rows:
+            files.append(file)
+        else:
+            remove_files([lake_path(file.path)])
+    return files
 
 
 @contextmanager
 def _new_prefix(folder: "UPath") -> Iterator[None]:
     try:
-        if any(True for _ in everything_under(folder)):
+        if any(True for _ in walk(folder)):
             raise EngineError(f"expected a folder that does not exist yet, found {folder}; use a new one")
     except file_errors() as error:
-        raise EngineError(unwritable("the folder", str(folder), error)) from error
+        raise EngineError(write_failure_message("the folder", str(folder), error)) from error
     try:
         yield
     except BaseException as error:
-        # What cannot be removed now is named by nothing, and goes with a later sweep.
+        # What cannot be removed now is an orphan, and a later sweep removes it.
         with suppress(*file_errors()):
-            remove(everything_under(folder))
+            remove(walk(folder))
         if isinstance(error, file_errors()):
-            raise EngineError(unwritable("the folder", str(folder), error)) from error
+            raise EngineError(write_failure_message("the folder", str(folder), error)) from error
         raise
 
 

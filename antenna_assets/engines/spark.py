@@ -1,7 +1,7 @@
-"""The distributed engine: Spark SQL on whatever master, or Spark Connect server, the session given to it has.
+"""The distributed engine: Spark SQL on the session's master or Spark Connect server.
 
-Only the DataFrame and SQL interfaces are used, since Spark Connect has no JVM to reach into. How a session is made,
-and what stops it, is not here.
+Only the DataFrame and SQL interfaces are used, since Spark Connect gives no access to the JVM. The caller
+starts and stops the session.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,17 +16,17 @@ from antenna_assets.engines.contract import (
     FOLDER_AND_NAME,
     Dataset,
     WrittenFile,
-    check_nulls,
     check_types,
     checked_table,
 )
-from antenna_assets.engines.output import new_folder
+from antenna_assets.engines.output import files_with_rows, new_folder
 from antenna_assets.errors import EngineError
-from antenna_assets.storage.disk import WHAT_TO_DO, is_full
-from antenna_assets.storage.files import Found, everything_under, remove_files
+from antenna_assets.storage.disk import FREE_SPACE_HINT, is_full
+from antenna_assets.storage.files import Entry, walk
 from antenna_assets.storage.paths import in_parallel, lake_path
 
 if TYPE_CHECKING:
+    from pyarrow.parquet import FileMetaData
     from pyspark.sql import DataFrame, SparkSession
 
 SESSION = {
@@ -35,15 +35,15 @@ SESSION = {
     # The default is INT96, which other readers take for nanoseconds.
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.adaptive.enabled": "true",
-    # A result is cut by size alone, not into a part per core. 256 MB in a shuffle are about 120 MB of zstd parquet.
+    # A result is split by size, not by cores. 256 MB in a shuffle are about 120 MB of zstd parquet.
     "spark.sql.adaptive.advisoryPartitionSizeInBytes": "256MB",
     "spark.sql.adaptive.coalescePartitions.parallelismFirst": "false",
 }
-"""What this engine needs of its session, set at its first use."""
+"""Configuration that this engine needs, set in its session at its first use."""
 
 
 class SparkEngine:
-    """Runs on the session that `session_factory` returns, which is asked once, at the first use."""
+    """Runs on the session that `session_factory` returns; it is called once, at the first use."""
 
     name = "spark"
 
@@ -68,7 +68,7 @@ class SparkEngine:
             return checked_table(result.toArrow(), schema)
 
     def close(self) -> None:
-        """Refuse further calls. The session is its maker's to stop: others may use it."""
+        """Refuse further calls. The session is not stopped: others may use it."""
         with self._lock:
             self._closed = True
             self._started = None
@@ -85,13 +85,13 @@ class SparkEngine:
 
     @contextmanager
     def _result(self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema) -> "Iterator[DataFrame]":
-        """The SELECT's rows, still to be computed."""
+        """The SELECT's rows, not computed yet."""
         from py4j.protocol import Py4JError
         from pyspark.errors import PySparkException
         from pyspark.sql.pandas.types import to_arrow_schema
 
-        # Temporary views belong to the whole session: concurrent calls need names of their own. The CTE gives each
-        # view the name that the SELECT knows it by.
+        # Temporary views belong to the whole session: concurrent calls need unique names. The CTE gives each
+        # view the name that the SELECT uses.
         views = {name: f"{name}_{uuid4().hex}" for name in inputs}
         named = ", ".join(f"`{name}` AS (TABLE `{view}`)" for name, view in views.items())
         try:
@@ -106,8 +106,8 @@ class SparkEngine:
                 for view in views.values():
                     session.catalog.dropTempView(view)
         except (PySparkException, Py4JError) as error:
-            # The lines after the first are the query's plan and the JVM's stack.
-            full = f"; no space left on device: {WHAT_TO_DO}" if is_full(error) else ""
+            # The other lines are the query's plan and the JVM's stack.
+            full = f"; no space left on device: {FREE_SPACE_HINT}" if is_full(error) else ""
             raise EngineError(f"Spark: {str(error).strip().splitlines()[0]}{full}") from error
 
 
@@ -130,25 +130,28 @@ def _literal(path: str) -> str:
 
 
 def _written(target: str, schema: pa.Schema) -> list[WrittenFile]:
-    """The result's files with rows, by their footers; those without are deleted."""
-    from pyarrow.parquet import FileMetaData, read_metadata
+    """The result's files, by their footers."""
+    from pyarrow.parquet import read_metadata
 
-    def footer_of(file: Found) -> FileMetaData:
+    def footer_of(file: Entry) -> "FileMetaData":
         with file.path.open("rb") as opened:
             return read_metadata(opened)
 
-    files = [one for one in everything_under(lake_path(target)) if _is_result(one)]
-    written = []
-    for file, footer in zip(files, in_parallel(footer_of, files), strict=True):
-        groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
-        columns = [group.column(number) for group in groups for number in range(group.num_columns)]
-        check_nulls(((column.path_in_schema, column.statistics.null_count) for column in columns), schema)
-        if footer.num_rows:
-            written.append(WrittenFile(f"{target}/{file.path.name}", footer.num_rows, file.size))
-        else:
-            remove_files([file.path])
-    return written
+    files = [one for one in walk(lake_path(target)) if _is_result(one)]
+    return files_with_rows(
+        (
+            (WrittenFile(f"{target}/{file.path.name}", footer.num_rows, file.size), _null_counts(footer))
+            for file, footer in zip(files, in_parallel(footer_of, files), strict=True)
+        ),
+        schema,
+    )
 
 
-def _is_result(found: Found) -> bool:
+def _null_counts(footer: "FileMetaData") -> list[tuple[str, int]]:
+    groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
+    columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+    return [(column.path_in_schema, column.statistics.null_count) for column in columns]
+
+
+def _is_result(found: Entry) -> bool:
     return found.path.name.endswith(".parquet") and not found.path.name.startswith(".")

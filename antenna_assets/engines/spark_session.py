@@ -1,6 +1,6 @@
-"""Spark sessions: which Java, jars, configuration and surroundings they get.
+"""Spark sessions: their Java, jars, configuration and environment.
 
-What runs in a session is the stream's or the engine's matter.
+The stream and the engine use them.
 """
 
 import logging
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from antenna_assets.file_modes import umask
-from antenna_assets.settings import s3_endpoint
+from antenna_assets.settings import foreign_variable, s3_endpoint
 from antenna_assets.stack.jars import jars_home, store_jars
 from antenna_assets.stack.java import LOCALE
 
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
 
 LOG_CONFIGURATION = Path(__file__).with_name("log4j2.properties")
 
-# What both the stream and the engine rely on, whatever the cluster's defaults are.
+# What the stream and the engine rely on, whatever the cluster's defaults.
 COMMON = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
     "spark.sql.parquet.compression.codec": "zstd",
     "spark.sql.ansi.enabled": "true",
-    # No `_SUCCESS` beside the files: the ledger and Delta say what is complete.
+    # No `_SUCCESS` files: the ledger and Delta say what is complete.
     "spark.hadoop.mapreduce.fileoutputcommitter.marksuccessfuljobs": "false",
-    # No `.crc` beside the files either: parquet has checksums of its own.
+    # No `.crc` files either: parquet has its own checksums.
     "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.RawLocalFileSystem",
     "spark.ui.enabled": "false",
     "spark.ui.showConsoleProgress": "false",
@@ -48,8 +48,10 @@ LOCAL = {
 
 
 COMPILE_ALL = "-XX:-DontCompileHugeMethods"
-"""Spark makes one method of all that happens to a message. Java would never compile one beyond 8,000 bytes of bytecode:
-measured, such a one takes three times as long."""
+"""Compile methods of any size: Spark generates one for a message's whole pipeline.
+
+By default Java compiles none beyond 8,000 bytes of bytecode: measured, that takes three times as long.
+"""
 
 
 _OTHERS = ("SPARK_", "PYSPARK_", "HADOOP_", "YARN_")
@@ -64,9 +66,10 @@ _OURS = ("SPARK_LOCAL_DIRS", "SPARK_USER", "HADOOP_USER_NAME")
 
 
 def use_java(master: str = "local") -> None:
-    """Let PySpark's launcher find the Java that fits it, and nothing of another Spark, Hadoop or Java configuration.
+    """Set up this process's environment for PySpark's launcher: the right Java, no foreign configuration.
 
-    All that reads the environment of this process. What a cluster asks for stays if `master` is one.
+    Variables of another Spark, Hadoop or Java are removed; those that a cluster needs stay if `master` is
+    one.
     """
     from antenna_assets.stack.java import java_environment, java_home
 
@@ -83,10 +86,10 @@ def use_java(master: str = "local") -> None:
 
 
 def start_java(options: Mapping[str, str], **popen: Any) -> None:
-    """Start the Java in which a session with these options will run, unless this process has one.
+    """Start the Java for a session with these options, unless this process has one.
 
     Args:
-        popen: further arguments of its `subprocess.Popen`.
+        popen: further arguments of `subprocess.Popen`.
     """
     use_java(options.get("spark.master", "local"))
     from pyspark import SparkConf, SparkContext
@@ -99,14 +102,14 @@ def start_java(options: Mapping[str, str], **popen: Any) -> None:
         options = _without_a_user_name(options)
     gateway = launch_gateway(SparkConf(loadDefaults=False).setAll(list(options.items())), popen)
     if nameless:
-        # Java asks the system who it is, and Hadoop ends where the answer has no name.
+        # Java asks the system for its user's name, and Hadoop fails without one.
         hadoop = gateway.jvm.org.apache.hadoop.security.UserGroupInformation
-        hadoop.setLoginUser(hadoop.createRemoteUser(os.environ.get("HADOOP_USER_NAME", "antenna")))
+        hadoop.setLoginUser(hadoop.createRemoteUser(foreign_variable("HADOOP_USER_NAME") or "antenna"))
     SparkContext._ensure_initialized(gateway=gateway)
 
 
 def _user_has_a_name() -> bool:
-    """A container's user id may be in no list of users."""
+    """Whether the system knows a name for this user; in a container it may not."""
     try:
         pwd.getpwuid(os.geteuid())
     except KeyError:
@@ -115,14 +118,15 @@ def _user_has_a_name() -> bool:
 
 
 def _without_a_user_name(options: Mapping[str, str]) -> dict[str, str]:
-    """The options for a Java whose user has no name and no home. Before it can be told one, it opens no jar by Hadoop."""
-    home = os.environ.get("HOME", "")
+    """The options for a Java whose user has no name: until one is set, Hadoop must open no jar."""
+    home = foreign_variable("HOME") or ""
     home = home if Path(home).is_absolute() and os.access(home, os.W_OK) else tempfile.gettempdir()
     jars = options.get("spark.jars", "").replace(",", os.pathsep)
+    java_options = options.get("spark.driver.extraJavaOptions", "")
     return {
         **{name: text for name, text in options.items() if name != "spark.jars"},
         **({"spark.driver.extraClassPath": jars} if jars else {}),
-        "spark.driver.extraJavaOptions": f'{options.get("spark.driver.extraJavaOptions", "")} "-Duser.home={home}"',
+        "spark.driver.extraJavaOptions": f'{java_options} "-Duser.home={home}"',
     }
 
 
@@ -131,7 +135,7 @@ def configuration(master: str, archive_at_exit: str | None = None) -> dict[str, 
     return {
         **COMMON,
         **(LOCAL if master.startswith("local") else {}),
-        # Hadoop sets the modes of files by itself.
+        # Hadoop sets file modes without regard to the process's umask.
         "spark.hadoop.fs.permissions.umask-mode": f"{umask():03o}",
         "spark.driver.extraJavaOptions": " ".join(_java_options(archive_at_exit)),
         "spark.executor.extraJavaOptions": " ".join([*LOCALE, COMPILE_ALL]),
@@ -139,9 +143,9 @@ def configuration(master: str, archive_at_exit: str | None = None) -> dict[str, 
 
 
 def store_configuration(lake: str) -> dict[str, str]:
-    """What a session needs beside `configuration` for a lake in an object store; nothing for one on a disk.
+    """Additional configuration for a lake in an object store; empty for one on a disk.
 
-    A session of Spark Connect is its server's to configure.
+    With Spark Connect its server has to be configured.
 
     Raises:
         JarsError: the store's connector could not be had.
@@ -151,23 +155,27 @@ def store_configuration(lake: str) -> dict[str, str]:
         return {}
     options = {
         "spark.jars": ",".join(map(str, jars)),
-        # A block is put aside here before it is sent, through Hadoop's own class for local files.
+        # A block is buffered here before it is sent, through Hadoop's own class for local files.
         "spark.hadoop.fs.file.impl": "org.apache.hadoop.fs.LocalFileSystem",
     }
     if lake.startswith("gs://"):
         return {
             **options,
-            # As Google's own programs look for them: file of the environment, login of gcloud, machine or pod.
+            # In Google's usual order: file named by the environment, login of gcloud, machine or pod.
             "spark.hadoop.fs.gs.auth.type": "APPLICATION_DEFAULT",
         }
     options |= {
-        # Under the scheme that everything else knows, too.
+        # Under the scheme that all other programs use, too.
         "spark.hadoop.fs.s3.impl": "org.apache.hadoop.fs.s3a.S3AFileSystem",
-        # As Amazon's own programs look for them: environment, profile, container, machine.
-        "spark.hadoop.fs.s3a.aws.credentials.provider": "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider",
-        # Where Spark puts its own files aside; Hadoop's default makes a folder that stays. Hadoop reads the variable.
+        # In Amazon's usual order: environment, profile, container, machine.
+        "spark.hadoop.fs.s3a.aws.credentials.provider": (
+            "software.amazon.awssdk.auth.credentials.DefaultCredentialsProvider"
+        ),
+        # Spark's folder for temporary files; Hadoop's default creates a folder that stays. Hadoop reads the
+        # variable.
         "spark.hadoop.fs.s3a.buffer.dir": f"${{env.SPARK_LOCAL_DIRS:-{tempfile.gettempdir()}}}",
-        # The stream itself waits for a store that is away, and says so; by Hadoop's defaults it would not see it for minutes.
+        # The stream waits for a store that is away, and reports it; Hadoop's defaults would hide it for
+        # minutes.
         "spark.hadoop.fs.s3a.attempts.maximum": "2",
         "spark.hadoop.fs.s3a.retry.limit": "3",
         "spark.hadoop.fs.s3a.connection.establish.timeout": "5s",
@@ -175,7 +183,7 @@ def store_configuration(lake: str) -> dict[str, str]:
     endpoint = s3_endpoint()
     if endpoint is not None:
         options["spark.hadoop.fs.s3a.endpoint"] = endpoint
-        # A server of one's own has no address for each bucket.
+        # A self-hosted server has no address for each bucket.
         options["spark.hadoop.fs.s3a.path.style.access"] = "true"
     return options
 
@@ -183,17 +191,17 @@ def store_configuration(lake: str) -> dict[str, str]:
 def _java_options(archive_at_exit: str | None) -> list[str]:
     options = [
         *LOCALE,
-        # Java takes its log configuration as an address; a path with spaces needs the quoting that as_uri gives.
+        # Java takes its log configuration as a URI, in which spaces are quoted.
         f"-Dlog4j2.configurationFile={LOG_CONFIGURATION.as_uri()}",
-        # A tenth faster than G1 with micro-batches on two cores.
+        # 10 % faster than G1 with micro-batches on two cores.
         "-XX:+UseParallelGC",
         COMPILE_ALL,
-        # An archive of other classes is of no use, and no matter.
+        # An archive of other classes is ignored silently.
         "-Xlog:cds=off",
         "-Xlog:cds+dynamic=off",
     ]
     if archive_at_exit is not None:
-        # Half as long with the quick compiler, for the same classes.
+        # The quick compiler takes half the time for the same classes.
         options += ["-XX:TieredStopAtLevel=1", f'"-XX:ArchiveClassesAtExit={archive_at_exit}"']
     elif (shared := archive()).is_file():
         options.append(f'"-XX:SharedArchiveFile={shared}"')
@@ -203,10 +211,10 @@ def _java_options(archive_at_exit: str | None) -> list[str]:
 def session(
     name: str, *, master: str, extra: dict[str, str], archive_at_exit: str | None = None
 ) -> "SparkSession":
-    """Start a session, or take the one that this process has.
+    """Start a session, or return the one that this process has.
 
     Args:
-        archive_at_exit: where Java is to write its classes at its end, for `stack.class_archive`.
+        archive_at_exit: where Java writes its classes at exit, for `streaming/spark/build_class_archive.py`.
     """
     use_java(master)
     from pyspark import SparkConf
@@ -215,13 +223,13 @@ def session(
     configured = configuration(master, archive_at_exit)
     options = {"spark.app.name": name, "spark.master": master, **configured, **extra}
     conf = SparkConf().setAll(list(options.items()))
-    # py4j writes a traceback for each error that it also raises, and we report those.
+    # py4j logs a traceback for each error that it also raises.
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
-    # Some of them on the root logger.
+    # Some on the root logger.
     logging.getLogger().addFilter(_is_not_of_py4j)
     with _interrupt_handler_preserved():
-        # In a process group of its own: a signal to ours, as Ctrl-C or a service manager sends it, is for Python,
-        # which then stops Java in order. If Python dies, Java sees the end of its input and goes too.
+        # In a process group of its own: a signal to ours, from Ctrl-C or a service manager, reaches only
+        # Python, which then stops Java. If Python dies, Java sees the end of its input and exits.
         start_java(options, start_new_session=True)
         return SparkSession.builder.config(conf=conf).getOrCreate()
 
@@ -231,7 +239,7 @@ def _is_not_of_py4j(record: logging.LogRecord) -> bool:
 
 
 def java_has_exited() -> bool:
-    """Whether the Java process that this process started for Spark is gone: killed, or out of memory."""
+    """Whether the Java process that this process started for Spark has exited: killed, or out of memory."""
     from pyspark import SparkContext
 
     gateway = SparkContext._gateway
@@ -241,7 +249,7 @@ def java_has_exited() -> bool:
 
 @contextmanager
 def _interrupt_handler_preserved() -> Iterator[None]:
-    """A new SparkContext makes Ctrl-C its own; whoever starts it has plans for that already."""
+    """Keep the handler of Ctrl-C, which a new SparkContext replaces."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -251,5 +259,5 @@ def _interrupt_handler_preserved() -> Iterator[None]:
 
 
 def archive() -> Path:
-    """Where the archive of this Python environment is, if it was made."""
+    """The path of this environment's class archive, if it was made."""
     return jars_home().parent / f"spark-{version('pyspark')}.jsa"

@@ -1,6 +1,6 @@
 """The text of each transformation: one SELECT per hourly asset, which DuckDB and Spark SQL run unchanged.
 
-Nothing here runs SQL or knows an engine.
+No SQL is run here.
 """
 
 from functools import cache
@@ -17,7 +17,7 @@ INPUTS: dict[str, tuple[str, ...]] = {
 
 
 class UnknownTransform(KeyError):
-    """No SQL file has this name; the message lists those there are."""
+    """There is no transformation of this name; the message lists the names."""
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -25,7 +25,7 @@ class UnknownTransform(KeyError):
 
 @cache
 def transform(name: str) -> str:
-    """The SELECT that makes the rows of an asset's hour.
+    """The SELECT that returns the rows of an asset's hour.
 
     Raises:
         UnknownTransform: there is no `sql/transforms/<name>.sql`.

@@ -1,7 +1,20 @@
-"""The ledger: every SQL text of the schema `ledger`.
+"""The ledger: every SQL statement on the schema `ledger`, the one source of truth for what was read and
+published.
 
-It knows which offsets were read (`offsets.py`), what landed (`batch.py`, `files.py`, `landing.py`), which hours are closed
-(`closed_hours.py`), what each hour is made of (`generations.py`, `seal.py`), what is published (`publications.py`) and what is
-certified (`certificate.py`). A micro-batch exists once `commit.py` has committed it. Functions take an open connection in
-autocommit mode, and begin the transactions that they need.
+    head, offsets, progress      the head row of the topic, committed offsets, the backlog in Kafka
+    partition_starts, loss       where reading a partition begins; accepting what Kafka lost
+    batch, commit, replay        the content of a batch, and the transactions that commit one
+    files, landing               the files of an hour, and the facts of its landing
+    closed_hours, full_hours     closing hours; hours that accept no more events
+    reopen                       opening hours again that a wrong clock closed
+    generations, seal            the snapshots of an hour
+    hours_to_publish             what is left to publish, `republish_wait` when late rows are due
+    requests, failing_hours      runs that were asked for, and hours whose runs failed
+    publications, certificate    what is published, behind its fence, and the certificates; `anchors` outside
+    lake_identity                which lake belongs to this ledger
+    first_partition              the first hourly partition
+    stream_lock, blocked         the lock of the one stream, and who blocks the stream
+
+Functions take an open connection in autocommit mode and begin the transactions that they need. What the
+tables mean is in `sql/migrations/`.
 """

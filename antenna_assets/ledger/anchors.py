@@ -1,8 +1,8 @@
-"""Anchors: hashes of certificates, written down outside the database, one a line.
+"""Anchors: hashes of certificates outside the database, one on each line of a file.
 
-The certificates chain, so that no part of them can be changed alone; but the database's owner could write all of them anew.
-A hash that is kept where that owner cannot write proves the chain up to it. A line holds the hash of the line before it, so
-that none is missing from a file without being noticed; of lines in a log the hashes alone are looked at.
+The chain shows a change of single certificates, but the owner of the database could rewrite all of it. A hash
+where that owner cannot write proves the chain up to it. A line contains the hash of the line before, so that
+a missing line of a file is noticed; of the lines in a log only the hashes are checked.
 """
 
 import fcntl
@@ -16,22 +16,23 @@ from pathlib import Path
 
 from antenna_assets.errors import AntennaError
 from antenna_assets.ledger.certificate import Certificate
-from antenna_assets.storage.disk import unwritable
+from antenna_assets.storage.disk import write_failure_message
 
 NOTHING = "-"
 _LINE = re.compile(
-    r"(?P<at>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ) certificate (?P<number>\d{1,18}) sha256 (?P<sha256>[0-9a-f]{64})"
+    r"(?P<at>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ) certificate (?P<number>\d{1,18})"
+    r" sha256 (?P<sha256>[0-9a-f]{64})"
     r"(?: after (?P<after>[0-9a-f]{64}|-))?"
 )
 
 
 class AnchorsError(AntennaError):
-    """The file of anchors cannot be used; the message says why."""
+    """The file of anchors cannot be read, written or trusted; the message says why."""
 
 
 @dataclass(frozen=True)
 class Anchor:
-    """A certificate's hash as it was written down; `after` is the hash of the line before it, if the line says so."""
+    """A certificate's hash; `after` is the hash of the line before, if the line has it."""
 
     at: str
     number: int
@@ -40,21 +41,21 @@ class Anchor:
 
     @property
     def line(self) -> str:
-        """As it is written."""
+        """The line of the file."""
         chained = "" if self.after is None else f" after {self.after}"
         return f"{self.at} certificate {self.number} sha256 {self.sha256}{chained}"
 
 
 def anchor_of(certificate: Certificate, after: str | None = None) -> Anchor:
-    """The anchor of a certificate, written now."""
+    """The anchor of a certificate, as of now."""
     return Anchor(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", certificate.number, certificate.sha256, after)
 
 
 def read_anchors(path: Path) -> list[Anchor]:
-    """The anchors of a file, or of a log that has them among other lines and behind what a logger puts before them.
+    """Read the anchors of a file, or of a log with other lines and prefixes.
 
     Raises:
-        AnchorsError: it cannot be read, or holds none.
+        AnchorsError: it cannot be read, or has none.
     """
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -74,8 +75,8 @@ def _anchors(lines: Iterable[str]) -> Iterator[Anchor]:
             yield Anchor(found["at"], int(found["number"]), found["sha256"], found["after"])
 
 
-def breaks(anchors: Iterable[Anchor]) -> Iterator[tuple[Anchor, str]]:
-    """The anchors that do not follow the one before them, each with the hash that was expected."""
+def chain_breaks(anchors: Iterable[Anchor]) -> Iterator[tuple[Anchor, str]]:
+    """The anchors that do not follow the line before, each with the expected hash."""
     expected = NOTHING
     for anchor in anchors:
         if anchor.after is not None:
@@ -85,10 +86,11 @@ def breaks(anchors: Iterable[Anchor]) -> Iterator[tuple[Anchor, str]]:
 
 
 def append_anchor(path: Path, certificate: Certificate) -> Anchor | None:
-    """Write the certificate's anchor at the end of the file, and bring it to the disk; None if it is the last one already.
+    """Append the certificate's anchor to the file, durably; None if it is the last line already.
 
     Raises:
-        AnchorsError: the file cannot be written, or it is broken, or holds another hash of the same or a later certificate.
+        AnchorsError: the file cannot be written, its chain is broken, or it has another hash of the same
+            certificate or a later certificate.
     """
     try:
         with path.open("a+", encoding="utf-8") as file:
@@ -100,21 +102,21 @@ def append_anchor(path: Path, certificate: Certificate) -> Anchor | None:
                 return None
             after = NOTHING if last is None else hashlib.sha256(last.line.encode()).hexdigest()
             anchor = anchor_of(certificate, after)
-            # A line that was cut off by a full disk is no anchor: the next one begins its own.
+            # A line that a full disk has cut off is no anchor; this one starts on a new line.
             file.write(f"{'' if not text or text.endswith(chr(10)) else chr(10)}{anchor.line}\n")
             file.flush()
             os.fsync(file.fileno())
             return anchor
     except OSError as error:
-        raise AnchorsError(unwritable("file of anchors", path, error)) from error
+        raise AnchorsError(write_failure_message("file of anchors", path, error)) from error
 
 
 def _last(path: Path, text: str, certificate: Certificate) -> Anchor | None:
     anchors = [anchor for anchor in _anchors(text.splitlines()) if anchor.after is not None]
-    for anchor, _ in breaks(anchors):
+    for anchor, _ in chain_breaks(anchors):
         raise AnchorsError(
-            f"{path}: the line of certificate {anchor.number} does not follow the one before it; `antenna verify --anchors` "
-            "shows what is missing, and a new file begins a new chain"
+            f"{path}: the line of certificate {anchor.number} does not follow the one before it; "
+            "`antenna verify --anchors` shows what is missing; a new file starts a new chain"
         )
     if not anchors:
         return None
@@ -124,7 +126,7 @@ def _last(path: Path, text: str, certificate: Certificate) -> Anchor | None:
     ):
         raise AnchorsError(
             f"{path} ends with certificate {last.number}, sha256 {last.sha256}, and the database's newest is "
-            f"{certificate.number}, sha256 {certificate.sha256}: it is another database, or its chain was written anew; "
-            "`antenna verify --anchors` shows where"
+            f"{certificate.number}, sha256 {certificate.sha256}: it is another database, or its chain was "
+            "rewritten; `antenna verify --anchors` shows where"
         )
     return last

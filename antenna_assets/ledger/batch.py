@@ -18,12 +18,13 @@ from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.generations import require_unexpired
 from antenna_assets.ledger.lake_identity import require_same_lake
 from antenna_assets.ledger.offsets import OffsetRange
-from antenna_assets.storage.attempt import lake_watched, require_files
+from antenna_assets.storage.attempt import lake_errors, require_files
 
 
 @dataclass(frozen=True)
 class AttemptFile:
-    """A file of an attempt. `path` is relative to the lake's root; `hour` is None for rejected messages."""
+    """A file that an attempt wrote. `path` is relative to the lake's root; `hour` is None for rejected
+    messages."""
 
     path: str
     hour: datetime | None
@@ -38,8 +39,8 @@ class BatchPlan:
 
     Attributes:
         topic_id: as the ledger has it, see `head.kafka_id`.
-        number: one above the ledger's newest batch when the plan was made. Replays that are committed in the meantime
-            give the batch a higher number: the next one of the head.
+        number: one above the ledger's newest batch when the plan was made. Replays that are committed in the
+            meantime give the batch a higher number: the next one of the head.
         clock: PostgreSQL's clock, by which events are accepted or rejected.
     """
 
@@ -102,22 +103,24 @@ def insert_batch(
     low_watermark: datetime | None,
     now: datetime,
 ) -> None:
-    """Record a batch with its files, rejections, hours and live sums, in the caller's transaction on the locked head.
+    """Record a batch with its files, rejections, hours and live sums, in the caller's transaction on the
+    locked head.
 
     Args:
         now: when its hours got these rows, by PostgreSQL's clock.
 
     Raises:
-        AttemptTooOld: the files were begun so long ago that a sweep may have taken them, or are gone.
-        WrongLake: the lake is not the ledger's any more.
+        AttemptTooOld: the attempt is so old that a sweep may have removed its files, or they are missing.
+        WrongLake: the lake no longer belongs to this ledger.
         LakeUnwritable: the lake fails.
         HourExpired: an hour's earlier files are past their retention.
     """
-    # Under the head's lock: a sweep takes it, too, before it takes files. Both instants are this host's own: an age.
+    # Under the lock of the head, which a sweep takes before it removes files. Both instants are by this
+    # host's clock.
     if content.begun is not None:
         require_young(f"batch {number}", begun=content.begun, now=host_now())
     if content.lake is not None:
-        with lake_watched(content.lake):
+        with lake_errors(content.lake):
             require_same_lake(connection, content.lake)
             require_files(content.lake, {file.path: file.size for file in content.files})
     hours = rows_per_hour(content)
@@ -168,13 +171,13 @@ def _insert_files(connection: psycopg.Connection, files: Sequence[AttemptFile], 
 def _add_to_hours(
     connection: psycopg.Connection, hours: Mapping[datetime, tuple[int, int]], now: datetime
 ) -> None:
-    # In the order of the hours, as every writer of these rows: no two of them wait for each other.
+    # In the order of the hours, as every writer of these rows: no deadlock.
     connection.execute(
         "INSERT INTO ledger.hour AS known (hour, rows, bytes, row_at)"
         " SELECT hour, rows, bytes, %s"
         " FROM unnest(%s::timestamptz[], %s::bigint[], %s::bigint[]) AS new (hour, rows, bytes)"
-        " ORDER BY hour ON CONFLICT (hour) DO UPDATE"
-        " SET rows = known.rows + excluded.rows, bytes = known.bytes + excluded.bytes, row_at = excluded.row_at",
+        " ORDER BY hour ON CONFLICT (hour) DO UPDATE SET rows = known.rows + excluded.rows,"
+        "  bytes = known.bytes + excluded.bytes, row_at = excluded.row_at",
         [now, list(hours), [rows for rows, _ in hours.values()], [bytes_ for _, bytes_ in hours.values()]],
     )
 
@@ -185,7 +188,7 @@ def _add_to_live_tables(
     *,
     since: datetime,
 ) -> None:
-    # An older window may be swept already: a late event would bring back a part of it.
+    # An older window may have been swept: a late event would restore a part of it.
     for name, rows in live.items():
         table = LIVE_TABLES[name]
         parts = {
@@ -205,7 +208,8 @@ def _add_to_live_tables(
                     writer.write_row(row)
         connection.execute(
             sql.SQL(
-                "INSERT INTO {target} AS known (date, {key}, {sum}) SELECT date, {key}, {sum} FROM {staged}"
-                " ORDER BY date, {key} ON CONFLICT (date, {key}) DO UPDATE SET {sum} = known.{sum} + excluded.{sum}"
+                "INSERT INTO {target} AS known (date, {key}, {sum})"
+                " SELECT date, {key}, {sum} FROM {staged} ORDER BY date, {key}"
+                " ON CONFLICT (date, {key}) DO UPDATE SET {sum} = known.{sum} + excluded.{sum}"
             ).format(**parts)
         )

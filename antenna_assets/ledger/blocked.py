@@ -1,7 +1,4 @@
-"""Who keeps the stream from going on by a lock: looked up in PostgreSQL, for the stream's own lines, status and metrics.
-
-How long a session of ours may keep a lock without doing anything is in `clients/postgres_session.py`.
-"""
+"""Sessions whose locks block the stream, for its own messages, `antenna status` and metrics."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -9,25 +6,23 @@ from contextlib import contextmanager
 
 import psycopg
 
+from antenna_assets.clients.advisory_locks import HOLDERS, STREAM
 from antenna_assets.clients.postgres import DatabaseError, connect
-from antenna_assets.ledger.stream_lock import STREAM_LOCK
 
 NAME = "a lock"
-# A batch and a seal wait for each other for a moment: that is nothing to tell.
+# A batch and a seal wait for each other for a moment, which is not reported.
 _SECONDS_BETWEEN_LOOKS = 5.0
 _SECONDS_TO_BE_SURE = 2.0
 
 
 def blocked_by(connection: psycopg.Connection) -> str | None:
-    """What the stream of this ledger waits for, if another session's lock holds it up."""
+    """The lock that blocks the stream of this ledger, as text; None if none does."""
     row = connection.execute(
-        "SELECT holder.pid, holder.usename, holder.application_name FROM pg_locks AS streams"
-        " CROSS JOIN LATERAL unnest(pg_blocking_pids(streams.pid)) AS blocking (number)"
-        " JOIN pg_stat_activity AS holder ON holder.pid = blocking.number"
-        " WHERE streams.locktype = 'advisory' AND streams.granted AND streams.objsubid = 1"
-        "  AND streams.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-        "  AND streams.classid::bigint << 32 | streams.objid::bigint = %s LIMIT 1",
-        [STREAM_LOCK],
+        f"WITH stream AS (SELECT holder.pid {HOLDERS})"  # noqa: S608
+        " SELECT blocker.pid, blocker.usename, blocker.application_name FROM stream"
+        " CROSS JOIN LATERAL unnest(pg_blocking_pids(stream.pid)) AS blocking (number)"
+        " JOIN pg_stat_activity AS blocker ON blocker.pid = blocking.number LIMIT 1",
+        {"key": STREAM},
     ).fetchone()
     if row is None:
         return None
@@ -36,11 +31,11 @@ def blocked_by(connection: psycopg.Connection) -> str | None:
 
 
 @contextmanager
-def blocks_told(postgres_url: str, begin: Callable[[str, str], None]) -> Iterator[None]:
-    """Within the block, say what the stream waits for while another session's lock holds it up for seconds.
+def lock_waits_reported(postgres_url: str, begin: Callable[[str, str], None]) -> Iterator[None]:
+    """Report a lock that blocks the stream for seconds, while the block runs.
 
     Args:
-        begin: takes a name and what to say, as `Waiting.begin`.
+        begin: takes a name and a message, as `Waiting.begin`.
     """
     ended = threading.Event()
 
@@ -55,7 +50,7 @@ def blocks_told(postgres_url: str, begin: Callable[[str, str], None]) -> Iterato
                         if holder is not None:
                             begin(NAME, holder)
             except (psycopg.Error, DatabaseError):
-                # The stream's own session meets the same, and says so.
+                # The stream's own session has the same error, and reports it.
                 continue
 
     watcher = threading.Thread(target=watch, name="antenna lock watch", daemon=True)

@@ -1,6 +1,7 @@
-"""The certificate of an hour: issued by the publication that brings its six assets to one generation, and read back.
+"""Certificates: issued by the publication that brings the six assets of an hour to one generation, and
+chained.
 
-What a certificate claims is recomputed in `verify.py`; here it is only put together from the ledger and chained.
+They are composed from the ledger; `verify/` recomputes what they claim.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import class_row, dict_row
 
+from antenna_assets.clients.advisory_locks import CERTIFICATE_OF_HOUR
 from antenna_assets.clients.clock import database_now
 from antenna_assets.domain.hours import EPOCH, HOUR, hour_key
 from antenna_assets.domain.schema import ASSETS
@@ -22,19 +24,16 @@ from antenna_assets.ledger.generations import read_generation
 from antenna_assets.ledger.landing import landing_of, record_landing
 from antenna_assets.ledger.publications import Publication, record_publication, require_nobody_forgotten
 
-# First key of the advisory locks on hours; the second is the hour's number since 1970.
-_HOUR_LOCK = 0x63657274
-
 Content = dict[str, Any]
 
 
 class NoCertificate(AntennaError):
-    """The hour has none yet; the message says why."""
+    """There is no certificate yet; the message says why."""
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """A row of `ledger.certificate`. `text` is the canonical JSON that the hash is of."""
+    """A row of `ledger.certificate`; `sha256` is the hash of `text`, canonical JSON."""
 
     number: int
     hour: datetime
@@ -47,22 +46,23 @@ class Certificate:
 
     @property
     def content(self) -> Content:
-        """What is certified."""
+        """The certified content."""
         return json.loads(self.text)["content"]
 
 
 def canonical(value: Mapping[str, Any]) -> str:
-    """The one text of a JSON object: keys sorted, no spaces, ASCII."""
+    """Canonical JSON: sorted keys, no spaces, ASCII."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def sha256_of(text: str) -> str:
-    """The hash of a certificate's text, which holds the hash of the certificate before it."""
+    """The hash of a certificate's text, which contains the hash of the previous certificate."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def record_and_certify(connection: psycopg.Connection, publication: Publication) -> None:
-    """Record a publication whose content is committed already, in a transaction of its own; the last of six certifies.
+    """Record a publication whose content is already committed, in a transaction; the last of the six
+    certifies the hour.
 
     Raises:
         Superseded: a newer generation of the hour is published.
@@ -75,14 +75,19 @@ def record_and_certify(connection: psycopg.Connection, publication: Publication)
 
 
 def certify(connection: psycopg.Connection, hour: datetime, generation: int) -> Certificate | None:
-    """Issue the hour's certificate if all six assets are at this generation; the last statement of a publication.
+    """Issue the hour's certificate if all six assets are at this generation; the last statement of a
+    publication.
 
-    The publisher holds its own asset's head. Then it takes the hour's advisory lock, and only with it looks at the
-    others: of two that finish at once the second one sees the first. None of these rows is one that the stream writes.
-    None is returned, and nothing is issued, while an asset is missing, while tables are of different users' versions,
-    and if nothing differs from the hour's newest certificate, which then names what is published as well.
+    The caller has locked its own asset's head. The hour's advisory lock is taken before the others are read,
+    so of two publications that finish at once the second one sees the first. The stream writes none of these
+    rows.
+
+    Returns None, and issues nothing, while an asset is missing or the tables have different users' versions,
+    and if the hour's newest certificate has the same content.
     """
-    connection.execute("SELECT pg_advisory_xact_lock(%s::int, %s::int)", [_HOUR_LOCK, (hour - EPOCH) // HOUR])
+    connection.execute(
+        "SELECT pg_advisory_xact_lock(%s::int, %s::int)", [CERTIFICATE_OF_HOUR, (hour - EPOCH) // HOUR]
+    )
     published = publications(connection, hour, generation)
     if not complete(published):
         return None
@@ -90,7 +95,9 @@ def certify(connection: psycopg.Connection, hour: datetime, generation: int) -> 
     content = content_of(connection, hour, generation, published)
     _mark_certified(connection, hour)
     before = newest_certificate(connection, hour)
-    if before is not None and without_numbers(before.content) == without_numbers(content):
+    if before is not None and without_publication_numbers(before.content) == without_publication_numbers(
+        content
+    ):
         return None
     head = connection.execute("SELECT number, sha256 FROM ledger.certificate_head FOR UPDATE").fetchone()
     if head is None:
@@ -119,10 +126,10 @@ def certify(connection: psycopg.Connection, hour: datetime, generation: int) -> 
 
 
 def _mark_certified(connection: psycopg.Connection, hour: datetime) -> None:
-    """The hour's publications are all named by its newest certificate, as far as anybody else sees them.
+    """Mark the hour's publication heads as certified.
 
-    A head that another publication holds is left to that one's own certificate: to wait for it here, with the hour's lock,
-    would be a deadlock. If it dies instead, the hour is asked for once more.
+    One that another publication has locked is skipped, as waiting for it with the hour's lock would be a
+    deadlock: that publication certifies the hour itself. If it dies, the hour is published again.
     """
     connection.execute(
         "UPDATE ledger.publication_head SET uncertified = false WHERE hour = %(hour)s AND asset IN ("
@@ -133,16 +140,18 @@ def _mark_certified(connection: psycopg.Connection, hour: datetime) -> None:
 
 
 def publications(connection: psycopg.Connection, hour: datetime, generation: int) -> dict[str, dict]:
-    """The publication in force of each asset whose head is at this generation, by asset.
+    """The current publication of each asset whose head is at this generation, by asset.
 
-    It is of the users' version that the head has. A table holds what was published last. Of a lake table, which two runs
-    may commit to in one order and record in the other, it is the attempt that began last: the lake lets no earlier one
-    follow it. Publications from before attempts were counted go by their Delta version.
+    It has the users' version of the head. For a serving table it is the last one recorded. For a lake table,
+    where two runs may commit in one order and be recorded in the other, it is the latest attempt, as the
+    lake's fence rejects earlier ones. Publications from before attempts were numbered are ordered by Delta
+    version.
     """
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
             "SELECT DISTINCT ON (asset) asset, number, rows, bytes, p.users_version, lake_version, content"
-            " FROM ledger.publication AS p JOIN ledger.publication_head AS head USING (asset, hour, generation)"
+            " FROM ledger.publication AS p"
+            " JOIN ledger.publication_head AS head USING (asset, hour, generation)"
             " WHERE hour = %s AND generation = %s AND p.users_version IS NOT DISTINCT FROM head.users_version"
             " ORDER BY asset, attempt DESC NULLS LAST, lake_version DESC NULLS LAST, number DESC",
             [hour, generation],
@@ -151,7 +160,7 @@ def publications(connection: psycopg.Connection, hour: datetime, generation: int
 
 
 def complete(published: Mapping[str, Mapping[str, Any]]) -> bool:
-    """Whether the publications are of all six assets, say what they hold, and looked up the same users."""
+    """Whether all six assets are published with their digests, by the same version of the users."""
     return (
         published.keys() == set(ASSETS)
         and all(row["content"] is not None for row in published.values())
@@ -162,12 +171,13 @@ def complete(published: Mapping[str, Mapping[str, Any]]) -> bool:
 def content_of(
     connection: psycopg.Connection, hour: datetime, generation: int, published: Mapping[str, Mapping]
 ) -> Content:
-    """What is certified of an hour.
+    """The content of an hour's certificate.
 
-    `hour`, `generation`, `up_to_batch` and `users_version` say which snapshot it is. `landed`, `batches`, `rejected`
-    and `offsets` are of its landing, as `landing_of` has them: facts of the generation, however old it is. `unknown_users` have no row in `user_metadata`:
-    users, their rows and bytes. `published` has for each asset the number of its publication, rows and bytes; for a
-    lake table its Delta version and files with the SHA-256 of each, for others the SHA-256 of the rows (`publishing/digests.py`).
+    `hour`, `generation`, `up_to_batch` and `users_version` identify the snapshot. `landed`, `batches`,
+    `rejected` and `offsets` are its landing facts (`landing_of`). `unknown_users` counts users without a row
+    in `user_metadata`, their rows and bytes. `published` has for each asset the number of its publication,
+    rows and bytes; of a lake table also the Delta version and the SHA-256 of each file, of others the SHA-256
+    of the rows (`publishing/digests.py`).
     """
     sealed = read_generation(connection, hour, generation)
     unknown = connection.execute(
@@ -196,8 +206,8 @@ def content_of(
     }
 
 
-def without_numbers(content: Content) -> Content:
-    """The content without the numbers of its publications: what a re-publication of the same rows leaves equal."""
+def without_publication_numbers(content: Content) -> Content:
+    """The content without the numbers of its publications: equal for a re-publication of the same rows."""
     assets = {
         asset: {name: value for name, value in of.items() if name != "publication"}
         for asset, of in content["published"].items()
@@ -215,11 +225,11 @@ def newest_certificate(connection: psycopg.Connection, hour: datetime) -> Certif
         ).fetchone()
 
 
-def newest_of_all(connection: psycopg.Connection) -> Certificate:
-    """The newest certificate of the chain, which stands for all before it.
+def newest_of_chain(connection: psycopg.Connection) -> Certificate:
+    """The newest certificate of the chain, whose hash covers all before it.
 
     Raises:
-        NoCertificate: there is none yet.
+        NoCertificate: no hour has one yet.
     """
     with connection.cursor(row_factory=class_row(Certificate)) as cursor:
         found = cursor.execute(
@@ -227,7 +237,7 @@ def newest_of_all(connection: psycopg.Connection) -> Certificate:
             " FROM ledger.certificate ORDER BY number DESC LIMIT 1"
         ).fetchone()
     if found is None:
-        raise NoCertificate("no hour has a certificate yet; `antenna status` shows how far they are")
+        raise NoCertificate("no hour has a certificate yet; `antenna status` shows the state of each")
     return found
 
 
@@ -240,7 +250,7 @@ def require_certificate(connection: psycopg.Connection, hour: datetime) -> Certi
     found = newest_certificate(connection, hour)
     if found is None:
         raise NoCertificate(
-            f"hour {hour_key(hour)} has no certificate: one is issued when all six assets of a closed hour are"
-            " published at one generation; `antenna status` shows how far it is"
+            f"hour {hour_key(hour)} has no certificate: one is issued when all six assets of a closed hour "
+            "are published at one generation; `antenna status` shows its state"
         )
     return found

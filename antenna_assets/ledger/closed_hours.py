@@ -1,14 +1,10 @@
-"""Closing hours: what the low watermark passed, and what is quiet, in the transaction that looked.
-
-When an hour may close is decided in `domain/closing_rule.py`; who looks, in `commit.py` and `replay.py`.
-"""
+"""Closing hours: those that the low watermark has passed, and quiet ones. The rule is in
+`domain/closing_rule.py`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import psycopg
-from psycopg.rows import class_row
 
 from antenna_assets.domain.closing_rule import (
     ClosedBy,
@@ -30,24 +26,27 @@ def close_passed(
     first_hour: datetime | None,
     closed_by: ClosedBy,
 ) -> None:
-    """Close the hours that end before the watermark and the clock, those without rows from `first_hour` on included."""
+    """Close the hours that end before the watermark and the clock, from `first_hour` on also those without
+    rows."""
     if watermark is None:
         return
     end = ended_before(watermark, now)
     connection.execute(
-        "UPDATE ledger.hour SET closed_at = clock_timestamp(), closed_by = %s WHERE closed_at IS NULL AND hour < %s",
+        "UPDATE ledger.hour SET closed_at = clock_timestamp(), closed_by = %s"
+        " WHERE closed_at IS NULL AND hour < %s",
         [closed_by, end],
     )
     if first_hour is None:
         return
-    # Hours that passed before are closed already, but for those that a first batch has just brought into view.
+    # Earlier hours are closed already, except if this is the first batch with a row.
     start = first_hour
     if head.first_hour is not None and head.low_watermark is not None:
         start = max(first_hour, ended_before(head.low_watermark, head.state.looked_at or head.low_watermark))
     connection.execute(
         "INSERT INTO ledger.hour (hour, closed_at, closed_by)"
         " SELECT hour, clock_timestamp(), %s"
-        " FROM generate_series(%s::timestamptz, %s::timestamptz - interval '1 hour', interval '1 hour') AS hour"
+        " FROM generate_series(%s::timestamptz, %s::timestamptz - interval '1 hour', interval '1 hour')"
+        " AS hour"
         " ON CONFLICT (hour) DO NOTHING",
         [closed_by, start, end],
     )
@@ -56,7 +55,8 @@ def close_passed(
 def quiet_hours_of(
     connection: psycopg.Connection, head: Head, *, now: datetime, lateness: timedelta, quiet: timedelta
 ) -> list[datetime]:
-    """The hours beyond the watermark that ended, and got their last row, at least `quiet` ago, fully read or not."""
+    """The hours beyond the watermark that ended, and got their last row, at least `quiet` ago, fully read or
+    not."""
     found = hours_kept_open(head.first_hour, head.low_watermark, now=now, lateness=lateness)
     if not found:
         return []
@@ -74,7 +74,7 @@ def quiet_hours_of(
 
 
 def close_quiet(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
-    """Close these hours, also those that never got a row."""
+    """Close these hours, including those without a row."""
     connection.execute(
         "INSERT INTO ledger.hour AS known (hour, closed_at, closed_by)"
         " SELECT hour, clock_timestamp(), 'quiet' FROM unnest(%s::timestamptz[]) AS hour ORDER BY hour"
@@ -85,7 +85,7 @@ def close_quiet(connection: psycopg.Connection, hours: Sequence[datetime]) -> No
 
 
 def first_open_hour(connection: psycopg.Connection, start: datetime, end: datetime) -> datetime:
-    """The first hour from `start` on that is not closed, known to the ledger or not; `end` if all before it are."""
+    """The first hour from `start` on that is not closed, in the ledger or not; `end` if all before it are."""
     closed = connection.execute(
         "SELECT hour FROM ledger.hour WHERE hour >= %s AND hour < %s AND closed_at IS NOT NULL", [start, end]
     ).fetchall()
@@ -93,20 +93,11 @@ def first_open_hour(connection: psycopg.Connection, start: datetime, end: dateti
     return next((hour for hour in hours_between(start, end) if hour not in known), end)
 
 
-@dataclass(frozen=True)
-class HourToPublish:
-    """A closed hour that is not wholly published: `ledger.hour_state` says what that means."""
-
-    hour: datetime
-    up_to_batch: int
-    generation: int
-
-
 def require_closed(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
-    """Stop unless each of the hours is closed.
+    """Require that the hours are closed.
 
     Raises:
-        HourNotClosed: names the first that is not.
+        HourNotClosed: names the first one that is not.
     """
     rows = connection.execute(
         "SELECT hour, closed_at IS NOT NULL FROM ledger.hour WHERE hour = ANY(%s)", [list(hours)]
@@ -115,34 +106,6 @@ def require_closed(connection: psycopg.Connection, hours: Sequence[datetime]) ->
     for hour in hours:
         if not closed.get(hour):
             raise HourNotClosed(
-                f"hour {hour_key(hour)} is {'still open' if hour in closed else 'not known to the ledger'}: only a "
-                "closed hour has results; `antenna status` lists the closed ones"
+                f"hour {hour_key(hour)} is {'still open' if hour in closed else 'not known to the ledger'}: "
+                "only closed hours have results; `antenna status` lists them"
             )
-
-
-_TO_PUBLISH = """
-    WITH todo AS (
-        SELECT hour, generation, up_to_batch FROM ledger.hour_state WHERE closed_at IS NOT NULL AND NOT published
-    ), asked AS (
-        (SELECT * FROM todo ORDER BY hour LIMIT %s)
-        UNION SELECT * FROM todo WHERE hour = (SELECT max(hour) FROM ledger.hour WHERE closed_at IS NOT NULL)
-    )
-    SELECT hour, generation,
-        coalesce((SELECT max(batch) FROM ledger.file WHERE file.hour = asked.hour), up_to_batch, 0) AS up_to_batch
-    FROM asked ORDER BY hour
-"""
-
-
-def hours_to_publish(connection: psycopg.Connection, *, limit: int) -> list[HourToPublish]:
-    """The oldest `limit` closed hours that are dirty or not wholly published, and the newest closed one if it is; ascending.
-
-    What it means to be wholly published is said once, in the view `ledger.hour_state`.
-    """
-    with connection.cursor(row_factory=class_row(HourToPublish)) as cursor:
-        return cursor.execute(_TO_PUBLISH, [limit]).fetchall()
-
-
-def wholly_published(connection: psycopg.Connection, hour: datetime) -> bool:
-    """Whether nothing is left to do for an hour."""
-    row = connection.execute("SELECT published FROM ledger.hour_state WHERE hour = %s", [hour]).fetchone()
-    return row is not None and row[0]

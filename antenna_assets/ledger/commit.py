@@ -1,6 +1,7 @@
 """The transaction that commits a micro-batch, and that of a heartbeat between two micro-batches.
 
-Nothing is retried here: after an error the caller reads the ledger again. A replay's transaction is in `replay.py`.
+Nothing is retried here: after an error the caller reads the ledger again. A replay's transaction is in
+`replay.py`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +40,8 @@ class Observation:
     Attributes:
         now: PostgreSQL's clock before Kafka was asked: an event that arrives later may still be on time.
         backlog: what is left in each partition that is not read out.
-        read_past: by Kafka's own record times, everything before this instant is read; None if that is not known.
+        read_past: by Kafka's own record times, everything before this instant is read; None if that is not
+            known.
         host_clock: what is wrong with the clock of this host; None if it is right.
     """
 
@@ -57,8 +59,8 @@ def commit_batch(
     *,
     lateness: timedelta,
     before_commit: Callable[[], None] = lambda: None,
-) -> datetime | None:
-    """Commit a micro-batch in one transaction; returns the new low watermark.
+) -> Head:
+    """Commit a micro-batch in one transaction; returns the new head.
 
     The files are on the disk before it begins. Within the transaction:
 
@@ -70,11 +72,12 @@ def commit_batch(
     6. Close the hours that the watermark has passed.
     7. Move the head, which is the stream's checkpoint.
 
-    Either all of this is committed or none of it. After a crash the stream resumes at the offsets of the ledger; files
-    of an attempt that was not committed are orphans, which no reader sees and a sweep removes.
+    Either all of this is committed or none of it. After a crash the stream resumes at the offsets of the
+    ledger; files of an attempt that was not committed are orphans, which no reader sees and a sweep removes.
 
     Args:
-        before_commit: called when only the COMMIT is left. After an error before that, nothing was committed for certain.
+        before_commit: called when only the COMMIT is left. After an error before that, nothing was committed
+            for certain.
 
     Raises:
         NotContiguous: another stream committed a batch in the meantime.
@@ -90,8 +93,9 @@ def commit_batch(
         # 2. The batch starts where the ledger ends.
         if head.topic_id != plan.topic_id or _stream_moved(connection, head, plan.number - 1):
             raise NotContiguous(
-                f"expected to commit batch {plan.number} of topic id {plan.topic_id}, but the ledger of {plan.topic} is "
-                f"at batch {head.batch} of topic id {head.topic_id}: another stream wrote to it"
+                f"expected to commit batch {plan.number} of topic id {plan.topic_id}, but the ledger of "
+                f"{plan.topic} is at batch {head.batch} of topic id {head.topic_id}: another stream wrote to "
+                "it"
             )
         _require_contiguous(connection, plan.topic_id, plan.ranges)
         # Replays that were committed since the caller read the head leave the batch a higher number.
@@ -121,9 +125,10 @@ def commit_batch(
         close_passed(connection, head, passed, now=now, first_hour=first_hour, closed_by=closed_by)
         # 7. The head.
         kept_open = lagging and hours_kept_open(first_hour, passed, now=now, lateness=lateness)
+        head = replace(head, batch=plan.number, first_hour=first_hour, state=state)
         move_head(
             connection,
-            replace(head, batch=plan.number, first_hour=first_hour, state=state),
+            head,
             held_by=backlog_text(seen.backlog) if kept_open else None,
             host_clock=seen.host_clock,
         )
@@ -131,7 +136,7 @@ def commit_batch(
         commit_point("stream.commit.last_statement")
         before_commit()
     commit_point("stream.commit.committed")
-    return passed
+    return head
 
 
 def commit_heartbeat(
@@ -147,7 +152,8 @@ def commit_heartbeat(
 
     Args:
         batch: the ledger's newest one when Kafka was asked.
-        quiet: an hour closes that ended, and got its last row, at least this long ago; None: no hour closes for that.
+        quiet: an hour closes that ended, and got its last row, at least this long ago; None: no hour closes
+            for that.
 
     Raises:
         NotContiguous: the stream has committed a batch since `batch`, so the observation is stale.
@@ -185,7 +191,8 @@ def commit_heartbeat(
 def _close_quiet(
     connection: psycopg.Connection, head: Head, seen: Observation, lateness: timedelta, quiet: timedelta
 ) -> ClosingState:
-    """Close the quiet hours that are fully read, and advance the watermark to the first hour that is still open."""
+    """Close the quiet hours that are fully read, and advance the watermark to the first hour that is still
+    open."""
     state, now = head.state, seen.now
     known = [instant for instant in (seen.read_past, state.read_past) if instant is not None]
     hours = fully_read(

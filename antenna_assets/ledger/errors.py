@@ -1,19 +1,20 @@
-"""The errors of the ledger that more than one of its modules raises."""
+"""Errors that several modules of the ledger raise."""
 
 from antenna_assets.errors import AntennaError
 
 
 class LedgerError(AntennaError):
-    """The ledger does not allow what was asked for; the message says what it holds."""
+    """The ledger's state does not allow an operation; the message says what it is."""
 
 
 class HourNotClosed(LedgerError):
-    """The hour is still open, or nothing is known of it."""
+    """The hour is still open, or unknown to the ledger."""
 
 
 class HourExpired(LedgerError):
-    """The hour's landed files are past their retention: it is published, and never built again."""
+    """Landed files of the hour are past their retention: it stays as it is published."""
 
 
 class ForgottenMeanwhile(LedgerError):
-    """A user was forgotten since the session began: what it has read before may name them. Nothing was committed."""
+    """A user was forgotten since the session began, which may have read them before. Nothing was
+    committed."""

@@ -1,4 +1,4 @@
-"""Hours whose runs failed: how often, and when each is asked for again."""
+"""Failing hours: how often their runs failed, and the back-off until the next attempt."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,15 +13,12 @@ LONGEST_WAIT = timedelta(hours=1)
 
 
 MOST_ATTEMPTS = 10
-"""After so many, some four hours, an hour is stuck: nobody asks for it again but a person, or rows that come later."""
+"""After this many, some four hours, an hour is stuck: only a person or new rows make it run again."""
 
 
 @dataclass(frozen=True)
 class FailingHour:
-    """An hour that was asked for and is still to do: how often, its last run, and when it is asked for again.
-
-    `batch` is the newest one that the attempts were for.
-    """
+    """An hour whose runs failed; `batch` is the newest one that they covered."""
 
     hour: datetime
     batch: int
@@ -32,18 +29,18 @@ class FailingHour:
 
     @property
     def stuck(self) -> bool:
-        """Whether it is not asked for again, unless rows come."""
+        """Whether it is not asked for again unless it gets rows."""
         return self.attempts >= MOST_ATTEMPTS
 
 
-def wait_after(attempts: int) -> timedelta:
-    """How long an hour waits after its last attempt: twice as long each time."""
-    # Not 2**attempts: after a month of failures that is no number any more.
+def back_off(attempts: int) -> timedelta:
+    """The wait after a number of failed attempts: doubled each time, up to `LONGEST_WAIT`."""
+    # Bounded: after a month of failures 2**attempts would overflow.
     return min(FIRST_WAIT * 2 ** min(max(attempts - 1, 0), 16), LONGEST_WAIT)
 
 
 def forget_published(connection: psycopg.Connection) -> None:
-    """Forget the failures of hours that were published since, or of which nothing is left to publish."""
+    """Drop the failures of hours that were published since, or have nothing left to publish."""
     connection.execute(
         "DELETE FROM ledger.failing_hour AS failing WHERE EXISTS (SELECT FROM ledger.certificate"
         "  WHERE certificate.hour = failing.hour AND certificate.number > failing.certificate)"
@@ -52,7 +49,7 @@ def forget_published(connection: psycopg.Connection) -> None:
 
 
 def read_failing_hours(connection: psycopg.Connection) -> list[FailingHour]:
-    """The hours that failed as of the sensor's last tick, ascending."""
+    """The failing hours as of the sensor's last tick, ascending."""
     with connection.cursor(row_factory=class_row(FailingHour)) as cursor:
         return cursor.execute(
             "SELECT hour, batch, attempts, run_id, ended, next_attempt FROM ledger.failing_hour ORDER BY hour"

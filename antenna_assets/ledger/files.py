@@ -1,6 +1,6 @@
-"""The rows of `ledger.file`: which files landed for an hour, for a generation, and with a batch.
+"""The rows of `ledger.file`: the files of an hour, of a generation and of a batch.
 
-The files themselves are opened by their readers, and no file is read without such a row.
+Readers open the files themselves. No file is read without such a row.
 """
 
 from dataclasses import dataclass
@@ -9,26 +9,18 @@ from datetime import datetime
 import psycopg
 from psycopg.rows import class_row
 
-from antenna_assets.ledger.generations import Generation, _hour_expired
+from antenna_assets.ledger.generations import Generation, hour_expired
 
+FILES_OF_HOUR = """
+    SELECT path, hour, rows, bytes, size, batch FROM ledger.file
+    WHERE kind = 'landed' AND hour = %(hour)s AND batch <= %(batch)s
+"""
+"""The files of an hour up to a batch."""
 
-def generation_files(connection: psycopg.Connection, generation: Generation) -> list[str]:
-    """Paths of the generation's files, relative to the lake's root. They stay for `GRACE` at least.
+EXPIRED_FILES_OF_HOUR = FILES_OF_HOUR.replace("ledger.file", "ledger.expired_file")
+"""Those of them that are past their retention."""
 
-    Raises:
-        HourExpired: some of them are past their retention.
-    """
-    # One statement, so that no file expires between the two looks.
-    rows = connection.execute(
-        "SELECT path, false AS expired, batch FROM ledger.file WHERE kind = 'landed' AND hour = %(hour)s AND batch <= %(batch)s"
-        " UNION ALL SELECT path, true, batch FROM ledger.expired_file WHERE hour = %(hour)s AND batch <= %(batch)s"
-        " UNION ALL SELECT '', true, 0 FROM ledger.expired_hour WHERE hour = %(hour)s"
-        " ORDER BY batch, path",
-        {"hour": generation.hour, "batch": generation.up_to_batch},
-    ).fetchall()
-    if any(expired for _, expired, _ in rows):
-        raise _hour_expired(generation.hour)
-    return [path for path, _, _ in rows]
+_ANY_BATCH = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -42,20 +34,41 @@ class FileRow:
     batch: int
 
 
-def files_of_hour(connection: psycopg.Connection, hour: datetime, up_to_batch: int) -> list[FileRow]:
-    """The files that landed for an hour."""
+def files_of_hour(
+    connection: psycopg.Connection, hour: datetime, up_to_batch: int = _ANY_BATCH
+) -> list[FileRow]:
+    """The accepted files of an hour, by batch and path."""
     with connection.cursor(row_factory=class_row(FileRow)) as cursor:
         return cursor.execute(
-            "SELECT path, rows, bytes, size, batch FROM ledger.file"
-            " WHERE kind = 'landed' AND hour = %s AND batch <= %s ORDER BY batch, path",
-            [hour, up_to_batch],
+            f"SELECT path, rows, bytes, size, batch FROM ({FILES_OF_HOUR}) AS file ORDER BY batch, path",  # noqa: S608
+            {"hour": hour, "batch": up_to_batch},
         ).fetchall()
 
 
+def generation_files(connection: psycopg.Connection, generation: Generation) -> list[str]:
+    """Paths of a generation's files, relative to the lake's root. They stay for `GRACE_PERIOD` at least.
+
+    Raises:
+        HourExpired: some of them are past their retention.
+    """
+    # One statement, so that no file expires between two.
+    rows = connection.execute(
+        f"SELECT path, false AS expired, batch FROM ({FILES_OF_HOUR}) AS file"  # noqa: S608
+        f" UNION ALL SELECT path, true, batch FROM ({EXPIRED_FILES_OF_HOUR}) AS file"
+        " UNION ALL SELECT '', true, 0 FROM ledger.expired_hour WHERE hour = %(hour)s"
+        " ORDER BY batch, path",
+        {"hour": generation.hour, "batch": generation.up_to_batch},
+    ).fetchall()
+    if any(expired for _, expired, _ in rows):
+        raise hour_expired(generation.hour)
+    return [path for path, _, _ in rows]
+
+
 def files_of_batch(connection: psycopg.Connection, batch: int, kind: str) -> list[FileRow]:
-    """All files of a batch of one kind, `landed` or `rejected`."""
+    """The files of a batch of one kind, `landed` or `rejected`, by path."""
     with connection.cursor(row_factory=class_row(FileRow)) as cursor:
         return cursor.execute(
-            "SELECT path, rows, bytes, size, batch FROM ledger.file WHERE batch = %s AND kind = %s ORDER BY path",
+            "SELECT path, rows, bytes, size, batch FROM ledger.file"
+            " WHERE batch = %s AND kind = %s ORDER BY path",
             [batch, kind],
         ).fetchall()

@@ -1,9 +1,9 @@
-"""The first hourly partition: recorded once in the ledger, and in the state directory for all that has no database at hand.
+"""The first hourly partition: recorded once in the ledger and copied to the state directory.
 
-Dagster's definitions are loaded without one: they take it from the settings, which read the state directory.
+Dagster's definitions are loaded without a database: they take it from the settings, which read the state
+directory.
 """
 
-import os
 from datetime import UTC, datetime, timedelta
 
 import psycopg
@@ -11,23 +11,24 @@ import psycopg
 from antenna_assets.domain.hours import hour_key, hour_of
 from antenna_assets.errors import AntennaError
 from antenna_assets.settings import FIRST_START, Settings, start_file
+from antenna_assets.storage.atomic_files import replacing
 
 
 class StartTooLate(AntennaError):
-    """Hours are there that begin before the first partition; the message says which and what to do."""
+    """The ledger has hours before the first partition; the message says which and what to do."""
 
 
 def first_partition(made: datetime, horizon: timedelta) -> datetime:
-    """The beginning of the month in which a state directory was made, minus the horizon; never before `FIRST_START`."""
+    """The start of the month in which a ledger was created, minus the horizon; not before `FIRST_START`."""
     month = made.astimezone(UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    # A horizon of a century is no reason for a century of partitions.
+    # A horizon of a century does not need a century of partitions.
     return max(FIRST_START, hour_of(month - min(horizon, month - FIRST_START)))
 
 
 def record_first_partition(connection: psycopg.Connection, settings: Settings) -> datetime:
-    """Write down where the partitions begin, if it is not known yet, and bring it to the state directory.
+    """Record the first partition, unless it is recorded, and copy it to the state directory; returns it.
 
-    A ledger that has hours already is from before this was recorded: its partitions begin where they did.
+    A ledger that has hours but no record is from an older version: its partitions begin where they did.
     """
     ((now, oldest),) = connection.execute(
         "SELECT clock_timestamp(), (SELECT min(hour) FROM ledger.hour)"
@@ -39,14 +40,13 @@ def record_first_partition(connection: psycopg.Connection, settings: Settings) -
     ((recorded,),) = connection.execute("SELECT hour FROM ledger.first_partition").fetchall()
     file = start_file(settings.home)
     file.parent.mkdir(parents=True, exist_ok=True)
-    written = file.with_name(f"{file.name}.{os.getpid()}")
-    written.write_text(f"{recorded.astimezone(UTC).isoformat()}\n", encoding="utf-8")
-    written.replace(file)
+    with replacing(file) as new:
+        new.write_text(f"{recorded.astimezone(UTC).isoformat()}\n", encoding="utf-8")
     return recorded
 
 
 def require_start(connection: psycopg.Connection, start: datetime) -> None:
-    """Stop if the ledger has hours before the first partition: nobody could publish them again, or their late rows.
+    """Require that the ledger has no hours before the first partition: they could not be published again.
 
     Raises:
         StartTooLate: names the oldest such hour.
@@ -56,7 +56,7 @@ def require_start(connection: psycopg.Connection, start: datetime) -> None:
     ).fetchall()
     if count:
         raise StartTooLate(
-            f"ANTENNA_START: expected {hour_key(oldest)} or earlier, the oldest of the {count:,} hours that the ledger has before "
-            f"it, found {hour_key(start)}; those hours could not be published any more. Unset it, and `antenna up` brings what was "
-            "recorded to the state directory"
+            f"ANTENNA_START: expected {hour_key(oldest)} or earlier, the oldest of the {count:,} hours that "
+            f"the ledger has before it, found {hour_key(start)}; those hours could not be published any "
+            "more; unset it, and run `antenna up`, which copies the recorded one to the state directory"
         )

@@ -1,7 +1,5 @@
-"""Generations: the snapshots of an hour, each its landed files up to one batch. Append-only.
-
-A generation is sealed in `seal.py`; what landed for it is in `landing.py`.
-"""
+"""Generations: snapshots of an hour, each its landed files up to one batch. Append-only; `seal.py` makes
+them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,10 +24,10 @@ class Generation:
 
 
 def read_generation(connection: psycopg.Connection, hour: datetime, generation: int) -> Generation:
-    """A generation that was sealed before.
+    """Read a sealed generation.
 
     Raises:
-        LedgerError: it was not.
+        LedgerError: there is none with this number.
     """
     with connection.cursor(row_factory=class_row(Generation)) as cursor:
         found = cursor.execute(
@@ -39,13 +37,13 @@ def read_generation(connection: psycopg.Connection, hour: datetime, generation: 
         ).fetchone()
     if found is None:
         raise LedgerError(
-            f"the ledger names generation {generation} of {hour_key(hour)} but does not hold it"
+            f"expected generation {generation} of {hour_key(hour)} in ledger.hour_generation, found none"
         )
     return found
 
 
 def require_unexpired(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
-    """Stop if landed files of one of the hours are past their retention.
+    """Require that no landed file of the hours is past its retention.
 
     Raises:
         HourExpired: names the first such hour.
@@ -56,20 +54,21 @@ def require_unexpired(connection: psycopg.Connection, hours: Sequence[datetime])
         {"hours": list(hours)},
     ).fetchone()
     if row is not None and row[0] is not None:
-        raise _hour_expired(row[0])
+        raise hour_expired(row[0])
 
 
 def expired_before(connection: psycopg.Connection) -> datetime | None:
-    """The end of the newest hour that is past its retention: no event before it is accepted any more."""
+    """The end of the newest hour that is past its retention; events before it are rejected."""
     row = connection.execute(
-        "SELECT greatest((SELECT max(hour) FROM ledger.expired_file), (SELECT max(hour) FROM ledger.expired_hour))"
-        " + interval '1 hour'"
+        "SELECT interval '1 hour' + greatest("
+        " (SELECT max(hour) FROM ledger.expired_file), (SELECT max(hour) FROM ledger.expired_hour))"
     ).fetchone()
     return row[0] if row else None
 
 
-def _hour_expired(hour: datetime) -> HourExpired:
+def hour_expired(hour: datetime) -> HourExpired:
+    """The error of an hour whose files are past their retention."""
     return HourExpired(
-        f"the landed files of {hour_key(hour)} are past the horizon and were swept: the hour stays as it is published "
-        "and is not built again from a part of itself"
+        f"the landed files of {hour_key(hour)} are past the horizon and were swept: the hour stays as it is "
+        "published, as it could only be rebuilt in part"
     )

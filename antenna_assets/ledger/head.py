@@ -1,6 +1,6 @@
-"""The ledger's head: the one row of a topic that says which topic it is and how far the ledger has come.
+"""The ledger's head: the row of the topic with its id, the newest batch and the state of closing.
 
-Whoever commits takes its lock first; what moves it is in `commit.py`, `replay.py`, `closed_hours.py` and `loss.py`.
+Every transaction that commits to the ledger locks it first.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ class Head:
 
     @property
     def low_watermark(self) -> datetime | None:
-        """Every hour that it passed is closed."""
+        """Every hour that it has passed is closed."""
         return self.state.low_watermark
 
     @property
@@ -37,57 +37,72 @@ class Head:
 
 
 def claim_topic(connection: psycopg.Connection, topic: str, topic_id: str) -> Head:
-    """Make the head row in an empty ledger; stop if the topic is not the one the ledger knows.
+    """Return the head of the topic, creating it in an empty ledger.
 
     Raises:
         LedgerError: the ledger holds another topic, or the topic was deleted and created again.
     """
-    # One ledger numbers the batches of one topic: two would number their batches alike.
+    # A ledger numbers the batches of one topic; those of two would collide.
     other = connection.execute("SELECT topic FROM ledger.head WHERE topic <> %s", [topic]).fetchone()
     if other is not None:
         raise LedgerError(
-            f"this ledger holds topic {other[0]}, not {topic}; correct ANTENNA_TOPIC, or use another database for {topic}"
+            f"this ledger holds topic {other[0]}, not {topic}; "
+            f"correct ANTENNA_TOPIC, or use another database for {topic}"
         )
     connection.execute(
         "INSERT INTO ledger.head (topic, topic_id) VALUES (%s, %s) ON CONFLICT (topic) DO NOTHING",
         [topic, topic_id],
     )
     head = read_head(connection, topic)
-    if kafka_id(head.topic_id) != topic_id:
-        raise LedgerError(
-            f"topic {topic} was deleted and created again: the ledger knows id {head.topic_id}, Kafka has {topic_id}; "
-            "its offsets mean other messages now, so nothing was read; `antenna accept-loss` records it and goes on with the "
-            "new topic"
-        )
+    require_same_topic(head, topic_id)
     return head
 
 
-def kafka_id(topic_id: str) -> str:
-    """The id that Kafka has for a topic of the ledger.
+def require_same_topic(head: Head, topic_id: str) -> None:
+    """Require that the topic has Kafka's id of the ledger's topic.
 
-    The ledger counts the lives of a topic that lost what was read of it, as `id#2`: its offsets mean other messages then.
+    Raises:
+        LedgerError: the topic was deleted and created again.
+    """
+    if kafka_id(head.topic_id) != topic_id:
+        raise LedgerError(
+            f"topic {head.topic} was deleted and created again: the ledger has id {head.topic_id}, Kafka has "
+            f"{topic_id}; its offsets are those of other messages now, so nothing was read; `antenna "
+            "accept-loss` records it and continues with the new topic"
+        )
+
+
+def kafka_id(topic_id: str) -> str:
+    """Kafka's id of a topic of the ledger.
+
+    When a topic loses messages that were read, its offsets are assigned again. The ledger then gives it
+    another id, `id#2`.
     """
     return topic_id.partition("#")[0]
 
 
 def next_life(topic_id: str) -> str:
-    """The ledger's id of a topic once Kafka has lost what was read of it."""
+    """The ledger's next id of a topic, after Kafka has lost messages that were read."""
     kafka, _, life = topic_id.partition("#")
     return f"{kafka}#{int(life or 1) + 1}"
 
 
 def ledger_id(connection: psycopg.Connection, topic: str, topic_id: str) -> str:
-    """The id under which the ledger knows a topic that has this one in Kafka."""
+    """The ledger's id of a topic that has this id in Kafka."""
     row = connection.execute("SELECT topic_id FROM ledger.head WHERE topic = %s", [topic]).fetchone()
     return row[0] if row is not None and kafka_id(row[0]) == topic_id else topic_id
 
 
 def read_head(connection: psycopg.Connection, topic: str, *, lock: bool = False) -> Head:
-    """The head row of a topic; with `lock` it is the caller's until its transaction ends."""
+    """The head row of a topic; `lock` locks it until the end of the caller's transaction.
+
+    Raises:
+        LedgerError: the ledger has no such topic.
+    """
     row = connection.execute(
         sql.SQL(
-            "SELECT topic_id, batch, first_hour, looked_at, watched_since, low_watermark, event_times, silent_since, mark,"
-            " mark_at, read_past FROM ledger.head WHERE topic = %s {}"
+            "SELECT topic_id, batch, first_hour, looked_at, watched_since, low_watermark, event_times,"
+            " silent_since, mark, mark_at, read_past FROM ledger.head WHERE topic = %s {}"
         ).format(sql.SQL("FOR UPDATE" if lock else "")),
         [topic],
     ).fetchone()
@@ -126,7 +141,7 @@ def _instants(found: Mapping[str, str]) -> dict[int, datetime]:
 def move_head(
     connection: psycopg.Connection, head: Head, *, held_by: str | None, host_clock: str | None
 ) -> None:
-    """Write the head row, in the transaction that holds its lock.
+    """Write the head row, in the transaction that has locked it.
 
     Args:
         held_by: what keeps an hour open that has ended; None if nothing does.
@@ -134,9 +149,11 @@ def move_head(
     """
     state = head.state
     connection.execute(
-        "UPDATE ledger.head SET batch = %s, first_hour = %s, looked_at = %s, watched_since = %s, low_watermark = %s,"
-        " event_times = %s, silent_since = %s, mark = %s, mark_at = %s, read_past = %s, held_by = %s::text,"
-        " held_since = CASE WHEN %s::text IS NOT NULL THEN coalesce(held_since, %s) END, host_clock = %s WHERE topic = %s",
+        "UPDATE ledger.head SET batch = %s, first_hour = %s, looked_at = %s, watched_since = %s,"
+        " low_watermark = %s, event_times = %s, silent_since = %s, mark = %s, mark_at = %s, read_past = %s,"
+        " held_by = %s::text,"
+        " held_since = CASE WHEN %s::text IS NOT NULL THEN coalesce(held_since, %s) END,"
+        " host_clock = %s WHERE topic = %s",
         [
             head.batch,
             head.first_hour,
@@ -162,5 +179,5 @@ def _json(times: Mapping[int, datetime]) -> Jsonb:
 
 
 def lock_heads(connection: psycopg.Connection) -> None:
-    """Wait for the batches that are being committed, and keep others away until the caller's transaction ends."""
+    """Lock the heads: wait for running commits, and block others until the caller's transaction ends."""
     connection.execute("SELECT FROM ledger.head ORDER BY topic FOR UPDATE")

@@ -1,6 +1,7 @@
-"""What the ledger says of the landing of an hour: its files, and the batches that they came with.
+"""The facts of an hour's landing, as certificates contain them: rows, batches, rejections and offsets.
 
-What landed for a generation is a fact of it, kept for good. The files themselves are opened in `verify/landing.py`.
+Those of a generation are kept for ever, longer than its files. `verify/landing.py` reads the files
+themselves.
 """
 
 from dataclasses import dataclass
@@ -13,27 +14,24 @@ from psycopg.types.json import Jsonb
 
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.errors import AntennaError
+from antenna_assets.ledger.files import EXPIRED_FILES_OF_HOUR, FILES_OF_HOUR
 
 if TYPE_CHECKING:
     from antenna_assets.ledger.generations import Generation
 
 
 class LandingUnknown(AntennaError):
-    """The ledger does not tell any more what landed for a generation."""
+    """The ledger no longer has the landing facts of a generation."""
 
 
 LandingFacts = dict[str, Any]
-"""What `landing_facts` says."""
+"""What `landing_facts` returns."""
 
-_FILES = """
-    SELECT hour, rows, bytes, batch FROM ledger.file
-    WHERE kind = 'landed' AND hour = %(hour)s AND batch <= %(batch)s
-    UNION ALL SELECT hour, rows, bytes, batch FROM ledger.expired_file
-    WHERE %(expired)s AND kind = 'landed' AND hour = %(hour)s AND batch <= %(batch)s
-"""
+_FILES = f"{FILES_OF_HOUR} UNION ALL {EXPIRED_FILES_OF_HOUR} AND %(expired)s"
 
 _LANDED = f"""
-    SELECT count(*) AS files, coalesce(sum(file.rows), 0)::bigint AS rows, coalesce(sum(file.bytes), 0)::bigint AS bytes,
+    SELECT count(*) AS files, coalesce(sum(file.rows), 0)::bigint AS rows,
+        coalesce(sum(file.bytes), 0)::bigint AS bytes,
         coalesce(sum(file.rows) FILTER (WHERE batch.committed_at > hour.closed_at), 0)::bigint AS late_rows
     FROM ({_FILES}) AS file LEFT JOIN ledger.batch USING (batch) JOIN ledger.hour USING (hour)
 """  # noqa: S608
@@ -49,14 +47,15 @@ _REJECTED = f"""
     WHERE batch IN (SELECT batch FROM ({_FILES}) AS file) GROUP BY reason
 """  # noqa: S608
 
-# Ranges of one partition that touch are one range.
+# Adjacent ranges of a partition are merged.
 _OFFSETS = f"""
     WITH marked AS (
         SELECT *, lag(until_offset) OVER of_partition IS DISTINCT FROM from_offset AS begins
         FROM ledger.batch_offset WHERE batch IN (SELECT batch FROM ({_FILES}) AS file)
         WINDOW of_partition AS (PARTITION BY topic_id, partition ORDER BY from_offset)
     ), numbered AS (
-        SELECT *, count(*) FILTER (WHERE begins) OVER (PARTITION BY topic_id, partition ORDER BY from_offset) AS range
+        SELECT *, count(*) FILTER (WHERE begins)
+            OVER (PARTITION BY topic_id, partition ORDER BY from_offset) AS range
         FROM marked
     )
     SELECT topic, topic_id, partition, min(from_offset) AS from, max(until_offset) AS until
@@ -65,23 +64,25 @@ _OFFSETS = f"""
 
 
 def record_landing(connection: psycopg.Connection, sealed: "Generation") -> LandingFacts:
-    """What landed for a generation, kept for good by the first call: later the files are gone, and the fact is not."""
+    """The landing facts of a generation; the first call stores them, as its files will be removed one day."""
     landing = landing_of(connection, sealed)
     connection.execute(
-        "INSERT INTO ledger.generation_landing (hour, generation, content) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+        "INSERT INTO ledger.generation_landing (hour, generation, content) VALUES (%s, %s, %s)"
+        " ON CONFLICT DO NOTHING",
         [sealed.hour, sealed.generation, Jsonb(landing)],
     )
     return landing
 
 
 def landing_of(connection: psycopg.Connection, sealed: "Generation") -> LandingFacts:
-    """What landed for a generation, as it was when it was sealed.
+    """The landing facts of a generation, as of its sealing.
 
-    A generation from before this was kept has it from its files, those past their retention included, and if these are
-    not all known any more, from its newest certificate that says as many rows as were sealed.
+    For a generation from before they were stored they are computed from its files, including those past their
+    retention. If the ledger no longer has all of these, they are taken from the newest certificate with as
+    many rows as were sealed.
 
     Raises:
-        LandingUnknown: neither tells.
+        LandingUnknown: none of these has them.
     """
     kept = connection.execute(
         "SELECT content FROM ledger.generation_landing WHERE hour = %s AND generation = %s",
@@ -99,8 +100,9 @@ def landing_of(connection: psycopg.Connection, sealed: "Generation") -> LandingF
     ).fetchone()
     if certified is None:
         raise LandingUnknown(
-            f"generation {sealed.generation} of {hour_key(sealed.hour)} has {sealed.rows:,} rows, but the ledger knows files of"
-            f" {found['landed']['rows']:,} and no certificate that says more: `antenna verify` tells what else is wrong with it"
+            f"generation {sealed.generation} of {hour_key(sealed.hour)} has {sealed.rows:,} rows, but the "
+            f"ledger has files with {found['landed']['rows']:,} and no certificate with more; `antenna "
+            "verify` shows all differences"
         )
     return {name: certified[0][name] for name in found}
 
@@ -108,13 +110,13 @@ def landing_of(connection: psycopg.Connection, sealed: "Generation") -> LandingF
 def landing_facts(
     connection: psycopg.Connection, hour: datetime, up_to_batch: int, *, expired: bool = False
 ) -> LandingFacts:
-    """The part of a certificate that is about landing, as the ledger has it now.
+    """The landing facts of an hour up to a batch, computed from the ledger.
 
-    `landed` counts the hour's own rows, those among them that came in a batch after the hour had closed as late.
-    `batches`, `rejected` and `offsets` are of the whole batches that brought at least one row of the hour.
+    `landed` counts the rows of the hour; late ones were committed after the hour had closed. `batches`,
+    `rejected` and `offsets` cover the whole batches that have at least one row of the hour.
 
     Args:
-        expired: count the files that are past their retention as well.
+        expired: include files that are past their retention.
     """
     values = {"hour": hour, "batch": up_to_batch, "expired": expired}
     with connection.cursor(row_factory=dict_row) as cursor:
@@ -124,7 +126,7 @@ def landing_facts(
         offsets = cursor.execute(_OFFSETS, values).fetchall()
     return {
         "landed": landed,
-        # Of several hours, and so perhaps beyond 64 bits.
+        # The sum over several hours may exceed 64 bits.
         "batches": {**batches, "bytes": int(batches["bytes"])},
         "rejected": {row["reason"]: row["rows"] for row in rejected},
         "offsets": offsets,
@@ -133,7 +135,7 @@ def landing_facts(
 
 @dataclass(frozen=True)
 class TopicLife:
-    """Offsets of a partition that a generation has messages of, under one topic id. `topic` is a number for the id."""
+    """A range of offsets under one topic id, which `topic` numbers."""
 
     topic: int
     partition: int
@@ -142,9 +144,10 @@ class TopicLife:
 
 
 def topic_lives(connection: psycopg.Connection, sealed: "Generation") -> list[TopicLife]:
-    """Where the messages of a generation may come from: offsets repeat from one topic id to another, not within one.
+    """The offset ranges that the messages of a generation come from, by topic id: offsets are unique within
+    one.
 
-    These are the ranges of the batches that brought its rows, and what was replayed by the time it was sealed.
+    They are those of its batches, and of the replays before it was sealed.
     """
     ranges = [
         (of["topic_id"], of["partition"], of["from"], of["until"])

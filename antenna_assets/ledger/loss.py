@@ -1,6 +1,7 @@
-"""`antenna accept-loss`: the recorded way on after Kafka itself lost messages that were never read.
+"""`antenna accept-loss`: recording messages that Kafka lost before they were read, so that the stream can
+continue.
 
-It changes the ledger alone, in one transaction, while no stream runs. What a stream refuses and why is in `streaming/job.py`.
+It changes only the ledger, in one transaction, while no stream runs.
 """
 
 from dataclasses import dataclass
@@ -19,10 +20,12 @@ from antenna_assets.ledger.stream_lock import only_stream
 
 @dataclass(frozen=True)
 class Loss:
-    """Messages that Kafka no longer has. `until_offset` is None where nobody knows how many they are.
+    """Messages that Kafka no longer has.
 
     Attributes:
-        kafka_end: where Kafka ends, if it lost messages that were read; None if the topic is gone as a whole.
+        until_offset: None if their number is unknown.
+        kafka_end: the end of the partition, if Kafka lost messages that were read; None if the topic was
+            deleted.
     """
 
     topic_id: str
@@ -34,24 +37,25 @@ class Loss:
     def __str__(self) -> str:
         if self.kafka_end is not None:
             return (
-                f"partition {self.partition}: the ledger ends at offset {self.from_offset} and Kafka at {self.kafka_end}: "
-                "what was read stays as it is, the offsets between come again as other messages, and "
-                "`antenna stream --from` says where those begin"
+                f"partition {self.partition}: the ledger ends at offset {self.from_offset} and Kafka at "
+                f"{self.kafka_end}: what was read stays, the offsets in between will be those of other "
+                "messages, and `antenna stream --from` sets where those begin"
             )
         if self.until_offset is None:
             return (
-                f"partition {self.partition} of topic id {self.topic_id}: whatever came after offset "
+                f"partition {self.partition} of topic id {self.topic_id}: everything after offset "
                 f"{self.from_offset - 1}, as the topic was deleted"
             )
         count = self.until_offset - self.from_offset
-        return f"partition {self.partition}: {count:,} messages, offsets {self.from_offset} to {self.until_offset - 1}"
+        offsets = f"offsets {self.from_offset} to {self.until_offset - 1}"
+        return f"partition {self.partition}: {count:,} messages, {offsets}"
 
 
 def losses(connection: psycopg.Connection, broker: Broker) -> list[Loss]:
-    """What Kafka lost before it was read, by partition.
+    """The messages that Kafka lost before they were read, by partition.
 
     Raises:
-        LedgerError: the ledger knows no such topic.
+        LedgerError: the ledger has no such topic.
     """
     topic = broker.describe()
     head = read_head(connection, topic.name)
@@ -61,7 +65,7 @@ def losses(connection: psycopg.Connection, broker: Broker) -> list[Loss]:
             " GROUP BY partition ORDER BY partition",
             [head.topic_id],
         ).fetchall()
-        # A topic that was never read has lost nothing that the ledger could name, but its id.
+        # A topic that was never read has only its id to lose.
         return [Loss(head.topic_id, partition, end, None) for partition, end in ends or [(0, 0)]]
     unread = _unread(connection, head.topic_id, topic)
     following = broker.next_offsets(topic)
@@ -81,13 +85,13 @@ def losses(connection: psycopg.Connection, broker: Broker) -> list[Loss]:
 
 
 def _unread(connection: psycopg.Connection, topic_id: str, topic: Topic) -> dict[int, int]:
-    """The offset to read next, of each partition that the stream has seen."""
+    """The next offset to read of each partition that the stream has seen."""
     starts = {start.partition: start.start_offset for start in read_starts(connection, topic_id).values()}
     return starts | committed_offsets(connection, topic_id, topic.partitions)
 
 
-def accept(connection: psycopg.Connection, broker: Broker, reason: str) -> list[Loss]:
-    """Record what was lost, so that the stream goes on at Kafka's first message; returns it.
+def accept_losses(connection: psycopg.Connection, broker: Broker, reason: str) -> list[Loss]:
+    """Record the losses, so that the stream continues at Kafka's first message; returns them.
 
     Raises:
         StreamRunning: a stream runs on this ledger.
@@ -101,26 +105,26 @@ def accept(connection: psycopg.Connection, broker: Broker, reason: str) -> list[
     return found
 
 
-def step_over(
+def skip_record(
     connection: psycopg.Connection, broker: Broker, partition: int, offset: int, reason: str
 ) -> Loss:
-    """Record one record as lost that Kafka has and no reader can read, so that the stream goes on behind it; returns it.
+    """Record one unreadable record as lost, so that the stream continues after it; returns the loss.
 
     Raises:
         StreamRunning: a stream runs on this ledger.
-        StreamError: it is not the next one to read.
-        LedgerError: the ledger knows no such topic.
+        StreamError: it is not the next record to read.
+        LedgerError: the ledger has no such topic.
     """
     with only_stream(connection), connection.transaction():
         head = read_head(connection, broker.topic, lock=True)
         topic = broker.describe()
         if kafka_id(head.topic_id) != topic.id or partition not in topic.partitions:
-            raise StreamError(f"the ledger knows no partition {partition} of {topic.name} as it is now")
+            raise StreamError(f"the ledger has no partition {partition} of {topic.name} as it is now")
         following = next_to_read(connection, broker, topic)[partition]
         if offset != following:
             raise StreamError(
-                f"partition {partition} of {topic.name}: expected {following}, the offset to read next, found {offset}; only "
-                "the record that the stream names when it stops can be stepped over"
+                f"partition {partition} of {topic.name}: expected {following}, the next offset to read, "
+                f"found {offset}; only the record that the stream names when it stops can be skipped"
             )
         if offset >= broker.next_offsets(topic)[partition]:
             raise StreamError(
@@ -141,14 +145,15 @@ def _record(connection: psycopg.Connection, head: Head, found: list[Loss], topic
     if any(loss.until_offset is None for loss in found):
         made_again = kafka_id(head.topic_id) != topic.id
         topic_id = topic.id if made_again else next_life(head.topic_id)
-        # The partitions of the new topic are others: the old ones' times must not hold the watermark back.
+        # The new topic has other partitions: the event times of the old ones must not hold the watermark
+        # back.
         connection.execute(
-            "UPDATE ledger.head SET topic_id = %s, event_times = '{}', silent_since = '{}', mark = '{}', mark_at = NULL"
-            " WHERE topic = %s",
+            "UPDATE ledger.head SET topic_id = %s, event_times = '{}', silent_since = '{}',"
+            " mark = '{}', mark_at = NULL WHERE topic = %s",
             [topic_id, head.topic],
         )
         if not made_again:
-            _keep_the_others(connection, head, found, topic, topic_id)
+            _keep_other_partitions(connection, head, found, topic, topic_id)
         return
     number = head.batch + 1
     connection.execute(
@@ -165,14 +170,15 @@ def _record(connection: psycopg.Connection, head: Head, found: list[Loss], topic
     connection.execute("UPDATE ledger.head SET batch = %s WHERE topic = %s", [number, head.topic])
 
 
-def _keep_the_others(
+def _keep_other_partitions(
     connection: psycopg.Connection, head: Head, found: list[Loss], topic: Topic, topic_id: str
 ) -> None:
-    """Let the partitions that lost nothing go on where the ledger ends, in the topic's next life."""
+    """Start the partitions that lost nothing where the ledger ends, under the topic's new id."""
     lost = {loss.partition for loss in found}
     with connection.cursor() as cursor:
         cursor.executemany(
-            "INSERT INTO ledger.partition_start (topic, topic_id, partition, first_offset, start_offset, asked)"
+            "INSERT INTO ledger.partition_start"
+            " (topic, topic_id, partition, first_offset, start_offset, asked)"
             " VALUES (%s, %s, %s, %s, %s, %s)",
             [
                 (head.topic, topic_id, partition, offset, offset, WHERE_THE_LEDGER_ENDS)

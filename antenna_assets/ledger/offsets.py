@@ -1,4 +1,4 @@
-"""Kafka offsets in the ledger: the ranges that batches committed."""
+"""Committed offsets: the ranges of Kafka messages that batches cover."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ import psycopg
 def committed_offsets(
     connection: psycopg.Connection, topic_id: str, partitions: Iterable[int]
 ) -> dict[int, int]:
-    """The offset to read next, of each partition that was read before."""
-    # One index look-up a partition, however many batches there were.
+    """The next offset to read of each partition that has committed ones."""
+    # One index look-up for each partition, however many batches there are.
     rows = connection.execute(
         "SELECT partition, until_offset FROM unnest(%s::int[]) AS asked (partition) CROSS JOIN LATERAL ("
         "  SELECT until_offset FROM ledger.batch_offset AS o"
@@ -23,7 +23,7 @@ def committed_offsets(
 
 @dataclass(frozen=True)
 class OffsetRange:
-    """The messages of a partition from `from_offset` up to but without `until_offset`."""
+    """The messages of a partition from `from_offset` to before `until_offset`."""
 
     partition: int
     from_offset: int

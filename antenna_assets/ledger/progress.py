@@ -1,7 +1,8 @@
-"""How far a topic is read: what the ledger says of the partitions that were read, and Kafka of the others."""
+"""How far a topic is read: the ledger's offsets compared with Kafka's."""
 
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import psycopg
@@ -15,21 +16,36 @@ from antenna_assets.ledger.partition_starts import read_starts
 
 
 def next_to_read(connection: psycopg.Connection, broker: Broker, topic: Topic) -> dict[int, int]:
-    """The offset to read next, of every partition: one that was never read begins where its start was noted.
+    """Like `offsets_to_read`, for a topic with Kafka's id.
 
     Raises:
         BrokerError: Kafka does not answer.
     """
-    topic_id = ledger_id(connection, topic.name, topic.id)
-    starts = {start.partition: start.start_offset for start in read_starts(connection, topic_id).values()}
-    return broker.earliest(topic) | starts | committed_offsets(connection, topic_id, topic.partitions)
+    return offsets_to_read(connection, broker, replace(topic, id=ledger_id(connection, topic.name, topic.id)))
+
+
+def offsets_to_read(connection: psycopg.Connection, broker: Broker, topic: Topic) -> dict[int, int]:
+    """The next offset to read of every partition.
+
+    A partition that was never read begins at its recorded start; Kafka is asked only for the first offset of
+    one that has none.
+
+    Args:
+        topic: with the ledger's id.
+
+    Raises:
+        BrokerError: Kafka does not answer.
+    """
+    starts = {start.partition: start.start_offset for start in read_starts(connection, topic.id).values()}
+    known = starts | committed_offsets(connection, topic.id, topic.partitions)
+    return known if known.keys() >= set(topic.partitions) else broker.earliest(topic) | known
 
 
 def backlog_of(broker: Broker, topic: Topic, done: Mapping[int, int]) -> dict[int, Backlog]:
-    """What is left in each partition that is not read out.
+    """The backlog of each partition that is not read out.
 
     Args:
-        done: the offset to read next, of each partition.
+        done: the next offset to read of each partition.
 
     Raises:
         BrokerError: Kafka does not answer.
@@ -44,12 +60,10 @@ def backlog_of(broker: Broker, topic: Topic, done: Mapping[int, int]) -> dict[in
 def read_past(
     broker: Broker, topic: Topic, left: Mapping[int, Backlog], hours: Sequence[datetime]
 ) -> datetime | None:
-    """The end of the newest of the hours before whose end, by Kafka's own record times, nothing is left; None if all hold.
-
-    A record of the future counts as one of now: no hour that has ended asks for more.
+    """The end of the newest hour that is fully read by Kafka's record times; None if no hour is.
 
     Args:
-        hours: ended ones, ascending.
+        hours: ended hours, ascending.
 
     Raises:
         BrokerError: Kafka does not answer.

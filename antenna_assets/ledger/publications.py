@@ -1,7 +1,6 @@
-"""The ledger: what was read from Kafka, where it landed, and the generations and publications of each hour.
+"""Publications: what each asset has published of an hour, and the fence that only newer versions pass.
 
-Functions take an open connection in autocommit mode. The stream's own transaction, which writes offsets, files and
-live sums together, is `streaming.commit`; nothing here writes to a table that people read.
+`publishing/` writes the lake and the serving tables.
 """
 
 from collections.abc import Mapping
@@ -19,10 +18,14 @@ from antenna_assets.ledger.errors import ForgottenMeanwhile
 
 @dataclass(frozen=True)
 class Publication:
-    """One publication of an hour by an asset. `users_version` is None where no user was looked up.
+    """A publication of an hour by an asset.
 
-    Of a lake table `attempt` is what `begin_publication` gave, `lake_version` the Delta version and `lake_table` Delta's id of
-    the table. `content` is what `publishing/digests.py` says of the files or rows.
+    Attributes:
+        users_version: None where no user is looked up.
+        lake_version: the Delta version; of a lake table, like `attempt` and `lake_table`.
+        content: the digests of the files or rows, see `publishing/digests.py`.
+        attempt: the number from `begin_publication`.
+        lake_table: Delta's id of the table.
     """
 
     asset: str
@@ -41,10 +44,11 @@ class Publication:
 def begin_publication(
     connection: psycopg.Connection, asset: str, hour: datetime, users_version: int | None
 ) -> int:
-    """The number of an attempt to publish an hour in the lake: a later one wins over an earlier one of the same version.
+    """Begin an attempt to publish an hour in the lake; returns its number. Of equal versions the later
+    attempt wins.
 
-    From here on the hour is not wholly published until this attempt or a later one is recorded: the lake and the ledger
-    have no common transaction, and whoever dies between the two leaves the hour to be asked for again.
+    The hour is not fully published until this attempt or a later one is recorded: lake and ledger have no
+    common transaction, so after a crash between the two the hour is published again.
     """
     return connection.execute(
         "WITH taken AS (SELECT nextval('ledger.publication_attempt') AS attempt), marked AS ("
@@ -56,8 +60,8 @@ def begin_publication(
     ).fetchall()[0][0]
 
 
-def end_superseded(connection: psycopg.Connection, asset: str, hour: datetime, attempt: int) -> None:
-    """Nothing came of an attempt in the lake, which holds something newer."""
+def abandon_publication(connection: psycopg.Connection, asset: str, hour: datetime, attempt: int) -> None:
+    """End an attempt without a publication, because the lake has a newer version."""
     connection.execute(
         "UPDATE ledger.publication_head SET begun = NULL WHERE asset = %s AND hour = %s AND begun = %s",
         [asset, hour, attempt],
@@ -65,9 +69,10 @@ def end_superseded(connection: psycopg.Connection, asset: str, hour: datetime, a
 
 
 def require_nobody_forgotten(connection: psycopg.Connection) -> None:
-    """The fence of `antenna forget-user`: a session that may have read a user before they were forgotten commits nothing.
+    """The fence of `antenna forget-user`: a session that may have read the user before cannot commit.
 
-    Call it within the transaction that commits, after its first write: whoever forgets waits for those that wrote.
+    Call it in the transaction that commits, after its first write: forgetting waits for transactions that
+    have written.
 
     Raises:
         ForgottenMeanwhile: a user was forgotten since the connection was opened.
@@ -78,22 +83,23 @@ def require_nobody_forgotten(connection: psycopg.Connection) -> None:
     ).fetchone()
     if row != (False,):
         raise ForgottenMeanwhile(
-            "a user was forgotten meanwhile, and what was read before that may name them: nothing was committed; run it again"
+            "a user was forgotten in the meantime, and data that was read before may name them: nothing was "
+            "committed; run it again"
         )
 
 
 def record_publication(connection: psycopg.Connection, publication: Publication) -> None:
-    """Move the publication's head and write its row, in the caller's transaction. The head's row is the fence.
+    """Pass the fence and record the publication, in the caller's transaction.
 
     Raises:
         Superseded: a newer generation of the hour is published, or a newer users' version of the same one.
     """
-    move_head(connection, publication)
+    move_publication_head(connection, publication)
     insert_publication(connection, publication)
 
 
-def move_head(connection: psycopg.Connection, publication: Publication) -> None:
-    """The fence: bring the asset's head of the hour to this generation and users' version, and hold it to the transaction's end.
+def move_publication_head(connection: psycopg.Connection, publication: Publication) -> None:
+    """The fence: move the asset's head of the hour to this version, and lock it until the transaction ends.
 
     Raises:
         Superseded: a newer generation of the hour is published, or a newer users' version of the same one.
@@ -118,7 +124,8 @@ def move_head(connection: psycopg.Connection, publication: Publication) -> None:
     ).fetchone()
     if fence is None:
         held = connection.execute(
-            "SELECT generation, coalesce(users_version, 0) FROM ledger.publication_head WHERE asset = %s AND hour = %s",
+            "SELECT generation, coalesce(users_version, 0) FROM ledger.publication_head"
+            " WHERE asset = %s AND hour = %s",
             [publication.asset, publication.hour],
         ).fetchall()[0]
         what = f"{publication.asset} of {hour_key(publication.hour)}"
@@ -128,11 +135,12 @@ def move_head(connection: psycopg.Connection, publication: Publication) -> None:
 
 
 def insert_publication(connection: psycopg.Connection, publication: Publication) -> None:
-    """Write the row of a publication whose head was moved in this transaction."""
+    """Insert the row of a publication whose head was moved in this transaction."""
     content = None if publication.content is None else Jsonb(dict(publication.content))
     connection.execute(
         "INSERT INTO ledger.publication"
-        " (asset, hour, generation, rows, bytes, users_version, run_id, lake_version, content, attempt, lake_table)"
+        " (asset, hour, generation, rows, bytes, users_version, run_id, lake_version, content, attempt,"
+        "  lake_table)"
         " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
         [
             publication.asset,

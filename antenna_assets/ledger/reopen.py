@@ -1,7 +1,7 @@
-"""`antenna reopen`: the recorded repair after a wrong clock of PostgreSQL closed hours that had not ended.
+"""`antenna reopen`: the repair after a wrong clock of PostgreSQL closed hours that had not ended.
 
-It changes the ledger alone, in one transaction, while no stream runs. What is published stays; an hour that was published
-and gets rows once it has really ended is published again, as its next generation.
+It changes only the ledger, in one transaction, while no stream runs. Publications stay; an hour that gets
+more rows is published again as its next generation.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from antenna_assets.ledger.stream_lock import only_stream
 
 @dataclass(frozen=True)
 class Reopening:
-    """What a repair changes: closed hours that are open again, and those without rows that are not known any more."""
+    """What a repair changes: closed hours that are opened again, and hours without rows that are removed."""
 
     hour: datetime
     watermark: datetime | None
@@ -35,33 +35,39 @@ class Reopening:
     def __str__(self) -> str:
         before = "nothing" if self.watermark is None else f"{self.watermark:%Y-%m-%d %H:%M:%S} UTC"
         return (
-            f"{len(self.reopened):,} closed hours from {hour_key(self.hour)} on are opened again, {len(self.removed):,} "
-            f"without a row are forgotten, and the low watermark, which is {before}, goes back to {hour_key(self.hour)}"
+            f"{len(self.reopened):,} closed hours from {hour_key(self.hour)} on are opened again, "
+            f"{len(self.removed):,} without a row are removed, "
+            f"and the low watermark is set back from {before} to {hour_key(self.hour)}"
         )
 
 
-def planned(connection: psycopg.Connection, topic: str, hour: datetime, horizon: timedelta) -> Reopening:
+def plan_reopening(
+    connection: psycopg.Connection, topic: str, hour: datetime, horizon: timedelta
+) -> Reopening:
     """What `reopen` would change.
 
     Raises:
-        LedgerError: the hour is past the horizon or has not begun, or the ledger knows no such topic.
+        LedgerError: the hour is past the horizon or has not begun, or the ledger has no such topic.
     """
     head = read_head(connection, topic)
     now = database_now(connection)
     oldest = max(now - horizon, expired_before(connection) or now - horizon)
     if hour < oldest:
         raise LedgerError(
-            f"expected an hour within the horizon, which begins at {oldest:%Y-%m-%d %H:%M:%S} UTC, found {hour_key(hour)}: "
-            "its events are rejected as too old, so it would close as it is; choose a later hour"
+            f"expected an hour within the horizon, which begins at {oldest:%Y-%m-%d %H:%M:%S} UTC, found "
+            f"{hour_key(hour)}: its events are rejected as too old, so nothing could be added; choose a "
+            "later hour"
         )
     if hour > hour_of(now):
         raise LedgerError(
-            f"expected an hour that has begun, found {hour_key(hour)}: by PostgreSQL's clock it is {now:%Y-%m-%d %H:%M:%S} UTC, "
-            f"and the hours in between would stay closed; --from {hour_key(hour_of(now))} opens all that have not ended"
+            f"expected an hour that has begun, found {hour_key(hour)}: PostgreSQL's clock is at "
+            f"{now:%Y-%m-%d %H:%M:%S} UTC, and the hours in between would stay closed; "
+            f"--from {hour_key(hour_of(now))} opens all hours that have not ended"
         )
-    # What was sealed is a fact that stays: of an hour that never had a row, only the row in the ledger goes.
+    # Generations are never removed, so only hours that have none and no row are.
     rows = connection.execute(
-        "SELECT hour, rows = 0 AND generation = 0 FROM ledger.hour WHERE closed_at IS NOT NULL AND hour >= %s ORDER BY hour",
+        "SELECT hour, rows = 0 AND generation = 0 FROM ledger.hour"
+        " WHERE closed_at IS NOT NULL AND hour >= %s ORDER BY hour",
         [hour],
     ).fetchall()
     return Reopening(
@@ -75,32 +81,32 @@ def planned(connection: psycopg.Connection, topic: str, hour: datetime, horizon:
 def reopen(
     connection: psycopg.Connection, topic: str, hour: datetime, *, horizon: timedelta, reason: str
 ) -> Reopening:
-    """Open the hours from this one on again, lower the watermark to it, and record both.
+    """Open the hours from this one on again, set the watermark back to it, and record both.
 
     Raises:
         StreamRunning: a stream runs on this ledger.
-        LedgerError: as `planned`.
+        LedgerError: as `plan_reopening`.
     """
     with only_stream(connection), connection.transaction():
-        # Replays and runs that seal wait for it.
+        # Replays and runs that seal wait for this lock.
         head = read_head(connection, topic, lock=True)
-        found = planned(connection, topic, hour, horizon)
+        found = plan_reopening(connection, topic, hour, horizon)
         if found:
-            _carry_out(connection, head, found, reason)
+            _execute(connection, head, found, reason)
     return found
 
 
-def _carry_out(connection: psycopg.Connection, head: Head, found: Reopening, reason: str) -> None:
+def _execute(connection: psycopg.Connection, head: Head, found: Reopening, reason: str) -> None:
     changed = [*found.reopened, *found.removed]
     connection.execute("DELETE FROM ledger.failing_hour WHERE hour = ANY(%s)", [changed])
-    # As every writer of these rows: in the order of the hours.
+    # In the order of the hours, as every writer of these rows.
     connection.execute("SELECT FROM ledger.hour WHERE hour = ANY(%s) ORDER BY hour FOR UPDATE", [changed])
     connection.execute(
         "UPDATE ledger.hour SET closed_at = NULL, closed_by = NULL WHERE hour = ANY(%s)", [found.reopened]
     )
     connection.execute("DELETE FROM ledger.hour WHERE hour = ANY(%s)", [found.removed])
     state = head.state
-    # What the wrong clock knew of the time from the hour on is void; the next look begins anew.
+    # What was observed by the wrong clock is void; the next observation starts anew.
     void = replace(
         state,
         looked_at=None,

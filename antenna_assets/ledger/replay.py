@@ -1,6 +1,6 @@
-"""The one transaction in which a replay comes to exist: its messages leave the quarantine as their rows join their hours.
+"""The transaction that commits a replay: messages leave the quarantine as their rows join their hours.
 
-Which messages are replayed, and their files, are `quarantine.replay`'s matter; the stream's batches are `commit.py`'s.
+`operations/quarantine/replay.py` selects the messages and writes their files.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,16 +18,16 @@ from antenna_assets.ledger.publications import require_nobody_forgotten
 
 
 class AlreadyReplayed(LedgerError):
-    """Another replay was faster with one of the messages. Nothing was written."""
+    """Another replay has committed one of the messages. Nothing was written."""
 
 
 class HourInPart(LedgerError):
-    """The ledger no longer names all files of an hour: with new rows it would be rebuilt from a part of itself."""
+    """The ledger no longer has all files of an hour: with new rows, only a part of it could be published."""
 
 
 @dataclass(frozen=True)
 class ReplayedMessage:
-    """Where a message came from, which is its key, and what it had been rejected for."""
+    """The coordinates of a replayed message, which are its key, and why it had been rejected."""
 
     topic_id: str
     partition: int
@@ -36,7 +36,7 @@ class ReplayedMessage:
 
 
 def hours_in_part(connection: psycopg.Connection, hours: Iterable[datetime]) -> list[datetime]:
-    """Those of the hours whose landed files are no longer all in the ledger, because retention removed some."""
+    """The hours of which retention has removed files."""
     rows = connection.execute(
         "SELECT hour FROM ledger.hour WHERE hour = ANY(%s) AND rows <>"
         " (SELECT coalesce(sum(file.rows), 0) FROM ledger.file"
@@ -58,20 +58,20 @@ def commit_replay(
     """Commit a replay as a batch of its own; returns the batch's number. No offset and no watermark moves.
 
     Args:
-        clock: PostgreSQL's clock that the verdicts used.
-        messages: what the landed rows are made of, one row each.
-        transform: the Python text that the messages went through, if any.
+        clock: PostgreSQL's clock, by which the messages were validated.
+        messages: the messages of the rows, one each.
+        transform: the Python source of the transformation, if there was one.
 
     Raises:
         AlreadyReplayed: one of the messages was replayed since it was selected; nothing was written.
         HourInPart: retention has removed files of an hour that would get rows; nothing was written.
         ForgottenMeanwhile: a user was forgotten since the connection was opened; nothing was written.
-        LedgerError: the rows are not those of the messages.
+        LedgerError: the number of rows is not that of the messages.
     """
     if content.rejections or content.rows != len(messages):
         raise LedgerError(
-            f"expected {len(messages)} accepted rows of a replay and no rejected one, found {content.rows} and "
-            f"{sum(content.rejections.values())}: nothing was committed"
+            f"expected {len(messages)} accepted rows of a replay and no rejected one, found {content.rows} "
+            f"and {sum(content.rejections.values())}: nothing was committed"
         )
     try:
         with connection.transaction():
@@ -80,7 +80,8 @@ def commit_replay(
         if error.diag.constraint_name != "replayed_pkey":
             raise
         raise AlreadyReplayed(
-            "another replay was faster with some of these messages, so nothing was written; run it again for the others"
+            "another replay was faster with some of these messages, so nothing was written; "
+            "run it again for the others"
         ) from error
 
 
@@ -97,8 +98,8 @@ def _commit(
     in_part = hours_in_part(connection, rows_per_hour(content))
     if in_part:
         raise HourInPart(
-            f"hour {hour_key(in_part[0])} has lost landed files to retention since the messages were selected, so "
-            "nothing was written; run the replay again, it leaves such hours out"
+            f"hour {hour_key(in_part[0])} has lost landed files to retention since the messages were "
+            "selected, so nothing was written; run the replay again, which skips such hours"
         )
     insert_batch(
         connection,
@@ -115,7 +116,7 @@ def _commit(
     with connection.cursor().copy(statement) as writer:
         for message in messages:
             writer.write_row((message.topic_id, message.partition, message.offset, message.reason, number))
-    # Nothing would close an hour that a replay opens behind the watermark until the stream's next batch.
+    # Or an hour that a replay opens behind the watermark would stay open until the stream's next batch.
     close_passed(
         connection, head, head.low_watermark, now=clock, first_hour=head.first_hour, closed_by="watermark"
     )

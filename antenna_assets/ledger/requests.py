@@ -1,6 +1,6 @@
-"""Requests and the hours whose runs failed: what is known of them lives in the ledger until the hours are published.
+"""Requests of the sensor for runs, and their outcome: an hour that was not published has failed.
 
-When an hour is asked for again is decided in `defs/sensor_policy.py`; Dagster's runs are looked at in `defs/sensors.py`.
+`defs/sensor_policy.py` decides when an hour is asked for again; `defs/sensors.py` observes Dagster's runs.
 """
 
 from collections.abc import Sequence
@@ -11,28 +11,28 @@ import psycopg
 from psycopg.rows import class_row
 
 from antenna_assets.domain.hours import hour_key
-from antenna_assets.ledger.failing_hours import wait_after
+from antenna_assets.ledger.failing_hours import back_off
 
 NEVER_LAUNCHED_AFTER = timedelta(minutes=1)
-"""A request that Dagster has no run for by then is forgotten: its tick died, or the run was deleted."""
+"""After this, a request without a run in Dagster is dropped: its tick died, or the run was deleted."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """Hours to run together, and the newest batch in them."""
+    """Hours for one run, and the newest batch in them."""
 
     hours: Sequence[datetime]
     batch: int
 
     @property
     def name(self) -> str:
-        """What it is for. Another request may have the same name: the key of a run needs more than that."""
+        """Hours and batch as text. Not unique, so the key of a run needs more."""
         return f"{hour_key(self.hours[0])}..{hour_key(self.hours[-1])}@{self.batch}"
 
 
 @dataclass(frozen=True)
 class OpenRequest:
-    """A request that the sensor made and whose runs have not all ended, as far as it knows."""
+    """A request whose outcome is not recorded yet."""
 
     key: str
     first_hour: datetime
@@ -43,7 +43,7 @@ class OpenRequest:
 
 
 def record_request(connection: psycopg.Connection, key: str, request: Request) -> None:
-    """Note a request before Dagster is told. The key must be a new one."""
+    """Record a request, with a new key, before Dagster gets it."""
     connection.execute(
         "INSERT INTO ledger.request (key, first_hour, last_hour, batch, certificate)"
         " SELECT %s, %s, %s, %s, number FROM ledger.certificate_head",
@@ -52,15 +52,16 @@ def record_request(connection: psycopg.Connection, key: str, request: Request) -
 
 
 def open_requests(connection: psycopg.Connection) -> list[OpenRequest]:
-    """The requests of which it is not known yet how they ended, oldest first."""
+    """The requests without a recorded outcome, oldest first."""
     with connection.cursor(row_factory=class_row(OpenRequest)) as cursor:
         return cursor.execute(
-            "SELECT key, first_hour, last_hour, batch, certificate, asked_at FROM ledger.request ORDER BY asked_at"
+            "SELECT key, first_hour, last_hour, batch, certificate, asked_at FROM ledger.request"
+            " ORDER BY asked_at"
         ).fetchall()
 
 
 def forget_request(connection: psycopg.Connection, request: OpenRequest) -> bool:
-    """Whether the request was there to be forgotten: what became of it is noted once, whoever looks."""
+    """Delete a request; returns whether it was there, so that of several callers one records the outcome."""
     return connection.execute("DELETE FROM ledger.request WHERE key = %s", [request.key]).rowcount > 0
 
 
@@ -73,11 +74,11 @@ def record_end(
     ended: datetime,
     now: datetime,
 ) -> None:
-    """Note that all runs of a request have ended: its hours that were not published meanwhile have failed.
+    """Record that all runs of a request have ended: those of its hours that were not published have failed.
 
     Args:
-        runs: how many there were; Dagster by itself launches a run again whose worker died.
-        ended: when the last of them did, by the clock of the machine that it ran on.
+        runs: their number; Dagster launches a run again if its worker died.
+        ended: the end of the last one, by the clock of its machine.
         now: by PostgreSQL's clock.
     """
     ended = min(max(ended, request.asked_at), now)
@@ -98,5 +99,5 @@ def record_end(
                 " ON CONFLICT (hour) DO UPDATE SET batch = greatest(known.batch, excluded.batch),"
                 "  attempts = excluded.attempts, run_id = excluded.run_id, ended = excluded.ended,"
                 "  next_attempt = excluded.next_attempt, certificate = excluded.certificate",
-                [hour, request.batch, attempts, last_run, ended, ended + wait_after(attempts)],
+                [hour, request.batch, attempts, last_run, ended, ended + back_off(attempts)],
             )

@@ -1,4 +1,4 @@
-"""Sealing: the next generation of a closed hour, if landed files reach beyond the newest one."""
+"""Sealing the next generation of a closed hour, if it has rows beyond the newest one."""
 
 from datetime import datetime
 
@@ -12,11 +12,12 @@ from antenna_assets.ledger.landing import record_landing
 
 
 def seal(connection: psycopg.Connection, hour: datetime) -> Generation:
-    """The hour's newest generation, after sealing the next one if landed files reach beyond it, with what landed for it.
+    """Seal the next generation if the hour has rows beyond the newest one; returns the newest, with its
+    landing recorded.
 
     Raises:
         HourNotClosed: the hour is open or unknown.
-        HourExpired: landed files of the hour are past their retention, so that a generation would be a part of it.
+        HourExpired: landed files of the hour are past their retention, so a generation would be incomplete.
     """
     with connection.transaction():
         row = connection.execute(
@@ -43,6 +44,6 @@ def seal(connection: psycopg.Connection, hour: datetime) -> Generation:
         if newest and newest.generation == generation
         else read_generation(connection, hour, generation)
     )
-    # Not in the transaction: it holds the hour's row, which the stream writes.
+    # After the transaction, which locks the hour's row: the stream writes it.
     record_landing(connection, sealed)
     return sealed

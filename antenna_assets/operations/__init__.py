@@ -1,4 +1,5 @@
-"""What operators do: look at the system, sweep, repair, replay, forget a user, write a report.
+"""The work behind the operators' commands: status, metrics, doctor, sweep, repair, replay, forgetting,
+reports.
 
-Each module does its work and returns what it found; `cli/` shows it.
+Each module returns its result; `cli/` has the arguments and prints.
 """

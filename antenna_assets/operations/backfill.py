@@ -1,10 +1,11 @@
-"""What publishing an hour now would change in the tables that people read, found out without changing anything.
+"""The preview of a backfill: what publishing an hour now would change in the serving tables. Nothing is
+changed.
 
-The same transformations run over all files that landed for the hour and over the users as they are now; what they give
-is held against the tables row by row. How it is shown is in `cli/backfill_tables.py`.
+The hour's transformations run over all its landed files and the present users; the result is compared row by
+row.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +13,7 @@ from datetime import datetime
 import psycopg
 from psycopg import sql
 
+from antenna_assets.domain.differences import differences
 from antenna_assets.domain.schema import (
     ENRICHED_USAGE,
     HOURLY_TABLES,
@@ -24,6 +26,7 @@ from antenna_assets.domain.schema import (
 from antenna_assets.engines.contract import Dataset, Engine
 from antenna_assets.engines.transforms import transform
 from antenna_assets.ledger.errors import HourExpired
+from antenna_assets.ledger.files import files_of_hour
 from antenna_assets.ledger.generations import require_unexpired
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.publishing.users import write_users
@@ -43,13 +46,13 @@ class RowChange:
 
 @dataclass(frozen=True)
 class HourChanges:
-    """What would change in an hour.
+    """The changes that publishing would make to an hour.
 
     Attributes:
         refused: why the hour cannot be published again; None if it can.
-        published: the generation that the tables hold of it; None if it was never wholly published.
-        next_generation: the one that they would hold.
-        rows: what differs, by table and key.
+        published: the generation in the tables; None if the hour was never wholly published.
+        next_generation: the generation that it would have.
+        rows: the rows that differ, by table and key.
     """
 
     hour: datetime
@@ -59,13 +62,13 @@ class HourChanges:
     refused: str | None = None
 
     def of_table(self, table: str) -> list[RowChange]:
-        """The rows of one table."""
+        """Return the changes to one table."""
         return [row for row in self.rows if row.table == table]
 
 
 @contextmanager
-def users_of_now(connection: psycopg.Connection, lake: Lake) -> Iterator[str]:
-    """The present users as a parquet file that the engine can read, for as long as the block lasts."""
+def current_users(connection: psycopg.Connection, lake: Lake) -> Iterator[str]:
+    """Write the present users to a parquet file for the engine, removed after the block; yields its path."""
     with lake.scratch() as folder:
         file = f"{folder}/users.parquet"
         write_users(connection, file)
@@ -75,7 +78,7 @@ def users_of_now(connection: psycopg.Connection, lake: Lake) -> Iterator[str]:
 def changes(
     connection: psycopg.Connection, lake: Lake, engine: Engine, users_file: str, hour: datetime
 ) -> HourChanges:
-    """What publishing a closed hour would change.
+    """Return what publishing a closed hour would change.
 
     Raises:
         EngineError: a landed file cannot be read.
@@ -86,18 +89,18 @@ def changes(
     except HourExpired as expired:
         return HourChanges(hour, published, published or 0, refused=str(expired))
     rows = tuple(
-        change
+        RowChange(name, *change)
         for name, after in _computed(connection, lake, engine, users_file, hour).items()
-        for change in _differences(name, _stored(connection, HOURLY_TABLES[name], hour), after)
+        for change in differences(_stored(connection, HOURLY_TABLES[name], hour), after)
     )
     return HourChanges(hour, published, next_generation, rows)
 
 
 def _generations(connection: psycopg.Connection, hour: datetime) -> tuple[int | None, int]:
     return connection.execute(
-        "SELECT (SELECT max(generation) FROM ledger.certificate AS certified WHERE certified.hour = hour.hour),"
-        " hour.generation + (sealed.rows IS DISTINCT FROM hour.rows)::int"
-        " FROM ledger.hour LEFT JOIN ledger.hour_generation AS sealed USING (hour, generation) WHERE hour = %s",
+        "SELECT (SELECT max(generation) FROM ledger.certificate AS certified"
+        "  WHERE certified.hour = state.hour),"
+        " generation + dirty::int FROM ledger.hour_state AS state WHERE hour = %s",
         [hour],
     ).fetchall()[0]
 
@@ -105,11 +108,9 @@ def _generations(connection: psycopg.Connection, hour: datetime) -> tuple[int | 
 def _computed(
     connection: psycopg.Connection, lake: Lake, engine: Engine, users_file: str, hour: datetime
 ) -> dict[str, dict[str, Row]]:
-    """The rows that each table would have, by key."""
-    paths = connection.execute(
-        "SELECT path FROM ledger.file WHERE kind = 'landed' AND hour = %s ORDER BY path", [hour]
-    ).fetchall()
-    landed = Dataset([f"{lake.root}/{path}" for (path,) in paths], LANDED_SCHEMA)
+    """Return the rows that each table would have, by key."""
+    files = files_of_hour(connection, hour)
+    landed = Dataset([f"{lake.root}/{file.path}" for file in files], LANDED_SCHEMA)
     with lake.scratch() as folder:
         raw = engine.write(transform("raw_parquet"), {"landed": landed}, RAW_PARQUET, f"{folder}/raw")
         inputs = {
@@ -136,14 +137,8 @@ def _stored(connection: psycopg.Connection, table: ServingTable, hour: datetime)
     return {key: tuple(values) for key, *values in connection.execute(query, [hour]).fetchall()}
 
 
-def _differences(table: str, before: Mapping[str, Row], after: Mapping[str, Row]) -> Iterator[RowChange]:
-    for key in sorted(before.keys() | after.keys()):
-        if before.get(key) != after.get(key):
-            yield RowChange(table, key, before.get(key), after.get(key))
-
-
 def shown(table: ServingTable, row: Row | None) -> str:
-    """A row for a person, without who the user is: `quota 5,000, sum_user_bytes 6,120`."""
+    """Format a row without personal data: `quota 5,000, sum_user_bytes 6,120`."""
     if row is None:
         return "no row"
     values = zip(table.columns.names[1:], row, strict=True)

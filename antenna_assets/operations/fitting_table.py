@@ -1,4 +1,5 @@
-"""A table that never cuts a number: where its columns do not fit beside each other, its rows are shown as lists."""
+"""A table that never cuts a number: where its columns do not fit beside each other, its rows are shown as
+lists."""
 
 from collections.abc import Iterator
 
@@ -12,7 +13,8 @@ _UNBOUNDED = 10_000
 
 
 class FittingTable(Table):
-    """A Rich table that breaks cells between words only; a console too narrow for that gets a line for each cell."""
+    """A Rich table that breaks cells between words only; a console too narrow for that gets a line for each
+    cell."""
 
     def __init__(self, *columns: Column | str, title: str | None = None) -> None:
         super().__init__(*columns, title=title, box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")

@@ -1,7 +1,7 @@
-"""`antenna metrics`: what the ledger and Kafka say, for Prometheus. It runs beside the stream, so that it answers when the
-stream does not.
+"""`antenna metrics`: the Prometheus exporter for the ledger and Kafka's lag.
 
-Numbers are read at each scrape and nothing is changed. Which of them are alarming is in `docker/prometheus/alerts.yml`.
+It is a process of its own, so that it answers when the stream does not. Alert rules are in
+`docker/prometheus/alerts.yml`.
 """
 
 from collections import Counter
@@ -19,13 +19,13 @@ from antenna_assets.clients.postgres import DatabaseError, connect, snapshot
 from antenna_assets.domain.closing_rule import NO_BACKLOG
 from antenna_assets.errors import AntennaError
 from antenna_assets.ledger.blocked import blocked_by
-from antenna_assets.ledger.candidates import LEFT_OUT, read_left_out, unpublished
 from antenna_assets.ledger.failing_hours import read_failing_hours
+from antenna_assets.ledger.hours_to_publish import LEFT_OUT, read_left_out, unpublished
 from antenna_assets.ledger.progress import backlog_of, next_to_read
 from antenna_assets.ledger.stream_lock import stream_runs
 
 HOURS_COUNTED = 1_000
-"""Hours to publish are counted up to here."""
+"""Hours to publish are counted up to this number."""
 
 _TOTALS = ("batches", "rows", "bytes", "quarantined", "late_rows")
 
@@ -34,52 +34,64 @@ class MetricsError(AntennaError):
     """The metrics cannot be served; the message says what to do."""
 
 
-def serve(postgres_url: str, broker: Callable[[], Broker], *, host: str, port: int) -> Callable[[], None]:
-    """Answer `http://host:port/metrics` from a thread; returns what ends it.
+def serve(
+    postgres_url: str, broker: Callable[[], Broker], *, host: str, port: int, say: Callable[[str], None]
+) -> Callable[[], None]:
+    """Serve `http://host:port/metrics` from a thread; returns the function that stops it.
 
     Raises:
-        MetricsError: the port is taken, or the host is none of this machine's.
+        MetricsError: the port is taken, or the address is not one of this machine's.
     """
     registry = CollectorRegistry()
-    registry.register(LedgerCollector(postgres_url, broker))
+    registry.register(LedgerCollector(postgres_url, broker, say))
     try:
         server, thread = start_http_server(port, host, registry)
     except OSError as error:
         raise MetricsError(
-            f"nothing can listen on {host}:{port}: {error.strerror}; choose another --port or --host"
+            f"cannot listen on {host}:{port}: {error.strerror}; choose another --port or --host"
         ) from error
 
-    def end() -> None:
+    def stop() -> None:
         server.shutdown()
         server.server_close()
         thread.join()
 
-    return end
+    return stop
 
 
 class LedgerCollector(Collector):
-    """Reads the ledger and Kafka at each scrape. What cannot be asked is told by `antenna_source_up`, and the rest is there.
+    """Reads the ledger and Kafka at each scrape. A source that fails is 0 in `antenna_source_up`; the other
+    is served.
 
     Args:
-        broker: makes the connection to Kafka; its errors count as Kafka's.
+        broker: connects to Kafka; its errors count as Kafka's.
+        say: is given a line when a source fails, fails for another reason, or answers again.
     """
 
-    def __init__(self, postgres_url: str, broker: Callable[[], Broker]) -> None:
+    def __init__(
+        self,
+        postgres_url: str,
+        broker: Callable[[], Broker],
+        say: Callable[[str], None] = lambda _line: None,
+    ) -> None:
         self._postgres_url = postgres_url
         self._make_broker = broker
+        self._say = say
         self._broker: Broker | None = None
         self._lock = Lock()
-        # The ledger only grows: each scrape adds the batches after the last one that was seen.
-        self._seen = 0
+        self._failures: dict[str, str] = {}
+        # The ledger only grows: each scrape adds the batches after the last one that was counted.
+        self._counted = 0
         self._totals: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
 
     def describe(self) -> list[Metric]:
-        """Nothing ahead of the first scrape, which needs services."""
+        """Return nothing: names that are known before the first scrape would need the services at the
+        start."""
         return []
 
     def collect(self) -> list[Metric]:
-        """All metrics of this moment."""
+        """Return all metrics as of now."""
         up = GaugeMetricFamily(
             "antenna_source_up", "Whether PostgreSQL and Kafka answered.", labels=["source"]
         )
@@ -91,27 +103,39 @@ class LedgerCollector(Collector):
                     with snapshot(connection):
                         metrics += [*self._counters(connection), *_stream(connection), *_hours(connection)]
                     lag = [*self._lag(connection)]
-            except (DatabaseError, psycopg.Error):
+            except (DatabaseError, psycopg.Error) as error:
+                self._record("postgresql", error)
                 up.add_metric(["postgresql"], 0)
                 return metrics
+            self._record("postgresql", None)
         up.add_metric(["postgresql"], 1)
         up.add_metric(["kafka"], bool(lag))
         return [*metrics, *lag]
 
+    def _record(self, source: str, error: Exception | None) -> None:
+        """Say what changed of a source since the last scrape: that it fails and why, or that it answers
+        again."""
+        reason = "" if error is None else (str(error).strip().splitlines() or [type(error).__name__])[0]
+        if reason == self._failures.get(source, ""):
+            return
+        self._failures[source] = reason
+        self._say(f"{source} cannot be read: {reason}" if reason else f"{source} answers again")
+
     def _counters(self, connection: psycopg.Connection) -> Iterator[Metric]:
         newest, *sums = connection.execute(
-            "SELECT coalesce(max(batch), %(seen)s), coalesce(sum(merged), 0)::bigint, coalesce(sum(rows), 0)::bigint,"
-            " coalesce(sum(bytes), 0), coalesce(sum(quarantined), 0)::bigint, coalesce(sum(late_rows), 0)::bigint"
-            " FROM ledger.batch WHERE batch > %(seen)s",
-            {"seen": self._seen},
+            "SELECT coalesce(max(batch), %(counted)s), coalesce(sum(merged), 0)::bigint,"
+            " coalesce(sum(rows), 0)::bigint, coalesce(sum(bytes), 0), coalesce(sum(quarantined), 0)::bigint,"
+            " coalesce(sum(late_rows), 0)::bigint FROM ledger.batch WHERE batch > %(counted)s",
+            {"counted": self._counted},
         ).fetchall()[0]
         rejected = connection.execute(
-            "SELECT reason, sum(rows)::bigint FROM ledger.rejection WHERE batch > %s AND batch <= %s GROUP BY reason",
-            [self._seen, newest],
+            "SELECT reason, sum(rows)::bigint FROM ledger.rejection WHERE batch > %s AND batch <= %s"
+            " GROUP BY reason",
+            [self._counted, newest],
         ).fetchall()
         self._totals.update(dict(zip(_TOTALS, map(int, sums), strict=True)))
         self._rejected.update(dict(rejected))
-        self._seen = newest
+        self._counted = newest
         yield _counter(
             "antenna_batches",
             "Batches committed: of the stream, replays and accepted losses.",
@@ -132,22 +156,24 @@ class LedgerCollector(Collector):
         yield by_reason
 
     def _lag(self, connection: psycopg.Connection) -> Iterator[Metric]:
-        """Nothing if Kafka does not answer."""
+        """Yield nothing if Kafka does not answer."""
         try:
             self._broker = self._broker or self._make_broker()
             topic = self._broker.describe()
             done = next_to_read(connection, self._broker, topic)
             left = backlog_of(self._broker, topic, done)
-        except AntennaError:
-            # The next one looks up the address again, which may have changed.
+        except AntennaError as error:
+            # The next scrape resolves the address again, which may have changed.
             self._broker = None
+            self._record("kafka", error)
             return
+        self._record("kafka", None)
         lag = GaugeMetricFamily(
             "antenna_lag_messages", "Messages that are not committed yet.", labels=["partition"]
         )
         held = GaugeMetricFamily(
             "antenna_held_messages",
-            "Messages in or behind open transactions, which nobody can read yet; they are in the lag.",
+            "Messages in or behind open transactions, which no consumer can read yet; included in the lag.",
             labels=["partition"],
         )
         for partition in sorted(done):
@@ -162,8 +188,8 @@ def _stream(connection: psycopg.Connection) -> Iterator[Metric]:
     yield _gauge("antenna_stream_runs", "1 if a stream holds this ledger.", stream_runs(connection))
     waiting, watermark, held, wrong = connection.execute(
         "SELECT bool_or(waiting_for IS NOT NULL)::int, extract(epoch FROM min(low_watermark))::float8,"
-        " extract(epoch FROM clock_timestamp() - min(held_since))::float8, bool_or(host_clock IS NOT NULL)::int"
-        " FROM ledger.head"
+        " extract(epoch FROM clock_timestamp() - min(held_since))::float8,"
+        " bool_or(host_clock IS NOT NULL)::int FROM ledger.head"
     ).fetchall()[0]
     yield _gauge(
         "antenna_stream_waiting",
@@ -186,13 +212,11 @@ def _stream(connection: psycopg.Connection) -> Iterator[Metric]:
         "SELECT extract(epoch FROM committed_at)::float8, extract(epoch FROM committed_at - clock)::float8"
         " FROM ledger.batch WHERE kind = 'stream' ORDER BY batch DESC LIMIT 1"
     ).fetchone()
-    if batch is not None:
-        yield _gauge(
-            "antenna_last_commit_timestamp_seconds", "When the newest micro-batch was committed.", batch[0]
-        )
-        yield _gauge(
-            "antenna_batch_seconds", "How long the newest micro-batch took, landing to commit.", batch[1]
-        )
+    yield from _gauges(
+        batch,
+        ("antenna_last_commit_timestamp_seconds", "When the newest micro-batch was committed."),
+        ("antenna_batch_seconds", "How long the newest micro-batch took, landing to commit."),
+    )
 
 
 def _hours(connection: psycopg.Connection) -> Iterator[Metric]:
@@ -228,20 +252,22 @@ def _hours(connection: psycopg.Connection) -> Iterator[Metric]:
         "SELECT extract(epoch FROM issued_at)::float8, extract(epoch FROM issued_at - hour)::float8 - 3600"
         " FROM ledger.certificate ORDER BY number DESC LIMIT 1"
     ).fetchone()
-    if certificate is not None:
-        yield _gauge(
-            "antenna_last_certificate_timestamp_seconds", "When the newest was issued.", certificate[0]
-        )
-        yield _gauge(
-            "antenna_certificate_delay_seconds",
-            "From its hour's end to the newest certificate.",
-            certificate[1],
-        )
+    yield from _gauges(
+        certificate,
+        ("antenna_last_certificate_timestamp_seconds", "When the newest was issued."),
+        ("antenna_certificate_delay_seconds", "From its hour's end to the newest certificate."),
+    )
 
 
-def _gauge(name: str, told: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, told, value=value)
+def _gauge(name: str, help: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, help, value=value)
 
 
-def _counter(name: str, told: str, value: int) -> Metric:
-    return CounterMetricFamily(name, told, value=value)
+def _gauges(row: tuple | None, *named: tuple[str, str]) -> Iterator[Metric]:
+    """A gauge for each column of a row, by its name and help; none without a row."""
+    for (name, help), value in zip(named, row or (), strict=row is not None):
+        yield _gauge(name, help, value)
+
+
+def _counter(name: str, help: str, value: int) -> Metric:
+    return CounterMetricFamily(name, help, value=value)

@@ -1,7 +1,8 @@
-"""`antenna rebuild-table`: the way back for a table of the lake whose log was torn or lost, from the ledger's publications.
+"""`antenna rebuild-table`: recovery of a lake table whose Delta log is corrupt or lost, from the ledger's
+publications.
 
-The smallest sound step first: what is torn is set aside. If the rest of the log still holds what the ledger has published,
-that is all. Else the hours that are missing are committed again with the files that the ledger names.
+First the corrupt files of the log are set aside. If the rest holds everything that the ledger has published,
+that is all; otherwise the missing hours are committed again with the files that the ledger references.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,6 +19,7 @@ from antenna_assets.domain.hours import hour_key
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.errors import AntennaError
 from antenna_assets.failpoints import commit_point
+from antenna_assets.ledger.files import files_of_hour
 from antenna_assets.ledger.lake_identity import require_own_lake
 from antenna_assets.publishing.delta import HourlyTable
 from antenna_assets.publishing.delta_commit import Conflict
@@ -43,13 +45,18 @@ _ATTEMPTS = 60
 
 
 class NotRebuilt(AntennaError):
-    """The table could not be brought back; the message says what to do."""
+    """The table could not be rebuilt; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class PublishedHour:
-    """What the ledger's newest publication says of an hour of a lake table. `files` are paths within it, with their rows;
-    `tags` are the versions beside its generation, and `table` Delta's id of the table then."""
+    """The ledger's newest publication of an hour of a lake table.
+
+    Attributes:
+        tags: its versions beside the generation.
+        files: rows by path within the table.
+        table: Delta's id of the table at that time.
+    """
 
     hour: datetime
     generation: int
@@ -60,21 +67,21 @@ class PublishedHour:
 
     @property
     def versions(self) -> dict[str, int]:
-        """The marks that the table has of the hour, as `lake.replace_hour` sets them."""
+        """The hour's transaction versions in the table, as `lake.replace_hour` sets them."""
         key = hour_key(self.hour)
         return {key: self.generation, **{f"{key}/{tag}": version for tag, version in self.tags.items()}}
 
 
 @dataclass
 class Rebuilt:
-    """What was, or with a dry run would be, done to a table.
+    """The changes that were, or with a dry run would be, made to a table.
 
     Attributes:
         torn: what was set aside of the log, or is missing in it.
         anew: whether the log as a whole was set aside.
         restored: hours that are committed again, with their files.
-        to_run: hours whose files are gone, and that a run makes again from what landed.
-        lost: hours of which neither the files nor what landed is there any more.
+        to_run: hours without files that a run can publish again from their landed files.
+        lost: hours that have neither files nor landed files.
     """
 
     torn: list[Torn] = field(default_factory=list)
@@ -88,7 +95,7 @@ class Rebuilt:
 
 
 def published_hours(connection: psycopg.Connection, table: str) -> list[PublishedHour]:
-    """The hours of a table of the lake that the ledger has published, each as its newest publication says."""
+    """Return the hours of a lake table that the ledger has published, by their newest publications."""
     rows = connection.execute(
         "SELECT DISTINCT ON (hour) hour, generation, lake_version, publication.users_version, attempt,"
         " content->'files', lake_table"
@@ -110,13 +117,12 @@ def published_hours(connection: psycopg.Connection, table: str) -> list[Publishe
 
 
 def published_files(connection: psycopg.Connection, table: str) -> set[str]:
-    """The files, within a table of the lake, that it is rebuilt from: those of each hour's newest publication. What an
-    earlier one of the same generation named was replaced, and goes as any replaced file does."""
+    """Return the files that a lake table would be rebuilt from: those of each hour's newest publication."""
     return {path for one in published_hours(connection, table) for path in one.files}
 
 
 def missing_hours(connection: psycopg.Connection, lake: Lake, table: str) -> list[PublishedHour]:
-    """The hours that the ledger has published and the table does not hold, or holds of an older generation.
+    """Return the hours that the ledger has published and that the table lacks, or has at an older generation.
 
     Raises:
         LakeError: the table cannot be read.
@@ -128,14 +134,14 @@ def missing_hours(connection: psycopg.Connection, lake: Lake, table: str) -> lis
 
 
 def rebuild(connection: psycopg.Connection, lake: Lake, table: str, *, dry_run: bool = False) -> Rebuilt:
-    """Bring a table of the lake to what the ledger says of it. Again is harmless, and a killed one is finished by the next.
+    """Rebuild a lake table from the ledger. Idempotent: an interrupted rebuild is finished by the next one.
 
-    Ask while no sweep runs; stream and runs may. With `dry_run` only the log is looked at, and, where it can be read, which
-    hours it lacks.
+    Do not run it beside a sweep; the stream and runs may go on. With `dry_run` the log and, if it is
+    readable, the missing hours are only reported.
 
     Raises:
         WrongLake: this is not the ledger's lake.
-        NotRebuilt: other writers were faster too many times.
+        NotRebuilt: other writers committed first too many times.
         LakeError: the table cannot be written.
     """
     require_own_lake(connection, lake.root)
@@ -143,7 +149,7 @@ def rebuild(connection: psycopg.Connection, lake: Lake, table: str, *, dry_run: 
     done = Rebuilt(torn_files(folder))
     done.anew = not readable_without(folder, done.torn)
     published = published_hours(connection, table)
-    # The table stays the one that certificates name, and its versions are counted on from here.
+    # The table keeps the id that certificates name, and its versions continue from here.
     id_ = max(published, key=lambda one: one.lake_version).table if published else None
     newest = max([newest_version(folder), *(one.lake_version for one in published)])
     if done.torn and dry_run:
@@ -158,12 +164,12 @@ def rebuild(connection: psycopg.Connection, lake: Lake, table: str, *, dry_run: 
         except LakeError:
             if dry_run:
                 raise
-            # Torn in a way that nobody has thought of.
+            # Corrupt in a way that `torn_files` does not know.
             done.anew = True
             delta.set_aside(log_files(folder), _aside(lake, table))
         for _ in range(_ATTEMPTS):
             loaded = delta.newest()
-            whole, gone = _sorted_out(lake, table, _missing(delta, loaded, published))
+            whole, gone = _by_files(lake, table, _missing(delta, loaded, published))
             if dry_run or not whole:
                 break
             with suppress(Conflict):
@@ -194,23 +200,24 @@ def _missing(
             one
             for one in published
             if _behind(table, one)
-            # Of an hour whose mark is there and whose files are not, the log was cut.
+            # An hour with its version but without its files: the log was truncated.
             or (one.files and one.hour not in held)
         ]
 
 
 def _behind(table: "DeltaTable", published: PublishedHour) -> bool:
-    """Whether what the table holds of an hour is older than what was published: as every fence compares."""
+    """Whether the table's version of an hour is older than the published one, compared as every fence
+    does."""
     key = hour_key(published.hour)
     names = (key, f"{key}/users_version", f"{key}/attempt")
     held = [max(table.transaction_version(name) or 0, 0) for name in names]
     return held < [published.versions.get(name, 0) for name in names]
 
 
-def _sorted_out(
+def _by_files(
     lake: Lake, table: str, missing: Sequence[PublishedHour]
 ) -> tuple[list[tuple[PublishedHour, list[WrittenFile]]], list[PublishedHour]]:
-    """Of the hours that are missing those whose files are there, with these, and the others."""
+    """Split the missing hours into those whose files exist, with the files, and the others."""
     found = in_parallel(lambda one: _files(lake.location(table), one), missing)
     pairs = list(zip(missing, found, strict=True))
     return [(one, files) for one, files in pairs if files is not None], [
@@ -219,7 +226,7 @@ def _sorted_out(
 
 
 def _files(location: str, published: PublishedHour) -> list[WrittenFile] | None:
-    """The hour's files; None if one is gone or has not the rows that were published."""
+    """Return the hour's files; None if one is missing or has not the published number of rows."""
     files = []
     for path, rows in published.files.items():
         place = f"{location}/{path}"
@@ -241,7 +248,7 @@ def _restore(
     """Commit some of the hours on this version, and return them.
 
     Raises:
-        Conflict: it is no longer the newest.
+        Conflict: the version is no longer the newest.
     """
     held = delta.hours(table)
     for one, files in hours:
@@ -255,31 +262,30 @@ def _restore(
 
 
 def _landed(connection: psycopg.Connection, hour: datetime) -> bool:
-    """Whether a run can make the hour again."""
-    row = connection.execute(
-        "SELECT EXISTS (SELECT FROM ledger.file WHERE kind = 'landed' AND hour = %(hour)s)"
-        " OR (SELECT rows = 0 FROM ledger.hour WHERE hour = %(hour)s)",
-        {"hour": hour},
-    ).fetchone()
-    return bool(row and row[0])
+    """Whether a run can publish the hour again from its landed files."""
+    row = connection.execute("SELECT rows = 0 FROM ledger.hour WHERE hour = %s", [hour]).fetchone()
+    return row == (True,) or bool(files_of_hour(connection, hour))
 
 
 def lines(table: str, done: Rebuilt, *, dry_run: bool) -> Iterator[str]:
-    """What was or would be done, and what is left to do, for a person."""
+    """Yield what was or would be done, and what is left to do."""
     was, were = ("would be", "would be") if dry_run else ("was", "were")
     for one in done.torn:
         yield str(one)
     if done.anew:
-        yield f"the whole log {was} set aside and built anew from the ledger"
+        yield f"the whole log {was} set aside and rebuilt from the ledger"
     elif done.torn:
-        yield f"the torn files {were} set aside: the rest of the log is whole"
+        yield f"the torn files {were} set aside: the rest of the log is complete"
     if done.restored:
         yield f"{len(done.restored):,} hours {were} committed again, with their files"
     if done.to_run:
-        yield f"{len(done.to_run):,} hours lack files; what landed for them is there. Publish them again:"
+        yield f"{len(done.to_run):,} hours lack files and have their landed files. Publish them again:"
         yield from (f"  antenna backfill --from {hour_key(hour)}" for hour in done.to_run)
     if done.lost:
-        yield f"{len(done.lost):,} hours cannot be built again: their files are gone, and what landed is past the horizon:"
+        yield (
+            f"{len(done.lost):,} hours cannot be rebuilt: their files are gone, and their landed files are"
+            " past the horizon:"
+        )
         yield from (f"  {hour_key(hour)}" for hour in done.lost)
     if not done:
         yield f"{table} holds every hour that the ledger has published"

@@ -1,4 +1,5 @@
-"""The tables of `antenna status`: lag, stream, hours, failures and quarantine, read from the ledger and Kafka."""
+"""The tables of `antenna status`: lag, stream, hours, failures and quarantine, read from the ledger and
+Kafka."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,8 +17,14 @@ from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.safe_text import safe_text
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.ledger.blocked import blocked_by
-from antenna_assets.ledger.candidates import Candidate, LeftOut, late_hours, newest_closed_hour, read_left_out
 from antenna_assets.ledger.failing_hours import FailingHour, read_failing_hours
+from antenna_assets.ledger.hours_to_publish import (
+    Candidate,
+    LeftOut,
+    late_hours,
+    newest_closed_hour,
+    read_left_out,
+)
 from antenna_assets.ledger.partition_starts import WHERE_THE_LEDGER_ENDS
 from antenna_assets.ledger.progress import next_to_read
 from antenna_assets.ledger.republish_wait import waiting_hours
@@ -31,7 +38,8 @@ HOURS_SHOWN = 24
 
 @dataclass(frozen=True)
 class _Progress:
-    """Progress of the stream by the ledger's head and batches; the defaults are those before its first start."""
+    """Progress of the stream by the ledger's head and batches; the defaults are those before its first
+    start."""
 
     waiting_for: str | None = None
     waiting_since: datetime | None = None
@@ -48,7 +56,8 @@ class _Progress:
 def tables(
     connection: psycopg.Connection, topic: str, broker: Broker | None, no_broker: str = ""
 ) -> Iterator[RenderableType]:
-    """Yield the tables in the order of the data. Without Kafka the lag is unknown, and everything else is shown.
+    """Yield the tables in the order of the data. Without Kafka the lag is unknown, and everything else is
+    shown.
 
     Args:
         broker: None if Kafka cannot be reached, for the reason in `no_broker`.
@@ -88,7 +97,8 @@ def _lag(connection: psycopg.Connection, name: str, broker: Broker | None, no_br
     except BrokerError as error:
         reason = str(error)
     read = connection.execute(
-        "SELECT partition, max(until_offset) FROM ledger.batch_offset JOIN ledger.head USING (topic, topic_id)"
+        "SELECT partition, max(until_offset) FROM ledger.batch_offset"
+        " JOIN ledger.head USING (topic, topic_id)"
         " WHERE topic = %s GROUP BY partition ORDER BY partition",
         [name],
     ).fetchall()
@@ -99,7 +109,8 @@ def _lag(connection: psycopg.Connection, name: str, broker: Broker | None, no_br
 
 
 def _skipped_offsets(connection: psycopg.Connection, topic: str) -> list[tuple[int, int, int, str | None]]:
-    """Partition, first offset, start offset and `--from` of the partitions whose first messages were never read."""
+    """Partition, first offset, start offset and `--from` of the partitions whose first messages were never
+    read."""
     return connection.execute(
         "SELECT partition, first_offset, start_offset, asked FROM ledger.partition_start"
         " JOIN ledger.head USING (topic, topic_id) WHERE topic = %s AND start_offset > 0"
@@ -127,7 +138,8 @@ def _stream(connection: psycopg.Connection) -> Table:
     runs = stream_runs(connection)
     with connection.cursor(row_factory=class_row(_Progress)) as cursor:
         head = cursor.execute(
-            "SELECT waiting_for, waiting_since, held_by, held_since, host_clock, batch, low_watermark, heartbeat_at,"
+            "SELECT waiting_for, waiting_since, held_by, held_since, host_clock, batch, low_watermark,"
+            " heartbeat_at,"
             " (SELECT coalesce(sum(rows), 0) FROM ledger.batch) AS rows,"
             " (SELECT coalesce(sum(late_rows), 0) FROM ledger.batch) AS late_rows FROM ledger.head"
         ).fetchone()
@@ -173,9 +185,11 @@ def _hours(connection: psycopg.Connection) -> Table:
         # The hour is text: its year may be one that Python does not have.
         "SELECT to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD-HH24:MI'), closed_by, rows, bytes, generation,"
         " closed_at IS NOT NULL AND dirty,"
-        " (SELECT count(*) FROM ledger.publication_head AS head WHERE head.hour = state.hour AND begun IS NULL"
+        " (SELECT count(*) FROM ledger.publication_head AS head"
+        "  WHERE head.hour = state.hour AND begun IS NULL"
         "  AND head.generation = state.generation AND coalesce(users_version >="
-        "   (SELECT max(asked_users_version) FROM ledger.publication_head AS other WHERE other.hour = state.hour), true))"
+        "   (SELECT max(asked_users_version) FROM ledger.publication_head AS other"
+        "    WHERE other.hour = state.hour), true))"
         " FROM ledger.hour_state AS state ORDER BY hour DESC LIMIT %s",
         [HOURS_SHOWN],
     ).fetchall()

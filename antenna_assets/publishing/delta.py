@@ -32,14 +32,14 @@ from antenna_assets.publishing.delta_log import (
     torn_files,
     wrong_commit,
 )
-from antenna_assets.storage.disk import WHAT_TO_DO, is_full
+from antenna_assets.storage.disk import FREE_SPACE_HINT, is_full
 from antenna_assets.storage.files import (
-    Found,
-    everything_under,
+    Entry,
     file_system_now,
     remove,
     remove_files,
     remove_if_empty,
+    walk,
 )
 from antenna_assets.storage.paths import file_errors, lake_path, name_within, reason_of, sync
 
@@ -272,9 +272,9 @@ class HourlyTable:
             return {}
         with self.errors("swept"):
             folder = self.folder
-            found = list(everything_under(folder))
+            found = list(walk(folder))
 
-            def orphans(newest: "DeltaTable") -> list[Found]:
+            def orphans(newest: "DeltaTable") -> list[Entry]:
                 referenced = self.paths(newest) | recent_files(folder, now - keep) | set(published)
                 return unreferenced(folder, found, referenced, before=now - SAFE_AGE)
 
@@ -282,7 +282,7 @@ class HourlyTable:
             if removed and not dry_run:
                 # A writer that was paused between its check and its commit fails on this version, and checks
                 # again.
-                self.commit_empty(table, "a new version, before a sweep's files go")
+                self.commit_empty(table, "before a sweep removes files")
                 newest = self.newest()
                 if newest is None:
                     raise LakeError(f"the table {self.location} is gone in the middle of a sweep")
@@ -301,7 +301,7 @@ class HourlyTable:
             self._handle = None
             advice = "check ANTENNA_LAKE, its permissions or credentials, and the free space"
             if is_full(error):
-                advice = WHAT_TO_DO
+                advice = FREE_SPACE_HINT
             elif torn := self.torn():
                 advice = f"its log is torn: {torn[0]}; `antenna rebuild-table {self.folder.name}` repairs it"
             raise LakeError(

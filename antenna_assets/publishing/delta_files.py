@@ -12,7 +12,7 @@ from urllib.parse import unquote
 
 from antenna_assets.errors import AntennaError
 from antenna_assets.publishing.delta_log import LOG, wrong_commit
-from antenna_assets.storage.files import Found, everything_under, going
+from antenna_assets.storage.files import Entry, removable, walk
 from antenna_assets.storage.paths import in_parallel, name_within
 
 if TYPE_CHECKING:
@@ -35,11 +35,7 @@ def recent_files(table: "LakePath", since: datetime) -> set[str]:
     Raises:
         TornLog: a commit cannot be read.
     """
-    commits = [
-        one.path
-        for one in everything_under(table / LOG)
-        if one.path.suffix == ".json" and one.changed >= since
-    ]
+    commits = [one.path for one in walk(table / LOG) if one.path.suffix == ".json" and one.changed >= since]
     paths = set()
     for commit, data in zip(commits, in_parallel(_data, commits), strict=True):
         if data is None:
@@ -65,8 +61,8 @@ def _data(commit: "LakePath") -> bytes | None:
 
 
 def unreferenced(
-    table: "LakePath", found: Iterable[Found], referenced: set[str], *, before: datetime
-) -> list[Found]:
+    table: "LakePath", found: Iterable[Entry], referenced: set[str], *, before: datetime
+) -> list[Entry]:
     """Files that nothing refers to, and folders of such files only, that were not changed since `before`.
 
     Partition folders are kept: a writer that has just seen one relies on it. Of the log only the leftovers of
@@ -77,7 +73,7 @@ def unreferenced(
         referenced: paths within the table.
     """
 
-    def removable(one: Found) -> bool:
+    def may_remove(one: Entry) -> bool:
         path = name_within(table, one.path)
         if one.changed >= before:
             return False
@@ -85,4 +81,4 @@ def unreferenced(
             return not one.is_folder and _UNFINISHED.fullmatch(one.path.name) is not None
         return "=" not in one.path.name if one.is_folder else path not in referenced
 
-    return going(found, removable)
+    return removable(found, may_remove)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from antenna_assets.storage.files import Found, everything_under, remove_files
+from antenna_assets.storage.files import Entry, remove_files, walk
 from antenna_assets.storage.parquet_file import read_table
 from antenna_assets.storage.paths import in_parallel, sync
 
@@ -60,7 +60,7 @@ def torn_files(table: "LakePath") -> list[Torn]:
         OSError: a file cannot be read; also the errors of a store.
     """
     log = table / LOG
-    found = {one.path.name: one for one in everything_under(log) if not one.is_folder}
+    found = {one.path.name: one for one in walk(log) if not one.is_folder}
     commits = {int(match[1]): found[name] for name in found if (match := _COMMIT.fullmatch(name))}
     checkpoints = [(int(match[1]), found[name]) for name in found if (match := _CHECKPOINT.fullmatch(name))]
     torn = [*_torn(commits.items(), _wrong_commit), *_torn(checkpoints, _wrong_checkpoint)]
@@ -91,7 +91,7 @@ def readable_without(table: "LakePath", torn: list[Torn]) -> bool:
 
 def newest_version(table: "LakePath") -> int:
     """The newest version of which the log has a file, torn or not; -1 if it has none."""
-    names = [one.path.name for one in everything_under(table / LOG)]
+    names = [one.path.name for one in walk(table / LOG)]
     found = [match for name in names if (match := _COMMIT.fullmatch(name) or _CHECKPOINT.fullmatch(name))]
     return max((int(match[1]) for match in found), default=-1)
 
@@ -116,11 +116,11 @@ def set_aside(paths: "list[LakePath]", into: "LakePath") -> None:
 
 def log_files(table: "LakePath") -> "list[LakePath]":
     """Every file of the log."""
-    return [one.path for one in everything_under(table / LOG) if not one.is_folder]
+    return [one.path for one in walk(table / LOG) if not one.is_folder]
 
 
 def _torn(files: Any, wrong: Any) -> Iterator[Torn]:
-    listed: list[tuple[int, Found]] = list(files)
+    listed: list[tuple[int, Entry]] = list(files)
     reasons = in_parallel(lambda one: wrong(one[1].path), listed)
     for (version, one), reason in zip(listed, reasons, strict=True):
         if reason:

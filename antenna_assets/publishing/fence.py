@@ -20,7 +20,7 @@ USERS_VERSION = "users_version"
 """Tag of the users' version that an hour's rows were joined with."""
 
 TAGS = (USERS_VERSION,)
-"""The versions that an hour can carry beside its generation. Delta lists no keys, so they are named here."""
+"""The versions that an hour can carry besides its generation. Delta lists no keys, so they are named here."""
 
 _ATTEMPT = "attempt"
 _NO_TAG = -1

@@ -15,7 +15,7 @@ from antenna_assets.ledger.certificate import certify
 from antenna_assets.ledger.publications import (
     Publication,
     insert_publication,
-    move_head,
+    move_publication_head,
     require_nobody_forgotten,
 )
 from antenna_assets.publishing.digests import RowsDigest
@@ -44,7 +44,7 @@ def replace_hour(
     )
     commit_point("publish.table.computed")
     with connection.transaction():
-        move_head(connection, publication)
+        move_publication_head(connection, publication)
         require_nobody_forgotten(connection)
         commit_point("publish.table.fenced")
         connection.execute(sql.SQL("DELETE FROM {} WHERE date = %s").format(target), [publication.hour])

@@ -6,7 +6,7 @@ from psycopg import sql
 from antenna_assets.clients.postgres import snapshot
 from antenna_assets.domain.schema import USERS
 from antenna_assets.errors import AntennaError
-from antenna_assets.storage.disk import unwritable
+from antenna_assets.storage.disk import write_failure_message
 from antenna_assets.storage.paths import file_errors, lake_path
 
 
@@ -34,7 +34,7 @@ def write_users(connection: psycopg.Connection, target: str) -> int:
         try:
             write_users_of_snapshot(connection, target)
         except file_errors() as error:
-            raise UsersUnwritable(unwritable("the file of users", target, error)) from error
+            raise UsersUnwritable(write_failure_message("the file of users", target, error)) from error
     return version
 
 

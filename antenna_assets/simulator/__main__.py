@@ -1,6 +1,6 @@
-"""`python -m antenna_assets.simulator [RATE]`: events of this very moment, until SIGTERM or Ctrl-C.
+"""`python -m antenna_assets.simulator [RATE]`: live events until SIGTERM or Ctrl-C, for a demonstration.
 
-For a demonstration that runs on. `antenna simulate` sends a given number of events, with answers.
+`antenna simulate` sends a given number of events, with answers.
 """
 
 import signal
@@ -10,14 +10,15 @@ import threading
 from antenna_assets.errors import AntennaError
 from antenna_assets.settings import load_settings
 from antenna_assets.simulator.run import send_live
+from antenna_assets.simulator.send import Target
 from antenna_assets.stack.services import kafka_bootstrap, kafka_config
 
 RATE = 200.0
-"""Events a second."""
+"""Events per second."""
 
 
 def main(arguments: list[str]) -> int:
-    """Send until stopped; every event is acknowledged, or the exit code is 1."""
+    """Send until stopped. Fails unless every event is acknowledged."""
     settings = load_settings()
     rate = float(arguments[0]) if arguments else RATE
     stop = threading.Event()
@@ -29,14 +30,9 @@ def main(arguments: list[str]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, handle)
-    sys.stderr.write(f"{rate:g} events a second to topic {settings.topic}\n")
-    sent = send_live(
-        settings,
-        bootstrap=kafka_bootstrap(settings),
-        config=kafka_config(settings),
-        rate=rate,
-        stop=stop,
-    )
+    sys.stderr.write(f"{rate:g} events per second to topic {settings.topic}\n")
+    target = Target(kafka_bootstrap(settings), settings.topic, kafka_config(settings))
+    sent = send_live(target, rate=rate, stop=stop)
     sys.stderr.write(f"sent {sent.messages:,} events, all acknowledged\n")
     return 0
 

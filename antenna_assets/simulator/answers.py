@@ -1,12 +1,10 @@
-"""What every serving table must hold after these messages, computed the plain way: Python integers in dictionaries.
+"""What every serving table must hold after some messages: sums of plain Python integers in dictionaries.
 
-It shares no code with the pipeline, tables and columns are written out once more, so that the two can disagree.
-Comparing them is `compare`.
+Independent of the pipeline: tables and columns are declared here once more, so that the two can disagree. The
+file of answers is in `answers_file`, the comparison in `compare`.
 """
 
 import csv
-import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -17,7 +15,6 @@ from typing import Any, NamedTuple
 from antenna_assets.errors import AntennaError
 from antenna_assets.simulator.events import Event, Message, Scenario
 
-FORMAT = 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _HOUR = 3_600_000_000
@@ -27,18 +24,18 @@ Row = dict[str, Any]
 
 
 class AnswersError(AntennaError):
-    """An answers file cannot be read or added to; the message says what was found and what to do."""
+    """Answers cannot be read or added to; the message says what was found and what to do."""
 
 
 class KnownUser(NamedTuple):
-    """What `user_metadata` says of a user. `quota` is bytes per hour; None: unlimited."""
+    """A user's row of `user_metadata`. `quota` is in bytes per hour; None: unlimited."""
 
     email: str
     quota: int | None
 
 
 def known_users(path: Path) -> dict[str, KnownUser]:
-    """The users of a CSV file with the columns id, name, email and quota, by id."""
+    """Read the users of a CSV file with the columns id, name, email and quota, by id."""
     with path.open(encoding="utf-8", newline="") as file:
         return {
             row["id"]: KnownUser(row["email"], int(row["quota"]) if row["quota"] else None)
@@ -47,12 +44,12 @@ def known_users(path: Path) -> dict[str, KnownUser]:
 
 
 class Answers:
-    """The expected content of the tables, for all messages given so far.
+    """The expected content of the tables after all messages that were counted so far.
 
     Args:
-        users: email and quota of every user that `user_metadata` holds, by id.
-        window: the length of a live window; divides an hour.
-        scenario: what was simulated, for a reader of the file.
+        users: e-mail and quota of every user in `user_metadata`, by id.
+        window: the length of a live window, which divides an hour.
+        scenario: what was simulated, for readers of the file.
     """
 
     def __init__(
@@ -77,7 +74,7 @@ class Answers:
         self._apps: defaultdict[tuple[int, str], int] = defaultdict(int)
         if isinstance(scenario, Scenario):
             first = (scenario.start - _EPOCH) // _MICROSECOND
-            # A quiet hour belongs to the answer: it must have no rows.
+            # Hours without events are part of the answers: they must have no rows.
             self._rows.update({first + number * _HOUR: 0 for number in range(scenario.hours)})
 
     def add(self, event: Event) -> None:
@@ -92,7 +89,7 @@ class Answers:
             self.unknown_user_rows += 1
 
     def counted(self, messages: Iterable[Message]) -> Iterator[Message]:
-        """Pass the messages on, each counted on its way."""
+        """Count the messages while they are passed on."""
         add, rejected = self.add, self.rejected
         for message in messages:
             if message.event is not None:
@@ -102,17 +99,18 @@ class Answers:
             yield message
 
     def record(self, topic: str, topic_id: str, offsets: Mapping[int, tuple[int, int]]) -> None:
-        """Note where the messages lie in Kafka: by partition, the first offset and the one after the last.
+        """Record the offsets of the messages in Kafka: by partition, the first one and the one after the
+        last.
 
         Raises:
-            AnswersError: earlier messages of these answers went to another topic.
+            AnswersError: earlier messages were sent to another topic.
         """
         ranges = {str(partition): list(span) for partition, span in offsets.items()}
         if self.sent is not None:
             if self.sent["topic_id"] != topic_id:
                 raise AnswersError(
-                    f"these answers are about topic {self.sent['topic']} (id {self.sent['topic_id']}), and the messages"
-                    f" went to {topic} (id {topic_id}); write the answers to a new file"
+                    f"these answers are about topic {self.sent['topic']} (id {self.sent['topic_id']}),"
+                    f" and the messages were sent to {topic} (id {topic_id}); write the answers to a new file"
                 )
             for partition, (first, end) in self.sent["offsets"].items():
                 known = ranges.setdefault(partition, [first, end])
@@ -121,7 +119,7 @@ class Answers:
         self.sent = {"topic": topic, "topic_id": topic_id, "offsets": offsets_in_order}
 
     def hours(self) -> list[Row]:
-        """Rows and bytes of every hour, the simulated hours without events included."""
+        """Return rows and bytes of every hour, the simulated hours without events included."""
         sums = _hourly(self._apps)
         sizes: Counter[int] = Counter()
         for (hour, _app), size in sums.items():
@@ -132,7 +130,7 @@ class Answers:
         ]
 
     def tables(self) -> dict[str, list[Row]]:
-        """The rows of each serving table, ascending by date and key."""
+        """Return the rows of each serving table, ascending by date and key."""
         hourly_ids = _hourly(self._ids)
         users = _rows(hourly_ids, "id", "sum_user_bytes")
         for row in users:
@@ -161,10 +159,9 @@ class Answers:
             "users_over_quota_1h": over,
         }
 
-    def write(self, path: Path) -> None:
-        """Write the answers as JSON, a row per line; a reader sees the old file or the whole new one."""
-        document = {
-            "format": FORMAT,
+    def document(self) -> Row:
+        """Return everything as JSON values; `restored` is the inverse."""
+        return {
             "scenario": self.scenario,
             "window_seconds": self._window // 1_000_000,
             "sent": self.sent,
@@ -172,66 +169,19 @@ class Answers:
             "rejected": dict(sorted(self.rejected.items())),
             "unknown_user_rows": self.unknown_user_rows,
             "users": {id_: list(user) for id_, user in sorted(self.users.items())},
+            "tables": self.tables(),
         }
-        lines = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in document.items()]
-        tables = [
-            f"{json.dumps(name)}: [\n" + ",\n".join(map(json.dumps, rows)) + "\n]"
-            for name, rows in self.tables().items()
-        ]
-        text = "{\n" + ",\n".join(lines) + ',\n"tables": {\n' + ",\n".join(tables) + "\n}\n}\n"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            draft.write_text(text, encoding="utf-8")
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
 
     @classmethod
-    def read(cls, path: Path) -> "Answers":
-        """The answers that `write` wrote; more messages can be added to them.
-
-        Raises:
-            AnswersError: there is no such file, or it is not one that this version wrote.
-        """
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise AnswersError(
-                f"{path}: no such file; write one with `antenna simulate --answers {path}`"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise AnswersError(
-                f"{path}: expected an answers file in JSON, and it cannot be read: {error}"
-            ) from error
-        if not isinstance(document, dict) or document.get("format") != FORMAT:
-            found = document.get("format", "none") if isinstance(document, dict) else type(document).__name__
-            raise AnswersError(
-                f"{path}: expected an answers file of format {FORMAT}, found {found!r}; write it anew with"
-                f" `antenna simulate --answers {path}`"
-            )
-        try:
-            answers = cls._restored(document)
-            complete = answers.tables() == document["tables"] and answers.hours() == document["hours"]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise AnswersError(
-                f"{path}: an answers file with a part missing or damaged: {error!r}"
-            ) from error
-        if not complete:
-            raise AnswersError(
-                f"{path}: the tables contradict each other; the file was changed, write it anew"
-            )
-        return answers
-
-    @classmethod
-    def _restored(cls, document: Row) -> "Answers":
+    def restored(cls, document: Row) -> "Answers":
+        """The answers of a document; more messages can be added to them."""
         window = timedelta(seconds=document["window_seconds"])
         answers = cls(document["users"], window=window, scenario=document["scenario"])
         answers.sent = document["sent"]
         answers.rejected.update(document["rejected"])
         answers.unknown_user_rows = document["unknown_user_rows"]
         answers._rows.update({_micros(row["hour"]): row["rows"] for row in document["hours"]})
-        # The live windows are the finest sums there are: the hourly ones follow from them.
+        # The hourly sums follow from the live windows.
         for name, key, column, sums in (
             ("bytes_agg_antenna", "antenna_id", "sum_antenna_bytes", answers._antennas),
             ("bytes_agg_user", "id", "sum_user_bytes", answers._ids),

@@ -1,6 +1,6 @@
-"""The answers against what the tables, the ledger and the quarantine really hold, difference by difference.
+"""Compare the answers with the tables, the ledger and the rejected messages.
 
-Expected values come from `answers` alone; nothing is repaired here.
+Expected values come from `answers` alone. What is still to be read or published is named by `pending`.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -45,15 +45,15 @@ def differences(
     rejected_in: Callable[[dict[str, Any]], dict[str, int]] | None = None,
     live_since: datetime | None = None,
 ) -> list[Difference]:
-    """Everything within the answers' hours that is not exactly as expected, causes before their consequences.
+    """Return everything in the answers' hours that is not exactly as expected, causes before consequences.
 
     Args:
-        rejected_in: counts by reason what was rejected within the answers' `sent`, as `quarantine.counts_by_reason`
-            gives it; None leaves rejected messages out.
-        live_since: live windows before this instant are not compared: they may have been dropped for their age.
+        rejected_in: counts by reason what was rejected of the answers' `sent`, as `rejected.counts_by_reason`
+            returns it; None: rejected messages are not compared.
+        live_since: live windows before this instant are not compared: the retention may have removed them.
 
     Raises:
-        DatabaseError: the database cannot be reached, or is not migrated.
+        DatabaseError: the database cannot be reached, or lacks migrations.
     """
     from psycopg import IsolationLevel
 
@@ -62,7 +62,7 @@ def differences(
 
     with connect(postgres_url) as connection:
         require_migrated(connection)
-        # One snapshot, so that what is published meanwhile does not look like a contradiction.
+        # One snapshot, or what is published in between would look like a contradiction.
         connection.isolation_level = IsolationLevel.REPEATABLE_READ
         connection.autocommit = False
         found = [*unread(answers, connection)]
@@ -87,7 +87,7 @@ def differences(
 
 
 def report(found: list[Difference], limit: int = 20) -> "Table":
-    """The first differences as a table to show, with how many more there are."""
+    """Return the first differences as a table for a terminal, and how many more there are."""
     from rich.table import Table
 
     from antenna_assets.domain.listing import and_more
@@ -132,7 +132,7 @@ def _rejected_differences(expected: dict[str, int], found: dict[str, int]) -> It
 
 
 def _keyed(rows: Iterable[dict[str, Any]], columns: tuple[str, ...]) -> Rows:
-    """Rows by date and key; the values are those of the columns after them."""
+    """Return rows by date and key; the values are those of the other columns."""
     date, key, *others = columns
     return {(row[date], row[key]): tuple(row[name] for name in others) for row in rows}
 

@@ -1,4 +1,4 @@
-"""Who sends how much, when: the users' habits, the rhythm of the day, and how good and bad messages mix.
+"""Who sends how much and when: the habits of users, the rhythm of the day, the mix of good and bad messages.
 
 Pure arithmetic on random numbers; the messages themselves are made in `events`.
 """
@@ -13,31 +13,31 @@ GOOD, LATE, MALFORMED, FUTURE, UNKNOWN = range(5)
 """The kinds of messages: the scenario's shares in their order, after the good ones."""
 
 FLOOR = 1 / 9
-"""With u from 0 to 1, 2.25 * (u * u + FLOOR) has the mean 1 and is at least a quarter: many small events, few large."""
+"""For u from 0 to 1, 2.25 * (u * u + FLOOR) has mean 1 and minimum 1/4: many small events, few large ones."""
 
 _RHYTHM = (4, 3, 3, 2, 2, 3, 5, 8, 10, 11, 11, 12, 13, 13, 12, 11, 11, 12, 14, 16, 17, 15, 11, 7)
-"""Traffic by hour of the day, UTC: nights are quiet, evenings are not."""
+"""Traffic by hour of the day in UTC: low at night, highest in the evening."""
 
 
 def messages_per_hour(scenario: Scenario) -> list[int]:
-    """How many messages each hour sends."""
+    """Return how many messages are sent in each hour."""
     weights = [_RHYTHM[(scenario.start.hour + hour) % 24] for hour in range(scenario.hours)]
     ends = [scenario.events * weight // sum(weights) for weight in accumulate(weights)]
     return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
 class Crowd:
-    """The users with what they do: a few do most, and every hour others go over their quota."""
+    """The users and their traffic: a few cause most of it, and every hour others exceed their quota."""
 
     def __init__(self, scenario: Scenario) -> None:
         random = Random(f"crowd {scenario.seed}").random
         everyone = users(scenario.users)
-        # Fisher-Yates by hand: how `shuffle` draws is not part of Python's promise.
+        # Fisher-Yates by hand: the sequence of `shuffle` is not guaranteed between versions of Python.
         for place in range(len(everyone) - 1, 0, -1):
             other = int(random() * (place + 1))
             everyone[place], everyone[other] = everyone[other], everyone[place]
         weights = [1 / (rank + 4) for rank in range(len(everyone))]
-        # Not `sum`: from Python 3.12 on it rounds floats otherwise.
+        # Not `sum`: Python 3.12 changed how it rounds floats.
         cumulative = list(accumulate(weights))
         total = cumulative[-1]
         self.ids = [user.id for user in everyone]
@@ -50,48 +50,50 @@ class Crowd:
         self._scales: dict[int, list[float]] = {}
 
     def scales(self, hour: int, messages: int) -> list[float]:
-        """By user, the scale of an event's bytes in this hour: `scale * (u * u + FLOOR)` has the mean it shall have.
+        """Return by user the scale of an event's bytes in this hour: an event has `scale * (u * u + FLOOR)`
+        bytes.
 
-        What a user is going to use is chosen first, four to eight times the quota or at most half of it, and is
-        shared out over the events that are expected of the user: so it holds for any number of events.
+        The usage of a user is chosen first, four to eight times the quota or at most half of it, and divided
+        by the number of events that are expected of the user: so the shares hold for any number of events.
         """
         random = Random(f"hour {hour} {self._seed}").random
         expected = messages * self._good
         scales = []
         for rank, (weight, quota) in enumerate(zip(self._weights, self._quotas, strict=True)):
-            # Of four neighbours in rank one goes over, so that heavy and light users are among them every hour.
+            # One of four neighbours in rank exceeds its quota, so that there are heavy and light ones every
+            # hour.
             if rank % 4 == 0:
                 over = rank + int(random() * 4)
             if rank == over:
                 scales.append(2.25 * quota * (4 + 4 * random()) / max(expected * weight, 1.0))
             else:
-                # As if at least four events came: one surprise more must not be enough to go over.
+                # As for at least four events: one more than expected must not be enough to exceed the quota.
                 scales.append(2.25 * quota * (0.05 + 0.45 * random()) / max(expected * weight, 4.0))
         self._scales[hour] = scales
         self._scales.pop(hour - 3, None)
         return scales
 
     def scale_at(self, hour: int) -> list[float]:
-        """The scales of one of the last three hours."""
+        """Return the scales of one of the last three hours."""
         return self._scales[hour]
 
 
 class Deck:
-    """The kinds of all messages, dealt in shuffled chunks so that every kind comes up exactly as often as asked."""
+    """The kinds of all messages, dealt in shuffled chunks: each kind occurs exactly as often as requested."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.counts = [0] * 5
         share, dealt = 0.0, 0
         for kind, name in enumerate(SHARES, start=LATE):
-            # Rounded as a running total, so that the kinds never add up to more than there are messages.
+            # Rounded as a running total, so that the kinds never add up to more than all messages.
             share += getattr(scenario, name)
             end = min(scenario.events, round(share * scenario.events))
             self.counts[kind] = end - dealt
             dealt = end
         self.counts[GOOD] = scenario.events - dealt
 
-    def dealt(self, size: int, random: Callable[[], float]) -> bytearray:
-        """The kinds of the next `size` messages."""
+    def deal(self, size: int, random: Callable[[], float]) -> bytearray:
+        """Return the kinds of the next `size` messages."""
         total = sum(self.counts)
         shares = [count * size // total for count in self.counts]
         missing = size - sum(shares)
@@ -102,7 +104,7 @@ class Deck:
             self.counts[kind] -= shares[kind]
         kinds = bytearray(b"".join(bytes([kind]) * share for kind, share in enumerate(shares)))
         good = shares[GOOD]
-        # Fisher-Yates from the end, as far as the special ones reach.
+        # Fisher-Yates from the end, over the kinds other than good.
         for place in range(size - 1, good - 1, -1):
             other = int(random() * (place + 1))
             kinds[place], kinds[other] = kinds[other], kinds[place]

@@ -1,7 +1,8 @@
-"""The simulated traffic: a scenario gives the same messages, byte for byte, on every machine and Python version.
+"""Simulated traffic: a scenario gives the same messages, byte for byte, on every machine and Python version.
 
-Pure: no clock, no Kafka, no files. Only `random.Random.random()`, whose sequence Python guarantees, integers and
-single IEEE operations are used, since a platform's `sin` or `log` may differ in the last bit.
+Pure: no clock, no Kafka, no files. It uses only `random.Random.random()`, whose sequence Python guarantees,
+    integers
+and single IEEE operations: `sin` or `log` may differ in the last bit between platforms.
 """
 
 import json
@@ -12,6 +13,7 @@ from random import Random
 from typing import NamedTuple
 
 from antenna_assets.simulator.crowd import FLOOR, FUTURE, LATE, UNKNOWN, Crowd, Deck, messages_per_hour
+from antenna_assets.simulator.event_json import PLAIN, SECOND, event_fields, event_text
 from antenna_assets.simulator.malformed import malformed
 from antenna_assets.simulator.scenario import (
     EPOCH,
@@ -22,7 +24,6 @@ from antenna_assets.simulator.scenario import (
     antennas,
     users,
 )
-from antenna_assets.simulator.wording import PLAIN, SECOND, as_fields, written
 
 __all__ = ["Event", "Message", "Scenario", "ScenarioError", "User", "antennas", "messages", "users"]
 
@@ -34,7 +35,7 @@ _YEAR_2999 = (datetime(2999, 1, 1, tzinfo=UTC) - EPOCH) // timedelta(microsecond
 
 
 class Event(NamedTuple):
-    """A transfer as the pipeline must store it. `timestamp` is microseconds since 1970, UTC."""
+    """A transfer as the pipeline must store it. `timestamp` is in microseconds since 1970, UTC."""
 
     timestamp: int
     app: str
@@ -44,7 +45,7 @@ class Event(NamedTuple):
 
 
 class Message(NamedTuple):
-    """A Kafka message: with the event it carries, or with the reason why it must be rejected."""
+    """A Kafka message, with the event it carries or the reason for which it must be rejected."""
 
     key: bytes | None
     value: bytes | None
@@ -53,10 +54,10 @@ class Message(NamedTuple):
 
 
 def messages(scenario: Scenario) -> Iterator[Message]:
-    """The scenario's messages in the order in which they are sent; exactly `scenario.events` of them.
+    """Yield the scenario's messages in the order in which they are sent, exactly `scenario.events` of them.
 
-    Timestamps lie within the scenario's hours (but for the future ones), mostly ascending: a good event is at most
-    two seconds behind its place. Every hour, about a quarter of the users goes over quota.
+    Timestamps are within the scenario's hours (except the future ones) and mostly ascending: a good event is
+    at most two seconds out of order. Every hour about a quarter of the users exceed their quota.
     """
     random = Random(f"messages {scenario.seed}").random
     crowd = Crowd(scenario)
@@ -65,7 +66,7 @@ def messages(scenario: Scenario) -> Iterator[Message]:
     last = len(ids) - 1
     places = antennas(scenario.antennas)
     apps = scenario.apps
-    # Between the quotes, as JSON: names are escaped once, not once a message.
+    # The JSON text between the quotes: names are escaped once, not for each message.
     app_texts = [json.dumps(app, ensure_ascii=False)[1:-1] for app in apps]
     combinations = len(apps) * len(places)
     make = tuple.__new__
@@ -76,8 +77,8 @@ def messages(scenario: Scenario) -> Iterator[Message]:
         scale = crowd.scales(hour, count)
         for first in range(0, count, _CHUNK):
             size = min(_CHUNK, count - first)
-            for place, kind in enumerate(deck.dealt(size, random), start=first):
-                # Even steps with jitter, up to two seconds back: queues on the way to Kafka.
+            for place, kind in enumerate(deck.deal(size, random), start=first):
+                # Even steps with a jitter of up to two seconds back, as by queues on the way to Kafka.
                 time = (
                     hour_begin + (place * HOUR + int(random() * HOUR)) // count - int(random() * 2 * SECOND)
                 )
@@ -105,12 +106,12 @@ def messages(scenario: Scenario) -> Iterator[Message]:
                         amount = int(size_of * size_of * 100_000)
                     elif kind == FUTURE:
                         time = _YEAR_2999 + int(random() * 300 * 24 * HOUR)
-                        _, text = written(style, time, amount, app_texts[app], id_, antenna)
+                        _, text = event_text(style, time, amount, app_texts[app], id_, antenna)
                         yield Message(key, text.encode(), None, "timestamp_in_future")
                         continue
                     else:
                         value, reason = malformed(
-                            bad, as_fields(amount, str(time // SECOND), app_texts[app], id_, antenna)
+                            bad, event_fields(amount, str(time // SECOND), app_texts[app], id_, antenna)
                         )
                         bad += 1
                         yield Message(key, value, None, reason)
@@ -118,19 +119,19 @@ def messages(scenario: Scenario) -> Iterator[Message]:
                 if style < PLAIN:
                     second = time // SECOND
                     time = second * SECOND
-                    # What `rendered` would give, three times as fast.
+                    # The text of `json_object`, three times as fast.
                     text = (
                         f'{{"bytes":{amount},"timestamp":{second},"app":"{app_texts[app]}",'
                         f'"id":"{id_}","antenna_id":"{antenna}"}}'
                     )
                 else:
-                    time, text = written(style, time, amount, app_texts[app], id_, antenna)
+                    time, text = event_text(style, time, amount, app_texts[app], id_, antenna)
                 event = make(Event, (time, apps[app], id_, antenna, amount))
                 yield make(Message, (key, text.encode(), event, None))
 
 
 def _earlier(time: int, begin: int, share: float) -> int:
-    """An instant minutes to two hours before `time`, but not before `begin`."""
+    """Return an instant one minute to two hours before `time`, but not before `begin`."""
     elapsed = time - begin
     if elapsed <= MINUTE:
         return begin + int(share * elapsed)

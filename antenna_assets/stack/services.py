@@ -1,7 +1,7 @@
-"""Where PostgreSQL and Kafka are: the external ones of the settings, or the embedded ones of the state directory.
+"""The addresses of PostgreSQL and Kafka: the external ones of the settings, or the embedded ones.
 
-`up` and `down` start and stop the embedded ones; how each is started is in `postgres` and `kafka`. Nothing here
-makes tables: migrations come after `up`.
+`up` and `down` start and stop the embedded ones, with `postgres.py` and `kafka.py`. Migrations are run after
+`up`, by `start.py`.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,8 +16,8 @@ from antenna_assets.clients.postgres_address import parts
 from antenna_assets.errors import AntennaError
 from antenna_assets.failpoints import commit_point
 from antenna_assets.settings import Settings
-from antenna_assets.stack import jars, java, kafka, ports, postgres
-from antenna_assets.stack.atomic_files import locked
+from antenna_assets.stack import jars, java, kafka, kafka_topic, ports, postgres
+from antenna_assets.storage.atomic_files import locked
 
 Say = Callable[[str], None]
 T = TypeVar("T")
@@ -26,12 +26,12 @@ _PROBLEMS = (java.JavaError, jars.JarsError, kafka.KafkaError, postgres.Postgres
 
 
 class ServicesError(AntennaError):
-    """A service is not there, or cannot be started or stopped; the message says what to do."""
+    """A service is not running, or cannot be started or stopped; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Services:
-    """PostgreSQL's URL, with the password in it, and Kafka's bootstrap address and how it is entered."""
+    """PostgreSQL's URL, password included; Kafka's bootstrap address, and how clients authenticate."""
 
     postgres_url: str
     kafka_bootstrap: str
@@ -39,58 +39,58 @@ class Services:
 
 
 def services(settings: Settings) -> Services:
-    """Where both services are.
+    """Return the addresses of both services.
 
     Raises:
-        ServicesError: one is neither external nor running.
+        ServicesError: one is neither configured nor running.
         KafkaConfigError: the file of ANTENNA_KAFKA_CONFIG cannot be used.
     """
     return Services(postgres_url(settings), kafka_bootstrap(settings), kafka_config(settings))
 
 
 def postgres_url(settings: Settings) -> str:
-    """Where PostgreSQL is.
+    """Return the URL of PostgreSQL.
 
     Raises:
-        ServicesError: it is neither external nor running.
+        ServicesError: it is neither configured nor running.
     """
-    url = external_postgres(settings) or _ask(lambda: postgres.running(settings.home))
+    url = external_postgres(settings) or _checked(lambda: postgres.running(settings.home))
     if url is None:
         raise _not_running("PostgreSQL", settings, "ANTENNA_POSTGRES_URL")
     return url
 
 
 def kafka_bootstrap(settings: Settings) -> str:
-    """Where Kafka is.
+    """Return the bootstrap address of Kafka.
 
     Raises:
-        ServicesError: it is neither external nor running.
+        ServicesError: it is neither configured nor running.
     """
-    bootstrap = external_kafka(settings) or _ask(lambda: kafka.running(settings.home))
+    bootstrap = external_kafka(settings) or _checked(lambda: kafka.running(settings.home))
     if bootstrap is None:
         raise _not_running("Kafka", settings, "ANTENNA_KAFKA_BOOTSTRAP")
     return bootstrap
 
 
 def kafka_config(settings: Settings) -> KafkaConfig:
-    """How Kafka is entered; the embedded one is open to this machine.
+    """Return how clients authenticate to Kafka. The embedded one is open to this machine.
 
     Raises:
-        ServicesError: there is a file for it, but Kafka is the embedded one.
+        ServicesError: there is such a file, but Kafka is the embedded one.
         KafkaConfigError: the file cannot be used.
     """
     if settings.kafka_config is None:
         return PLAIN
     if external_kafka(settings) is None:
         raise ServicesError(
-            "ANTENNA_KAFKA_CONFIG is for an external Kafka, and the embedded one takes plain connections only; "
-            "set ANTENNA_KAFKA_BOOTSTRAP, too, or unset it"
+            "ANTENNA_KAFKA_CONFIG is for an external Kafka, while the embedded one takes plain connections;"
+            " set ANTENNA_KAFKA_BOOTSTRAP, too, or unset it"
         )
     return read_kafka_config(settings.kafka_config)
 
 
 def external_postgres(settings: Settings) -> str | None:
-    """The external PostgreSQL's URL; None for the embedded one, also where `antenna env` has exported its address.
+    """Return the external PostgreSQL's URL; None if it is the embedded one, exported or not.
 
     Raises:
         DatabaseUnfit: libpq cannot read it.
@@ -104,18 +104,18 @@ def external_postgres(settings: Settings) -> str | None:
 
 
 def external_kafka(settings: Settings) -> str | None:
-    """The external brokers; None for the embedded one, also where `antenna env` has exported its address."""
+    """Return the external brokers; None if it is the embedded one, exported or not."""
     return (
         None if _is_embedded(settings.kafka_bootstrap, settings.home / "kafka") else settings.kafka_bootstrap
     )
 
 
 def _is_embedded(address: str | None, folder: Path) -> bool:
-    return address in {f"{ports.HOST}:{port}" for port in ports.noted(folder / "ports.json")}
+    return address in {f"{ports.HOST}:{port}" for port in ports.recorded(folder / "ports.json")}
 
 
 def up(settings: Settings, say: Say) -> Services:
-    """Start what is not external and does not run, and make the topic; what runs already is left alone.
+    """Start the embedded services that do not run, and create the topic.
 
     Raises:
         ServicesError: one cannot be started; what this call has started is stopped again.
@@ -149,11 +149,11 @@ def up(settings: Settings, say: Say) -> Services:
         say(f"Kafka {'runs' if found else 'started'} on {bootstrap}")
         return bootstrap
 
-    with _only_one(settings, say):
+    with _exclusively(settings, say):
         try:
             with ThreadPoolExecutor(2) as pool:
                 url, bootstrap = pool.submit(postgres_up), pool.submit(kafka_up)
-            kafka.ensure_topic(bootstrap.result(), settings.topic, config=config)
+            kafka_topic.ensure_topic(bootstrap.result(), settings.topic, config=config)
             return Services(url.result(), bootstrap.result(), config)
         except BaseException as error:
             for stop in started:
@@ -165,15 +165,15 @@ def up(settings: Settings, say: Say) -> Services:
 
 
 def down(settings: Settings, say: Say) -> None:
-    """Stop the embedded services; harmless where they do not run, and no matter for external ones.
+    """Stop the embedded services that run.
 
     Raises:
-        ServicesError: one does not stop; the other one is stopped all the same.
+        ServicesError: one does not stop; the other one is stopped anyway.
     """
     if not settings.home.is_dir():
         return
     problems = []
-    with _only_one(settings, say):
+    with _exclusively(settings, say):
         for name, find, stop in (
             ("Kafka", kafka.running, kafka.stop),
             ("PostgreSQL", postgres.running, postgres.stop),
@@ -190,8 +190,8 @@ def down(settings: Settings, say: Say) -> None:
 
 
 @contextmanager
-def _only_one(settings: Settings, say: Say) -> Iterator[None]:
-    """Two `antenna up` at once: the second waits, and finds everything running."""
+def _exclusively(settings: Settings, say: Say) -> Iterator[None]:
+    """Hold the lock of `antenna up` and `antenna down`: a second one waits."""
     with ExitStack() as stack:
         lock = locked(
             settings.home / "up.lock", lambda: say("waiting for another `antenna up` or `antenna down`")
@@ -200,14 +200,15 @@ def _only_one(settings: Settings, say: Say) -> Iterator[None]:
             stack.enter_context(lock)
         except OSError as error:
             raise ServicesError(
-                f"the state directory {settings.home} cannot be written: {error}; set ANTENNA_HOME to another path"
+                f"the state directory {settings.home} cannot be written: {error};"
+                " set ANTENNA_HOME to another path"
             ) from error
         yield
 
 
-def _ask(what: Callable[[], T]) -> T:
+def _checked(look: Callable[[], T]) -> T:
     try:
-        return what()
+        return look()
     except _PROBLEMS as error:
         raise ServicesError(str(error)) from error
 

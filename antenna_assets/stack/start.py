@@ -1,7 +1,4 @@
-"""Making the system ready: services, schema and Dagster's home; and the environment that points to them.
-
-Starting and stopping a service is in `stack/`; the schema is applied by `clients/postgres.py`.
-"""
+"""What `antenna up` does: services, schema and Dagster's home. Also the environment for them."""
 
 import os
 import shutil
@@ -23,20 +20,20 @@ _OURS = (
     *("lake", "dagster", "kafka", "spill", "checkpoints", "replays", "logs", "superset", "spark"),
     *("up.lock", "first-partition", "demo-answers.json"),
 )
-"""What is made in a state directory, but for PostgreSQL's folder. Whatever else lies there is not ours to change."""
+"""What this project creates in a state directory, besides PostgreSQL's folder. Other files are left alone."""
 
 
 def start(settings: Settings, say: Callable[[str], None]) -> Services:
-    """Start what is embedded, migrate the database, and write Dagster's home. Again is harmless."""
+    """Start the embedded services, migrate the database, and write Dagster's home. Idempotent."""
     found = services.up(settings, say)
     commit_point("up.services_started")
     changed = tighten(settings)
     if changed:
-        say(f"{changed:,} files and folders are their owner's alone now, as ANTENNA_UMASK says")
+        say(f"{changed:,} files and folders are now accessible to their owner only, by ANTENNA_UMASK")
     with connect(found.postgres_url, application="antenna up") as connection:
         applied = migrate(connection)
         recorded = record_first_partition(connection, settings)
-        # Without a setting it is the recorded one from now on.
+        # Without the setting, the recorded one is in force from now on.
         require_start(connection, settings.start if "start" in settings.model_fields_set else recorded)
     if applied:
         say(f"applied {len(applied)} migrations")
@@ -48,27 +45,27 @@ def start(settings: Settings, say: Callable[[str], None]) -> Services:
 
 
 def tighten(settings: Settings) -> int:
-    """Make a state directory and a lake from before there was ANTENNA_UMASK as private as new ones; how much was changed."""
+    """Apply ANTENNA_UMASK to the state and lake of earlier versions; return how many files changed."""
     home = settings.home
     changed = sum(file_modes.tighten(home / name) for name in _OURS)
     if is_local(settings.lake_uri):
         changed += file_modes.tighten(Path(settings.lake_uri))
-    # PostgreSQL, which root runs as another user, has to pass them. Its own folders are its user's alone.
+    # PostgreSQL, which root runs as another user, must traverse them. Its own folders belong to that user.
     for folder in (home / "postgres", home):
         changed += file_modes.take(folder, file_modes.umask() & ~(0o001 if os.geteuid() == 0 else 0))
     return changed
 
 
 def dagster_home(settings: Settings) -> Path:
-    """Where Dagster's instance keeps its configuration and its runs' logs."""
+    """Return the folder with the configuration of Dagster's instance and the logs of its runs."""
     return settings.home / "dagster"
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The settings in force and what Dagster reads, as environment variables.
+    """Return the settings in force and those of Dagster as environment variables.
 
     Raises:
-        ServicesError: a service is neither running nor set to an external one.
+        ServicesError: a service is neither configured nor running.
     """
     found = services.services(settings)
     return {
@@ -82,7 +79,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 @contextmanager
 def environment_of(settings: Settings) -> Iterator[None]:
-    """The environment that `antenna env` prints, for Dagster's instance in this process."""
+    """Set the variables that `antenna env` prints in this process, for Dagster's instance."""
     before = dict(os.environ)
     os.environ.update(environment(settings))
     try:

@@ -20,8 +20,8 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.errors import AntennaError
 from antenna_assets.settings import Settings
 from antenna_assets.stack import ports
-from antenna_assets.stack.atomic_files import READABLE, program_folder, replace_file
 from antenna_assets.stack.services import external_postgres
+from antenna_assets.storage.atomic_files import READABLE, program_folder, replace_file
 from antenna_assets.storage.project_files import docker_folder
 
 LOGIN = "antenna_superset"

@@ -1,4 +1,4 @@
-"""Paths and files on a disk or in an object store: listing, writing, syncing and removing them.
+"""Files on a disk or in an object store: paths, listing, atomic writes, fsync, removal, and full disks.
 
-Nothing here knows what a file holds. The folder of an attempt at a micro-batch is in `attempt.py`.
+Nothing here knows the content of a file. `attempt.py` has the folder of one attempt at a micro-batch.
 """

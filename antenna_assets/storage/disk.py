@@ -1,7 +1,4 @@
-"""Full disks: how they are told from other failures, and what is said of them.
-
-Whether a failure passes by itself is for the caller to say.
-"""
+"""Full disks: recognizing their errors, and messages with the free space."""
 
 import errno
 import shutil
@@ -14,20 +11,20 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DISK_FULL = "53100"
 _TEXTS = ("No space left on device", "Disk quota exceeded")
 
-WHAT_TO_DO = "free space on that disk; `antenna sweep --dry-run` shows what the lake can do without"
+FREE_SPACE_HINT = "free space on that disk; `antenna sweep --dry-run` shows what can be removed from the lake"
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether the error, of Python, Java, DuckDB or deltalake, says that there is no space left."""
+    """Whether an error of Python, Java, DuckDB, deltalake or PostgreSQL means that a disk is full."""
     if isinstance(error, OSError) and error.errno in _FULL:
         return True
-    # PostgreSQL's texts are in the language of its settings.
+    # PostgreSQL's texts may be translated.
     if getattr(error, "sqlstate", None) == _DISK_FULL:
         return True
     try:
         text = str(error)
     except Exception:
-        # Java is asked for the text of its errors, and may be gone.
+        # The text of Java's errors comes from the Java process, which may have died.
         return False
     return any(known in text for known in _TEXTS)
 
@@ -45,9 +42,9 @@ def free(path: str | Path) -> str:
         return "free space unknown"
 
 
-def unwritable(what: str, path: str | Path, error: Exception) -> str:
-    """The sentence for a folder or file that could not be written."""
+def write_failure_message(what: str, path: str | Path, error: Exception) -> str:
+    """The error message of a folder or file that could not be written."""
     reason = reason_of(error)
     if is_full(error):
-        return f"{what} {path} cannot be written: {reason} ({free(path)}); {WHAT_TO_DO}"
+        return f"{what} {path} cannot be written: {reason} ({free(path)}); {FREE_SPACE_HINT}"
     return f"{what} {path} cannot be written: {reason}"

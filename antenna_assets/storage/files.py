@@ -1,6 +1,6 @@
-"""Files of a lake that may be removed: what lies under a folder, what of it would go, and removing it.
+"""Listing and removing files of a lake, on a disk or in a store.
 
-Whether anything refers to a file is for the caller to say. A symbolic link is not followed: it is a file of its own.
+Whether a file is still referenced is the caller's decision. Symbolic links are not followed.
 """
 
 import os
@@ -25,10 +25,10 @@ _CHANGED = ("LastModified", "mtime", "created")
 
 
 @dataclass(frozen=True)
-class Found:
-    """A file or folder: its path, its size in bytes (0 for a folder) and when it was changed last.
+class Entry:
+    """A file or folder: path, size in bytes (0 for a folder) and time of the last change.
 
-    A store has no folders, but Spark leaves empty objects named like one with a slash at the end.
+    A store has no folders, but Spark leaves empty objects whose names end with a slash.
     """
 
     path: "LakePath"
@@ -38,11 +38,12 @@ class Found:
 
 
 def file_system_now(folder: "LakePath") -> datetime:
-    """The time that a file gets which is changed in this folder now: by the clock of its file system or store, which may be
-    another machine's. Ages of files are counted from it, and never from this machine's clock.
+    """The present instant by the clock of a folder's file system or store, which may be another machine's.
+
+    Ages of files are relative to it, never to this machine's clock.
 
     Raises:
-        OSError: nothing can be written there; also the errors of a store.
+        OSError: the folder cannot be written; also the errors of a store.
     """
     probe = folder / f".probe-{uuid4().hex}"
     try:
@@ -53,8 +54,9 @@ def file_system_now(folder: "LakePath") -> datetime:
             remove_files([probe])
 
 
-def everything_under(folder: "LakePath") -> Iterator[Found]:
-    """All files and folders below a folder, each folder after what it holds. What vanishes meanwhile is left out."""
+def walk(folder: "LakePath") -> Iterator[Entry]:
+    """All files and folders below a folder, each folder after its content. What vanishes meanwhile is left
+    out."""
     if not isinstance(folder, Path):
         yield from _objects_under(folder)
         return
@@ -63,53 +65,53 @@ def everything_under(folder: "LakePath") -> Iterator[Found]:
     except (FileNotFoundError, NotADirectoryError):
         return
     for entry in entries:
-        yield from _with_everything(Path(entry.path))
+        yield from _walk_entry(Path(entry.path))
 
 
-def _with_everything(path: Path) -> Iterator[Found]:
+def _walk_entry(path: Path) -> Iterator[Entry]:
     try:
         state = path.lstat()
     except FileNotFoundError:
         return
     is_folder = path.is_dir() and not path.is_symlink()
     if is_folder:
-        yield from everything_under(path)
+        yield from walk(path)
     changed = datetime.fromtimestamp(state.st_mtime, UTC)
-    yield Found(path, 0 if is_folder else state.st_size, changed, is_folder)
+    yield Entry(path, 0 if is_folder else state.st_size, changed, is_folder)
 
 
-def _objects_under(folder: "UPath") -> Iterator[Found]:
+def _objects_under(folder: "UPath") -> Iterator[Entry]:
     prefix = folder.path.rstrip("/") + "/"
-    # With the names in descending order a folder comes after what it holds.
+    # In descending order of names a folder comes after its content.
     for key, entry in sorted(folder.fs.find(folder.path, detail=True).items(), reverse=True):
         if key.startswith(prefix) and key != prefix:
             changed = next(entry[name] for name in _CHANGED if name in entry)
-            yield Found(folder / key.removeprefix(prefix), entry["size"], changed, key.endswith("/"))
+            yield Entry(folder / key.removeprefix(prefix), entry["size"], changed, key.endswith("/"))
 
 
-def going(found: Iterable[Found], removable: Callable[[Found], bool]) -> list[Found]:
-    """What goes if everything that is removable does: a folder only if all that it holds goes, too.
+def removable(entries: Iterable[Entry], may_remove: Callable[[Entry], bool]) -> list[Entry]:
+    """The entries that may be removed. A folder is among them only if everything in it is.
 
     Args:
-        found: each folder after what it holds.
+        entries: each folder after its content.
     """
     kept: set[LakePath] = set()
-    goes = []
-    for one in found:
-        if one.path not in kept and removable(one):
-            goes.append(one)
+    found = []
+    for entry in entries:
+        if entry.path not in kept and may_remove(entry):
+            found.append(entry)
         else:
-            kept.add(one.path.parent)
-    return goes
+            kept.add(entry.path.parent)
+    return found
 
 
-def remove(found: Iterable[Found]) -> None:
-    """Remove files and folders, in this order. One that is gone already is no error, and a folder that was filled
-    meanwhile stays."""
+def remove(found: Iterable[Entry]) -> None:
+    """Remove files and folders, in this order. A missing one is no error; a folder that is not empty
+    stays."""
     stored = []
     for one in found:
         if not isinstance(one.path, Path):
-            # By its very name: other calls of fsspec take `*` for a pattern.
+            # By its exact name: fsspec's other calls expand `*`.
             stored.append((one.path.fs, one.path.path + ("/" if one.is_folder else "")))
         elif one.is_folder:
             remove_if_empty(one.path)
@@ -120,18 +122,18 @@ def remove(found: Iterable[Found]) -> None:
 
 def _remove_object(place: tuple[Any, str]) -> None:
     filesystem, key = place
-    # Amazon takes no offence at a name that is not there, Google does.
+    # A missing name is no error to S3, but it is to Google's store.
     with suppress(FileNotFoundError):
         filesystem.rm_file(key)
 
 
 def remove_files(paths: "Iterable[LakePath]") -> None:
-    """Remove files; one that is gone already is no error."""
-    remove(Found(path, 0, datetime.now(UTC), is_folder=False) for path in paths)
+    """Remove files; a missing one is no error."""
+    remove(Entry(path, 0, datetime.now(UTC), is_folder=False) for path in paths)
 
 
 def remove_if_empty(folder: "LakePath") -> None:
-    """Remove a folder unless it holds something or is gone. A store has none."""
+    """Remove a folder if it exists and is empty. A store has none."""
     if not isinstance(folder, Path):
         return
     try:
@@ -144,13 +146,13 @@ def remove_if_empty(folder: "LakePath") -> None:
 
 
 def remove_tree(folder: "LakePath", *, within: "LakePath") -> None:
-    """Remove a folder and all that it holds; one that is gone is no error.
+    """Remove a folder and everything in it; a missing one is no error.
 
     Raises:
-        ValueError: it is not strictly within that other folder. Nothing was removed.
+        ValueError: it is not strictly within `within`. Nothing was removed.
     """
     parts = folder.parts[len(within.parts) :]
     if not parts or ".." in folder.parts or folder.parts[: len(within.parts)] != within.parts:
         raise ValueError(f"expected a folder within {within}, found {folder}: nothing was removed")
-    remove(everything_under(folder))
+    remove(walk(folder))
     remove_if_empty(folder)

@@ -1,7 +1,7 @@
-"""A Parquet file of the lake as a table.
+"""Reading a Parquet file of the lake into a table.
 
-Its bytes are read before Arrow sees them: Arrow's own threads would ask for Python's lock to read from a Python file, and
-abort a process that ends in that moment.
+The bytes are read in Python first: Arrow's threads would need the GIL to read from a Python file, and abort
+the process if it exits at that moment.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def read_table(path: "LakePath", columns: Sequence[str] | None = None) -> pa.Table:
-    """The rows of a file, of all columns or of those named.
+    """Return the rows of a file, with all columns or those named.
 
     Raises:
-        FileNotFoundError, OSError, pa.ArrowException: there is no such file, or it cannot be read.
+        FileNotFoundError, OSError, pa.ArrowException: the file is missing or cannot be read.
     """
     with path.open("rb") as file:
         data = file.read()

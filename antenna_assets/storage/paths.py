@@ -1,7 +1,8 @@
-"""Paths of a lake on a disk or in an object store, with the same methods, and how DuckDB is let into a store.
+"""Paths of a lake on a disk (pathlib) or in an object store (universal_pathlib over fsspec), and a store's
+errors.
 
-On a disk a path is pathlib's, in a store it is universal_pathlib's over fsspec. What the two do differently when files are
-listed and removed is in `files.py` and `engines/output.py`.
+Both have the same methods. Where they differ, in listing and removing files, see `files.py` and
+`engines/output.py`.
 """
 
 import os
@@ -25,22 +26,22 @@ if TYPE_CHECKING:
     LakePath: TypeAlias = Path | UPath
 
 
-# What others write must be seen at once.
+# Writes of other processes must be visible at once.
 _OPTIONS: dict[str, dict[str, Any]] = {scheme: {"use_listings_cache": False} for scheme in STORES}
 
-_ONCE: dict[str, dict[str, Any]] = {
+_NO_RETRY: dict[str, dict[str, Any]] = {
     "s3": {"config_kwargs": {"connect_timeout": 3, "read_timeout": 3, "retries": {"total_max_attempts": 1}}},
     "gs": {"requests_timeout": 3},
 }
 
-_TAKEN = (409, 412)
-"""What HTTP answers to a condition that does not hold."""
+_PRECONDITION_FAILED = (409, 412)
+"""HTTP's status codes for a failed precondition."""
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_AT_ONCE = 16
-"""Questions to an object store at a time: each waits for the network."""
+_CONCURRENCY = 16
+"""Concurrent requests to an object store."""
 
 _ERRORS = (
     ("botocore.exceptions", "BotoCoreError"),
@@ -49,28 +50,28 @@ _ERRORS = (
     ("google.auth.exceptions", "GoogleAuthError"),
 )
 _TRACEBACK = "Traceback (most recent call last):"
-_TOLD_BY_S3 = re.compile(r"<Message>(.*?)</Message>")
+_S3_MESSAGE = re.compile(r"<Message>(.*?)</Message>")
 
 
 class StoreError(AntennaError):
-    """The object store cannot be used from here; the message says what to do."""
+    """The object store cannot be used; the message says what to do."""
 
 
 def in_parallel(function: Callable[[T], R], values: Iterable[T]) -> list[R]:
-    """The function's results, in order; many at a time, for calls that wait for a store.
+    """Call a function for each value concurrently, as for requests to a store; returns the results in order.
 
     Raises:
-        What the first that failed raised.
+        The first error of a call.
     """
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_CONCURRENCY) as pool:
         return list(pool.map(function, values))
 
 
 def lake_path(place: str) -> "LakePath":
-    """A place of the lake as a path: pathlib's, or one in an object store.
+    """The path of a place of the lake, on a disk or in a store.
 
     Raises:
-        StoreError: there is no such store, or its package is not installed.
+        StoreError: the store is not supported, or its package is not installed.
     """
     if is_local(place):
         return Path(place)
@@ -82,12 +83,12 @@ def lake_path(place: str) -> "LakePath":
 
 
 def name_within(folder: "LakePath", path: "LakePath") -> str:
-    """A path relative to a folder that it lies in, with slashes."""
+    """A path relative to a folder that contains it, with slashes."""
     return str(path).removeprefix(f"{folder}/")
 
 
 def sync(paths: "Iterable[LakePath]") -> None:
-    """Bring files, and the names that lead to them, to the disk. In a store they are there as soon as it has answered."""
+    """fsync files and folders. In a store, a write is durable once it is acknowledged."""
     for path in paths:
         if isinstance(path, Path):
             descriptor = os.open(path, os.O_RDONLY)
@@ -98,16 +99,16 @@ def sync(paths: "Iterable[LakePath]") -> None:
 
 
 def filesystem(scheme: str, **options: Any) -> Any:
-    """The file system of fsspec for a store. Credentials are found as that cloud's own programs find them.
+    """fsspec's file system for a store. Credentials are found as the cloud's own programs find them.
 
     Raises:
-        StoreError: there is none, or its package is not installed.
+        StoreError: the store is not supported, or its package is not installed.
     """
     import fsspec  # type: ignore[import-untyped]
     from fsspec.asyn import get_loop  # type: ignore[import-untyped]
 
-    get_loop().set_exception_handler(_say_nothing_twice)
-    # Or gcsfs asks over another protocol what kind of bucket it is, for a minute where nobody answers.
+    get_loop().set_exception_handler(_ignore_repeated_errors)
+    # Without it gcsfs asks for the type of the bucket over gRPC, which takes a minute if nothing answers.
     os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")
     try:
         return fsspec.filesystem(scheme, **{**_OPTIONS.get(scheme, {}), **options})
@@ -116,21 +117,21 @@ def filesystem(scheme: str, **options: Any) -> Any:
         raise StoreError(f"{scheme}:// is reached through fsspec: {error}{advice}") from error
 
 
-def _say_nothing_twice(loop: "AbstractEventLoop", context: dict[str, Any]) -> None:
-    """A connection that breaks is an error of the call that needed it; aiohttp's own tasks would tell it once more."""
+def _ignore_repeated_errors(loop: "AbstractEventLoop", context: dict[str, Any]) -> None:
+    """Ignore errors of aiohttp's own tasks: the call that needed the connection raises them as well."""
     aiohttp = sys.modules.get("aiohttp")
     if aiohttp is None or not isinstance(context.get("exception"), aiohttp.ClientError):
         loop.default_exception_handler(context)
 
 
 def require_store(place: str) -> None:
-    """Ask a place's store for the first name there, within seconds and without another try.
+    """Require that a place can be listed, within seconds and without a retry.
 
     Raises:
-        StoreError: it does not answer, or lets us not in; or as `filesystem`.
+        StoreError: the store does not answer or denies access; or as `filesystem`.
     """
     scheme = _scheme(place)
-    store = filesystem(scheme, skip_instance_cache=True, **_ONCE[scheme])
+    store = filesystem(scheme, skip_instance_cache=True, **_NO_RETRY[scheme])
     bucket, _, prefix = place.removeprefix(f"{scheme}://").partition("/")
     try:
         if scheme == "s3":
@@ -142,17 +143,18 @@ def require_store(place: str) -> None:
 
 
 def require_conditional_writes(place: str) -> None:
-    """Try whether a store refuses to write a name that is taken, if it is asked to: Delta's commits rest on it.
+    """Require that a store refuses to overwrite an existing name when asked to: Delta's commits depend on it.
 
-    Google's own store does; of S3 there are many servers. What is written is removed again.
+    Google's store does; of S3 there are many implementations, so it is tried with a probe, which is removed.
 
     Raises:
-        StoreError: it writes all the same, does not know the question, or nothing can be written; or as `filesystem`.
+        StoreError: it overwrites, does not support conditional writes, or is not writable; or as
+            `filesystem`.
     """
     scheme = _scheme(place)
     if scheme != "s3":
         return
-    store = filesystem(scheme, skip_instance_cache=True, **_ONCE[scheme])
+    store = filesystem(scheme, skip_instance_cache=True, **_NO_RETRY[scheme])
     bucket, _, prefix = place.removeprefix(f"{scheme}://").partition("/")
     probe = {"Bucket": bucket, "Key": f"{prefix.rstrip('/')}/scratch/probe-{uuid4().hex}".lstrip("/")}
     try:
@@ -163,15 +165,15 @@ def require_conditional_writes(place: str) -> None:
         store.call_s3("put_object", **probe, Body=b"", IfNoneMatch="*")
     except file_errors() as error:
         answer = getattr(error.__cause__, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode")
-        if answer not in _TAKEN:
+        if answer not in _PRECONDITION_FAILED:
             raise StoreError(
-                f"{place}: expected the store to refuse a write with `If-None-Match: *` to a name that is taken, "
-                f"found that it does not know the question: {reason_of(error)}"
+                f"{place}: expected the store to refuse a write with `If-None-Match: *` to an existing name, "
+                f"found that it does not support conditional writes: {reason_of(error)}"
             ) from error
     else:
         raise StoreError(
-            f"{place}: expected the store to refuse a write with `If-None-Match: *` to a name that is taken, found that it "
-            "writes all the same: two commits of one version of a Delta table would both succeed"
+            f"{place}: expected the store to refuse a write with `If-None-Match: *` to an existing name, "
+            "found that it overwrites it: two commits of one version of a Delta table would both succeed"
         )
     finally:
         with suppress(*file_errors()):
@@ -179,26 +181,26 @@ def require_conditional_writes(place: str) -> None:
 
 
 def file_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
-    """What an operation on a file raises when the disk or the store fails, and the others; to be asked for in `except`."""
-    # Looked up and not imported: whoever has no store has no such error either.
+    """The errors of a disk or store that fails, and `others`; to be called in an `except` clause."""
+    # Looked up, not imported: a process that has not imported a store's package cannot meet its errors.
     stores = [getattr(sys.modules[module], name) for module, name in _ERRORS if module in sys.modules]
     return (OSError, StoreError, *stores, *others)
 
 
-def is_of_a_store(error: BaseException) -> bool:
-    """Whether DuckDB passes on what a store's file system raised, as the text of a traceback."""
+def is_store_error(error: BaseException) -> bool:
+    """Whether an error of DuckDB wraps one of a store's file system, as the text of a traceback."""
     return _TRACEBACK in str(error)
 
 
 def reason_of(error: BaseException) -> str:
-    """What a failure of files says, in one line."""
+    """The reason of a file's error, in one line."""
     text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
     if _TRACEBACK in text:
         _, _, text = text.rpartition(_TRACEBACK)
-        # What was raised follows the frames, which are indented.
+        # The error follows the frames, which are indented.
         return next(line for line in text.splitlines() if line and not line.startswith(" "))
-    if told := _TOLD_BY_S3.search(text):
-        return told[1]
+    if found := _S3_MESSAGE.search(text):
+        return found[1]
     return text.splitlines()[0]
 
 

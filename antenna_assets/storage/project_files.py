@@ -1,7 +1,4 @@
-"""Where the project's own SQL, Docker and workspace files are: beside the package in a checkout, inside it in a wheel.
-
-This module finds them; it reads none of them.
-"""
+"""The project's SQL, Docker and workspace files: beside the package in a checkout, inside it in a wheel."""
 
 from pathlib import Path
 
@@ -36,7 +33,7 @@ def workspace_file() -> Path:
 
 
 def _place(name: str) -> Path:
-    # pyproject.toml's `force-include` puts a copy into the wheel; a checkout has none, so its files are read in place.
+    # pyproject.toml's `force-include` copies them into the wheel; in a checkout they are used in place.
     places = (_PACKAGE / "_project" / name, _PACKAGE.parent / name)
     for place in places:
         if place.exists():

@@ -1,6 +1,6 @@
-"""Whether a topic that takes the place of another one begins with messages that were landed from that one already.
+"""Detecting that a new topic begins with messages that were landed already from the topic before it.
 
-A topic that was copied to another cluster does, and reading it from its first message on would count each of them twice.
+A topic that was copied to another cluster does: reading it from its first message would count them twice.
 """
 
 import json
@@ -16,13 +16,14 @@ from antenna_assets.clients.kafka_broker import Broker, Topic
 from antenna_assets.domain.hours import hour_key, hour_of
 from antenna_assets.domain.listing import first_few
 from antenna_assets.engines.duckdb_files import register_stores
+from antenna_assets.ledger.files import files_of_hour
 from antenna_assets.ledger.head import kafka_id
 from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.ledger.partition_starts import FORMS
 from antenna_assets.streaming.exact_ranges import PartBounds, Unreadable, read_ranges
 
 MESSAGES_OF_EACH = 50
-"""The first messages of a partition tell."""
+"""The number of first messages of a partition that are compared."""
 
 PARTITIONS = 8
 
@@ -32,7 +33,7 @@ HOURS_NAMED = 24
 def doubled_reading(
     connection: psycopg.Connection, broker: Broker, topic: Topic, lake: str, first: Mapping[int, int]
 ) -> str | None:
-    """Why reading a topic from these offsets on would count messages twice, and what to do; None if it would not.
+    """Why reading from these offsets would count messages twice, and what to do; None if it would not.
 
     Args:
         topic: with the id that the ledger knows.
@@ -45,18 +46,13 @@ def doubled_reading(
     advice = f"say where to begin with `antenna stream --from`, which is recorded: {FORMS}"
     if topic.id != kafka_id(topic.id):
         return (
-            f"Kafka has lost messages of {topic.name} that were read, and its offsets come again as other messages: "
-            "whatever it still has from before would be counted twice, and whatever came since is unread; the time when "
-            f"Kafka came back tells them apart; {advice}"
+            f"Kafka has lost messages of {topic.name} that were read, and assigns their offsets again to "
+            "other messages: what it still has from before would be counted twice, and what was sent since "
+            f"is unread; the time when Kafka came back tells them apart; {advice}"
         )
     events = _first_events(broker, topic, first)
     hours = {hour_of(datetime.fromtimestamp(event["second"], UTC)) for event in events}
-    paths = [
-        f"{lake}/{path}"
-        for (path,) in connection.execute(
-            "SELECT path FROM ledger.file WHERE kind = 'landed' AND hour = ANY(%s)", [list(hours)]
-        )
-    ]
+    paths = [f"{lake}/{file.path}" for hour in hours for file in files_of_hour(connection, hour)]
     if not paths or 2 * _landed(paths, events) < len(events):
         return None
     doubled = [
@@ -67,13 +63,13 @@ def doubled_reading(
     ]
     named = first_few([*map(hour_key, doubled)], HOURS_NAMED)
     return (
-        f"topic {topic.name} begins with messages that are landed already, so it is a copy of the one before it: read from "
-        f"its first message, {len(doubled)} hours may double: {named}; {advice}"
+        f"topic {topic.name} begins with messages that are landed already, so it is a copy of the one before "
+        f"it: read from its first message, {len(doubled)} hours may double: {named}; {advice}"
     )
 
 
 def _first_events(broker: Broker, topic: Topic, first: Mapping[int, int]) -> list[dict[str, Any]]:
-    """The first good events of some partitions, as far as a plain look tells."""
+    """The first valid events of some partitions, by a simple parser."""
     following = broker.next_offsets(topic)
     events = []
     for partition in islice((p for p in topic.partitions if first[p] < following[p]), PARTITIONS):
@@ -98,12 +94,12 @@ def _event(value: bytes | None) -> dict[str, Any] | None:
             "second": int(datetime.fromtimestamp(second, UTC).timestamp()),
         }
     except (ValueError, KeyError, TypeError, OverflowError, OSError):
-        # It would be rejected, and counted nowhere.
+        # It would be rejected, and counted in no sum.
         return None
 
 
 def _landed(paths: list[str], events: list[dict[str, Any]]) -> int:
-    """How many of the events are in the files."""
+    """How many of the events are in these landed files."""
     import duckdb
 
     schema = pa.schema(
@@ -114,9 +110,10 @@ def _landed(paths: list[str], events: list[dict[str, Any]]) -> int:
         register_stores(database, paths)
         database.register("event", pa.Table.from_pylist(events, schema=schema))
         found = database.execute(
-            "SELECT count(*) FROM event WHERE EXISTS (SELECT 1 FROM read_parquet(?, hive_partitioning = false) AS landed"
+            "SELECT count(*) FROM event WHERE EXISTS ("
+            "SELECT 1 FROM read_parquet(?, hive_partitioning = false) AS landed"
             " WHERE landed.app = event.app AND landed.id = event.id AND landed.antenna_id = event.antenna_id"
-            "  AND landed.bytes = event.bytes AND floor(epoch(landed.timestamp)) = event.second)",
+            " AND landed.bytes = event.bytes AND floor(epoch(landed.timestamp)) = event.second)",
             [paths],
         ).fetchone()
     return found[0] if found else 0

@@ -1,7 +1,7 @@
-"""Kafka's time of a record, brought to what every reader of our files can hold.
+"""Kafka's record time, clamped to what every reader of our files can represent.
 
-A record's time is its sender's to choose where the topic has `message.timestamp.type=CreateTime`: any 64-bit number of
-milliseconds. It decides nothing about the event; it is kept for a person, with rejected messages alone.
+With `message.timestamp.type=CreateTime` the sender chooses it: any 64-bit number of milliseconds. It decides
+nothing about an event; it is kept for people, with rejected messages only.
 """
 
 EARLIEST_MILLIS = -62_135_596_800_000
@@ -12,17 +12,18 @@ LATEST_MILLIS = 253_402_300_799_999
 
 
 def kafka_micros(millis: int) -> int:
-    """The microseconds that stand for a record's milliseconds: the nearest that can be shown."""
+    """A record's time in microseconds, clamped to the years 1 to 9999."""
     return 1_000 * min(max(millis, EARLIEST_MILLIS), LATEST_MILLIS)
 
 
 def clamped_in_spark(timestamp: str) -> str:
-    """SQL of Spark: the nearest instant to `timestamp` that can be shown."""
-    return f"greatest(timestamp_millis({EARLIEST_MILLIS}L), least(timestamp_millis({LATEST_MILLIS}L), {timestamp}))"
+    """Spark SQL: `timestamp`, clamped to the years 1 to 9999."""
+    earliest, latest = (f"timestamp_millis({millis}L)" for millis in (EARLIEST_MILLIS, LATEST_MILLIS))
+    return f"greatest({earliest}, least({latest}, {timestamp}))"
 
 
 def clamped_in_duckdb(timestamp: str) -> str:
-    """SQL of DuckDB: the same, for files that were written with other instants."""
+    """DuckDB SQL: the same, for files that were written with other instants."""
     return (
         f"greatest(make_timestamptz({1_000 * EARLIEST_MILLIS}), "
         f"least(make_timestamptz({1_000 * LATEST_MILLIS}), {timestamp}))"

@@ -1,53 +1,48 @@
-"""The errors of a stream that more than one of its modules raises or tells apart."""
+"""The errors of a stream that more than one of its modules raises or handles."""
 
 from collections.abc import Mapping
 
 import psycopg
 
-from antenna_assets.clients.postgres_errors import told
-from antenna_assets.errors import EngineError, StreamError
+from antenna_assets.clients.postgres_errors import error_line
+from antenna_assets.errors import StreamError
 
 
 class QueryFailed(StreamError):
-    """Spark gave the query up; another start from the ledger may succeed."""
+    """Spark ended the query; another start from the ledger may succeed."""
 
 
 class StateUnwritable(StreamError):
     """The state directory, or the folder of Spark's temporary files, cannot be written now."""
 
 
-class ReadingFailed(QueryFailed):
-    """Spark failed while it read messages or judged them.
+class ReaderFailed(StreamError):
+    """A reader failed; its `recover` prepares another start, or raises if there is no way to go on."""
+
+
+class ReadingFailed(QueryFailed, ReaderFailed):
+    """Spark failed while it read or validated messages.
 
     Attributes:
-        until: the offset that they end before, of each of their partitions.
-        messages: how many there are at most.
+        until: the offset before which the messages end, of each of their partitions.
+        messages: an upper bound of their number.
         record: partition and offset, if it was a single one.
     """
 
     def __init__(
-        self, why: str, until: Mapping[int, int], messages: int, record: tuple[int, int] | None = None
+        self, reason: str, until: Mapping[int, int], messages: int, record: tuple[int, int] | None = None
     ) -> None:
-        super().__init__(f"Spark could not read {messages:,} messages: {why}")
-        self.why = why
+        super().__init__(f"Spark could not read {messages:,} messages: {reason}")
+        self.reason = reason
         self.until = until
         self.messages = messages
         self.record = record
 
 
-def is_spark_error(error: BaseException) -> bool:
-    """Whether Spark or its Java failed, by itself or as the engine of the sums."""
-    from py4j.protocol import Py4JError
-    from pyspark.errors import PySparkException
-
-    found = error.__cause__ if isinstance(error, EngineError) else error
-    return isinstance(found, (Py4JError, PySparkException, ConnectionError, EOFError))
-
-
 def first_line(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """An error's message in one line."""
     if isinstance(error, psycopg.Error):
-        return told(error)
+        return error_line(error)
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # Java's innermost cause says most; the first line of py4j only that there was an error.
     causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]

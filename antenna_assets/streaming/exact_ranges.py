@@ -1,7 +1,7 @@
-"""Reading exact ranges of offsets with Kafka's own client in this process, in parts whose bytes are bounded.
+"""Exact ranges of offsets, read with Kafka's own client in this process, in parts of bounded size.
 
-For what Spark's reader cannot read: a record's time that it cannot multiply, messages that its Java has no memory for. What
-becomes of the messages is `micro_batch.py`'s matter.
+For what Spark's reader cannot read: a record time that overflows there, messages too large for its Java
+(decision 18).
 """
 
 import time
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from antenna_assets.clients.kafka_broker import Broker, BrokerError, right_missing
+from antenna_assets.clients.kafka_broker import Broker, BrokerError, authorization_failed
 from antenna_assets.domain.schema import TIMESTAMP
 from antenna_assets.errors import StreamError
 from antenna_assets.ledger.offsets import OffsetRange
@@ -28,14 +28,14 @@ MESSAGES = pa.schema(
         pa.field("timestamp", TIMESTAMP, nullable=False),
     ]
 )
-"""Messages as Spark's Kafka source gives them, with a timestamp that can be shown."""
+"""Messages as Spark's Kafka source returns them, with a clamped timestamp."""
 
 PART_BYTES = 32 * 2**20
-"""What a part holds at most, but for its last message."""
+"""The most bytes of a part, its last message not counted."""
 
 PART_MESSAGES = 200_000
 
-# All batches of an answer are unpacked at once, each up to the second bound: 76 kB of zstd can be 600 MB.
+# All batches of a response are unpacked at once, each up to the second bound: 76 kB of zstd can be 600 MB.
 _FETCH_BYTES = 8 * 2**10
 _UNPACKED_BYTES = 100 * 10**6
 
@@ -43,13 +43,13 @@ _SILENT_SECONDS = 30
 
 
 class Unreadable(StreamError):
-    """A record that this client cannot read; what is before it in its partition, and in the others, was read."""
+    """A record that this client cannot read; everything before it, and in the other partitions, was read."""
 
-    def __init__(self, topic: str, partition: int, offset: int, why: str) -> None:
+    def __init__(self, topic: str, partition: int, offset: int, reason: str) -> None:
         super().__init__(
-            f"partition {partition} of {topic}: the record at offset {offset} cannot be read: {why}; all before it is "
-            f"committed; `antenna accept-loss --skip {partition} {offset}` records it as lost, and the stream goes on "
-            "behind it"
+            f"partition {partition} of {topic}: the record at offset {offset} cannot be read: {reason}; all "
+            f"before it is committed; `antenna accept-loss --skip {partition} {offset}` records it as lost, "
+            "and the stream resumes behind it"
         )
         self.partition = partition
         self.offset = offset
@@ -57,7 +57,12 @@ class Unreadable(StreamError):
 
 @dataclass(frozen=True)
 class Part:
-    """Messages (`MESSAGES`), the ranges that they are all of, control records aside, and the bytes of their values."""
+    """All messages of some ranges.
+
+    Attributes:
+        messages: with the columns of `MESSAGES`; control records are left out.
+        value_bytes: the bytes of their values.
+    """
 
     ranges: Sequence[OffsetRange]
     messages: pa.Table
@@ -65,7 +70,7 @@ class Part:
 
     @property
     def record(self) -> tuple[int, int] | None:
-        """Partition and offset, if it has a single message."""
+        """Partition and offset of the message, if there is only one."""
         if self.messages.num_rows != 1:
             return None
         return self.messages["partition"][0].as_py(), self.messages["offset"][0].as_py()
@@ -73,21 +78,21 @@ class Part:
 
 @dataclass
 class PartBounds:
-    """What ends a part. It may be changed between two of them."""
+    """The size at which a part ends. It may be changed between two parts."""
 
     bytes: int = PART_BYTES
     messages: int = PART_MESSAGES
 
 
 class _PartBuilder:
-    """The part that is being read."""
+    """A part that is being read."""
 
     def __init__(self) -> None:
         self.ranges: list[OffsetRange] = []
         self.rows: list[tuple[bytes | None, int, int, int]] = []
         self.bytes = 0
 
-    def closed(self) -> Part:
+    def build(self) -> Part:
         columns = list(zip(*self.rows, strict=True)) or [(), (), (), ()]
         arrays = [
             pa.array(column, pa.int64() if field.name == "timestamp" else field.type).cast(field.type)
@@ -97,10 +102,11 @@ class _PartBuilder:
 
 
 def read_ranges(broker: Broker, ranges: Sequence[OffsetRange], bounds: PartBounds) -> Generator[Part]:
-    """The committed messages of the ranges, partition by partition, each of which is contiguous from part to part.
+    """The committed messages of the ranges, partition by partition, without a gap from part to part.
 
     Raises:
-        Unreadable: a record cannot be read. It is raised at the end, behind all that could be read of the other partitions.
+        Unreadable: a record cannot be read. Raised at the end, after all that could be read of the other
+            partitions.
         BrokerError: Kafka does not answer.
     """
     unreadable: Unreadable | None = None
@@ -113,43 +119,44 @@ def read_ranges(broker: Broker, ranges: Sequence[OffsetRange], bounds: PartBound
                 part.bytes += len(value or b"")
                 if part.bytes >= bounds.bytes or len(part.rows) >= bounds.messages:
                     part.ranges.append(OffsetRange(wanted.partition, begin, offset + 1))
-                    yield part.closed()
+                    yield part.build()
                     part, begin = _PartBuilder(), offset + 1
             end = wanted.until_offset
         except _Stuck as stuck:
-            unreadable = unreadable or Unreadable(broker.topic, wanted.partition, stuck.offset, stuck.why)
+            unreadable = unreadable or Unreadable(broker.topic, wanted.partition, stuck.offset, stuck.reason)
             end = stuck.offset
         if end > begin:
             part.ranges.append(OffsetRange(wanted.partition, begin, end))
     if part.ranges:
-        yield part.closed()
+        yield part.build()
     if unreadable is not None:
         raise unreadable
 
 
 class _Stuck(Exception):
-    def __init__(self, offset: int, why: str) -> None:
-        super().__init__(why)
+    def __init__(self, offset: int, reason: str) -> None:
+        super().__init__(reason)
         self.offset = offset
-        self.why = why
+        self.reason = reason
 
 
 def _messages(broker: Broker, wanted: OffsetRange) -> Iterator[tuple[bytes | None, int, int]]:
-    """Value, offset and milliseconds of each committed message of a range, in the order of the offsets."""
+    """Value, offset and record time (ms) of each committed message of a range, in offset order."""
     from confluent_kafka import KafkaError, TopicPartition
 
     consumer = _consumer(broker)
-    following, heard = wanted.from_offset, time.monotonic()
-    last = ""
+    following, last_heard = wanted.from_offset, time.monotonic()
+    last_error = ""
     try:
         consumer.assign([TopicPartition(broker.topic, wanted.partition, wanted.from_offset)])
         while True:
             message = consumer.poll(0.2)
             if message is None:
-                if time.monotonic() - heard > _SILENT_SECONDS:
+                if time.monotonic() - last_heard > _SILENT_SECONDS:
                     raise BrokerError(
-                        f"Kafka at {broker.bootstrap} gave nothing of partition {wanted.partition} of {broker.topic} from "
-                        f"offset {following} on for {_SILENT_SECONDS} s" + (last and f": {last}")
+                        f"Kafka at {broker.bootstrap} gave nothing of partition {wanted.partition} of "
+                        f"{broker.topic} from "
+                        f"offset {following} on for {_SILENT_SECONDS} s" + (last_error and f": {last_error}")
                     )
                 continue
             error = message.error()
@@ -157,19 +164,19 @@ def _messages(broker: Broker, wanted: OffsetRange) -> Iterator[tuple[bytes | Non
                 if message.offset() >= wanted.until_offset:
                     return
                 yield message.value(), message.offset(), message.timestamp()[1]
-                following, heard = message.offset() + 1, time.monotonic()
-            # Nothing but control records is between the last message and the end.
+                following, last_heard = message.offset() + 1, time.monotonic()
+            # Only control records are between the last message and the end.
             elif error.code() == KafkaError._PARTITION_EOF:
                 if message.offset() >= wanted.until_offset:
                     return
             elif error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-                raise right_missing(broker.bootstrap, broker.topic, "Read")
+                raise authorization_failed(broker.bootstrap, broker.topic, "Read")
             elif error.code() in _unreadable():
-                # A batch is unpacked whole, and one that begins before this record was read in part.
+                # A batch is unpacked whole, and one that starts before this record was read in part.
                 raise _Stuck(max(following, message.offset()), error.str())
             else:
-                # It may pass; and a login that is let in nowhere but at the topic is told so about groups.
-                last = error.str()
+                # Transient; or about consumer groups, for a login that has rights at the topic only.
+                last_error = error.str()
     finally:
         consumer.close()
 
@@ -193,7 +200,7 @@ def _consumer(broker: Broker) -> "Consumer":
         {
             **broker.config.for_librdkafka(),
             "bootstrap.servers": broker.bootstrap,
-            # Of no group: nothing is committed to Kafka, nor asked of it but these offsets.
+            # In no consumer group: nothing is committed to Kafka.
             "group.id": "antenna",
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,

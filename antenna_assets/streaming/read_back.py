@@ -1,6 +1,6 @@
 """Reading back what an attempt wrote: only rows that are on the disk are counted and summed up.
 
-The sums are an engine's: with Spark on a cluster no row comes to this process but those that PostgreSQL gets.
+An engine computes the sums, so that with Spark on a cluster only the rows for PostgreSQL reach this process.
 """
 
 import re
@@ -19,8 +19,8 @@ from antenna_assets.domain.schema import LANDED_SCHEMA, LIVE_TABLES, REJECTED_SC
 from antenna_assets.engines.contract import Dataset, Engine
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.batch import AttemptFile, BatchContent
-from antenna_assets.storage.attempt import LandingError, lake_watched
-from antenna_assets.storage.files import everything_under
+from antenna_assets.storage.attempt import LandingError, lake_errors
+from antenna_assets.storage.files import walk
 from antenna_assets.storage.paths import lake_path, name_within, sync
 
 # Within the attempt's folder; a task that failed may have left files deeper down.
@@ -48,9 +48,11 @@ _REJECTED_COLUMNS = pa.schema(
     {"file": pa.string(), "reason": pa.string(), "rows": pa.int64(), "bytes": pa.int64()}
 )
 
-# The number of the window within its hour, and not its first instant: windows divide the hour, and numbers are fast.
+# The window's number within its hour instead of its start: windows divide the hour, and integers are fast.
 _LIVE = """SELECT date_trunc('hour', timestamp) AS hour,
-    CAST(floor((EXTRACT(MINUTE FROM timestamp) * 60 + EXTRACT(SECOND FROM timestamp)) / {seconds}) AS INT) AS number,
+    CAST(
+        floor((EXTRACT(MINUTE FROM timestamp) * 60 + EXTRACT(SECOND FROM timestamp)) / {seconds}) AS INT
+    ) AS number,
     {key}, CAST(sum(bytes) AS BIGINT) AS bytes
 FROM landed GROUP BY 1, 2, 3"""
 
@@ -73,7 +75,7 @@ class WrittenAttempt:
 
 
 def read_back(written: WrittenAttempt, engine: Engine, *, lake: str, window: timedelta) -> BatchContent:
-    """Bring the files of an attempt to the disk, and return them with their sums.
+    """Sync the files of an attempt, and return them with their sums.
 
     Args:
         window: length of a live window.
@@ -82,12 +84,13 @@ def read_back(written: WrittenAttempt, engine: Engine, *, lake: str, window: tim
         LandingError: the files do not hold exactly the messages that were read.
         LakeUnwritable: the lake's disk is full, or fails.
     """
-    with lake_watched(lake):
+    with lake_errors(lake):
         landed = _landed(written, engine, lake, window)
     found = landed.rows + sum(landed.rejections.values())
     if found != written.messages:
         raise LandingError(
-            f"read {written.messages} messages and found {found} rows in {written.folder}: nothing was committed"
+            f"read {written.messages} messages and found {found} rows in {written.folder}: nothing was "
+            "committed"
         )
     return landed
 
@@ -95,7 +98,7 @@ def read_back(written: WrittenAttempt, engine: Engine, *, lake: str, window: tim
 def _landed(written: WrittenAttempt, engine: Engine, lake: str, window: timedelta) -> BatchContent:
     folder = lake_path(lake) / written.folder
     commit_point("stream.land.before_sync")
-    found = list(everything_under(folder))
+    found = list(walk(folder))
     sync([folder.parent, folder, *(one.path for one in found)])
     commit_point("stream.land.after_sync")
     sizes = {name_within(folder, one.path): one.size for one in found}
@@ -103,21 +106,21 @@ def _landed(written: WrittenAttempt, engine: Engine, lake: str, window: timedelt
     refused = [f"{folder}/{file}" for file in sorted(sizes) if _REFUSED.fullmatch(file)]
     landed = {"landed": Dataset(accepted, LANDED_SCHEMA, file_column="file")}
     rejected = {"rejected": Dataset(refused, REJECTED_SCHEMA, file_column="file")}
-    # An attempt without good messages, or without bad ones, has no files of that kind.
-    good = engine.read(_LANDED_FILES, landed, _LANDED_COLUMNS).to_pylist() if accepted else []
-    bad = engine.read(_REJECTED_FILES, rejected, _REJECTED_COLUMNS).to_pylist() if refused else []
+    # An attempt without accepted messages, or without rejected ones, has no files of that kind.
+    accepted_sums = engine.read(_LANDED_FILES, landed, _LANDED_COLUMNS).to_pylist() if accepted else []
+    rejected_sums = engine.read(_REJECTED_FILES, rejected, _REJECTED_COLUMNS).to_pylist() if refused else []
     event_times: dict[int, datetime] = {}
-    for row in good:
+    for row in accepted_sums:
         partition = row["kafka_partition"]
         event_times[partition] = max(row["latest"], event_times.get(partition, row["latest"]))
     rejections: Counter[str] = Counter()
-    for row in bad:
+    for row in rejected_sums:
         rejections[row["reason"]] += row["rows"]
     return BatchContent(
-        files=[*_files(written.folder, good, sizes), *_files(written.folder, bad, sizes)],
+        files=[*_files(written.folder, accepted_sums, sizes), *_files(written.folder, rejected_sums, sizes)],
         rejections=rejections,
         event_times=event_times,
-        first_event_time=min((row["earliest"] for row in good), default=None),
+        first_event_time=min((row["earliest"] for row in accepted_sums), default=None),
         live={
             table.name: _live_rows(engine, landed, table, window) if accepted else []
             for table in LIVE_TABLES.values()
@@ -128,7 +131,7 @@ def _landed(written: WrittenAttempt, engine: Engine, lake: str, window: timedelt
 
 
 def _files(folder: str, parts: Iterable[dict[str, Any]], sizes: Mapping[str, int]) -> Iterator[AttemptFile]:
-    """Each file once, in the order of the names, from the sums of its parts."""
+    """Each file once, sorted by name, from the sums of its parts."""
     sums: dict[str, tuple[int, int]] = {}
     for part in parts:
         rows, bytes_ = sums.get(part["file"], (0, 0))
@@ -150,7 +153,7 @@ def _live_rows(
     found = engine.read(sql, landed, columns)
     length = window // MICROSECOND
     starts = pc.add(found["hour"].cast(pa.int64()), pc.multiply(found["number"].cast(pa.int64()), length))
-    # Few windows and many rows: an instant for each row costs more than the sums.
+    # Few windows, many rows: a new `datetime` for each row would cost more than the sums.
     instants = {micros: EPOCH + micros * MICROSECOND for micros in pc.unique(starts).to_pylist()}
     dates = map(instants.__getitem__, starts.to_pylist())
     return list(zip(dates, found[table.key].to_pylist(), found["bytes"].to_pylist(), strict=True))

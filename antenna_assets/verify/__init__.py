@@ -1,5 +1,5 @@
-"""`antenna verify`: everything a certificate claims, recomputed from the files and tables, and every difference named.
+"""`antenna verify`: recompute what the certificates claim, and name every difference.
 
-Nothing here changes anything. In the order of the data: `ledger`, `landing`, `lake`, `tables`; `chain` is about the
-certificates themselves, and `run` goes over the hours.
+Read-only. In the order of the data: `ledger`, `publications`, `landing`, `lake`, `tables`. `chain` verifies
+the certificates themselves, `run` verifies the hours one by one, and `claims/` has what asset checks verify.
 """

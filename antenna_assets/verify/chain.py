@@ -1,7 +1,7 @@
-"""The chain of certificates: each one's hash computed anew from its text, and each one's predecessor.
+"""The chain of certificates: every hash recomputed from its text, and every link to the predecessor checked.
 
-What the certificates claim of their hours is not looked at here. Anchors are hashes that were kept elsewhere: with them the
-chain is held against something that its own database cannot change.
+Anchors are hashes kept outside the database: they tie the chain to something that its owner cannot rewrite.
+What a certificate claims about its hour is verified by the other modules.
 """
 
 import json
@@ -12,30 +12,31 @@ import psycopg
 from psycopg.rows import class_row
 
 from antenna_assets.domain.hours import hour_key
-from antenna_assets.ledger.anchors import Anchor, breaks
+from antenna_assets.ledger.anchors import Anchor, chain_breaks
 from antenna_assets.ledger.certificate import Certificate, canonical, sha256_of
-from antenna_assets.verify.difference import ABSENT, Difference, compared
+from antenna_assets.verify.difference import ABSENT, Difference, compare
 
-THE_CHAIN = "all hours"
+WHOLE_CHAIN = "all hours"
+"""Takes the place of the hour in differences that concern no single one."""
 
 
 def chain_differences(
     connection: psycopg.Connection, anchors: Sequence[Anchor] = ()
 ) -> tuple[list[Difference], set[int]]:
-    """What is wrong with the chain, and the numbers of the certificates whose text cannot be believed."""
+    """Return what is wrong with the chain, and the numbers of the certificates that are not to be trusted."""
     differences = [
         Difference(
-            THE_CHAIN,
+            WHOLE_CHAIN,
             f"anchor of certificate {anchor.number}, SHA-256 of the line before it",
             expected,
             anchor.after or "",
         )
-        for anchor, expected in breaks(anchors)
+        for anchor, expected in chain_breaks(anchors)
     ]
     anchored: dict[int, set[str]] = {}
     for anchor in anchors:
         anchored.setdefault(anchor.number, set()).add(anchor.sha256)
-    unbelievable: set[int] = set()
+    untrusted: set[int] = set()
     number, previous = 0, ""
     with connection.transaction(), connection.cursor(row_factory=class_row(Certificate)) as cursor:
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -53,15 +54,15 @@ def chain_differences(
                 sha256_of(certificate.text),
             )
             if found:
-                unbelievable.add(certificate.number)
+                untrusted.add(certificate.number)
             differences += found
             number, previous = certificate.number, sha256_of(certificate.text)
     for missing, hashes in sorted(anchored.items()):
-        differences += _anchor_differences(THE_CHAIN, missing, hashes, ABSENT)
-    differences += compared(
-        THE_CHAIN, "end of the chain of certificates", (number, previous), head or "no row"
+        differences += _anchor_differences(WHOLE_CHAIN, missing, hashes, ABSENT)
+    differences += compare(
+        WHOLE_CHAIN, "end of the chain of certificates", (number, previous), head or "no row"
     )
-    return differences, unbelievable
+    return differences, untrusted
 
 
 def _anchor_differences(hour: str, number: int, anchored: Iterable[str], found: str) -> list[Difference]:
@@ -76,14 +77,14 @@ def _differences(certificate: Certificate, number: int, previous: str) -> list[D
     hour = hour_key(certificate.hour)
     what = f"certificate {certificate.number}"
     differences = [
-        *compared(hour, f"{what}, its number", number, certificate.number),
-        *compared(hour, f"{what}, its SHA-256", sha256_of(certificate.text), certificate.sha256),
-        *compared(hour, f"{what}, SHA-256 of the one before it", previous, certificate.previous_sha256),
+        *compare(hour, f"{what}, its number", number, certificate.number),
+        *compare(hour, f"{what}, its SHA-256", sha256_of(certificate.text), certificate.sha256),
+        *compare(hour, f"{what}, SHA-256 of the one before it", previous, certificate.previous_sha256),
     ]
     try:
         signed = json.loads(certificate.text)
         content = signed["content"]
-        said: Mapping[str, Any] = {
+        signed_fields: Mapping[str, Any] = {
             "number": signed["number"],
             "previous_sha256": signed["previous_sha256"],
             "issued_at": signed["issued_at"],
@@ -94,8 +95,8 @@ def _differences(certificate: Certificate, number: int, previous: str) -> list[D
         canonical_text = canonical(signed)
     except (ValueError, KeyError, TypeError) as error:
         return [*differences, Difference(hour, f"{what}, its text", "a certificate", f"unreadable: {error}")]
-    row = {name: getattr(certificate, name) for name in said}
+    row = {name: getattr(certificate, name) for name in signed_fields}
     row |= {"hour": hour, "issued_at": certificate.issued_at.isoformat()}
-    differences += compared(hour, f"{what}, its row", said, row)
-    differences += compared(hour, f"{what}, its text in canonical form", canonical_text, certificate.text)
+    differences += compare(hour, f"{what}, its row", signed_fields, row)
+    differences += compare(hour, f"{what}, its text in canonical form", canonical_text, certificate.text)
     return differences

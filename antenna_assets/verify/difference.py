@@ -1,7 +1,4 @@
-"""A difference between what is certified and what is there, and comparing two values name by name.
-
-Where the values come from is in the other modules of this folder.
-"""
+"""A difference between a certified value and the one found, and the comparison that yields it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +11,7 @@ ABSENT = "nothing"
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that is not as certified, in words for a reader."""
+    """One value that is not as certified, in words for a reader."""
 
     hour: str
     what: str
@@ -22,11 +19,11 @@ class Difference:
     found: str
 
 
-def compared(hour: str, what: str, expected: Any, found: Any) -> Iterator[Difference]:
-    """The differences between two values; of two objects, those of each of their names."""
+def compare(hour: str, what: str, expected: Any, found: Any) -> Iterator[Difference]:
+    """Yield the differences between two values; mappings are compared name by name, recursively."""
     if isinstance(expected, Mapping) and isinstance(found, Mapping):
         for name, left, right in differences(expected, found, absent=ABSENT):
-            yield from compared(hour, f"{what}, {name}", left, right)
+            yield from compare(hour, f"{what}, {name}", left, right)
     elif expected != found:
         yield Difference(hour, what, _shown(expected), _shown(found))
 

@@ -1,6 +1,6 @@
-"""The landed and rejected files of an hour against the ledger and the certificate: each opened and counted.
+"""The landed and rejected files of an hour, opened, counted and compared with the ledger and the certificate.
 
-Whether the lake's tables hold the same rows is for `lake.py` of this folder.
+Whether the lake's tables hold the same rows is compared in `lake.py`.
 """
 
 import posixpath
@@ -14,12 +14,12 @@ from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.ledger.certificate import Certificate
 from antenna_assets.ledger.files import FileRow, files_of_batch, files_of_hour
 from antenna_assets.storage.paths import in_parallel, lake_path, reason_of
-from antenna_assets.verify.difference import Difference, compared
+from antenna_assets.verify.difference import Difference, compare
 from antenna_assets.verify.parquet import Parquet
 
 
 class Landing:
-    """The landed files of a lake. What a batch rejected is read once, however many hours it brought rows of."""
+    """The landed files of a lake. The rejected rows of a batch are read once for all its hours."""
 
     def __init__(self, connection: psycopg.Connection, root: str, parquet: Parquet) -> None:
         self._connection = connection
@@ -28,12 +28,12 @@ class Landing:
         self._rejected: dict[int, Counter[str]] = {}
 
     def paths(self, certificate: Certificate) -> list[str]:
-        """The certified hour's files."""
+        """Return the files of a certified hour."""
         files = files_of_hour(self._connection, certificate.hour, certificate.content["up_to_batch"])
         return [self._path(file) for file in files]
 
     def differences(self, certificate: Certificate) -> list[Difference]:
-        """What is wrong with the files of a certified hour."""
+        """Return what differs in the files of a certified hour."""
         files = files_of_hour(self._connection, certificate.hour, certificate.content["up_to_batch"])
         found = [*self._files(hour_key(certificate.hour), files)]
         if not found:
@@ -62,7 +62,7 @@ class Landing:
         sizes = in_parallel(lambda file: lake_path(self._path(file)).stat().st_size, readable)
         for file, size in zip(readable, sizes, strict=True):
             rows, bytes_ = measured.get(self._path(file), (0, 0))
-            yield from compared(
+            yield from compare(
                 hour,
                 f"file {file.path}",
                 {"rows": file.rows, "bytes": file.bytes, "size": file.size},
@@ -70,15 +70,16 @@ class Landing:
             )
 
     def _events(self, certificate: Certificate, files: Sequence[FileRow]) -> Iterator[Difference]:
-        """Every event lies in the hour, came in its batch's offsets, and is there once."""
+        """Every event is in its hour, within its batch's offsets, and there once."""
         if not files:
             return
         key = hour_key(certificate.hour)
         self._register_batches(files)
         counts = self._parquet.rows(
-            # Partition and offset are a key within a topic; one that was made again counts from 0 again. A replay has no
-            # offsets of its own: its rows keep those that they were rejected with, and which topic's they are the ledger
-            # knows. Where one replay has the same coordinates of two topics, each row of theirs stands for one of the two.
+            # Partition and offset are a key within a topic; a topic that was recreated counts from 0 again. A
+            # replay has no offsets of its own: its rows keep those that they were rejected with, and the
+            # ledger knows their topic. Where a replay has the same coordinates of two topics, its rows are
+            # numbered and matched in turn.
             "WITH event AS ("
             "  SELECT file.batch, file.topic_id, kafka_partition, kafka_offset, timestamp"
             "  FROM read_parquet($1, filename = true, hive_partitioning = false) AS event"
@@ -86,30 +87,31 @@ class Landing:
             "), streamed AS ("
             "  SELECT *, NOT EXISTS (SELECT 1 FROM batch_range AS range WHERE range.batch = event.batch"
             "   AND range.partition = event.kafka_partition AND range.from_offset <= event.kafka_offset"
-            "   AND event.kafka_offset < range.until_offset) AS astray"
+            "   AND event.kafka_offset < range.until_offset) AS outside"
             "  FROM event WHERE topic_id IS NOT NULL"
             "), replayed AS ("
             "  SELECT event.batch, of_replay.topic_id, event.kafka_partition, event.kafka_offset, timestamp,"
-            "   of_replay.topic_id IS NULL AS astray"
-            "  FROM (SELECT *, row_number() OVER (PARTITION BY batch, kafka_partition, kafka_offset) AS number"
-            "   FROM event WHERE topic_id IS NULL) AS event"
+            "   of_replay.topic_id IS NULL AS outside"
+            "  FROM (SELECT *, row_number() OVER (PARTITION BY batch, kafka_partition, kafka_offset)"
+            "    AS number FROM event WHERE topic_id IS NULL) AS event"
             "  LEFT JOIN (SELECT *, row_number() OVER (PARTITION BY batch, kafka_partition, kafka_offset"
             "    ORDER BY topic_id) AS number FROM message_of_replay) AS of_replay"
             "   USING (batch, kafka_partition, kafka_offset, number)"
             "), every AS (SELECT * FROM streamed UNION ALL BY NAME SELECT * FROM replayed)"
             " SELECT count(*) - count(DISTINCT (topic_id, kafka_partition, kafka_offset)),"
-            " count(*) FILTER (WHERE timestamp < $2 OR timestamp >= $3), count(*) FILTER (WHERE astray) FROM every",
+            "  count(*) FILTER (WHERE timestamp < $2 OR timestamp >= $3), count(*) FILTER (WHERE outside)"
+            " FROM every",
             [self._path(file) for file in files],
             certificate.hour,
             certificate.hour + HOUR,
         )
-        doubled, elsewhere, astray = counts[0]
-        yield from compared(key, "landed rows whose partition and offset another row has", 0, doubled)
-        yield from compared(key, "landed rows of another hour", 0, elsewhere)
-        yield from compared(key, "landed rows outside the offsets of their batch", 0, astray)
+        duplicates, other_hour, outside = counts[0]
+        yield from compare(key, "landed rows whose partition and offset another row has", 0, duplicates)
+        yield from compare(key, "landed rows of another hour", 0, other_hour)
+        yield from compare(key, "landed rows outside the offsets of their batch", 0, outside)
 
     def _register_batches(self, files: Sequence[FileRow]) -> None:
-        """Give DuckDB the batch and topic of each file, the offsets of each batch, and what replays are made of."""
+        """Give DuckDB the files' batches and topics, the batches' offsets, and the messages of replays."""
         ranges = self._connection.execute(
             "SELECT batch, coalesce(topic_id, ''), partition, from_offset, until_offset"
             " FROM ledger.batch LEFT JOIN ledger.batch_offset USING (batch)"
@@ -135,7 +137,7 @@ class Landing:
             self._parquet.connection.register(name, pa.Table.from_pylist(records, pa.schema(columns)))
 
     def _rejections(self, certificate: Certificate, batches: Sequence[int]) -> Iterator[Difference]:
-        """The rejected messages of the batches, counted in their files."""
+        """Count the rejected messages of the batches in their files."""
         key = hour_key(certificate.hour)
         total: Counter[str] = Counter()
         for batch in batches:
@@ -158,9 +160,9 @@ class Landing:
                         yield Difference(key, f"file {file.path}", f"{file.rows:,} rows", reason)
                     else:
                         size = lake_path(self._path(file)).stat().st_size
-                        yield from compared(key, f"file {file.path}, size", file.size, size)
+                        yield from compare(key, f"file {file.path}, size", file.size, size)
                 self._rejected[batch] = counts
             total.update(self._rejected[batch])
-        yield from compared(
+        yield from compare(
             key, "rejected messages in the files", certificate.content["rejected"], dict(total)
         )

@@ -1,7 +1,6 @@
-"""Reading parquet files to recompute: rows, bytes and a hash over events, in DuckDB.
+"""Rows, bytes and a hash of the events in parquet files, read with DuckDB.
 
-What the results are compared with is not here. The hash is DuckDB's own and is compared only with another one of the
-same run, never stored.
+The hash is DuckDB's own: it is only compared with others of the same process, never stored.
 """
 
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ EVENT_COLUMNS = ", ".join(LANDED_SCHEMA.names)
 
 
 class Parquet:
-    """One DuckDB for a whole verification. Paths are taken literally; an empty list of files is an empty result."""
+    """One DuckDB connection for a whole verification. Paths are literal; no files give no rows."""
 
     def __init__(self) -> None:
         import duckdb
@@ -26,27 +25,27 @@ class Parquet:
 
     @property
     def errors(self) -> tuple[type[Exception], ...]:
-        """What a query raises, with the errors of the stores that were asked by now."""
+        """The exceptions of a query, those of the object stores used so far included."""
         import duckdb
 
         return file_errors(duckdb.Error)
 
     def close(self) -> None:
-        """Give back what DuckDB holds."""
+        """Release what DuckDB holds."""
         self.connection.close()
 
     def rows(self, query: str, paths: Sequence[str], *values: Any) -> list[tuple]:
-        """The result of a query whose first parameter is the list of files.
+        """Return the rows of a query whose first parameter is the list of files.
 
         Raises:
-            duckdb.Error: a file is not there or cannot be read; `self.errors` is what to catch.
+            duckdb.Error: a file is missing or unreadable; catch `self.errors`.
         """
         register_stores(self.connection, paths)
         files = [escape(path) for path in paths]
         return self.connection.execute(query, [files, *values]).fetchall() if files else []
 
     def unreadable(self, paths: Sequence[str]) -> dict[str, str]:
-        """The files that cannot be read to their end, each with the reason."""
+        """Return the files that cannot be read to their end, each with the reason."""
         query = f"SELECT sum(hash({EVENT_COLUMNS})) FROM read_parquet(?, hive_partitioning = false)"  # noqa: S608
         try:
             self.rows(query, paths)
@@ -64,7 +63,7 @@ class Parquet:
         return None
 
     def events(self, paths: Sequence[str]) -> tuple[int, int, int]:
-        """Rows, bytes, and a hash of all events that does not depend on their order."""
+        """Return rows, bytes, and a hash of all events that is independent of their order."""
         found = self.rows(
             f"SELECT count(*), coalesce(sum(bytes), 0), coalesce(sum(hash({EVENT_COLUMNS})), 0)"  # noqa: S608
             " FROM read_parquet(?, hive_partitioning = false)",
@@ -73,15 +72,13 @@ class Parquet:
         return found[0] if found else (0, 0, 0)
 
     def only_in(self, paths: Sequence[str], others: Sequence[str]) -> str | None:
-        """The coordinates of a row that `paths` hold more often than `others` do; None if there is none."""
+        """Name a row that `paths` hold more often than `others`, by its coordinates; None if none."""
         if not paths:
             return None
         register_stores(self.connection, [*paths, *others])
         select = f"SELECT {EVENT_COLUMNS} FROM read_parquet(?, hive_partitioning = false)"  # noqa: S608
         query = f"({select} EXCEPT ALL {select})" if others else f"({select})"
-        parameters = [[escape(path) for path in paths]] + (
-            [[escape(path) for path in others]] if others else []
-        )
+        parameters = [[escape(path) for path in files] for files in (paths, others) if files]
         rows = self.connection.execute(
             f"SELECT kafka_partition, kafka_offset FROM {query} ORDER BY ALL LIMIT 1",  # noqa: S608
             parameters,

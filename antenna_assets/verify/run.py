@@ -1,7 +1,4 @@
-"""Verifying the hours one after the other, each in one snapshot of PostgreSQL.
-
-What is compared is in the other modules of this folder.
-"""
+"""Verifies the hours one by one, each in one snapshot of PostgreSQL."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -15,8 +12,8 @@ from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.schema import HOURLY_TABLES
 from antenna_assets.errors import AntennaError
 from antenna_assets.ledger.anchors import Anchor
-from antenna_assets.ledger.certificate import complete, newest_certificate, publications
-from antenna_assets.ledger.lake_identity import require_not_anothers
+from antenna_assets.ledger.certificate import Certificate, complete, newest_certificate, publications
+from antenna_assets.ledger.lake_identity import require_matching_lake
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import is_local
 from antenna_assets.storage.paths import require_store
@@ -24,20 +21,21 @@ from antenna_assets.verify.chain import chain_differences
 from antenna_assets.verify.difference import ABSENT, Difference
 from antenna_assets.verify.lake import lake_findings, user_differences
 from antenna_assets.verify.landing import Landing
-from antenna_assets.verify.ledger import lake_table, ledger_findings
+from antenna_assets.verify.ledger import ledger_findings
 from antenna_assets.verify.parquet import Parquet
+from antenna_assets.verify.publications import lake_table_id
 from antenna_assets.verify.tables import table_differences, unpublished_rows
 
 
 @dataclass
 class Verified:
-    """What a verification found.
+    """The result of a verification.
 
     Attributes:
         hours: how many hours were compared with their certificate.
         certificates: how many links of the chain were recomputed.
         pending: hours that are not wholly published, or are being published again, each with the reason.
-        not_recomputed: hours whose landed files are past their retention, so that only what is published was compared.
+        not_recomputed: hours past the retention of landed files: only what is published was compared.
     """
 
     hours: int = 0
@@ -45,6 +43,19 @@ class Verified:
     differences: list[Difference] = field(default_factory=list)
     pending: dict[str, str] = field(default_factory=dict)
     not_recomputed: list[str] = field(default_factory=list)
+
+
+@dataclass
+class _Verification:
+    """What the verification of every hour needs, and where its result is collected."""
+
+    connection: psycopg.Connection
+    lake: Lake
+    landing: Landing
+    parquet: Parquet
+    kept_since: datetime
+    untrusted: set[int]
+    verified: Verified
 
 
 def verify(
@@ -57,27 +68,27 @@ def verify(
     anchors: Sequence[Anchor] = (),
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Verified:
-    """Recompute what the certificates claim, from the files and tables, for all closed hours from `first` on before `end`.
+    """Recompute what the certificates claim about all closed hours from `first` on and before `end`.
 
-    The chain is recomputed as a whole. An hour that is dirty or not wholly published is no difference; what of it is
-    certified and still in force is compared all the same.
+    The chain is recomputed as a whole. A dirty or partly published hour is no difference: it is listed as
+    pending, and what is certified of it and still in force is compared.
 
     Args:
         connection: in autocommit mode.
-        kept_since: hours before it may have lost their landed files to the retention.
+        kept_since: the files of hours before this instant may have been removed by the retention.
         anchors: hashes of certificates that were kept outside the database.
-        progress: is told how many hours of how many are done.
+        progress: called with the number of hours done and of all hours.
 
     Raises:
         StoreError: the lake's object store cannot be reached.
         WrongLake: this is not the ledger's lake.
     """
     if not is_local(lake.root):
-        # Of a store that does not answer, nothing can be said.
+        # Otherwise every file of a store that does not answer would be reported as missing.
         require_store(lake.root)
-    require_not_anothers(connection, lake.root)
+    require_matching_lake(connection, lake.root)
     verified = Verified()
-    differences, unbelievable = chain_differences(connection, anchors)
+    differences, untrusted = chain_differences(connection, anchors)
     verified.differences += differences
     with snapshot(connection):
         verified.differences += unpublished_rows(connection, first, end)
@@ -85,9 +96,10 @@ def verify(
         verified.certificates = connection.execute("SELECT count(*) FROM ledger.certificate").fetchall()[0][0]
     with closing(Parquet()) as parquet:
         landing = Landing(connection, lake.root, parquet)
+        run = _Verification(connection, lake, landing, parquet, kept_since, untrusted, verified)
         for done, hour in enumerate(hours, start=1):
             with snapshot(connection):
-                _verify_hour(connection, lake, landing, parquet, hour, kept_since, unbelievable, verified)
+                _verify_hour(run, hour)
             progress(done, len(hours))
     return verified
 
@@ -96,81 +108,82 @@ def _hours(connection: psycopg.Connection, first: datetime | None, end: datetime
     rows = connection.execute(
         "SELECT hour FROM (SELECT hour FROM ledger.hour WHERE closed_at IS NOT NULL"
         "  UNION SELECT hour FROM ledger.certificate) AS known"
-        " WHERE hour >= coalesce(%s::timestamptz, '-infinity') AND hour < coalesce(%s::timestamptz, 'infinity')"
+        " WHERE hour >= coalesce(%s::timestamptz, '-infinity')"
+        "  AND hour < coalesce(%s::timestamptz, 'infinity')"
         " ORDER BY hour",
         [first, end],
     )
     return [hour for (hour,) in rows.fetchall()]
 
 
-def _verify_hour(
-    connection: psycopg.Connection,
-    lake: Lake,
-    landing: Landing,
-    parquet: Parquet,
-    hour: datetime,
-    kept_since: datetime,
-    unbelievable: set[int],
-    verified: Verified,
-) -> None:
-    key = hour_key(hour)
-    certificate = newest_certificate(connection, hour)
+def _verify_hour(run: _Verification, hour: datetime) -> None:
+    certificate = newest_certificate(run.connection, hour)
     if certificate is None:
-        _verify_no_certificate(connection, hour, verified)
+        _verify_uncertified(run, hour)
         return
-    if certificate.number in unbelievable:
-        return  # The chain's differences name it.
-    verified.hours += 1
-    pending = []
-    ledger = ledger_findings(connection, certificate, kept_since)
+    if certificate.number in run.untrusted:
+        return  # The differences of the chain name it.
+    key = hour_key(hour)
+    run.verified.hours += 1
+    ledger = ledger_findings(run.connection, certificate, run.kept_since)
     differences = ledger.differences
-    pending.append(ledger.pending)
-    before: list[str] | None = None
+    upstream: list[str] | None = None
     if ledger.landing_is_kept:
-        found = landing.differences(certificate)
-        differences += found
-        before = None if found else landing.paths(certificate)
+        landing = run.landing.differences(certificate)
+        differences += landing
+        upstream = None if landing else run.landing.paths(certificate)
     else:
-        verified.not_recomputed.append(key)
-    usage: list[str] | None = None
-    try:
-        for table in ("raw_parquet", "enriched_usage"):
-            in_lake = lake_findings(
-                lake, table, certificate, before, parquet, table_id=lake_table(connection, certificate, table)
-            )
-            differences += in_lake.differences
-            pending.append(in_lake.pending)
-            usage = in_lake.paths
-            before = before if before is not None else in_lake.paths
-    except AntennaError as error:
-        differences.append(Difference(key, "lake", "a table that can be read", str(error)))
-        usage = None
-    # Rows of another version of the users are no base for tables that are not there yet.
-    if "enriched_usage" in ledger.republished or any(pending[1:]):
+        run.verified.not_recomputed.append(key)
+    usage, pending = _verify_lake(run, certificate, upstream, differences)
+    # Rows of another version of the users are no base for tables that are not published with it yet.
+    if "enriched_usage" in ledger.republished or pending:
         usage = None
     if usage is not None:
-        differences += user_differences(connection, certificate, usage, parquet)
-    for name, table_ in HOURLY_TABLES.items():
+        differences += user_differences(run.connection, certificate, usage, run.parquet)
+    for name, table in HOURLY_TABLES.items():
         if name not in ledger.republished:
-            differences += table_differences(connection, table_, certificate, usage, parquet)
-    verified.differences += differences
-    if reasons := [reason for reason in pending if reason]:
-        verified.pending[key] = "; ".join(reasons)
+            differences += table_differences(run.connection, table, certificate, usage, run.parquet)
+    run.verified.differences += differences
+    if reasons := [reason for reason in (ledger.pending, *pending) if reason]:
+        run.verified.pending[key] = "; ".join(reasons)
 
 
-def _verify_no_certificate(connection: psycopg.Connection, hour: datetime, verified: Verified) -> None:
+def _verify_lake(
+    run: _Verification, certificate: Certificate, upstream: list[str] | None, differences: list[Difference]
+) -> tuple[list[str] | None, list[str]]:
+    """Compare both lake tables; return the files of `enriched_usage`, if right, and what is pending."""
+    usage: list[str] | None = None
+    pending = []
+    try:
+        for table in ("raw_parquet", "enriched_usage"):
+            table_id = lake_table_id(run.connection, certificate, table)
+            findings = lake_findings(run.lake, table, certificate, upstream, run.parquet, table_id=table_id)
+            differences += findings.differences
+            if findings.pending:
+                pending.append(findings.pending)
+            usage = findings.paths
+            upstream = upstream if upstream is not None else findings.paths
+    except AntennaError as error:
+        differences.append(
+            Difference(hour_key(certificate.hour), "lake", "a table that can be read", str(error))
+        )
+        usage = None
+    return usage, pending
+
+
+def _verify_uncertified(run: _Verification, hour: datetime) -> None:
     key = hour_key(hour)
-    generation, dirty = connection.execute(
-        "SELECT hour.generation, hour.rows IS DISTINCT FROM hour_generation.rows FROM ledger.hour"
-        " LEFT JOIN ledger.hour_generation USING (hour, generation) WHERE hour = %s",
+    generation, dirty = run.connection.execute(
+        "SELECT generation, dirty FROM ledger.hour_state WHERE hour = %s",
         [hour],
     ).fetchall()[0]
-    published = publications(connection, hour, generation)
+    published = publications(run.connection, hour, generation)
     if complete(published):
-        verified.differences.append(Difference(key, "certificate", f"one of generation {generation}", ABSENT))
+        missing = Difference(key, "certificate", f"one of generation {generation}", ABSENT)
+        run.verified.differences.append(missing)
     elif generation and dirty:
-        verified.pending[key] = "dirty, and no generation of it is wholly published"
+        run.verified.pending[key] = "dirty, and none of its generations is wholly published"
     elif any(row["content"] is None for row in published.values()):
-        verified.pending[key] = "published before there were certificates: run the hour again"
+        run.verified.pending[key] = "published before there were certificates: run the hour again"
     else:
-        verified.pending[key] = "not wholly published"
+        run.verified.pending[key] = "not wholly published"

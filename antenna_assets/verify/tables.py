@@ -1,4 +1,4 @@
-"""The tables that people read against the lake and the certificate: each recomputed, row by row.
+"""The serving tables, recomputed from the lake and compared row by row, and with the certificate.
 
 Rows of hours that were never published are found here too.
 """
@@ -16,11 +16,11 @@ from antenna_assets.domain.schema import ENRICHED_USAGE, HOURLY_TABLES, ServingT
 from antenna_assets.engines.transforms import transform
 from antenna_assets.ledger.certificate import Certificate
 from antenna_assets.publishing.digests import RowsDigest
-from antenna_assets.verify.difference import ABSENT, Difference, compared
+from antenna_assets.verify.difference import ABSENT, Difference, compare
 from antenna_assets.verify.parquet import Parquet
 
 SHOWN = 5
-"""Rows of one table and hour that are named; the others are counted."""
+"""How many rows of one table and hour are named; the rest is counted."""
 
 
 def table_differences(
@@ -30,10 +30,10 @@ def table_differences(
     usage: Sequence[str] | None,
     parquet: Parquet,
 ) -> list[Difference]:
-    """What is wrong with an hour of a table.
+    """Return what differs in an hour of a serving table.
 
     Args:
-        usage: the files of `enriched_usage` to compute the table from; None if they are not to be believed.
+        usage: the files of `enriched_usage` to compute the table from; None if they differ themselves.
     """
     key, certified = hour_key(certificate.hour), certificate.content["published"][table.name]
     wrong: list[Difference] = []
@@ -51,7 +51,7 @@ def table_differences(
         for stored in rows:
             digest.add(stored)
         sum_ = sum(row[table.columns.get_field_index(table.sum_column)] for row in rows)
-        wrong += compared(
+        wrong += compare(
             key,
             table.name,
             {name: certified[name] for name in ("rows", "bytes", "sha256")},
@@ -63,7 +63,7 @@ def table_differences(
 def unpublished_rows(
     connection: psycopg.Connection, first: datetime | None, end: datetime | None
 ) -> Iterator[Difference]:
-    """Rows of hours of which the table was never published."""
+    """Yield the rows of hours for which their table was never published."""
     for name in HOURLY_TABLES:
         query = sql.SQL(
             "SELECT date_trunc('hour', date, 'UTC') AS hour, count(*) FROM {} WHERE"
@@ -78,7 +78,7 @@ def unpublished_rows(
 
 
 def _stored(connection: psycopg.Connection, table: ServingTable, hour: datetime) -> list[tuple]:
-    # The byte order of UTF-8, which is the order of the digest.
+    # Ordered by the bytes of UTF-8, as the digest is.
     query = sql.SQL(
         'SELECT date, {} FROM {} WHERE date >= %s AND date < %s ORDER BY {} COLLATE "C", date'
     ).format(
@@ -91,7 +91,7 @@ def _stored(connection: psycopg.Connection, table: ServingTable, hour: datetime)
 
 def _computed(table: ServingTable, usage: Sequence[str], parquet: Parquet) -> list[tuple]:
     if usage:
-        # The transformation names its input as a table. A view takes no parameters, but it reads variables.
+        # The transformation names its input as a table. A view takes no parameters, but reads variables.
         parquet.connection.execute("SET VARIABLE usage = ?", [[escape(path) for path in usage]])
         parquet.connection.execute(
             "CREATE OR REPLACE TEMP VIEW enriched_usage AS"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from antenna_assets.clients.kafka_config import read_kafka_config
-from antenna_assets.stack.kafka import ensure_topic
+from antenna_assets.stack.kafka_topic import ensure_topic
 from antenna_assets_tests.containers.secured import (
     TOPIC,
     Secured,

@@ -14,10 +14,10 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from antenna_assets.clients.kafka_broker import Broker, RightMissing
+from antenna_assets.clients.kafka_broker import AuthorizationFailed, Broker
 from antenna_assets.clients.kafka_config import KafkaConfig, read_kafka_config
 from antenna_assets.ledger.offsets import OffsetRange
-from antenna_assets.stack.kafka import admin_client, ensure_topic
+from antenna_assets.stack.kafka_topic import admin_client, ensure_topic
 from antenna_assets.streaming.exact_ranges import PartBounds, read_ranges
 from antenna_assets_tests.containers.secured import TOPIC, Secured, make_secrets, secured_kafka
 from antenna_assets_tests.free_ports import free_port
@@ -73,20 +73,20 @@ def test_row_25_a_login_that_may_describe_and_read_the_topic_alone_reads_it_and_
 ) -> None:
     broker = broker_of(guarded, "stream")
     topic = broker.describe()
-    assert "no right DescribeConfigs on topic devices" in topic.unseen
+    assert "no right DescribeConfigs on topic devices" in topic.warning
     assert (broker.earliest(topic), broker.next_offsets(topic)) == ({0: 0}, {0: 1})
     (part,) = read_ranges(broker, [OffsetRange(0, 0, 1)], PartBounds())
     assert part.messages["value"].to_pylist() == [b"a message"]
-    assert broker_of(guarded, "owner").describe().unseen == ""
+    assert broker_of(guarded, "owner").describe().warning == ""
 
 
 def test_row_25_a_right_that_a_login_lacks_is_named(guarded: Secured) -> None:
     describing = broker_of(guarded, "simulator")
     describing.describe()
-    with pytest.raises(RightMissing, match="no right Read on topic devices"):
+    with pytest.raises(AuthorizationFailed, match="no right Read on topic devices"):
         list(read_ranges(describing, [OffsetRange(0, 0, 1)], PartBounds()))
     owner = read_kafka_config(guarded.folder / "kafka_owner")
     ensure_topic(guarded.kafka, "another", 1, config=owner)
     config = read_kafka_config(guarded.folder / "kafka_stream")
-    with pytest.raises(RightMissing, match="no right Describe on topic another"):
+    with pytest.raises(AuthorizationFailed, match="no right Describe on topic another"):
         Broker(guarded.kafka, "another", config).describe()

@@ -11,13 +11,14 @@ import psycopg
 import pytest
 
 from antenna_assets.clients import kafka_broker as broker
-from antenna_assets.clients.kafka_broker import Broker, BrokerError, BrokerRefuses
+from antenna_assets.clients.kafka_broker import AuthenticationFailed, Broker, BrokerError
 from antenna_assets.clients.kafka_config import PLAIN, read_kafka_config
 from antenna_assets.clients.postgres import DatabaseError, connect
 from antenna_assets.domain.hours import HOUR, hour_key, hour_of
 from antenna_assets.operations.doctor import Finding, findings
 from antenna_assets.settings import Settings
-from antenna_assets.stack.kafka import KafkaError, ensure_topic
+from antenna_assets.stack.kafka import KafkaError
+from antenna_assets.stack.kafka_topic import ensure_topic
 from antenna_assets_tests.containers.secured import TOPIC, Secured, make_secrets, passwords
 
 pytestmark = pytest.mark.services
@@ -163,14 +164,14 @@ def test_who_is_wrong_for_kafka_is_refused_with_the_reason_and_nothing_lands(
     ):
         config = read_kafka_config(changed(secured, tmp_path, there, here))
         with pytest.raises(
-            BrokerRefuses, match=f"(?s){secured.kafka} does not let us in: .*{reason}"
+            AuthenticationFailed, match=f"(?s){secured.kafka} denies access: .*{reason}"
         ) as refused:
             Broker(secured.kafka, TOPIC, config).describe()
         assert "ANTENNA_KAFKA_CONFIG" in str(refused.value)
         assert password not in str(refused.value)
     with pytest.raises(KafkaError, match="Authentication failed"):
         ensure_topic(secured.kafka, "another", config=config)
-    with pytest.raises(BrokerError, match="if it wants TLS or a login, set ANTENNA_KAFKA_CONFIG"):
+    with pytest.raises(BrokerError, match="if it needs TLS or a login, set ANTENNA_KAFKA_CONFIG"):
         Broker(secured.kafka, TOPIC, PLAIN).describe()
     assert batches_and_messages(secured) == before
 
@@ -182,7 +183,7 @@ def test_a_stream_with_a_wrong_password_ends_at_once_and_says_why(secured: Secur
     for arguments in (("stream",), ("stream", "--available-now")):
         run = antenna({**given, "ANTENNA_KAFKA_CONFIG": str(path)}, *arguments)
         assert run.returncode == 1
-        assert re.search("does not let us in: .*Authentication failed", said(run))
+        assert re.search("denies access: .*Authentication failed", said(run))
         assert "guessed" not in said(run)
     assert batches_and_messages(secured) == before
 

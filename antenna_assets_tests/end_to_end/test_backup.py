@@ -19,8 +19,9 @@ from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.offsets import committed_offsets
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings, load_settings
-from antenna_assets.simulator.run import simulate
+from antenna_assets.simulator.run import AnswersFile, simulate
 from antenna_assets.simulator.scenario import Scenario
+from antenna_assets.simulator.send import Target
 from antenna_assets.stack import postgres
 from antenna_assets.storage.project_files import docker_folder
 from antenna_assets.streaming.job import Stream
@@ -40,7 +41,7 @@ pytestmark = pytest.mark.services
 PROGRAMS = "## Back up"
 DUMP, COPY = "### 1. PostgreSQL", "### 2. The lake"
 SERVICES, POSTGRES, LAKE = "### 3. Services and roles", "### 4. PostgreSQL", "### 5. The lake"
-CUT, VERIFY = "### 6. Cut the lake's tables to the ledger", "### 7. Look, and go on"
+CUT, VERIFY = "### 6. Cut the lake's tables to the ledger", "### 7. Verify and resume"
 
 
 @dataclass(frozen=True)
@@ -155,11 +156,9 @@ def test_what_was_backed_up_while_events_landed_is_whole_and_the_rest_is_read_fr
             simulate(
                 settings,
                 meanwhile,
-                bootstrap=settings.kafka_bootstrap or "",
-                answers=answers,
-                append=True,
+                Target(settings.kafka_bootstrap or "", settings.topic),
+                answers=AnswersFile(answers, append=True),
                 rate=400,
-                progress=lambda _count: None,
             )
             sent.set()
 
@@ -207,7 +206,7 @@ def test_what_was_backed_up_while_events_landed_is_whole_and_the_rest_is_read_fr
         assert wrong(restored, answers) == []
         said = new.run(VERIFY)
         assert "everything is as certified" in said
-        assert "not finished" not in said
+        assert "pending" not in said
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from antenna_assets.domain.schema import ASSETS, HOURLY_TABLES, LAKE_TABLES
 from antenna_assets.settings import Settings
 from antenna_assets.simulator.run import simulate
 from antenna_assets.simulator.scenario import Scenario
+from antenna_assets.simulator.send import Target
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.end_to_end.runs import EXECUTE, instance
 
@@ -37,9 +38,8 @@ def landed(settings: Settings, new_stream: Callable[[], Stream]) -> Settings:
     simulate(
         settings,
         scenario,
-        bootstrap=settings.kafka_bootstrap or "",
+        Target(settings.kafka_bootstrap or "", settings.topic),
         answers=None,
-        progress=lambda _count: None,
     )
     new_stream().read_available()
     return settings

@@ -21,6 +21,7 @@ from antenna_assets_tests.exactness import named_by_the_ledger
 from antenna_assets_tests.faults.processes import Process
 from antenna_assets_tests.faults.runs import STREAM
 from antenna_assets_tests.faults.topics import let_senders_choose_times
+from antenna_assets_tests.java_homes import java_home_with
 
 pytestmark = pytest.mark.services
 
@@ -138,14 +139,15 @@ def large(count: int) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.timeout(900)
 def test_row_32_a_record_that_no_memory_holds_is_named_and_stepped_over_and_large_good_ones_land(
-    settings: Settings, proving: bool
+    settings: Settings, tmp_path: Path, proving: bool
 ) -> None:
+    small = str(java_home_with(tmp_path / "java", last_word=SMALL_HEAP))
     sent = produce(settings, large(40))
     sent += produce(settings, iter([{"value": event(1), "partition": 0}]))
     # 18 kB in Kafka.
     produce(settings, iter([{"value": b" " * 600_000_000, "partition": 0}]))
     behind = produce(settings, ({"value": event(number), "partition": 0} for number in range(3)))
-    with Process(settings, STREAM, _JAVA_OPTIONS=SMALL_HEAP) as process:
+    with Process(settings, STREAM, JAVA_HOME=small) as process:
         code, said = process.wait(400), process.said
     assert code == 1, said
     assert "Traceback" not in said
@@ -156,7 +158,7 @@ def test_row_32_a_record_that_no_memory_holds_is_named_and_stepped_over_and_larg
     antenna("accept-loss", "--skip", "0", "1", "--reason", "600 MB of spaces")
     # So many, on so small a heap, end Java once more, and the next one reads on in the same process.
     sent += behind + produce(settings, large(500 if proving else 20))
-    with Process(settings, STREAM, _JAVA_OPTIONS=SMALL_HEAP) as process:
+    with Process(settings, STREAM, JAVA_HOME=small) as process:
         code, said = process.wait(400), process.said
     assert code == 0, said
     assert len(named_by_the_ledger(settings)) == sent

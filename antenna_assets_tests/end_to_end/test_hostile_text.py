@@ -16,17 +16,18 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
-from antenna_assets.cli.demo import _results
-from antenna_assets.cli.quarantine import EXAMPLE_LENGTH
+from antenna_assets.cli.demo_tables import result_tables
+from antenna_assets.cli.quarantine_tables import EXAMPLE_LENGTH
 from antenna_assets.definitions import build_definitions
 from antenna_assets.defs.resources import EngineResource
 from antenna_assets.domain.hours import HOUR, hour_key, hour_of
 from antenna_assets.domain.safe_text import safe_text
 from antenna_assets.settings import Settings
 from antenna_assets.simulator.answers import Answers
+from antenna_assets.simulator.answers_file import read_answers, write_answers
 from antenna_assets.simulator.compare import differences
 from antenna_assets.simulator.events import Event, Message
-from antenna_assets.simulator.send import send
+from antenna_assets.simulator.send import Target, send
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.end_to_end.runs import instance, publish_what_the_sensor_asks_for
 from antenna_assets_tests.parse_oracle import Rejected, verdict
@@ -235,7 +236,7 @@ def test_row_22_hostile_text_is_stored_as_it_is_and_shown_without_effect(
     known = users_now(connection)
     sent, rejected = traffic(hour)
     accepted = [message.event for message in sent if message.event is not None]
-    receipt = send(answers.counted(sent), bootstrap=settings.kafka_bootstrap or "", topic=settings.topic)
+    receipt = send(answers.counted(sent), Target(settings.kafka_bootstrap or "", settings.topic))
     answers.record(receipt.topic, receipt.topic_id, receipt.offsets)
     new_stream().read_available()
     url = settings.postgres_url or ""
@@ -290,13 +291,13 @@ def test_row_22_hostile_text_is_stored_as_it_is_and_shown_without_effect(
         assert f"value       {safe_text(text)}\n" in shown(settings, "quarantine", "show", *place)
     # As many as `check` lists: twenty differences.
     for some in (SHOWN[::2], SHOWN[1::2]):
-        more = Answers.read(written(answers, tmp_path / "answers.json"))
+        more = read_answers(written(answers, tmp_path / "answers.json"))
         for text in some:
             more.add(Event(int(hour.timestamp()) * 1_000_000, text, "u", "a", 1))
         said = shown(settings, "check", "--answers", str(written(more, tmp_path / "more.json")), code=1)
         assert all(said.count(f"Z {safe_text(text)} ") == 2 for text in some)
     console = Console(file=io.StringIO(), width=1000, highlight=False, emoji=False, force_terminal=False)
-    for table in _results(connection, hour):
+    for table in result_tables(connection, [hour, hour + HOUR]):
         console.print(table)
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert_harmless(said)
@@ -308,7 +309,7 @@ def test_row_22_hostile_text_is_stored_as_it_is_and_shown_without_effect(
 
 
 def written(answers: Answers, path: Path) -> Path:
-    answers.write(path)
+    write_answers(answers, path)
     return path
 
 

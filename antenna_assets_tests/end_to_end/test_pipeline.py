@@ -12,11 +12,12 @@ import pytest
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import hour_of
 from antenna_assets.settings import Settings
-from antenna_assets.simulator.answers import Answers
+from antenna_assets.simulator.answers_file import read_answers
 from antenna_assets.simulator.compare import differences
 from antenna_assets.simulator.rejected import counts_by_reason
-from antenna_assets.simulator.run import simulate
+from antenna_assets.simulator.run import AnswersFile, simulate
 from antenna_assets.simulator.scenario import Scenario
+from antenna_assets.simulator.send import Target
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.end_to_end.runs import instance, publish_what_the_sensor_asks_for
 from antenna_assets_tests.local_runs import execute, tick
@@ -38,10 +39,8 @@ def send(settings: Settings, wanted: Scenario, answers: Path, *, append: bool = 
     simulate(
         settings,
         wanted,
-        bootstrap=settings.kafka_bootstrap or "",
-        answers=answers,
-        append=append,
-        progress=lambda _count: None,
+        Target(settings.kafka_bootstrap or "", settings.topic),
+        answers=AnswersFile(answers, append=append),
     )
 
 
@@ -69,12 +68,12 @@ def late_rows(settings: Settings) -> int:
 
 def accepted_in(answers: Path) -> int:
     """The events that the answers expect to be stored."""
-    return sum(row["rows"] for row in Answers.read(answers).hours())
+    return sum(row["rows"] for row in read_answers(answers).hours())
 
 
 def wrong(settings: Settings, answers: Path) -> list[str]:
     url = settings.postgres_url or ""
-    found = differences(Answers.read(answers), url, rejected_in=counts_by_reason(url, settings.lake_uri))
+    found = differences(read_answers(answers), url, rejected_in=counts_by_reason(url, settings.lake_uri))
     return [str(difference) for difference in found]
 
 

@@ -20,11 +20,11 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR, hour_of
 from antenna_assets.domain.schema import REASONS
 from antenna_assets.settings import Settings
+from antenna_assets.simulator.event_json import event_fields
 from antenna_assets.simulator.events import Message, messages
 from antenna_assets.simulator.malformed import SHAPES
 from antenna_assets.simulator.scenario import Scenario
-from antenna_assets.simulator.send import send
-from antenna_assets.simulator.wording import as_fields
+from antenna_assets.simulator.send import Target, send
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.end_to_end.runs import place
 from antenna_assets_tests.parse_oracle import Accepted, Rejected, verdict
@@ -42,7 +42,7 @@ NOT_FOR_THE_ORACLE = ("a number of 1,001 digits", "999 levels")
 
 def hostile(now: int) -> dict[bytes | None, str]:
     """Messages of every shape that breaks the contract, with the reason that must be found."""
-    fields = as_fields(5, str(now), "web", "u-1", "a-1")
+    fields = event_fields(5, str(now), "web", "u-1", "a-1")
     return {shape(fields): reason for reason, shapes in SHAPES.items() for shape in shapes}
 
 
@@ -143,7 +143,7 @@ def traffic(events: int, poison: float) -> list[Message]:
 
 def seconds_to_read(settings: Settings, stream: Stream, sent: list[Message]) -> float:
     """How long the stream takes for messages that are in its topic when it starts."""
-    send(sent, bootstrap=settings.kafka_bootstrap or "", topic=settings.topic)
+    send(sent, Target(settings.kafka_bootstrap or "", settings.topic))
     began = time.monotonic()
     stream.read_available()
     took = time.monotonic() - began

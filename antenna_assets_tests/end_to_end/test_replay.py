@@ -20,12 +20,12 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.closing_rule import NO_BACKLOG
 from antenna_assets.domain.schema import LANDED_SCHEMA
 from antenna_assets.ledger.batch import AttemptFile, BatchContent, BatchPlan
-from antenna_assets.ledger.closed_hours import hours_to_publish
 from antenna_assets.ledger.commit import NotContiguous, Observation, commit_batch, commit_heartbeat
 from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.files import generation_files
 from antenna_assets.ledger.generations import Generation
 from antenna_assets.ledger.head import read_head
+from antenna_assets.ledger.hours_to_publish import hours_to_publish
 from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.ledger.replay import (
     AlreadyReplayed,

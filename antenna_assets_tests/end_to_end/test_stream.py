@@ -18,10 +18,10 @@ from antenna_assets.errors import AntennaError
 from antenna_assets.ledger.commit import commit_batch
 from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.settings import Settings
-from antenna_assets.streaming import micro_batch
+from antenna_assets.streaming import committer
 from antenna_assets.streaming.job import Stream
 from antenna_assets.streaming.read_back import WrittenAttempt
-from antenna_assets.streaming.spark import query
+from antenna_assets.streaming.spark import micro_batch, query
 from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults.live import wait_until
 from antenna_assets_tests.faults.processes import Process
@@ -143,10 +143,10 @@ def test_a_ledger_that_moved_under_the_stream_is_not_written(
 ) -> None:
     def commit_after_another(*arguments: object, **named: object) -> object:
         # What a stalled stream does that lost its lock with its connection: the same offsets, first.
-        commit_batch(ledger, **named)  # type: ignore[arg-type]
+        commit_batch(ledger, *arguments[1:], **named)  # type: ignore[arg-type]
         return commit_batch(*arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(micro_batch, "commit_batch", commit_after_another)
+    monkeypatch.setattr(committer, "commit_batch", commit_after_another)
     produce(settings, [event()])
     with pytest.raises(LedgerError, match="another stream wrote to it"):
         new_stream().read_available()
@@ -181,7 +181,7 @@ def test_the_next_micro_batch_lands_while_one_is_committed(
         assert second_landed.wait(60)
         return commit_batch(*arguments, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(micro_batch, "commit_batch", commit_after_the_second_landed)
+    monkeypatch.setattr(committer, "commit_batch", commit_after_the_second_landed)
     monkeypatch.setattr(query, "MESSAGES_PER_BATCH", 10)
     produce(settings, [event(bytes=number) for number in range(30)])
     new_stream().read_available()
@@ -209,7 +209,7 @@ def test_what_landed_behind_a_commit_that_failed_is_not_committed_and_leaves_no_
         return commit_batch(*arguments, **named)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(micro_batch, "commit_batch", fail_the_second)
+        patch.setattr(committer, "commit_batch", fail_the_second)
         patch.setattr(query, "MESSAGES_PER_BATCH", 10)
         produce(settings, [event(bytes=number) for number in range(40)])
         with pytest.raises(LedgerError, match="the second commit fails"):

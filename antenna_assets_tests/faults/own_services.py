@@ -12,7 +12,7 @@ import psutil
 from antenna_assets.clients.migrations import migrate
 from antenna_assets.clients.postgres import connect
 from antenna_assets.settings import Settings
-from antenna_assets.stack import kafka, postgres
+from antenna_assets.stack import kafka, kafka_topic, postgres
 
 
 class OwnKafka:
@@ -36,7 +36,7 @@ class OwnKafka:
     def settings(self, settings: Settings) -> Settings:
         """The same settings on this broker, with a new topic of four partitions."""
         topic = f"devices-{uuid4().hex[:12]}"
-        kafka.ensure_topic(self.bootstrap, topic, 4)
+        kafka_topic.ensure_topic(self.bootstrap, topic, 4)
         return settings.model_copy(update={"kafka_bootstrap": self.bootstrap, "topic": topic})
 
 

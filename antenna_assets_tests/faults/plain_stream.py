@@ -4,7 +4,6 @@ From there on it is the stream's own code: syncing and measuring the files, the 
 a module it does this on the settings of its environment, and dies where they say.
 """
 
-import threading
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,7 +24,7 @@ from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.ledger.progress import backlog_of, next_to_read
 from antenna_assets.settings import Settings, load_settings
 from antenna_assets.storage.attempt import attempt_folder
-from antenna_assets.streaming.micro_batch import MicroBatches
+from antenna_assets.streaming.committer import Committer
 from antenna_assets.streaming.read_back import WrittenAttempt, read_back
 from antenna_assets.streaming.spark.query import aggregation_engine
 from antenna_assets_tests.parse_oracle import EPOCH, Rejected, verdict
@@ -44,11 +43,9 @@ def read_everything(settings: Settings) -> None:
         looks(settings, broker).heartbeat(connection)
 
 
-def looks(settings: Settings, broker: Broker) -> MicroBatches:
+def looks(settings: Settings, broker: Broker) -> Committer:
     """The stream's own look at Kafka and what it closes, which needs no Spark."""
-    return MicroBatches(
-        settings, broker, say=lambda _line: None, stop=threading.Event(), on_commit=lambda: None
-    )
+    return Committer(settings, broker, say=lambda _line: None, on_commit=lambda: None)
 
 
 def read_some(settings: Settings, broker: Broker, connection: psycopg.Connection, topic: Topic) -> bool:

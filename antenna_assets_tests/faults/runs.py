@@ -7,8 +7,9 @@ from pathlib import Path
 
 from antenna_assets.domain.hours import HOUR, hour_of
 from antenna_assets.settings import Settings
-from antenna_assets.simulator.run import simulate
+from antenna_assets.simulator.run import AnswersFile, simulate
 from antenna_assets.simulator.scenario import Scenario
+from antenna_assets.simulator.send import Target
 from antenna_assets_tests.faults.processes import Process
 
 STREAM = ("antenna_assets.cli", "stream", "--available-now")
@@ -42,9 +43,8 @@ def send(
     simulate(
         settings,
         Scenario(events=events, seed=seed, start=start, hours=hours, users=users, **shares),
-        bootstrap=settings.kafka_bootstrap or "",
-        answers=answers,
-        append=answers.exists(),
+        Target(settings.kafka_bootstrap or "", settings.topic),
+        answers=AnswersFile(answers, append=answers.exists()),
         rate=rate,
         progress=progress,
     )

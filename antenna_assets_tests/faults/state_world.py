@@ -28,7 +28,7 @@ from antenna_assets.operations.quarantine.message_transform import Transform, lo
 from antenna_assets.operations.quarantine.messages import Selection
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import load_settings
-from antenna_assets.stack.kafka import admin_client, ensure_topic
+from antenna_assets.stack.kafka_topic import admin_client, ensure_topic
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.faults import plain_stream
 from antenna_assets_tests.faults.in_process import Faults, Held

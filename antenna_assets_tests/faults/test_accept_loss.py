@@ -10,7 +10,7 @@ from antenna_assets.cli import app
 from antenna_assets.clients.kafka_broker import Broker
 from antenna_assets.clients.postgres import connect
 from antenna_assets.ledger.errors import LedgerError
-from antenna_assets.ledger.loss import accept
+from antenna_assets.ledger.loss import accept_losses
 from antenna_assets.ledger.stream_lock import StreamRunning, require_only_stream
 from antenna_assets.settings import Settings
 from antenna_assets_tests.exactness import (
@@ -49,7 +49,7 @@ def test_row_6_a_truncated_head_is_shown_then_recorded_and_the_stream_goes_on(
     truncate(settings, 0, end + 7)
     assert f"partition 0: 7 messages, offsets {end} to {end + 6}" in accept_loss()
     assert accepted(connection) == []
-    assert "recorded; the stream can go on" in accept_loss("--yes", "--reason", "retention too short")
+    assert "recorded; the stream can resume" in accept_loss("--yes", "--reason", "retention too short")
     assert accepted(connection) == [(0, end, end + 7, "retention too short")]
     assert "nothing is lost" in accept_loss("--yes")
     read_everything(settings)
@@ -81,7 +81,7 @@ def test_row_6_no_loss_is_recorded_under_a_running_stream(
 ) -> None:
     require_only_stream(connection)
     with connect(settings.postgres_url or "") as other, pytest.raises(StreamRunning):
-        accept(other, Broker(settings.kafka_bootstrap or "", settings.topic), "no")
+        accept_losses(other, Broker(settings.kafka_bootstrap or "", settings.topic), "no")
 
 
 def test_row_6_who_accepts_a_loss_gives_the_lock_back_before_the_session_ends(
@@ -89,7 +89,7 @@ def test_row_6_who_accepts_a_loss_gives_the_lock_back_before_the_session_ends(
 ) -> None:
     # A session that ends keeps its locks for a moment, in which a stream that is started would be refused.
     with pytest.raises(LedgerError):
-        accept(
+        accept_losses(
             connection,
             Broker(settings.kafka_bootstrap or "", settings.topic),
             "of a topic that was never read",

@@ -178,7 +178,7 @@ def test_row_8_kafka_is_away_for_seconds_and_the_stream_says_so_once_and_goes_on
         send(own, answers, seed=2, events=500)
         wait_until(lambda: committed(own) == 1_000)
         recovered = time.monotonic() - back
-        wait_until(lambda: "going on from the ledger" in said)
+        wait_until(lambda: "resuming from the ledger" in said)
     waiting = [line for line in said if line.startswith("waiting")]
     assert len(waiting) == 1, said
     assert "Kafka" in waiting[0]

@@ -1,5 +1,5 @@
 """proofs.md, rows 25 and 26, on a real Kafka: partitions of every kind beside live traffic, open transactions, and a host
-whose clock is wrong. The rule by itself is in `test_closing_rule.py`, what it does to the ledger in `test_streaming_commit.py`.
+whose clock is wrong. The rule by itself is in `test_closing_rule.py`, what it does to the ledger in `test_commit.py`.
 """
 
 import ast
@@ -29,9 +29,9 @@ from antenna_assets.ledger.progress import backlog_of, next_to_read, read_past
 from antenna_assets.operations.metrics import LedgerCollector
 from antenna_assets.operations.status import tables
 from antenna_assets.settings import Settings
-from antenna_assets.streaming import job
+from antenna_assets.streaming.committer import Committer
 from antenna_assets.streaming.job import Stream
-from antenna_assets.streaming.micro_batch import MicroBatches
+from antenna_assets.streaming.spark import reader as reader_module
 from antenna_assets_tests.faults import plain_stream
 from antenna_assets_tests.faults.live import committed, running, wait_until
 from antenna_assets_tests.faults.topics import add_partitions
@@ -342,6 +342,7 @@ HOST_CLOCK = {
     "antenna_assets/publishing/delta_commit.py",
     "antenna_assets/engines/duckdb.py",
     "antenna_assets/storage/files.py",
+    "antenna_assets/operations/quarantine/reparse.py",
     "antenna_assets/operations/report/write.py",
     "antenna_assets/simulator/live.py",
     "antenna_assets/simulator/run.py",
@@ -372,7 +373,7 @@ def test_row_26_a_stream_that_does_not_come_to_read_closes_hours_all_the_same(
     def no_spark(*_: object) -> None:
         raise StreamError("Spark does not start")
 
-    monkeypatch.setattr(job, "start_spark", no_spark)
+    monkeypatch.setattr(reader_module, "start_spark", no_spark)
     stream = Stream(
         settings,
         postgres_url=settings.postgres_url or "",
@@ -432,10 +433,10 @@ def test_row_26_a_step_of_postgresqls_clock_is_said_by_the_stream(
 ) -> None:
     said: list[str] = []
     broker = Broker(settings.kafka_bootstrap or "", settings.topic)
-    batches = MicroBatches(settings, broker, say=said.append, stop=threading.Event(), on_commit=lambda: None)
+    committer = Committer(settings, broker, say=said.append, on_commit=lambda: None)
     Reader(settings, connection)
-    batches.heartbeat(connection)
+    committer.heartbeat(connection)
     assert said == []
     monkeypatch.setattr(clock, "database_now", lambda of: database_now(of) - HOUR)
-    batches.heartbeat(connection)
+    committer.heartbeat(connection)
     assert said[0].startswith("PostgreSQL's clock was set back by 1:00:0")

@@ -13,7 +13,7 @@ import pytest
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.schema import ASSETS
-from antenna_assets.ledger.closed_hours import hours_to_publish
+from antenna_assets.ledger.hours_to_publish import hours_to_publish
 from antenna_assets.settings import Settings
 from antenna_assets_tests.end_to_end.runs import EXECUTE
 from antenna_assets_tests.exactness import assert_exact

@@ -12,7 +12,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from antenna_assets.clients import migrations
+from antenna_assets.clients import advisory_locks, migrations
 from antenna_assets.clients.migrations import migrate
 from antenna_assets.clients.postgres import connect, snapshot
 from antenna_assets.clients.postgres_errors import DatabaseError
@@ -20,7 +20,7 @@ from antenna_assets.clients.postgres_session import PERSON, RUN, STREAM, Limits
 from antenna_assets.defs import resources
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.ledger import blocked
-from antenna_assets.ledger.blocked import blocked_by, blocks_told
+from antenna_assets.ledger.blocked import blocked_by, lock_waits_reported
 from antenna_assets.ledger.certificate import newest_certificate
 from antenna_assets.ledger.stream_lock import require_only_stream
 from antenna_assets.operations.status import tables
@@ -94,7 +94,7 @@ def must_have_been_told(worker: Worker) -> None:
         assert time.monotonic() < end, "expected a thawed process to end"
         time.sleep(0.05)
     said = worker.said.read_text()
-    assert "stood still within a transaction" in said or "idle-in-transaction timeout" in said, said
+    assert "was idle in a transaction" in said or "idle-in-transaction timeout" in said, said
 
 
 def test_row_39_a_frozen_run_that_holds_an_hour_lets_the_stream_go_on_and_is_told_when_it_wakes(
@@ -109,14 +109,14 @@ def test_row_39_a_frozen_run_that_holds_an_hour_lets_the_stream_go_on_and_is_tol
         with connect(world.url, application="antenna stream", limits=STREAM) as connection:
             require_only_stream(connection)
             began = time.monotonic()
-            with blocks_told(world.url, lambda _name, text: said.append(text)):
+            with lock_waits_reported(world.url, lambda _name, text: said.append(text)):
                 Land.on(connection, world.lake)({LATE: 5})
             assert time.monotonic() - began < limit.total_seconds() + 5
         assert said, "expected the stream to say what it waited for"
         assert "a lock that session" in said[0]
         assert "(antenna dagster)" in said[0]
         must_have_been_told(worker)
-        assert "stood still within a transaction" in worker.said.read_text()
+        assert "was idle in a transaction" in worker.said.read_text()
     # The sensor asks for it again, since its newest generation has no certificate.
     publish(world, [LATE], tmp_path / "dagster")
     with connect(world.url) as connection:
@@ -195,7 +195,7 @@ def test_row_39_who_waits_for_a_migration_for_too_long_is_told(
 ) -> None:
     monkeypatch.setattr(migrations, "_LONGEST_MIGRATION", "100ms")
     with connect(postgres_url) as one, connect(postgres_url) as other:
-        one.execute("SELECT pg_advisory_lock(%s)", [migrations._MIGRATION_LOCK])
+        one.execute("SELECT pg_advisory_lock(%s)", [advisory_locks.MIGRATIONS])
         with pytest.raises(DatabaseError, match="another `antenna up` has been migrating this database"):
             migrate(other)
 

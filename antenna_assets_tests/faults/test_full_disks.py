@@ -154,7 +154,7 @@ def test_row_9_the_lake_is_full_and_the_running_stream_waits_commits_nothing_hal
             disk.give_back()
             wait_for_rows(on_disk, sent)
             episodes += 1
-            wait_for_lines(said, "going on from the ledger", episodes)
+            wait_for_lines(said, "resuming from the ledger", episodes)
             assert waits_for(on_disk) is None
     assert lines(said, "waiting: ") == episodes
     assert_exact(on_disk, answers)
@@ -298,7 +298,7 @@ def test_row_9_postgresql_is_full_and_the_stream_waits_and_goes_on(
             disk.call(postgres.start, disk.path / "home")
             wait_for_rows(settings, sent)
             episodes += 1
-            wait_for_lines(said, "going on from the ledger", episodes)
+            wait_for_lines(said, "resuming from the ledger", episodes)
     assert lines(said, "waiting: ") == episodes
     assert_exact(settings, answers)
     assert attempts_left_over(settings) == set()

@@ -16,7 +16,7 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.schema import LAKE_TABLES
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
-from antenna_assets.streaming import micro_batch
+from antenna_assets.streaming import committer
 from antenna_assets.streaming.job import Stream
 from antenna_assets.streaming.spark import query
 from antenna_assets_tests.end_to_end.runs import instance, publish_what_the_sensor_asks_for
@@ -120,7 +120,7 @@ def test_row_14_thousands_of_micro_batches_with_spark_leave_commits_and_memory_a
             spark=spark,
         )
 
-    with commits_timed(monkeypatch, micro_batch, after_each) as seconds, monkeypatch.context() as patch:
+    with commits_timed(monkeypatch, committer, after_each) as seconds, monkeypatch.context() as patch:
         patch.setattr(query, "MESSAGES_PER_BATCH", MESSAGES_PER_BATCH)
         began = time.monotonic()
         stream(stop).read_available()

@@ -13,8 +13,9 @@ import pytest
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.settings import Settings
-from antenna_assets.streaming import micro_batch
+from antenna_assets.streaming import committer
 from antenna_assets.streaming.job import Stream
+from antenna_assets.streaming.spark import micro_batch
 from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults.live import committed, running, wait_until
 from antenna_assets_tests.faults.proxy import Proxy
@@ -68,7 +69,7 @@ def test_row_4_the_commit_succeeds_but_its_answer_is_lost(
     random = Random(SEED)
     times = 10 if proving else 2
     lost = 0
-    commit_batch = micro_batch.commit_batch
+    commit_batch = committer.commit_batch
 
     def commit_and_lose_the_answer(*arguments: object, **named: object) -> object:
         nonlocal lost
@@ -78,14 +79,14 @@ def test_row_4_the_commit_succeeds_but_its_answer_is_lost(
             raise psycopg.OperationalError("consuming input failed: the connection was reset")
         return found
 
-    monkeypatch.setattr(micro_batch, "commit_batch", commit_and_lose_the_answer)
+    monkeypatch.setattr(committer, "commit_batch", commit_and_lose_the_answer)
     sent = 0
     with running(settings, spark) as said:
         while lost < times or sent < 900:
             sent += 300
             send(settings, answers, seed=sent, events=300)
             wait_until(lambda sent=sent: committed(settings) == sent)
-        wait_until(lambda: "going on from the ledger" in said)
+        wait_until(lambda: "resuming from the ledger" in said)
     assert_exact(settings, answers)
     record_property("answers to COMMIT lost", lost)
 
@@ -148,7 +149,7 @@ def test_row_8_postgresql_is_away_for_seconds_and_the_stream_says_so_once_and_go
         time.sleep(8)
         proxy.mend()
         wait_until(lambda: committed(settings) == 1_000)
-        wait_until(lambda: "going on from the ledger" in said)
+        wait_until(lambda: "resuming from the ledger" in said)
     assert [line for line in said if line.startswith("waiting: PostgreSQL")] == [
         line for line in said if line.startswith("waiting")
     ]
@@ -170,7 +171,7 @@ def test_row_8_postgresql_lets_nobody_in_for_seconds_and_the_stream_goes_on(
         time.sleep(4)
         server.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true'.encode())
         wait_until(lambda: committed(settings) == 1_000)
-        wait_until(lambda: "going on from the ledger" in said)
+        wait_until(lambda: "resuming from the ledger" in said)
     assert len([line for line in said if line.startswith("waiting")]) == 1
     assert_exact(settings, answers)
 
@@ -196,5 +197,5 @@ def test_row_37_the_address_leads_to_a_standby_after_a_failover_and_the_stream_g
         wait_until(lambda: any("it is a standby, or became one" in line for line in said))
         standby.promote()
         wait_until(lambda: committed(after) == 1_000)
-        wait_until(lambda: "going on from the ledger" in said)
+        wait_until(lambda: "resuming from the ledger" in said)
         assert_exact(after, answers)

@@ -44,7 +44,7 @@ def test_row_8_postgresql_is_killed_and_away_for_long_and_the_stream_goes_on_and
             back = time.monotonic()
             wait_until(lambda: committed(settings) == 1_000)
             recovered = time.monotonic() - back
-            wait_until(lambda: "going on from the ledger" in stream.said)
+            wait_until(lambda: "resuming from the ledger" in stream.said)
             stream.stop()
             assert stream.wait(60) == 0, stream.said
             said = stream.said

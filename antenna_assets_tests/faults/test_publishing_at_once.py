@@ -15,8 +15,9 @@ from antenna_assets.domain.hours import HOUR, hour_key, hour_of
 from antenna_assets.domain.schema import ASSETS, LAKE_TABLES
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
-from antenna_assets.simulator.run import simulate
+from antenna_assets.simulator.run import AnswersFile, simulate
 from antenna_assets.simulator.scenario import Scenario
+from antenna_assets.simulator.send import Target
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.end_to_end.runs import instance
 from antenna_assets_tests.exactness import assert_exact
@@ -66,10 +67,8 @@ def send(settings: Settings, answers: Path, hours: Sequence[datetime], *, seed: 
         Scenario(
             events=events, seed=seed, start=hours[0], hours=len(hours), malformed=0.02, unknown_users=0.05
         ),
-        bootstrap=settings.kafka_bootstrap or "",
-        answers=answers,
-        append=answers.exists(),
-        progress=lambda _count: None,
+        Target(settings.kafka_bootstrap or "", settings.topic),
+        answers=AnswersFile(answers, append=answers.exists()),
     )
 
 

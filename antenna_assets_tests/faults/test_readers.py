@@ -14,9 +14,10 @@ from antenna_assets import failpoints as crash
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR, hour_key, hour_of
 from antenna_assets.settings import Settings
-from antenna_assets.simulator.answers import Answers
-from antenna_assets.simulator.run import simulate
+from antenna_assets.simulator.answers_file import read_answers
+from antenna_assets.simulator.run import AnswersFile, simulate
 from antenna_assets.simulator.scenario import Scenario
+from antenna_assets.simulator.send import Target
 from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults.plain_stream import MESSAGES_PER_BATCH, read_everything
 from antenna_assets_tests.faults.publish import publish_hour
@@ -52,12 +53,10 @@ def test_row_17_a_reader_never_sees_a_part_of_an_hour_that_is_replaced(
             Scenario(
                 events, seed=len(whole), start=hour, hours=1, unknown_users=0.05, antennas=400, users=100
             ),
-            bootstrap=settings.kafka_bootstrap or "",
-            answers=answers,
-            append=answers.exists(),
-            progress=lambda _count: None,
+            Target(settings.kafka_bootstrap or "", settings.topic),
+            answers=AnswersFile(answers, append=answers.exists()),
         )
-        whole.append(expected(Answers.read(answers), hour))
+        whole.append(expected(read_answers(answers), hour))
         read_everything(settings)
 
     send(2_000)

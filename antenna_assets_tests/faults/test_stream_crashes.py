@@ -17,6 +17,7 @@ from antenna_assets import failpoints as crash_faults
 from antenna_assets.settings import Settings
 from antenna_assets_tests.exactness import assert_exact, assert_whole, held_by_the_broker
 from antenna_assets_tests.faults.runs import PLAIN_STREAM, STREAM, crash, finish, run, send
+from antenna_assets_tests.java_homes import QUICK, java_home_with
 
 pytestmark = pytest.mark.services
 
@@ -36,8 +37,6 @@ WITHOUT_SPARK = (
 ONLY_WITH_SPARK = ("stream.land.before_write", "stream.before_sweep")
 IN_THE_SUITE_WITH_SPARK = (*JAVA_POINTS, *ONLY_WITH_SPARK)
 POINTS = {*WITHOUT_SPARK, *IN_THE_SUITE_WITH_SPARK}
-# A stream that is killed at once never has use for the best code: half the time to the kill.
-QUICK_JAVA = "-XX:TieredStopAtLevel=1"
 
 
 def kill(settings: Settings, crash_at: str) -> None:
@@ -77,12 +76,14 @@ def test_row_1_killed_with_spark_at_a_point_and_in_a_task_of_java_the_stream_is_
     settings: Settings,
     another_world: Callable[[], AbstractContextManager[Settings]],
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
     proving: bool,
     round_: int,
     record_property: Callable[[str, object], None],
 ) -> None:
     crashes = every_crash(round_) if proving else list(IN_THE_SUITE_WITH_SPARK)
-    monkeypatch.setenv("JDK_JAVA_OPTIONS", QUICK_JAVA)
+    # A stream that is killed at once never has use for the best code, in the long form neither.
+    monkeypatch.setenv("JAVA_HOME", str(java_home_with(tmp_path / "java", QUICK)))
     with another_world() as second, ThreadPoolExecutor(2) as pool:
         # Two streams, each with a ledger of its own, keep two cores busy.
         lanes = [(settings, crashes[::2]), (second, crashes[1::2])]

@@ -15,7 +15,7 @@ from antenna_assets.clients.kafka_broker import Broker
 from antenna_assets.clients.postgres import connect
 from antenna_assets.errors import StreamError
 from antenna_assets.ledger.errors import LedgerError
-from antenna_assets.ledger.loss import accept
+from antenna_assets.ledger.loss import accept_losses
 from antenna_assets.settings import Settings
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.exactness import (
@@ -41,7 +41,7 @@ CUT = 7
 
 def accept_loss(settings: Settings) -> None:
     with connect(settings.postgres_url or "") as connection:
-        assert accept(connection, Broker(settings.kafka_bootstrap or "", settings.topic), "a test")
+        assert accept_losses(connection, Broker(settings.kafka_bootstrap or "", settings.topic), "a test")
 
 
 def end_of(settings: Settings, partition: int) -> int:

@@ -16,7 +16,7 @@ def truncate(settings: Settings, partition: int, offset: int) -> None:
 
 def create_again(settings: Settings, partitions: int = 2) -> None:
     """Delete the topic and make it anew, without messages."""
-    from antenna_assets.stack.kafka import ensure_topic
+    from antenna_assets.stack.kafka_topic import ensure_topic
 
     admin = _admin(settings)
     _done(admin.delete_topics([settings.topic], operation_timeout=10))

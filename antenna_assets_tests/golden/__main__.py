@@ -18,7 +18,7 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import parse_hour
 from antenna_assets.domain.schema import HOURLY_TABLES
 from antenna_assets.settings import load_settings
-from antenna_assets.stack.kafka import ensure_topic
+from antenna_assets.stack.kafka_topic import ensure_topic
 from antenna_assets.stack.services import services
 
 FOLDER = Path(__file__).parent

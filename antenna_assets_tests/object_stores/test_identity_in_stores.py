@@ -11,7 +11,7 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.ledger.lake_identity import (
     WrongLake,
     adopt,
-    found_id,
+    id_of_lake,
     require_own_lake,
     require_same_lake,
 )
@@ -42,7 +42,7 @@ def test_row_35_a_lake_in_a_store_is_claimed_once(place: str, connection: psycop
         def claim(_: int, lake: str = lake, url: str = url) -> str | None:
             with connect(url) as one:
                 require_own_lake(one, lake)
-                return found_id(lake)
+                return id_of_lake(lake)
 
         with ThreadPoolExecutor(4) as pool:
             assert len({*pool.map(claim, range(4))}) == 1
@@ -57,7 +57,7 @@ def test_row_35_a_file_of_the_id_is_never_written_over(place: str, connection: p
     (lake_path(place) / "lake-id").write_text("9e107d9d-372b-4b9a-8d3f-0b1a2c3d4e5f\n")
     with pytest.raises(WrongLake, match="expected one that no other ledger has claimed"):
         require_own_lake(connection, place)
-    assert found_id(place) == "9e107d9d-372b-4b9a-8d3f-0b1a2c3d4e5f"
+    assert id_of_lake(place) == "9e107d9d-372b-4b9a-8d3f-0b1a2c3d4e5f"
 
 
 def test_row_35_ages_are_those_of_the_store_and_files_are_looked_at(place: str) -> None:

@@ -15,7 +15,7 @@ from antenna_assets.errors import EngineError
 from antenna_assets.operations.quarantine.messages import Selection, by_reason
 from antenna_assets.settings import Settings, load_settings
 from antenna_assets.stack.jars import ensure
-from antenna_assets.storage.files import everything_under
+from antenna_assets.storage.files import walk
 from antenna_assets.storage.paths import StoreError, lake_path, require_store
 from antenna_assets_tests.exactness import assert_exact, held_by_the_broker
 from antenna_assets_tests.faults.plain_stream import read_everything
@@ -33,12 +33,12 @@ def test_the_embedded_engine_writes_and_reads_and_leaves_nothing_of_what_fails(g
         numbers = {"numbers": Dataset([file.path for file in files], NUMBERS)}
         found = engine.read("SELECT CAST(sum(n) AS BIGINT) AS n FROM numbers", numbers, NUMBERS)
         assert found["n"].to_pylist() == [499_500]
-        before = {one.path for one in everything_under(lake_path(gs_place))}
+        before = {one.path for one in walk(lake_path(gs_place))}
         with pytest.raises(EngineError, match="expected a folder that does not exist yet"):
             engine.write("SELECT 1::BIGINT AS n", {}, NUMBERS, f"{gs_place}/out")
         with pytest.raises(EngineError, match="broken on purpose"):
             engine.write("SELECT error('broken on purpose')::BIGINT AS n", {}, NUMBERS, f"{gs_place}/other")
-        assert {one.path for one in everything_under(lake_path(gs_place))} == before
+        assert {one.path for one in walk(lake_path(gs_place))} == before
     finally:
         engine.close()
 

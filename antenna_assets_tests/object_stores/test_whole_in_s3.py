@@ -12,7 +12,7 @@ import pytest
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import hour_key
-from antenna_assets.domain.lifetimes import GRACE, SAFE_AGE
+from antenna_assets.domain.lifetimes import GRACE_PERIOD, SAFE_AGE
 from antenna_assets.domain.schema import LAKE_TABLES
 from antenna_assets.ledger.lake_identity import ID_FILE
 from antenna_assets.operations.quarantine.messages import Selection, by_reason
@@ -139,7 +139,7 @@ def test_both_engines_make_the_same_exact_hours_of_what_spark_landed(
     # Beyond the horizon the landed files are forgotten, and after the grace they are gone.
     later = datetime.now(UTC) + on_s3.horizon + 4 * HOUR
     swept(on_s3, later)
-    swept(on_s3, later + GRACE)
+    swept(on_s3, later + GRACE_PERIOD)
     assert not [key for key in bucket.objects() if key.startswith("a/lake/landing/") and "hour=" in key]
     assert kept - bucket.objects().keys() == {key for key in kept if key.startswith("a/lake/landing/")}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from antenna_assets.stack.atomic_files import READABLE, replace_file
+from antenna_assets.storage.atomic_files import READABLE, replace_file
 
 FAULTS = ("failure", "error", "skipped")
 

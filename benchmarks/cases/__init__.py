@@ -1,4 +1,4 @@
-"""What is compared, one module for each row of the design's table.
+"""The cases, one module for each row of the design's table of speeds.
 
-Each has `TITLE` and `measure(context)`, which returns an `Outcome`.
+Each has a `TITLE` and a function `measure(context)` that returns an `Outcome`.
 """

@@ -1,5 +1,6 @@
-"""A month of hours in runs of 24, two at a time, as the instance runs a backfill's; beside one run for each hour and
-beside empty bodies, two at a time as well.
+"""Backfill a month of hours, in runs of 24 hours; compared with one run per hour and with empty assets.
+
+Two runs at a time in all of them, as the instance is configured.
 """
 
 import sys
@@ -19,12 +20,12 @@ TITLE = "A backfill"
 EVENTS, USERS = 100_000, 20_000
 HOURS, HOURS_PER_RUN, AT_A_TIME = 744, 24, 2
 SAMPLE = 5
-"""Pairs of single-hour runs that are measured; a month of them would take most of an hour."""
+"""Measured pairs of single-hour runs; a whole month of them would take most of an hour."""
 GROWTH = (48, 192, 744)
 
 
 def measure(context: Context) -> Outcome:
-    """Every hour is run once in ranges; then some alone."""
+    """Run every hour once in ranges, then some of them alone."""
     hours = 4 if context.short else HOURS
     environment = context.environment()
     own = fresh(environment, context.folder / "own")
@@ -89,14 +90,12 @@ def measure(context: Context) -> Outcome:
                 logarithmic=True,
             )
         ],
-        [
-            "The backfill ran once, each of its hours for the first time. Two runs went on at a time, in all of these."
-        ],
+        ["The backfill ran once, each of its hours for the first time. Two runs at a time in all of these."],
     )
 
 
 def _together(jobs: list[Callable[[], Run]]) -> Run:
-    """Run them side by side: the time until the last has ended, and their memory together."""
+    """Run jobs concurrently. Returns the time until the last one has ended, and the sum of their memory."""
     began = time.perf_counter()
     with ThreadPoolExecutor(len(jobs)) as workers:
         runs = [future.result() for future in [workers.submit(job) for job in jobs]]

@@ -1,4 +1,4 @@
-"""A month of hours as a user backfills them, with Dagster's daemon, while ten workers are killed; then every row is compared."""
+"""Backfill a month of hours with Dagster's daemon while ten workers are killed; then compare every row."""
 
 import os
 import random
@@ -27,7 +27,7 @@ HOURS, KILLS = 744, 10
 BETWEEN_KILLS = (15.0, 45.0)
 _ROWS = """SELECT epoch(date_trunc('hour', timestamp))::BIGINT AS hour, {key} AS key, {extra} AS extra, {more}
     sum(bytes)::BIGINT AS bytes FROM events LEFT JOIN users USING (id) GROUP BY ALL"""
-# What the tables must hold, from the landed files and the users, in words of its own.
+# What the tables must hold: computed from the landed files and the users, independently of the product's SQL.
 ANSWERS = {
     "bytes_agg_antenna_1h": _ROWS.format(key="antenna_id", extra="''", more=""),
     "bytes_agg_user_1h": _ROWS.format(key="id", extra="coalesce(email, '')", more=""),
@@ -45,7 +45,7 @@ STORED = {
 
 
 def measure(context: Context) -> Outcome:
-    """Once: it takes as long as a month's backfill does."""
+    """Measure once: it takes as long as the backfill of a month."""
     hours, kills = (4, 1) if context.short else (HOURS, KILLS)
     environment = context.environment()
     own = fresh(environment, context.folder / "own")
@@ -66,7 +66,7 @@ def measure(context: Context) -> Outcome:
         "--wait",
     )
     with dagster(settings, settings.home / "dagster", show_log=False) as on:
-        # The sensor would ask for the same hours.
+        # The sensor would request the same hours.
         on.stop_sensor()
         on.start()
         began = time.perf_counter()
@@ -91,16 +91,17 @@ def measure(context: Context) -> Outcome:
             )
         ],
         notes=[
-            "Two runs of 24 hours went on at a time. A killed worker's run is launched again for all of its hours."
+            "Two runs of 24 hours at a time."
+            " The run of a killed worker is launched again, for all of its hours."
         ],
     )
 
 
-def _kill_workers(on: Dagster, goes_on: Callable[[], bool], kills: int, context: Context) -> int:
-    """SIGKILL a worker now and then, as long as the backfill goes on; how many were."""
+def _kill_workers(on: Dagster, running: Callable[[], bool], kills: int, context: Context) -> int:
+    """SIGKILL a worker at random intervals while the backfill runs; returns how many were killed."""
     chance = random.Random(744)
     killed = 0
-    while killed < kills and goes_on():
+    while killed < kills and running():
         time.sleep(1 if context.short else chance.uniform(*BETWEEN_KILLS))
         workers = on.workers()
         if workers and "STARTED" in on.runs().values():
@@ -111,16 +112,17 @@ def _kill_workers(on: Dagster, goes_on: Callable[[], bool], kills: int, context:
 
 
 def _compared(url: str, lake: Path, users: int, folder: Path) -> int:
-    """The number of rows of all tables, each of which is as it must be.
+    """Compare all tables, and return how many rows they have.
 
     Raises:
-        ContenderFailed: some are not.
+        ContenderFailed: a row differs.
     """
     total = 0
     with connect(url) as connection, duckdb.connect() as database:
         database.execute("SET TimeZone = 'UTC'")
         database.execute(
-            f"CREATE VIEW events AS SELECT * FROM read_parquet('{lake}/landing/*/hour=*/*.parquet', hive_partitioning = false)"
+            "CREATE VIEW events AS SELECT * FROM"
+            f" read_parquet('{lake}/landing/*/hour=*/*.parquet', hive_partitioning = false)"
         )
         database.execute(f"CREATE TABLE users AS {users_select(users)}")
         for table, columns in STORED.items():

@@ -1,4 +1,4 @@
-"""What dashboards ask of five years of hours, 100 million rows of users, and what replacing an hour costs beside them."""
+"""The dashboards' queries over five years, 100 million rows of users, and the cost of replacing an hour."""
 
 import time
 from collections.abc import Callable
@@ -38,7 +38,8 @@ QUERIES = {
         WHERE hour > %(newest)s - interval '720 hours' GROUP BY app ORDER BY 2 DESC""",
     "over quota, a month": """SELECT hour, count(*), max(percent) FROM over_quota_history
         WHERE hour > %(newest)s - interval '720 hours' GROUP BY hour ORDER BY hour""",
-    "compared, a week": "SELECT * FROM usage_compared WHERE hour > %(newest)s - interval '168 hours' ORDER BY hour",
+    "compared, a week": """SELECT * FROM usage_compared
+        WHERE hour > %(newest)s - interval '168 hours' ORDER BY hour""",
     "trust, a week": "SELECT * FROM hour_trust WHERE hour > %(newest)s - interval '168 hours' ORDER BY hour",
     "hours by state, five years": "SELECT state, count(*) FROM hour_trust GROUP BY state",
     "a user, five years": "SELECT hour, bytes FROM usage_by_user WHERE id = %(user)s ORDER BY hour",
@@ -46,7 +47,7 @@ QUERIES = {
 
 
 def measure(context: Context) -> Outcome:
-    """Two databases with all hours in the ledger: one has the rows of all of them, one of two days."""
+    """Two databases have all hours in the ledger; one has the rows of all of them, one those of two days."""
     hours = 240 if context.short else HOURS
     newest = last_full_hour()
     full, small = (
@@ -68,7 +69,7 @@ def measure(context: Context) -> Outcome:
             Measured(name, [_seconds(partial(_rows, connection, query, asked)) for _ in range(TIMES)])
             for name, query in QUERIES.items()
         ]
-    longest = max(queries, key=lambda one: one.spread.median)
+    longest = max(queries, key=lambda query: query.spread.median)
     replaced = [
         Measured(name, _replacements(url, newest - TO_PUBLISH * HOUR))
         for name, url in (("beside five years", full), ("beside two days", small))
@@ -92,8 +93,9 @@ def measure(context: Context) -> Outcome:
             ),
         ],
         notes=[
-            "No table is partitioned: each one's key begins with the hour, so that an hour's rows lie together, and hours "
-            "are written in their order. Queries run as the dashboards' role on one connection, with their rows fetched."
+            "No table is partitioned: each key begins with the hour, so the rows of an hour are stored"
+            " together, and hours are written in order. Queries run as the dashboards' role on one"
+            " connection, with their rows fetched."
         ],
     )
 
@@ -110,7 +112,7 @@ def _fill(connection: psycopg.Connection, newest: datetime, hours: int) -> None:
         "bytes_agg_app_1h": ("'app-' || n, {bytes}", APPS),
         "users_over_quota_1h": ("'user-' || n, n || '@example.org', 40000, 40001 + n", OVER),
     }
-    # Without pattern from user to user, and not the same in two hours.
+    # No pattern from user to user, and different in each hour.
     bytes_ = "abs(hashint8(n * 1000000 + extract(epoch FROM hour)::bigint / 3600)) %% 50000"
     oldest, published = newest - (hours - 1) * HOUR, newest - TO_PUBLISH * HOUR
     for first in range(0, hours, HOURS_AT_ONCE):
@@ -136,7 +138,7 @@ def _rows(connection: psycopg.Connection, query: str, values: dict[str, Any]) ->
 
 
 def _replacements(url: str, newest: datetime) -> list[float]:
-    """Of the newest published hours, each replaced by other rows at its next generation."""
+    """Replace the newest published hours, each by other rows at its next generation; returns the seconds."""
     table = HOURLY_TABLES["bytes_agg_user_1h"]
     numbers = count()
     with connect(url) as connection:
@@ -144,7 +146,8 @@ def _replacements(url: str, newest: datetime) -> list[float]:
         def replacement() -> None:
             hour = newest - next(numbers) * HOUR
             connection.execute(
-                "INSERT INTO ledger.hour_generation (hour, generation, up_to_batch, rows, bytes) VALUES (%s, 2, 1, 0, 0)",
+                "INSERT INTO ledger.hour_generation (hour, generation, up_to_batch, rows, bytes)"
+                " VALUES (%s, 2, 1, 0, 0)",
                 [hour],
             )
             rows = pa.table(

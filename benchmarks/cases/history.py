@@ -1,4 +1,4 @@
-"""Dagster with five years of hours: how long its code location takes to load, and an asset's page of partitions to answer."""
+"""Dagster with five years of hours: loading its code location, and the page of an asset's partitions."""
 
 import json
 import os
@@ -29,17 +29,18 @@ TIMES = 10
 STARTS_WITHIN = 120.0
 ASSET = {"path": ["bytes_agg_user_1h"]}
 
-# What the page asks for, without what is the same for every asset.
+# The queries of the page, without those that do not depend on the asset.
 QUERIES = {
     "all partitions of an asset": """query PartitionHealthQuery($assetKey: AssetKeyInput!) {
         assetNodeOrError(assetKey: $assetKey) { ... on AssetNode { id
             partitionKeysByDimension { name type partitionKeys }
             assetPartitionStatuses { ... on TimePartitionStatuses {
                 ranges { status startTime endTime startKey endKey } } } } } }""",
-    "one partition of it": """query AssetPartitionDetailQuery($assetKey: AssetKeyInput!, $partitionKey: String!) {
+    "one partition of it": """query AssetPartitionDetailQuery(
+            $assetKey: AssetKeyInput!, $partitionKey: String!) {
         assetNodeOrError(assetKey: $assetKey) { ... on AssetNode { id
-            latestMaterializationByPartition(partitions: [$partitionKey]) { partition timestamp metadataEntries { label } }
-            } } }""",
+            latestMaterializationByPartition(partitions: [$partitionKey]) {
+                partition timestamp metadataEntries { label } } } } }""",
     "its checks": """query AssetChecks($assetKey: AssetKeyInput!) {
         assetNodeOrError(assetKey: $assetKey) { ... on AssetNode { id
             assetChecksOrError { ... on AssetChecks { checks { name description blocking
@@ -48,7 +49,7 @@ QUERIES = {
 
 
 def measure(context: Context) -> Outcome:
-    """All hours are published but the newest ones, in the ledger and in the instance."""
+    """All hours but the newest are published, in the ledger and in the instance."""
     hours = 240 if context.short else HOURS
     newest = last_full_hour()
     own = fresh(context.environment(), context.folder / "own")
@@ -97,7 +98,7 @@ def measure(context: Context) -> Outcome:
 
 @contextmanager
 def _webserver(environment: dict[str, str], folder: Path) -> Iterator[str]:
-    """Address of the GraphQL of a webserver that runs for as long as the block lasts."""
+    """Run a webserver. Yields the address of its GraphQL."""
     (port,) = remembered(folder / "port.json", 1)
     command = [str(Path(sys.executable).with_name("dagster-webserver")), "-w", str(workspace_file())]
     with (folder / "webserver.log").open("wb") as log:
@@ -139,10 +140,10 @@ def _seconds(url: str, query: str, partition: str) -> float:
 
 
 def _require_materialized(url: str, *, first: str, last: str) -> None:
-    """A page that shows less is no page of five years."""
+    """Check that the page shows all five years."""
     answer = _ask(url, QUERIES["all partitions of an asset"], {"assetKey": ASSET})
     ranges = answer["assetNodeOrError"]["assetPartitionStatuses"]["ranges"]
-    found = [(one["status"], one["startKey"], one["endKey"]) for one in ranges]
+    found = [(span["status"], span["startKey"], span["endKey"]) for span in ranges]
     if found != [("MATERIALIZED", first, last)]:
         raise ContenderFailed(f"expected {first} to {last} to be materialized, found {found}")
 

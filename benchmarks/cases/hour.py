@@ -1,4 +1,4 @@
-"""The engine's work for one hour: raw and enriched files, four aggregates; no ledger, Delta or PostgreSQL."""
+"""The engine's work for one hour: raw and enriched files, four aggregates; no ledger, Delta or serving."""
 
 import shutil
 from collections.abc import Callable, Collection
@@ -24,7 +24,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Size:
-    """An hour; `once` where each contender runs once, `contenders` where they are not all."""
+    """The size of an hour. `once`: each contender runs once; `contenders`: which ones run."""
 
     events: int
     users: int
@@ -33,22 +33,22 @@ class Size:
     contenders: Collection[str] = tuple(CONTENDERS)
 
 
-# Spark's two take as long as each other, and a minute and more from 5 million events on.
+# Both Spark contenders take equally long, and over a minute from 5 million events on.
 EMBEDDED = (OURS, "plain DuckDB", "Polars")
 SIZES = (
     Size(1_000_000, 20_000),
     Size(5_000_000, 200_000, contenders=EMBEDDED),
-    # A round takes over three minutes, also one that does not count; the smaller hours warmed the programs up.
+    # No warm-up: a round takes over three minutes, and the smaller hours have warmed the programs up.
     Size(20_000_000, 1_000_000, warm_up=False, contenders=(*EMBEDDED, SPARK)),
     Size(50_000_000, 1_000_000, warm_up=False, once=True, contenders=EMBEDDED),
-    # Larger than the memory that it may use.
+    # Larger than the memory limit.
     Size(100_000_000, 1_000_000, warm_up=False, once=True, contenders=(OURS,)),
 )
 COMPARED, LARGEST = 20_000_000, 100_000_000
 
 
 def measure(context: Context) -> Outcome:
-    """Hours from 1 to 100 million events; the design's figures are those of 20 million."""
+    """Measure hours of 1 to 100 million events; the design's targets are for 20 million."""
     tables, claims = [], []
     seconds: dict[str, list[tuple[float, float]]] = {}
     memory: dict[str, list[tuple[float, float]]] = {}
@@ -56,9 +56,9 @@ def measure(context: Context) -> Outcome:
         events, users = context.events(size.events), context.events(size.users)
         measured = _hour(context, events, users, size)
         tables.append(Table(f"{events:,} events of {users:,} users", "s", list(measured.values())))
-        for name, one in measured.items():
-            seconds.setdefault(name, []).append((events, one.spread.median))
-            memory.setdefault(name, []).append((events, (one.peak_bytes or 0) / GIB))
+        for name, contender in measured.items():
+            seconds.setdefault(name, []).append((events, contender.spread.median))
+            memory.setdefault(name, []).append((events, (contender.peak_bytes or 0) / GIB))
         if size.events == COMPARED:
             claims += _claims(measured)
         if size.events in (COMPARED, LARGEST):
@@ -68,7 +68,7 @@ def measure(context: Context) -> Outcome:
         Plot("Time of an hour", "events", "seconds", seconds, logarithmic=True),
         Plot("Memory of an hour", "events", "GiB", memory, logarithmic=True),
     ]
-    once = "From 20 million events on there was no round that does not count, and from 50 million on each contender ran once."
+    once = "From 20 million events on there was no warm-up, and from 50 million on each contender ran once."
     return Outcome(tables, claims, plots, [] if context.short else [once])
 
 
@@ -98,7 +98,7 @@ def _hour(context: Context, events: int, users: int, size: Size) -> dict[str, Me
     if len({tuple(sorted(figures.items())) for figures in answers.values()}) != 1:
         raise ContenderFailed(f"the contenders do not agree: {answers}")
     shutil.rmtree(data)
-    return {one.contender: one for one in of_runs(runs)}
+    return {measured.contender: measured for measured in of_runs(runs)}
 
 
 def _claims(measured: dict[str, Measured]) -> list[Claim]:

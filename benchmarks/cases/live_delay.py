@@ -1,7 +1,7 @@
-"""How long after Kafka took an event its bytes are in the live tables, at 10,000 events a second.
+"""The delay from an event's arrival in Kafka to its bytes in the live tables, at 10,000 events per second.
 
-Seen from outside: another connection looks every 20 ms which micro-batch is committed; an event's delay ends when it
-sees the batch that holds it.
+Measured from outside: another connection polls the committed micro-batches every 20 ms; the delay of an event
+ends when its batch is seen.
 """
 
 import os
@@ -17,8 +17,8 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR
 from antenna_assets.settings import PREFIX
 from antenna_assets.simulator.events import Message
-from antenna_assets.simulator.send import send
-from antenna_assets.stack.kafka import ensure_topic
+from antenna_assets.simulator.send import Target, send
+from antenna_assets.stack.kafka_topic import ensure_topic
 from benchmarks.context import Context
 from benchmarks.measure import ContenderFailed
 from benchmarks.outcome import Claim, Measured, Outcome, Table
@@ -32,7 +32,7 @@ PATIENCE_SECONDS = 120
 
 
 def measure(context: Context) -> Outcome:
-    """A stream that runs, a sender at a steady pace; each event from its arrival in Kafka to the visible commit."""
+    """Run a stream and a steady sender; measure each event from its arrival to the visible commit."""
     seconds, warm_up = (6, 0) if context.short else (SECONDS, WARM_UP_SECONDS)
     rate = 500 if context.short else RATE
     topic = "bench-live"
@@ -45,17 +45,19 @@ def measure(context: Context) -> Outcome:
     watch = _Watch(url, total)
     watch.start()
     log = context.folder / "stream.log"
-    with log.open("wb") as said:
-        stream = subprocess.Popen((*ANTENNA, "stream"), env={**os.environ, **own}, stdout=said, stderr=said)
+    with log.open("wb") as output:
+        variables = {**os.environ, **own}
+        stream = subprocess.Popen((*ANTENNA, "stream"), env=variables, stdout=output, stderr=output)
         try:
-            send(_of_this_hour(total), bootstrap=bootstrap, topic=topic, rate=rate)
+            send(_of_this_hour(total), Target(bootstrap, topic), rate=rate)
             watch.join(timeout=PATIENCE_SECONDS)
         finally:
             stream.send_signal(signal.SIGINT)
             stream.wait(PATIENCE_SECONDS)
     if watch.is_alive():
         raise ContenderFailed(
-            f"expected {total} messages in the ledger, found {watch.read}; the stream said: {log.read_text()[-2_000:]}"
+            f"expected {total} messages in the ledger, found {watch.read};"
+            f" the stream's log ends with: {log.read_text()[-2_000:]}"
         )
     delays = _delays(url, bootstrap, topic, watch.seen, skip=rate * warm_up)
     delays.sort()
@@ -70,19 +72,19 @@ def measure(context: Context) -> Outcome:
         [Claim("10,000 events/s: p95 at most 5 s", f"{at[0.95]:.2f} s", at[0.95] <= 5)],
         notes=[
             f"The first {warm_up} s are left out: Spark starts in them.",
-            "A windowed append-mode query shows a window when the watermark has passed its end, by construction: five minutes of "
-            "window and one of lateness.",
+            "A windowed query in append mode shows a window only after the watermark has passed its end:"
+            " five minutes of window and one of lateness.",
         ],
     )
 
 
 def _of_this_hour(count: int) -> Iterator[Message]:
-    """Messages of the hour before now: their own times do not matter here, Kafka's clock says when they arrived."""
+    """Messages of the last hour: only Kafka's time of arrival matters here."""
     return messages(count, users=USERS, start=last_full_hour(), span=HOUR)
 
 
 class _Watch(threading.Thread):
-    """Notes when each micro-batch was first seen, until all messages are in the ledger."""
+    """Records when each micro-batch was first seen, until all messages are in the ledger."""
 
     def __init__(self, url: str, total: int) -> None:
         super().__init__(daemon=True)
@@ -106,10 +108,11 @@ class _Watch(threading.Thread):
 
 
 def _delays(url: str, bootstrap: str, topic: str, seen: dict[int, float], *, skip: int) -> list[float]:
-    """Seconds of each message but the first ones, from Kafka's time of it."""
+    """Return the delay of each message but the first ones in seconds, from Kafka's timestamp."""
     with connect(url) as connection:
         ranges = connection.execute(
-            "SELECT partition, from_offset, until_offset, batch FROM ledger.batch_offset ORDER BY partition, from_offset"
+            "SELECT partition, from_offset, until_offset, batch FROM ledger.batch_offset"
+            " ORDER BY partition, from_offset"
         ).fetchall()
     arrived = _arrivals(bootstrap, topic, sum(end - begin for _, begin, end, _ in ranges))
     found = sorted(

@@ -1,10 +1,10 @@
-"""After a week's outage: a week of closed hours that nobody published, and Dagster's daemon with its sensor."""
+"""Recovery from an outage: Dagster's daemon and sensor publish a week of closed hours."""
 
 import time
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR
-from antenna_assets.ledger.closed_hours import hours_to_publish
+from antenna_assets.ledger.hours_to_publish import hours_to_publish
 from antenna_assets.settings import PREFIX
 from antenna_assets_tests.faults.dagster_daemon import dagster
 from benchmarks.context import Context
@@ -19,7 +19,7 @@ LONGEST = 1800.0
 
 
 def measure(context: Context) -> Outcome:
-    """Once, from the daemon's start until every hour is published; and until the newest one is."""
+    """Measure once, from the daemon's start until every hour is published, and until the newest one is."""
     hours = 4 if context.short else HOURS
     own = fresh(context.environment(), context.folder / "own")
     newest = last_full_hour()
@@ -64,5 +64,5 @@ def measure(context: Context) -> Outcome:
                 all_after <= 600,
             )
         ],
-        notes=["The sensor ticks every 30 s and asks for 24 hours at most; two runs go on at a time."],
+        notes=["The sensor ticks every 30 s and requests at most 24 hours; two runs at a time."],
     )

@@ -1,4 +1,4 @@
-"""The sensor's query and whole ticks with five years of hours in the ledger, the newest of them still to publish."""
+"""The sensor's query and whole ticks with five years of hours, the newest of them still to publish."""
 
 from datetime import timedelta
 
@@ -16,7 +16,7 @@ QUERIES, TICKS = 200, 10
 
 
 def measure(context: Context) -> Outcome:
-    """All hours are published but the newest ones."""
+    """All hours but the newest are published."""
     hours = 240 if context.short else HOURS
     newest = last_full_hour()
     environment = context.environment()
@@ -31,7 +31,7 @@ def measure(context: Context) -> Outcome:
         warm_up=not context.short,
     )["ours"]
     measured = {
-        name: Measured(name, [one.figures[name] for one in runs])
+        name: Measured(name, [run_.figures[name] for run_ in runs])
         for name in ("query median", "query p99", "tick median", "tick longest")
     }
     p99, longest = measured["query p99"].spread.median, measured["tick longest"].spread.median
@@ -41,5 +41,5 @@ def measure(context: Context) -> Outcome:
             Claim("43,800 hours: query p99 at most 100 ms", f"{p99 * 1000:.0f} ms", p99 <= 0.1),
             Claim("43,800 hours: a tick at most 1 s", f"{longest:.2f} s", longest <= 1),
         ],
-        notes=[f"Each round is a process of its own, with {QUERIES} queries and {TICKS} ticks."],
+        notes=[f"Each round is its own process, with {QUERIES} queries and {TICKS} ticks."],
     )

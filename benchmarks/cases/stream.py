@@ -1,7 +1,7 @@
-"""From a full topic to its end: ours to committed ledger and live tables, the peers to what they guarantee.
+"""Reading a topic to its end: ours to committed ledger and live tables, the peers to what they guarantee.
 
-Sustained speed is what more events cost, start and first micro-batch aside: the difference in time between a long and
-a short topic.
+Sustained speed excludes the start and the first micro-batch: it is the difference between a long and a short
+topic.
 """
 
 import shutil
@@ -15,9 +15,9 @@ import duckdb
 
 from antenna_assets.domain.hours import HOUR
 from antenna_assets.settings import PREFIX
-from antenna_assets.simulator.send import send
+from antenna_assets.simulator.send import Target, send
 from antenna_assets.stack.jars import spark_jars
-from antenna_assets.stack.kafka import ensure_topic
+from antenna_assets.stack.kafka_topic import ensure_topic
 from benchmarks.context import PROJECT, Context
 from benchmarks.flink_jars import flink_classpath
 from benchmarks.measure import ContenderFailed, Run, in_turns, run
@@ -29,12 +29,12 @@ TITLE = "The stream"
 USERS = 20_000
 SHORT_TOPIC, LONG_TOPIC = 1_200_000, 4_200_000
 EVENTS_PER_HOUR = 2_100_000
-"""The same in both topics: what a window costs is in the difference, too."""
+"""The same in both topics, so that the cost of windows is in the difference, too."""
 OURS, SPARK, FLINK, POLARS = "ours", "usual Spark shape", "Flink SQL", "confluent-kafka and Polars"
 
 
 def measure(context: Context) -> Outcome:
-    """Two topics, each read by every contender in turns; the short form is content with one."""
+    """Let every contender read both topics in turns; the short form has one topic."""
     sizes = [context.events(LONG_TOPIC)] if context.short else [SHORT_TOPIC, LONG_TOPIC]
     start = last_full_hour() - HOUR
     environment = context.environment()
@@ -54,16 +54,17 @@ def measure(context: Context) -> Outcome:
     sustained = _sustained(runs[SHORT_TOPIC], runs[LONG_TOPIC])
     return Outcome(
         [Table("sustained", "events/s", sustained), *tables],
-        _claims({one.contender: one.spread.median for one in sustained}),
+        _claims({measured.contender: measured.spread.median for measured in sustained}),
         notes=[
-            "The guarantees differ: ours is exactly once with a proof, Flink's files are exactly once and its sums go nowhere, "
-            "the usual Spark shape's files are exactly once for readers of its log and its sums go nowhere, the loop has none."
+            "The guarantees differ: ours is exactly once with a proof; Flink's files are exactly once, its"
+            " sums are discarded; the usual Spark shape's files are exactly once for readers of its log, its"
+            " sums are discarded; the loop has no guarantee."
         ],
     )
 
 
 def _sustained(short: dict[str, list[Run]], long: dict[str, list[Run]]) -> list[Measured]:
-    """Events a second beyond those of the short topic, round by round."""
+    """Return the events per second beyond those of the short topic, round by round."""
     return [
         Measured(
             name,
@@ -82,7 +83,7 @@ def _filled(context: Context, environment: dict[str, str], events: int, start: d
     ensure_topic(bootstrap, topic, PARTITIONS)
     context.say(f"sending {events:,} messages")
     span = HOUR * events / EVENTS_PER_HOUR
-    send(messages(events, users=USERS, start=start, span=span), bootstrap=bootstrap, topic=topic)
+    send(messages(events, users=USERS, start=start, span=span), Target(bootstrap, topic))
     return topic
 
 
@@ -119,7 +120,7 @@ def _contenders(
     spark = partial(once, peer("stream_spark", ".venv", spark_jars()), plain, "lake/**/*.parquet")
     polars = partial(once, peer("stream_polars", ".venv-bench", []), plain, "hour=*/*.parquet")
     found: dict[str, Callable[[], Run]] = {OURS: ours, SPARK: spark, POLARS: polars}
-    # Flink's environment is half a gigabyte: the short form does without.
+    # Flink's environment is half a gigabyte: the short form leaves it out.
     if not context.short:
         flink = peer("stream_flink", ".venv-flink", flink_classpath())
         found[FLINK] = partial(once, flink, plain, "lake/*/part-*")

@@ -1,1 +1,1 @@
-"""The programs that are compared. Each is a process of its own and prints its figures as one line of JSON."""
+"""The programs that are compared. Each runs as its own process and prints its figures as a line of JSON."""

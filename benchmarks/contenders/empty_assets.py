@@ -1,4 +1,4 @@
-"""Six assets with empty bodies and no checks: what the checks of `empty_bodies` cost by themselves, bodies aside."""
+"""Six assets with empty bodies and no checks: the difference to `empty_bodies` is the cost of checks."""
 
 import dagster as dg
 

@@ -1,6 +1,6 @@
 """The same job with empty bodies: assets and checks of the same names and partitions that do nothing.
 
-What Dagster itself costs, and so the floor of any job of this shape.
+This is the cost of Dagster itself, the floor of any job of this shape.
 """
 
 from collections.abc import Iterator

@@ -9,7 +9,7 @@ from benchmarks.history_data import fill_instance
 
 
 def main() -> None:
-    """In a process of its own, since an instance reads the environment."""
+    """Run as its own process, since an instance reads the environment."""
     url, newest, hours = sys.argv[1:]
     with dg.DagsterInstance.get() as instance:
         fill_instance(instance, url, datetime.fromisoformat(newest), int(hours))

@@ -18,12 +18,12 @@ def _engine(output: str) -> Engine:
         return SparkEngine(lambda: session("hour", master="local[*]", extra={"spark.driver.memory": "4g"}))
     from antenna_assets.engines.duckdb import EMBEDDED_MEMORY, DuckDBEngine
 
-    # It spills beside its result, as in a run to the state directory: both are on a disk.
+    # Spill files beside the result, as runs spill to the state directory: both are on a disk.
     return DuckDBEngine(memory_limit=EMBEDDED_MEMORY, temp_directory=f"{output}/spill")
 
 
 def main() -> None:
-    """The four steps of the six assets, without the ledger, Delta and PostgreSQL."""
+    """Run the SQL of the six assets, without ledger, Delta and PostgreSQL."""
     landed, users, output = arguments()
     engine = _engine(output)
     raw = engine.write(

@@ -1,6 +1,6 @@
-"""What every program of the hour is given and has to print, so that their answers can be held equal.
+"""Arguments and output of every program of the hour, so that their answers can be compared.
 
-Only the standard library: a contender pays for nothing that it does not need.
+Only the standard library, so that no contender loads what it does not need.
 """
 
 import argparse
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def arguments() -> tuple[list[str], str, str]:
-    """The landed files, the users' file and the folder for the two tables of the lake, which does not exist yet."""
+    """Return the landed files, the file of users, and the folder to create for the two lake tables."""
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path, help="folder of an hour, as `hour_data.make_hour` writes it")
     parser.add_argument("output", type=Path)

@@ -1,4 +1,4 @@
-"""The sensor's query, and whole ticks of the sensor on the real instance, in one process."""
+"""Time the sensor's query, and whole ticks of the sensor on the real instance, in one process."""
 
 import json
 import statistics
@@ -14,7 +14,7 @@ from antenna_assets.definitions import definitions
 from antenna_assets.defs.local_runs import tick
 from antenna_assets.defs.partitions import first_and_end
 from antenna_assets.defs.sensor_policy import HOURS_PER_RUN
-from antenna_assets.ledger.candidates import candidates, newest_closed_hour
+from antenna_assets.ledger.hours_to_publish import candidates, newest_closed_hour
 from antenna_assets.settings import load_settings
 
 

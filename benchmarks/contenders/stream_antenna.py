@@ -1,4 +1,4 @@
-"""Ours: what `antenna stream --available-now` runs, with the figures of the ledger after it."""
+"""Ours: `antenna stream --available-now`, then the figures of the ledger."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ def main() -> None:
             "SELECT committed_at, rows + quarantined FROM ledger.batch ORDER BY batch"
         ).fetchall()
         files = connection.execute("SELECT count(*) FROM ledger.file").fetchone()
-    # From the first commit to the last one: neither Spark's start nor the first micro-batch is in it.
+    # From the first commit to the last one, without Spark's start and the first micro-batch.
     seconds = (batches[-1][0] - batches[0][0]).total_seconds()
     steady = sum(rows for _, rows in batches[1:]) / seconds if seconds else 0.0
     rows = sum(rows for _, rows in batches)

@@ -1,10 +1,10 @@
-"""What every program of the stream is given. Only the standard library."""
+"""Arguments of every program of the stream. Only the standard library."""
 
 import argparse
 
 
 def arguments() -> argparse.Namespace:
-    """`bootstrap` and `topic` to read to their present end, the `output` folder, and `jars`, separated by commas."""
+    """`bootstrap` and `topic` to read to its present end, the `output` folder, and comma-separated `jars`."""
     parser = argparse.ArgumentParser()
     parser.add_argument("bootstrap")
     parser.add_argument("topic")

@@ -1,6 +1,7 @@
-"""Flink SQL: one statement set, a parquet sink and three tumbling windows into a blackhole, checkpoints every 10 s.
+"""Flink SQL: one statement set, a parquet sink, three tumbling windows into a blackhole, checkpoints every 10
+s.
 
-Runs in an environment of its own, whose packages Flink pins.
+Runs in its own environment, since Flink pins packages.
 """
 
 import json
@@ -21,11 +22,14 @@ SOURCE = """CREATE TABLE devices (
 
 LAKE = """CREATE TABLE lake (
     event_time TIMESTAMP_LTZ(3), id STRING, antenna_id STRING, app STRING, `bytes` BIGINT, `hour` STRING
-) PARTITIONED BY (`hour`) WITH ('connector' = 'filesystem', 'path' = 'file://{output}/lake', 'format' = 'parquet')"""
+) PARTITIONED BY (`hour`)
+WITH ('connector' = 'filesystem', 'path' = 'file://{output}/lake', 'format' = 'parquet')"""
 
-LAND = "INSERT INTO lake SELECT event_time, id, antenna_id, app, `bytes`, DATE_FORMAT(event_time, 'yyyyMMddHH') FROM devices"
+LAND = """INSERT INTO lake
+    SELECT event_time, id, antenna_id, app, `bytes`, DATE_FORMAT(event_time, 'yyyyMMddHH') FROM devices"""
 
-SUMS = """CREATE TABLE sums_{key} (window_start TIMESTAMP(3), name STRING, total BIGINT) WITH ('connector' = 'blackhole')"""
+SUMS = """CREATE TABLE sums_{key} (window_start TIMESTAMP(3), name STRING, total BIGINT)
+    WITH ('connector' = 'blackhole')"""
 
 SUM = """INSERT INTO sums_{key} SELECT window_start, {key}, SUM(`bytes`)
     FROM TABLE(TUMBLE(TABLE devices, DESCRIPTOR(event_time), INTERVAL '5' MINUTES))
@@ -40,14 +44,14 @@ def main() -> None:
         "pipeline.jars": ";".join(f"file://{jar}" for jar in given.jars.split(",")),
         "parallelism.default": "2",
         "execution.checkpointing.interval": "10 s",
-        # In memory, which is the default, a checkpoint may hold 5 MB: 20,000 users in a few windows are more.
+        # The default, checkpoints in memory, is limited to 5 MB: 20,000 users in a few windows need more.
         "execution.checkpointing.storage": "filesystem",
         "execution.checkpointing.dir": f"file://{given.output}/checkpoints",
-        # Or a job that fails starts again for ever.
+        # Otherwise a failing job restarts forever.
         "restart-strategy.type": "none",
         "table.local-time-zone": "UTC",
         "pipeline.object-reuse": "true",
-        # Batches of records per key before state is touched: what Flink's tuning guide recommends first.
+        # Records are buffered per key before state is accessed: the first advice of Flink's tuning guide.
         "table.exec.mini-batch.enabled": "true",
         "table.exec.mini-batch.allow-latency": "1 s",
         "table.exec.mini-batch.size": "5000",

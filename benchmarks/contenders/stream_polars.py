@@ -1,4 +1,4 @@
-"""A `confluent-kafka` loop with Polars: fast and without any guarantee. Killed, it loses or repeats messages."""
+"""A `confluent-kafka` loop with Polars: fast, without guarantees. If killed, it loses or repeats messages."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ SCHEMA = pl.Struct(
 
 
 def main() -> None:
-    """Consume to the present end: each batch becomes a parquet file an hour, and three sums that are added up."""
+    """Consume to the present end: each batch becomes one parquet file per hour, and three sums."""
     given = arguments()
     consumer = Consumer(
         {

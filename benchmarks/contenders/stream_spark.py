@@ -1,7 +1,8 @@
-"""The usual Spark shape of this system: four queries of one topic, a parquet sink and three windowed aggregations.
+"""The usual Spark shape of such a system: four queries of one topic, a parquet sink and three windowed sums.
 
-As Spark's structured streaming guide writes them: `from_json`, a watermark, windows in append mode. The three sums go to
-`noop`, where the original appends them to PostgreSQL over JDBC: that work is left out in this contender's favour.
+As in Spark's structured streaming guide: `from_json`, a watermark, windows in append mode. The three sums are
+written to `noop`, where the original appends them to PostgreSQL over JDBC: this contender is spared that
+work.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Whether the stream lives: it holds its lock in PostgreSQL, also while it waits. Exit code 1 if it does not."""
+"""Liveness of the stream: it holds its lock in PostgreSQL, also while it waits. Exit code 1 if it is down."""
 
 import sys
 

@@ -1,7 +1,8 @@
-"""Makes the logins of the containers in PostgreSQL, each a member of one role (docs/roles.md), and Superset's database.
+"""Create the containers' logins in PostgreSQL, each a member of one role (docs/roles.md), and Superset's
+database.
 
-`python logins.py FOLDER`: names and passwords are those of the folder's addresses `postgres_*`; the database is that of
-ANTENNA_POSTGRES_URL, whose owner runs this. Again is harmless: the passwords are set again.
+`python logins.py FOLDER`: names and passwords are those in the folder's addresses `postgres_*`; the database
+is that of ANTENNA_POSTGRES_URL, whose owner runs this. Idempotent: passwords are set again.
 """
 
 import sys
@@ -27,7 +28,7 @@ LEAST_CHARACTERS = 32
 
 
 def main(folder: Path) -> None:
-    """Make the schema, and the logins."""
+    """Migrate the schema, and create the logins."""
     with connect(postgres_url(load_settings()), application="antenna logins") as connection:
         migrate(connection)
         for name, role in ROLES.items():
@@ -44,7 +45,7 @@ def _login(connection: psycopg.Connection, address: Path, name: str) -> None:
     if len(password) < LEAST_CHARACTERS:
         raise SystemExit(
             f"{address}: expected a password of {LEAST_CHARACTERS} or more characters, found {len(password)};"
-            " docker/make_secrets.py makes one"
+            " docker/make_secrets.py creates one"
         )
     if connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone() is None:
         connection.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(name)))

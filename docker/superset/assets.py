@@ -1,8 +1,9 @@
 """Load this folder's dashboards into Superset, or write Superset's dashboards back here.
 
-`load` also brings Superset's own database up to date and sets the administrator's password; what is in Superset under the
-same identity is overwritten. `write` leaves out what differs from one Superset to the next: numbers, times and random
-names. So dashboards are changed in the browser, written back, and reviewed as text. Both run in Superset's environment.
+`load` also migrates Superset's own database and sets the administrator's password; it overwrites what
+Superset has under the same ids. `write` leaves out what differs between instances: numbers, times and random
+names. So dashboards are changed in the browser, written back, and reviewed as text. Both run in Superset's
+environment.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from typing import Any
 import yaml
 
 ADMINISTRATOR = "admin"
-_OF_ONE_SUPERSET = {
+_INSTANCE_FIELDS = {
     "charts": ("datasource", "dashboards", "slice_id", "extra_form_data", "annotation_layers"),
     "dashboards": (
         "chart_configuration",
@@ -46,7 +47,7 @@ def main() -> int:
 
 
 def _prepare() -> None:
-    """Superset's tables, its roles, and the administrator with the password of the secrets."""
+    """Migrate Superset's tables, and create its roles and the administrator."""
     from flask import current_app
     from flask_migrate import upgrade
     from superset import appbuilder, security_manager
@@ -106,7 +107,7 @@ def _write(folder: Path) -> None:
 
 
 def _place(name: str, data: dict[str, Any]) -> str:
-    """The file's name, without the numbers that Superset puts into it."""
+    """Return the name of the file, without the numbers that Superset adds."""
     *folders, _ = name.split("/")
     title = next(
         (data[key] for key in ("slug", "slice_name", "table_name", "database_name") if data.get(key)), None
@@ -119,10 +120,10 @@ def _place(name: str, data: dict[str, Any]) -> str:
 def _normalized(kind: str, data: dict[str, Any]) -> dict[str, Any]:
     data.pop("timestamp", None)
     inner = data.get("params" if kind == "charts" else "metadata")
-    for key in _OF_ONE_SUPERSET.get(kind, ()):
+    for key in _INSTANCE_FIELDS.get(kind, ()):
         (inner or {}).pop(key, None)
-    for of in ("column", "metric") if kind == "datasets" else ():
-        data[f"{of}s"].sort(key=lambda one: one[f"{of}_name"])
+    for part in ("column", "metric") if kind == "datasets" else ():
+        data[f"{part}s"].sort(key=lambda field: field[f"{part}_name"])
     if kind == "dashboards":
         data["position"] = _layout(data["position"])
         for native in data["metadata"].get("native_filter_configuration", []):
@@ -132,7 +133,7 @@ def _normalized(kind: str, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _layout(position: dict[str, Any]) -> dict[str, Any]:
-    """The tree of a dashboard with its parts numbered from top to bottom instead of random names."""
+    """Return a dashboard's tree with its parts numbered from top to bottom instead of randomly named."""
     names: dict[str, str] = {}
 
     def number(node: str, path: str) -> None:
@@ -148,7 +149,7 @@ def _layout(position: dict[str, Any]) -> dict[str, Any]:
             layout[node] = content
             continue
         if content["type"] == "CHART":
-            # Superset asks for a number, and puts its own in its place.
+            # Superset requires a number, and replaces it.
             content["meta"]["chartId"] = next(numbers)
         kept = {
             **content,

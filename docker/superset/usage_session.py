@@ -1,6 +1,7 @@
-"""How Superset enters the antennas' PostgreSQL: by any address that libpq takes, in a session that reads and pins its settings.
+"""Superset's sessions in the antennas' PostgreSQL: any address that libpq accepts, read-only, with pinned
+settings.
 
-It knows nothing of Superset, and stands in no other module's way.
+Independent of Superset.
 """
 
 import os
@@ -24,9 +25,9 @@ _SETTINGS = {
     "idle_session_timeout": "0",
 }
 OPTIONS = " ".join(f"-c {name}={text}" for name, text in _SETTINGS.items())
-"""As the session's start-up options they come after what a role or a database says, but not after `_LAST`."""
+"""As start-up options of the session they override those of a role or database, but not those of `_LAST`."""
 
-# libpq sends these after the start-up options.
+# libpq sends the settings of these variables after the start-up options.
 _LAST = ("PGTZ", "PGDATESTYLE", "PGGEQO")
 
 
@@ -35,38 +36,38 @@ _DRIVER = re.compile(r"^postgres(ql)?\+\w+://")
 
 
 def forget_environment() -> None:
-    """Let no variable change a session's settings, in this process and those that it starts."""
+    """Remove the variables that change a session's settings, for this process and its children."""
     for name in _LAST:
         os.environ.pop(name, None)
 
 
 def connect_arguments(address: str) -> dict[str, str]:
-    """What psycopg2 is to be called with.
+    """Return the arguments of `psycopg2.connect`.
 
     Raises:
-        SystemExit: libpq cannot read the address; the message shows nothing of it.
+        SystemExit: libpq cannot parse the address; the message shows nothing of it.
     """
     try:
         found = parse_dsn(_DRIVER.sub("postgresql://", address))
     except ProgrammingError:
         raise SystemExit(
-            "usage_url: expected an address such as postgresql://user:password@host:5432/antenna, or host=... dbname=...,"
-            " found one that PostgreSQL's client cannot read"
-        ) from None  # Its text repeats the address.
+            "usage_url: expected an address such as postgresql://user:password@host:5432/antenna,"
+            " or host=... dbname=..., found one that PostgreSQL's client cannot read"
+        ) from None  # Its message repeats the address.
     return {**found, "client_encoding": "UTF8", "options": OPTIONS}
 
 
 def metadata_uri(address: str) -> str:
-    """Superset's own database as SQLAlchemy takes it.
+    """Return the address of Superset's own database for SQLAlchemy.
 
     Raises:
-        SystemExit: it is an address of another form; the message has the form to use.
+        SystemExit: the address has another form; the message has the form to use.
     """
     if address.startswith("postgres://"):
         return f"postgresql://{address.removeprefix('postgres://')}"
     if "://" not in address:
         raise SystemExit(
-            "metadata_url: expected an address such as postgresql://user:password@host:5432/superset or sqlite:////path,"
-            " found one without a scheme, which SQLAlchemy does not take"
+            "metadata_url: expected an address such as postgresql://user:password@host:5432/superset or"
+            " sqlite:////path, found one without a scheme, which SQLAlchemy does not accept"
         )
     return address

@@ -1,4 +1,4 @@
-"""`bytes_agg_antenna_1h`, `bytes_agg_user_1h` and `bytes_agg_app_1h`: the hour's bytes by key, in PostgreSQL."""
+"""`bytes_agg_antenna_1h`, `bytes_agg_user_1h`, `bytes_agg_app_1h`: the hour's bytes by key, in PostgreSQL."""
 
 import dagster as dg
 
@@ -25,7 +25,8 @@ def bytes_agg_user_1h(
 ) -> dg.MaterializeResult:
     """Bytes of the hour for each user. Key: date (the hour's first instant, UTC) and id.
 
-    An unknown user has its bytes and no e-mail. Late events replace the hour as a whole, with its next generation.
+    An unknown user has its bytes and no e-mail. Late events replace the hour as a whole, with its next
+    generation.
     """
     return publish_hours(context, postgres, lake, engine, conserves_bytes=True)
 

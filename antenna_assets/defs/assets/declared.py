@@ -1,6 +1,6 @@
-"""What an asset declares beside its code: owner, place, columns with their units and origin, and its SQL.
+"""An asset's declared metadata: owner, location, columns with units and lineage, and its SQL.
 
-The description is the asset's docstring. What a materialization reports is in `materialize.py`.
+Its description is its docstring. The metadata of a materialization is in `materialize.py`.
 """
 
 import warnings
@@ -33,7 +33,9 @@ warnings.filterwarnings("ignore", message="Class `(LocalFile)?CodeReference", ca
 def hourly_asset(
     *, group: str, kinds: set[str], deps: Sequence[dg.AssetsDefinition | dg.AssetSpec]
 ) -> Callable[[Callable[..., dg.MaterializeResult]], dg.AssetsDefinition]:
-    """Declare one of the six hourly assets; the function's name is the asset's, its docstring the description."""
+    """Declare one of the six hourly assets; the function's name is the asset's, its docstring the
+    description.
+    """
 
     def declare(function: Callable[..., dg.MaterializeResult]) -> dg.AssetsDefinition:
         name = function.__name__
@@ -54,13 +56,13 @@ def hourly_asset(
 
 
 def serving_metadata(table: ServingTable) -> dict[str, Any]:
-    """Of a table in PostgreSQL: its name, columns and their origin."""
+    """Metadata of a table in PostgreSQL: its name, columns and their lineage."""
     columns = pa.schema([DATE, *table.columns])
     return {"dagster/table_name": f"public.{table.name}", **columns_metadata(table.name, columns)}
 
 
 def lake_metadata(asset: str, columns: pa.Schema) -> dict[str, Any]:
-    """Of a table or folder in the lake: where it lies, its columns and their origin."""
+    """Metadata of a table or folder in the lake: its location, columns and their lineage."""
     return {
         "dagster/uri": f"{load_settings().lake_uri}/{asset}",
         **columns_metadata(asset, columns),
@@ -69,7 +71,7 @@ def lake_metadata(asset: str, columns: pa.Schema) -> dict[str, Any]:
 
 
 def columns_metadata(asset: str, columns: pa.Schema) -> dict[str, Any]:
-    """The columns with type, description and unit, and which column each comes from."""
+    """Metadata of columns: type, description, unit and lineage."""
     return {
         "dagster/column_schema": dg.TableSchema(columns=[_column(field) for field in columns]),
         "dagster/column_lineage": column_lineage(asset, columns),

@@ -1,9 +1,7 @@
-"""How the two assets of the lake end: an hour's files become the table's hour, recorded, certified and shown.
-
-What is in the files is the assets' matter.
-"""
+"""Publishing an hour of a lake table: commit its files, record and certify it, show a preview."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
@@ -17,53 +15,67 @@ from antenna_assets.ledger.certificate import record_and_certify
 from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.generations import Generation
 from antenna_assets.ledger.lake_identity import require_same_lake
-from antenna_assets.ledger.publications import Publication, end_superseded, require_nobody_forgotten
+from antenna_assets.ledger.publications import Publication, abandon_publication, require_nobody_forgotten
 from antenna_assets.publishing.digests import files_manifest
-from antenna_assets.publishing.lake import Lake
+from antenna_assets.publishing.lake import USERS_VERSION, Lake
 
-USERS_VERSION = "users_version"
-"""Name under which the lake keeps, with an hour's files, the version of the users that they were joined with."""
+
+@dataclass(frozen=True)
+class PublishingRun:
+    """What a run publishes an hour of the lake with."""
+
+    connection: psycopg.Connection
+    tables: Lake
+    engine: Engine
+    run_id: str
+
+
+@dataclass(frozen=True)
+class WrittenHour:
+    """An hour of a lake table whose files are written and not yet committed.
+
+    Attributes:
+        attempt: what `begin_publication` returned before anything was read.
+        users_version: of the users that the files were joined with; None if they were not.
+        content: what the publication records besides its files.
+    """
+
+    asset: str
+    generation: Generation
+    files: Sequence[WrittenFile]
+    attempt: int
+    users_version: int | None = None
+    content: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def tags(self) -> dict[str, int]:
+        """The versions that the lake keeps with the hour."""
+        return {} if self.users_version is None else {USERS_VERSION: self.users_version}
 
 
 def require_rows(generation: Generation, files: Sequence[WrittenFile], where: str) -> None:
-    """Stop before anything is published if the files have not the rows of the hour's generation.
+    """Stop before anything is published if the files do not have the rows of the hour's generation.
 
     Raises:
-        LedgerError: more or fewer.
+        LedgerError: they have more or fewer.
     """
     found = sum(file.rows for file in files)
     if found != generation.rows:
         raise LedgerError(f"expected {generation.rows} rows as the ledger says, found {found} {where}")
 
 
-def publish_files(
-    connection: psycopg.Connection,
-    tables: Lake,
-    engine: Engine,
-    asset: str,
-    generation: Generation,
-    files: Sequence[WrittenFile],
-    *,
-    attempt: int,
-    stage: Stages,
-    run_id: str,
-    users_version: int | None = None,
-    content: Mapping[str, Any] | None = None,
-) -> Report:
+def publish_files(run: PublishingRun, written: WrittenHour, stage: Stages) -> Report:
     """Make the files the hour of the asset's table, and report them.
 
-    Args:
-        attempt: what `begin_publication` gave before anything was read.
-        users_version: of the users that they were joined with, if they were.
-        content: what the publication has to say besides its files.
-
     Raises:
-        Superseded: the hour holds a newer version; nothing was changed.
-        WrongLake: the lake is not the ledger's any more; nothing was changed.
-        ForgottenMeanwhile: a user was forgotten since the connection was opened; nothing was changed.
+        Superseded: the hour holds a newer version.
+        WrongLake: the lake no longer belongs to the ledger.
+        ForgottenMeanwhile: a user was forgotten since the connection was opened.
+            After each of these nothing was changed.
         LakeError: the table cannot be written.
     """
-    tags = {} if users_version is None else {USERS_VERSION: users_version}
+    connection, tables = run.connection, run.tables
+    asset, generation, files = written.asset, written.generation, written.files
     with stage("publish"):
         require_same_lake(connection, tables.root)
         try:
@@ -72,14 +84,14 @@ def publish_files(
                 generation.hour,
                 generation.generation,
                 files,
-                tags=tags,
-                attempt=attempt,
+                tags=written.tags,
+                attempt=written.attempt,
                 before_commit=lambda: require_nobody_forgotten(connection),
             )
         except Superseded:
-            end_superseded(connection, asset, generation.hour, attempt)
+            abandon_publication(connection, asset, generation.hour, written.attempt)
             raise
-        # If it was then that a user was forgotten, the files may be gone by now.
+        # If a user was forgotten during the commit, the files may be gone by now.
         require_nobody_forgotten(connection)
         publication = Publication(
             asset=asset,
@@ -87,22 +99,22 @@ def publish_files(
             generation=generation.generation,
             rows=generation.rows,
             bytes=generation.bytes,
-            users_version=users_version,
-            run_id=run_id,
+            users_version=written.users_version,
+            run_id=run.run_id,
             lake_version=version,
-            content={"files": files_manifest(tables.location(asset), files), **(content or {})},
-            attempt=attempt,
+            content={"files": files_manifest(tables.location(asset), files), **written.content},
+            attempt=written.attempt,
             lake_table=tables.table_id(asset),
         )
         record_and_certify(connection, publication)
     with stage("preview"):
-        views = lake_views(engine, Dataset([file.path for file in files], LAKE_TABLES[asset]))
+        views = lake_views(run.engine, Dataset([file.path for file in files], LAKE_TABLES[asset]))
     return {
         "rows": generation.rows,
         "bytes": generation.bytes,
         "generation": generation.generation,
         "files": len(files),
         "file_bytes": sum(file.size for file in files),
-        **tags,
+        **written.tags,
         **views,
     }

@@ -1,6 +1,6 @@
-"""Which column each column comes from, from the event to the tables that people read.
+"""Column lineage, from the event to the serving tables.
 
-A column has the name of the one that it comes from, but for sums and windows.
+A column has the name of its origin, except for sums and windows.
 """
 
 import dagster as dg
@@ -10,7 +10,7 @@ from antenna_assets.domain.schema import HOURLY_TABLES, LAKE_TABLES, LANDED_SCHE
 
 _ORIGIN = {"date": "timestamp", **dict.fromkeys(SUMS, "bytes")}
 
-# Of each asset the assets that it reads, with their columns; the first one that has a column is where it comes from.
+# The assets that each asset reads, with their columns; a column comes from the first one that has it.
 _READ: dict[str, dict[str, pa.Schema]] = {
     "landing": {"devices": LANDED_SCHEMA},
     **{name: {"devices": LANDED_SCHEMA} for name in LIVE_TABLES},
@@ -21,7 +21,7 @@ _READ: dict[str, dict[str, pa.Schema]] = {
 
 
 def column_lineage(asset: str, columns: pa.Schema) -> dg.TableColumnLineage:
-    """The column that each column of an asset comes from; empty for what lies at the beginning."""
+    """The origin of each column of an asset; empty for the topic and the users."""
     return dg.TableColumnLineage(
         {
             name: [dg.TableColumnDep(dg.AssetKey(read), origin)]

@@ -1,7 +1,4 @@
-"""How an asset reports an hour to Dagster: numbers that its UI plots over the hours, and what a person looks at.
-
-What is computed and published is not decided here.
-"""
+"""Materializing the hours of a run, and an hour's report to Dagster: numbers, previews, certificate."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +19,7 @@ Report = Mapping[str, int | float | dg.MetadataValue]
 
 
 class Stages:
-    """How long each stage of an hour took."""
+    """The durations of an hour's stages, in seconds."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -42,8 +39,8 @@ def materialize_hours(
 ) -> dg.MaterializeResult:
     """Materialize each hour of the run and record it, with its report, as soon as it is done.
 
-    A run of several hours that dies in the middle keeps the hours it finished. An hour of which a newer generation is
-    published already is left as it is.
+    A run of several hours that is killed keeps the hours that it finished. An hour is skipped if a newer
+    version of it is published already.
     """
     hours = hours_of(context)
     for hour in hours:
@@ -59,7 +56,7 @@ def materialize_hours(
         report |= stages.seconds
         newest = newest_certificate(connection, hour)
         if newest is not None and _last_published(newest) == context.asset_key.to_user_string():
-            # Where logs are kept elsewhere, this is the hash's anchor outside the database.
+            # Where logs are kept elsewhere, this line anchors the hash outside the database.
             context.log.info(anchor_of(newest).line)
         report["certificate"] = _certificate(newest, hour)
         if len(hours) > 1:
@@ -70,18 +67,19 @@ def materialize_hours(
 
 
 def _last_published(certificate: Certificate) -> str:
-    """The asset whose publication brought the certificate."""
+    """The asset whose publication issued the certificate."""
     published = certificate.content["published"]
     return max(published, key=lambda asset: published[asset]["publication"])
 
 
 def _certificate(found: Certificate | None, hour: datetime) -> dg.MetadataValue:
-    """The hour's newest certificate and how to see it; the last of the hour's six assets leaves it."""
+    """The hour's newest certificate, and the command that shows it."""
     command = f"`antenna certificate {hour_key(hour)}`"
     if found is None:
         return dg.MetadataValue.md(
-            f"none yet: the last of the hour's six assets leaves it; {command} will show it"
+            f"none yet: the last of the hour's six assets issues it; {command} will show it"
         )
     return dg.MetadataValue.md(
-        f"number {found.number} of generation {found.generation}, SHA-256 `{found.sha256}`; {command} shows it"
+        f"number {found.number} of generation {found.generation}, SHA-256 `{found.sha256}`; {command} shows "
+        "it"
     )

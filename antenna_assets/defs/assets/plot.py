@@ -1,7 +1,6 @@
-"""Small bar charts as SVG, for the reports of materializations; drawn here, since a plotting library takes longer to
-import than an hour takes to compute.
+"""Small bar charts as SVG for previews, without a plotting library (decision 11).
 
-What is drawn is the caller's matter. An antenna may have any name, so every text is made safe.
+An antenna may have any name, so every text is escaped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from html import escape
 from antenna_assets.domain.safe_text import labels
 
 COLOURS = ("#4e79a7", "#f28e2b", "#59a14f", "#e15759", "#b07aa1", "#bab0ac")
-"""One for each part of a bar; the last one is for all others together."""
+"""One for each part of a bar; the last one is for all other parts together."""
 
 WIDTH, BAR_HEIGHT, LINE = 520, 150, 15
 _LEFT, _TOP = 64, 10
@@ -35,7 +34,8 @@ def stacked_bars(names: Sequence[str], parts: Mapping[str, Sequence[int]]) -> st
             if value:
                 y = _TOP + BAR_HEIGHT * (1 - bottoms[number] / highest)
                 bars.append(
-                    f"M{_LEFT + number * step:.0f} {y:.1f}h{step - 3:.0f}v{-BAR_HEIGHT * value / highest:.1f}h{3 - step:.0f}z"
+                    f"M{_LEFT + number * step:.0f} "
+                    f"{y:.1f}h{step - 3:.0f}v{-BAR_HEIGHT * value / highest:.1f}h{3 - step:.0f}z"
                 )
             bottoms[number] += value
         shapes.append(f'<path fill="{colour}" d="{"".join(bars)}"/>')
@@ -54,7 +54,7 @@ def stacked_bars(names: Sequence[str], parts: Mapping[str, Sequence[int]]) -> st
 
 
 def bars(values: Mapping[str, int]) -> str:
-    """Bars of bytes that lie one below the other, each with its name and value, in the given order."""
+    """Horizontal bars of bytes, each with its name and value, in the given order."""
     longest = max(values.values(), default=0) or 1
     shapes, texts = [], []
     for number, (name, value) in enumerate(zip(labels([*values]), values.values(), strict=True)):
@@ -71,7 +71,7 @@ def bars(values: Mapping[str, int]) -> str:
 def bytes_text(value: int) -> str:
     """A number of bytes for a reader, in units of 1,000: `1.25 MB`."""
     amount, unit = float(value), 0
-    # What three digits would round up to 1,000 is one of the next unit.
+    # What three digits would round up to 1,000 belongs to the next unit.
     while amount >= 999.5 and unit < len(_UNITS) - 1:
         amount, unit = amount / 1000, unit + 1
     return f"{amount:.3g} {_UNITS[unit]}"
@@ -83,6 +83,7 @@ def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
 
 def _svg(height: float, shapes: Sequence[str]) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height:.0f}" font-family="sans-serif" '
-        f'font-size="11" fill="#444"><rect width="100%" height="100%" fill="#fff"/>{"".join(shapes)}</svg>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height:.0f}" '
+        'font-family="sans-serif" font-size="11" fill="#444">'
+        f'<rect width="100%" height="100%" fill="#fff"/>{"".join(shapes)}</svg>'
     )

@@ -1,7 +1,4 @@
-"""What a person sees of an hour's rows in Dagster: some of them, and a plot. Nothing here shows who a user is.
-
-How a plot is drawn is in `plot.py`.
-"""
+"""Previews of an hour in Dagster: a few rows and a plot, without any user's identity."""
 
 import base64
 from typing import Any
@@ -19,12 +16,14 @@ _MINUTES = 5
 
 _FIRST_ROWS = "SELECT {columns} FROM usage ORDER BY kafka_partition, kafka_offset LIMIT {rows}"
 
-# Ranked before they are read: an hour may have more antennas than a plot has colours.
+# Ranked in the query: an hour may have more antennas than a plot has colours.
 _WINDOWS = """WITH sums AS (
-    SELECT CAST(floor(EXTRACT(MINUTE FROM timestamp) / {minutes}) AS INT) AS number, antenna_id, sum(bytes) AS bytes
+    SELECT CAST(floor(EXTRACT(MINUTE FROM timestamp) / {minutes}) AS INT) AS number,
+        antenna_id, sum(bytes) AS bytes
     FROM usage GROUP BY 1, 2
 ), top AS (
-    SELECT antenna_id, sum(bytes) AS bytes FROM sums GROUP BY antenna_id ORDER BY bytes DESC, antenna_id LIMIT {top}
+    SELECT antenna_id, sum(bytes) AS bytes FROM sums GROUP BY antenna_id
+    ORDER BY bytes DESC, antenna_id LIMIT {top}
 )
 SELECT sums.number, top.antenna_id, CAST(sum(sums.bytes) AS BIGINT) AS bytes
 FROM sums LEFT JOIN top ON sums.antenna_id = top.antenna_id GROUP BY 1, 2"""
@@ -32,14 +31,14 @@ _WINDOWS_COLUMNS = pa.schema(
     {"number": pa.int32(), "antenna_id": pa.string(), "bytes": pa.int64()},
 )
 
-# Dagster keeps what it is told for ever, so nobody is named there.
+# Dagster keeps metadata for ever, so no user is identified in it.
 _USER = "id"
 
 Views = dict[str, dg.MetadataValue]
 
 
 def lake_views(engine: Engine, files: Dataset) -> Views:
-    """Of an hour of a lake table: its first rows, and its bytes per 5 minutes with the antennas that moved most."""
+    """Views of an hour of a lake table: its first rows, and bytes per 5 minutes of the busiest antennas."""
     if not files.files:
         return {}
     shown = pa.schema([field for field in files.schema if field.name not in (*PERSONAL, _USER)])
@@ -54,7 +53,7 @@ def lake_views(engine: Engine, files: Dataset) -> Views:
 
 
 def table_views(table: ServingTable, rows: pa.Table) -> Views:
-    """Of an hour of a serving table: the rows with the most bytes, as a table and as a plot. Users are shown by rank."""
+    """Views of an hour of a serving table: the rows with the most bytes, as table and plot; users by rank."""
     if not rows.num_rows:
         return {}
     shown = [name for name in rows.column_names if name not in PERSONAL]
@@ -82,8 +81,10 @@ def _windows_plot(windows: list[dict[str, Any]]) -> str:
     ordered = sorted(parts.items(), key=lambda part: (-sum(part[1]), part[0]))
     named = {str(antenna): heights for antenna, heights in ordered}
     if others is not None:
-        # A name that no antenna has: it is longer than a name may be.
-        named["all others"] = others
+        name = "all others"
+        while name in named:  # An antenna may have any name.
+            name += "."
+        named[name] = others
     return stacked_bars([f":{number * _MINUTES:02}" for number in range(count)], named)
 
 

@@ -12,8 +12,10 @@ from antenna_assets.defs.resources import EngineResource, LakeResource, Postgres
 def users_over_quota_1h(
     context: dg.AssetExecutionContext, postgres: PostgresResource, lake: LakeResource, engine: EngineResource
 ) -> dg.MaterializeResult:
-    """One row for each known user whose bytes of the hour are above the quota. Key: date (the hour, UTC) and id.
+    """One row for each known user whose bytes of the hour are above the quota. Key: date (the hour, UTC) and
+    id.
 
-    The quota is the one of the users' version that the hour was enriched with. Late events replace the hour as a whole.
+    The quota is the one of the users' version that the hour was enriched with. Late events replace the hour
+    as a whole.
     """
     return publish_hours(context, postgres, lake, engine, conserves_bytes=False)

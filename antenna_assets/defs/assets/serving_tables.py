@@ -6,7 +6,6 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from antenna_assets.defs.assets.lake_tables import USERS_VERSION
 from antenna_assets.defs.assets.materialize import Report, Stages, materialize_hours
 from antenna_assets.defs.assets.preview import table_views
 from antenna_assets.defs.partitions import hours_of
@@ -18,6 +17,7 @@ from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.generations import read_generation
 from antenna_assets.ledger.lake_identity import require_own_lake
 from antenna_assets.ledger.publications import Publication
+from antenna_assets.publishing.lake import USERS_VERSION
 from antenna_assets.publishing.serving import replace_hour
 
 
@@ -29,12 +29,13 @@ def publish_hours(
     *,
     conserves_bytes: bool,
 ) -> dg.MaterializeResult:
-    """Compute the asset's table from `enriched_usage`, at the generation that it carries, and publish each hour.
+    """Compute the asset's table from `enriched_usage`, at the generation that it carries, and publish each
+    hour.
 
     Raises:
         LedgerError: with `conserves_bytes`, the sums of an hour are not the bytes of its generation.
     """
-    # A key that is refused leaves nothing, a claim of the lake included.
+    # Before the lake is claimed: a key that is refused changes nothing.
     hours_of(context)
     table = HOURLY_TABLES[context.asset_key.to_user_string()]
     tables, run = lake.open(), engine.start()
@@ -69,5 +70,5 @@ def publish_hours(
 
 
 def _unknown_users(rows: pa.Table) -> dict[str, int]:
-    """How many users have no e-mail here since nobody knows them, if the table is one of users."""
+    """The number of users that `user_metadata` does not know, if the table is one of users."""
     return {"unknown_users": rows["email"].null_count} if "email" in rows.column_names else {}

@@ -1,4 +1,4 @@
-"""What lies outside Dagster: the topic, what the stream writes, and the users. Nothing here is computed."""
+"""External assets: the topic, what the stream writes, and the users."""
 
 import dagster as dg
 
@@ -13,8 +13,9 @@ devices = dg.AssetSpec(
     kinds={"kafka"},
     owners=OWNERS,
     description=(
-        "Kafka topic of the events: one JSON object for each transfer of bytes between a device and an antenna. Key: "
-        "kafka_partition and kafka_offset. Messages that are no event are kept with a reason and stop nothing."
+        "Kafka topic of the events: one JSON object for each transfer of bytes between a device and an "
+        "antenna. Key: kafka_partition and kafka_offset. Messages that are no event are kept with a reason "
+        "and stop nothing."
     ),
     metadata=columns_metadata("devices", LANDED_SCHEMA),
 )
@@ -26,9 +27,10 @@ landing = dg.AssetSpec(
     kinds={"spark", "parquet"},
     owners=OWNERS,
     description=(
-        "One row for each accepted event, as the stream landed it, in a folder for its hour in UTC; rejected messages "
-        "lie beside them with their reasons. Key: kafka_partition and kafka_offset. Which files count is in the ledger; "
-        "a listing of the folder is not to be trusted. A late event lands like any other and makes its hour dirty."
+        "One row for each accepted event, as the stream landed it, in a folder for its hour in UTC; rejected "
+        "messages lie beside them with their reasons. Key: kafka_partition and kafka_offset. Which files "
+        "count is in the ledger; a listing of the folder is not to be trusted. A late event lands like any "
+        "other and makes its hour dirty."
     ),
     metadata=lake_metadata("landing", LANDED_SCHEMA),
 )
@@ -39,8 +41,8 @@ user_metadata = dg.AssetSpec(
     kinds={"postgres"},
     owners=OWNERS,
     description=(
-        "One row for each known user, with the quota in bytes an hour. Key: id. Every change gives the users a new "
-        "version, which the hours published with it name."
+        "One row for each known user, with the quota in bytes an hour. Key: id. Every change gives the users "
+        "a new version, which the hours published with it name."
     ),
     metadata={"dagster/table_name": "public.user_metadata", **columns_metadata("user_metadata", USERS)},
 )
@@ -53,8 +55,8 @@ live_tables = [
         kinds={"spark", "postgres"},
         owners=OWNERS,
         description=(
-            f"Live sums of bytes. Key: date (the window's first instant, UTC) and {table.key}. The stream adds to them "
-            "in the transaction that commits the events, late ones included."
+            f"Live sums of bytes. Key: date (the window's first instant, UTC) and {table.key}. The stream "
+            "adds to them in the transaction that commits the events, late ones included."
         ),
         metadata=serving_metadata(table),
     )

@@ -1,11 +1,11 @@
-"""`enriched_usage`: the hour's events with what is known of their users, in the lake."""
+"""`enriched_usage`: the hour's events joined with their users, in the lake."""
 
 from datetime import datetime
 
 import dagster as dg
 
 from antenna_assets.defs.assets.declared import hourly_asset
-from antenna_assets.defs.assets.lake_tables import publish_files, require_rows
+from antenna_assets.defs.assets.lake_tables import PublishingRun, WrittenHour, publish_files, require_rows
 from antenna_assets.defs.assets.materialize import Report, Stages, materialize_hours
 from antenna_assets.defs.assets.raw import raw_parquet
 from antenna_assets.defs.assets.sources import user_metadata
@@ -25,13 +25,13 @@ from antenna_assets.publishing.users import write_users
 def enriched_usage(
     context: dg.AssetExecutionContext, postgres: PostgresResource, lake: LakeResource, engine: EngineResource
 ) -> dg.MaterializeResult:
-    """One row for each event of the hour, with the user's name, e-mail and quota. Key: kafka_partition and kafka_offset,
-    which a topic that was made again counts anew.
+    """One row for each event of the hour, with the user's name, e-mail and quota. Key: kafka_partition and
+    kafka_offset, which a topic that was made again counts anew.
 
-    Times are UTC, bytes are bytes, a quota is bytes an hour. An event of an unknown user keeps its bytes and has null
-    there. Late events arrive with the hour's next generation.
+    Times are UTC, a quota is in bytes per hour. An event of an unknown user keeps its bytes; its user columns
+    are null. Late events arrive with the hour's next generation.
     """
-    # A key that is refused leaves nothing, a claim of the lake included.
+    # Before the lake is claimed: a key that is refused changes nothing.
     hours_of(context)
     tables, run = lake.open(), engine.start()
     with postgres.connection() as connection:
@@ -56,18 +56,11 @@ def enriched_usage(
             with stage("unknown_users"):
                 counted = run.read(UNKNOWN_ROWS, {"enriched_usage": usage}, UNKNOWN_ROWS_COLUMNS)
                 unknown_rows = counted["unknown_rows"][0].as_py()
+            content = {"unknown_rows": unknown_rows}
             report = publish_files(
-                connection,
-                tables,
-                run,
-                "enriched_usage",
-                generation,
-                files,
-                attempt=attempt,
-                stage=stage,
-                run_id=context.run.run_id,
-                users_version=users_version,
-                content={"unknown_rows": unknown_rows},
+                PublishingRun(connection, tables, run, context.run.run_id),
+                WrittenHour("enriched_usage", generation, files, attempt, users_version, content),
+                stage,
             )
             return {**report, "unknown_user_rows": unknown_rows}
 

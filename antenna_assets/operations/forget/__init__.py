@@ -1,4 +1,6 @@
-"""Forgetting a user: their id, name and e-mail give way to a random pseudonym wherever they are kept, and all sums stay.
+"""Forgetting a user: their id, name and e-mail are replaced by a random pseudonym everywhere, and all sums
+stay.
 
-`run` is the order of it; `identity`, `lake`, `tables` and `spelled` know where an identity can be.
+`run.py` is the order; the other modules each search and rewrite one kind of place, behind the fence of
+`fence.py`.
 """

@@ -1,6 +1,7 @@
-"""A user's id in PostgreSQL: the users, live and hourly sums, and the texts of replays. What Dagster was told is for `dagster_events.py`.
+"""A user's id in PostgreSQL: users, live and hourly sums, and the transformations of replays.
 
-Hours are replaced under the fence that every publication passes.
+Hours are replaced behind the fence that every publication passes. Dagster's events are in
+`dagster_events.py`.
 """
 
 from collections.abc import Collection, Sequence
@@ -12,9 +13,14 @@ from psycopg import sql
 
 from antenna_assets.domain.schema import HOURLY_TABLES, ServingTable
 from antenna_assets.ledger.certificate import certify, publications
-from antenna_assets.ledger.publications import Publication, begin_publication, insert_publication, move_head
+from antenna_assets.ledger.publications import (
+    Publication,
+    begin_publication,
+    insert_publication,
+    move_publication_head,
+)
 from antenna_assets.operations.forget.identity import EMAIL, NAME, Identity
-from antenna_assets.operations.forget.lake import RUN
+from antenna_assets.operations.forget.lake_rewrite import RUN
 from antenna_assets.operations.forget.replace_text import Search
 from antenna_assets.publishing.digests import RowsDigest
 
@@ -22,7 +28,7 @@ _OF_USERS = ("bytes_agg_user_1h", "users_over_quota_1h")
 
 
 def hours_with(connection: psycopg.Connection, users: Collection[str]) -> set[datetime]:
-    """The hours of which a table has rows of one of these users."""
+    """Return the hours in which a table has rows of one of these users."""
     found: set[datetime] = set()
     for name in _OF_USERS:
         query = sql.SQL("SELECT DISTINCT date FROM {} WHERE id = ANY(%s)").format(sql.Identifier(name))
@@ -31,29 +37,32 @@ def hours_with(connection: psycopg.Connection, users: Collection[str]) -> set[da
 
 
 def live_windows(connection: psycopg.Connection, user: str) -> list[datetime]:
-    """The windows of the live sums that have the user. It reads the whole table, whose key begins with the window."""
+    """Return the windows of the live sums that hold the user. Reads the whole table: its key begins with the
+    window."""
     rows = connection.execute("SELECT date FROM bytes_agg_user WHERE id = %s", [user])
     return [date for (date,) in rows.fetchall()]
 
 
 def rename(connection: psycopg.Connection, identity: Identity, windows: Sequence[datetime]) -> None:
-    """The pseudonym in the users and these windows of the live sums, in the caller's transaction. The quota stays."""
-    # Without the user no statement: each one gives the users a new version.
+    """Replace the id in the users and in these windows of the live sums, in the caller's transaction. The
+    quota stays."""
+    # No statement without the user: each one gives the users a new version.
     known = connection.execute(
         "SELECT id FROM user_metadata WHERE id = ANY(%s)", [[identity.id, identity.pseudonym]]
     ).fetchall()
-    if len(known) == 2:  # Somebody has added the user again meanwhile.
+    if len(known) == 2:  # The user was added again meanwhile.
         connection.execute("DELETE FROM user_metadata WHERE id = %s", [identity.id])
     elif known == [(identity.id,)]:
         connection.execute(
             "UPDATE user_metadata SET id = %s, name = %s, email = %s WHERE id = %s",
             [identity.pseudonym, NAME, EMAIL, identity.id],
         )
-    # Events that came late, after an earlier try.
+    # Adds late events that landed after an earlier attempt.
     connection.execute(
         "INSERT INTO bytes_agg_user AS known (date, id, sum_user_bytes)"
         " SELECT date, %s, sum_user_bytes FROM bytes_agg_user WHERE date = ANY(%s) AND id = %s"
-        " ON CONFLICT (date, id) DO UPDATE SET sum_user_bytes = known.sum_user_bytes + excluded.sum_user_bytes",
+        " ON CONFLICT (date, id)"
+        " DO UPDATE SET sum_user_bytes = known.sum_user_bytes + excluded.sum_user_bytes",
         [identity.pseudonym, list(windows), identity.id],
     )
     connection.execute(
@@ -62,7 +71,7 @@ def rename(connection: psycopg.Connection, identity: Identity, windows: Sequence
 
 
 def replace_hours(connection: psycopg.Connection, hour: datetime, identity: Identity) -> None:
-    """The pseudonym in an hour's tables, and a certificate of the hour as it is then.
+    """Replace the id in an hour's tables, and certify the hour again.
 
     Raises:
         Superseded: a run published a newer generation meanwhile; nothing was changed.
@@ -70,11 +79,12 @@ def replace_hours(connection: psycopg.Connection, hour: datetime, identity: Iden
     with connection.transaction():
         heads: dict[str, int] = dict(
             connection.execute(
-                "SELECT asset, generation FROM ledger.publication_head WHERE hour = %s AND asset = ANY(%s) ORDER BY asset",
+                "SELECT asset, generation FROM ledger.publication_head WHERE hour = %s AND asset = ANY(%s)"
+                " ORDER BY asset",
                 [hour, list(_OF_USERS)],
             ).fetchall()
         )
-        # A run that died between the two leaves them at different generations.
+        # A run killed between the two leaves them at different generations.
         for asset, generation in heads.items():
             before = publications(connection, hour, generation).get(asset)
             if before is not None:
@@ -89,17 +99,20 @@ def replace_hours(connection: psycopg.Connection, hour: datetime, identity: Iden
 def _replace_rows(
     connection: psycopg.Connection, table: ServingTable, publication: Publication, identity: Identity
 ) -> None:
-    move_head(connection, publication)
+    move_publication_head(connection, publication)
     name = sql.Identifier(table.name)
     merged = connection.execute(
         sql.SQL(
-            "UPDATE {0} AS kept SET sum_user_bytes = kept.sum_user_bytes + late.sum_user_bytes FROM {0} AS late"
-            " WHERE kept.date = %(hour)s AND kept.id = %(new)s AND late.date = kept.date AND late.id = %(old)s"
+            "UPDATE {0} AS kept SET sum_user_bytes = kept.sum_user_bytes + late.sum_user_bytes"
+            " FROM {0} AS late"
+            " WHERE kept.date = %(hour)s AND kept.id = %(new)s"
+            " AND late.date = kept.date AND late.id = %(old)s"
         ).format(name),
         {"hour": publication.hour, "new": identity.pseudonym, "old": identity.id},
     ).rowcount
     if merged:
-        # Events that came late, after an earlier try, as those of an unknown user. The hour is asked for once more.
+        # Late events that landed after an earlier attempt, as an unknown user's. The hour is published once
+        # more.
         connection.execute(
             sql.SQL("DELETE FROM {} WHERE date = %s AND id = %s").format(name),
             [publication.hour, identity.id],
@@ -108,12 +121,13 @@ def _replace_rows(
         begin_publication(connection, "enriched_usage", publication.hour, None)
     connection.execute(
         sql.SQL(
-            "UPDATE {} SET id = %s, email = CASE WHEN email IS NULL THEN NULL ELSE %s END WHERE date = %s AND id = %s"
+            "UPDATE {} SET id = %s, email = CASE WHEN email IS NULL THEN NULL ELSE %s END"
+            " WHERE date = %s AND id = %s"
         ).format(name),
         [identity.pseudonym, EMAIL, publication.hour, identity.id],
     )
     digest = RowsDigest()
-    # In the byte order of the key, as every publication counts.
+    # In the byte order of the key, as every publication's digest.
     select = sql.SQL('SELECT {} FROM {} WHERE date = %s ORDER BY {} COLLATE "C"').format(
         sql.SQL(", ").join(map(sql.Identifier, table.columns.names)), name, sql.Identifier(table.key)
     )
@@ -124,10 +138,10 @@ def _replace_rows(
 
 
 def rows_with(connection: psycopg.Connection, user: str) -> dict[str, int]:
-    """The columns that have the id, by `schema.table.column`, and in how many rows.
+    """Return the columns that hold the id, as `schema.table.column`, with their number of rows.
 
-    A user stands in the columns `id` of the tables that people read, and nowhere else: an app, an antenna or a word of the
-    ledger that is spelled like an id is nobody.
+    Users are only in the columns `id` of the serving tables: an app, an antenna or a word of the ledger that
+    is spelled like the id is not a user.
     """
     found = {}
     for table in _tables_of_users(connection):
@@ -141,7 +155,8 @@ def rows_with(connection: psycopg.Connection, user: str) -> dict[str, int]:
 
 def _tables_of_users(connection: psycopg.Connection) -> list[str]:
     rows = connection.execute(
-        "SELECT table_name FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)"
+        "SELECT table_name FROM information_schema.columns"
+        " JOIN information_schema.tables USING (table_schema, table_name)"
         " WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND column_name = 'id'"
         " AND data_type IN ('text', 'character varying') ORDER BY 1"
     ).fetchall()
@@ -149,7 +164,7 @@ def _tables_of_users(connection: psycopg.Connection) -> list[str]:
 
 
 def is_a_name(connection: psycopg.Connection, user: str) -> bool:
-    """Whether an app or an antenna has the name that is the user's id."""
+    """Whether an app or an antenna is named like the user's id."""
     row = connection.execute(
         "SELECT EXISTS (SELECT FROM bytes_agg_app_1h WHERE app = %(id)s)"
         " OR EXISTS (SELECT FROM bytes_agg_antenna_1h WHERE antenna_id = %(id)s)"
@@ -161,15 +176,15 @@ def is_a_name(connection: psycopg.Connection, user: str) -> bool:
 
 
 def transforms_with(connection: psycopg.Connection, search: Search) -> list[tuple[int, str]]:
-    """The texts of replays' transformations that name the user: the batch, and the text without them."""
+    """Return the transformations of replays that name the user: the batch, and the text without the id."""
     rows = connection.execute(
         "SELECT batch, transform FROM ledger.replay WHERE transform IS NOT NULL"
     ).fetchall()
-    judged = [(batch, search.judge(text.encode())) for batch, text in rows]
-    return [(batch, found.value.decode()) for batch, found in judged if found.has]
+    results = [(batch, search.judge(text.encode())) for batch, text in rows]
+    return [(batch, result.value.decode()) for batch, result in results if result.found]
 
 
 def rewrite_transforms(connection: psycopg.Connection, search: Search) -> None:
-    """The pseudonym in the texts of replays' transformations."""
+    """Replace the id in the transformations of replays."""
     for batch, text in transforms_with(connection, search):
         connection.execute("UPDATE ledger.replay SET transform = %s WHERE batch = %s", [text, batch])

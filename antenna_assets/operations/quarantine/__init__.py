@@ -1,4 +1,4 @@
-"""The quarantine as a workplace: rejected messages are listed, shown, exported and replayed.
+"""Listing, showing, exporting and replaying rejected messages.
 
 The stream fills it (`streaming/spark/land.py`); the transaction of a replay is `ledger/replay.py`.
 """

@@ -1,45 +1,39 @@
-"""Writing selected messages to a file for a person or another program: JSON lines, or parquet by the file's name.
-
-The quarantine itself is not changed.
-"""
+"""Export of rejected messages to a file: JSON lines, or parquet by the file's name. The quarantine is not
+changed."""
 
 import base64
 import json
-import os
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pyarrow as pa
 
 from antenna_assets.operations.quarantine.files import QuarantineError
+from antenna_assets.storage.atomic_files import replacing
 
 
 def export(messages: pa.Table, output: Path) -> None:
-    """Write the messages to a new file: parquet if its name ends so, JSON lines otherwise.
+    """Write the messages to a new file: parquet if its name ends in `.parquet`, JSON lines otherwise.
 
-    A JSON line has the value as text in `value`, or in `value_base64` if it is not UTF-8; a message without a value
-    has `"value": null`.
+    A JSON line has the value as text in `value`, or in `value_base64` if it is not UTF-8; `null` if there is
+    none.
 
     Raises:
         QuarantineError: the file exists, or cannot be written.
     """
     if output.exists():
-        raise QuarantineError(f"{output} exists already and is not overwritten; name another file")
-    # Under another name until it is whole.
-    unfinished = output.with_name(f".{output.name}-{uuid4().hex[:12]}")
+        raise QuarantineError(f"{output} exists and is not overwritten; choose another file")
     try:
-        if output.suffix == ".parquet":
-            import pyarrow.parquet as pq
+        with replacing(output) as unfinished:
+            if output.suffix == ".parquet":
+                import pyarrow.parquet as pq
 
-            pq.write_table(messages, unfinished, compression="zstd")
-        else:
-            with unfinished.open("x", encoding="ascii") as file:
-                for row in messages.to_pylist():
-                    file.write(json.dumps(_line(row)) + "\n")
-        os.replace(unfinished, output)  # noqa: PTH105
+                pq.write_table(messages, unfinished, compression="zstd")
+            else:
+                with unfinished.open("x", encoding="ascii") as file:
+                    for row in messages.to_pylist():
+                        file.write(json.dumps(_line(row)) + "\n")
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise QuarantineError(f"{output} cannot be written: {error.strerror or error}") from error
 
 

@@ -1,6 +1,6 @@
-"""Rejected files as one table of DuckDB: the rows of those that the ledger names, without what was replayed.
+"""Rejected files as one DuckDB view: the rows of the files that the ledger references, without replayed ones.
 
-Which files and rows are meant is `messages.py`'s matter. Folders are never listed.
+Folders are never listed. The selection is in `messages.py`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,18 +19,22 @@ if TYPE_CHECKING:
     import duckdb
 
 MESSAGES = pa.schema([pa.field("topic_id", pa.string()), pa.field("batch", pa.int64()), *REJECTED_SCHEMA])
-"""A rejected message with what the ledger knows of it: the topic's id, and the batch that read it."""
+"""A rejected message with the topic's id and the batch that read it, both from the ledger."""
 
 
 class QuarantineError(AntennaError):
-    """What was asked of the quarantine cannot be done; the message says why and what to do."""
+    """A request to the quarantine cannot be done; the message says why and what to do."""
 
 
 @contextmanager
 def open_files(
     lake: str, files: Sequence[tuple[str, int, str]], replayed: Sequence[tuple[str, int, int]]
 ) -> "Iterator[duckdb.DuckDBPyConnection]":
-    """A database whose view `message` has the rows of the files that were not replayed."""
+    """Open a database whose view `message` has the rows of the files that were not replayed.
+
+    Raises:
+        QuarantineError: a file is missing, or the lake cannot be read.
+    """
     import duckdb
 
     paths = [f"{lake}/{path}" for path, _, _ in files]
@@ -40,8 +44,8 @@ def open_files(
         raise QuarantineError(f"the lake {lake} cannot be read: {reason_of(error)}") from error
     if not all(there):
         raise QuarantineError(
-            f"the ledger names {paths[there.index(False)]}, which does not exist: the lake is not whole; restore the file, or point "
-            "ANTENNA_LAKE to the lake that belongs to this database"
+            f"the ledger references {paths[there.index(False)]}, which does not exist; restore the file, or"
+            " set ANTENNA_LAKE to the lake of this database"
         )
     with duckdb.connect() as database:
         database.execute("SET TimeZone = 'UTC'")
@@ -55,24 +59,24 @@ def open_files(
         )
         database.register("place", place)
         topic_ids, partitions, offsets = zip(*replayed, strict=True) if replayed else ((), (), ())
-        gone = pa.table(
+        replayed_rows = pa.table(
             {
                 "topic_id": pa.array(topic_ids, pa.string()),
                 "kafka_partition": pa.array(partitions, pa.int32()),
                 "kafka_offset": pa.array(offsets, pa.int64()),
             }
         )
-        database.register("gone", gone)
+        database.register("gone", replayed_rows)
         if paths:
             quoted = ", ".join("'" + _literal(path).replace("'", "''") + "'" for path in paths)
-            # A view takes no parameters, hence the quoted names.
+            # A view takes no parameters, so the names are quoted.
             rejected = f"read_parquet([{quoted}], filename = true, hive_partitioning = false)"
         else:
             database.register(
                 "nothing", pa.schema([*REJECTED_SCHEMA, pa.field("filename", pa.string())]).empty_table()
             )
             rejected = "nothing"
-        # Files of an earlier program hold times as their senders gave them.
+        # Files of older versions hold times as the senders gave them.
         columns = ", ".join(
             f"{clamped_in_duckdb(name)} AS {name}" if name == "kafka_timestamp" else name
             for name in MESSAGES.names
@@ -86,5 +90,5 @@ def open_files(
 
 
 def _literal(path: str) -> str:
-    """The pattern that matches this path alone: DuckDB takes every path for a pattern."""
+    """Return the pattern that matches only this path: DuckDB reads every path as a pattern."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in path)

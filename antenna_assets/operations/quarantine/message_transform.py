@@ -1,6 +1,6 @@
-"""The transformation of a replay: a Python file of the user's that mends one message at a time.
+"""The transformation of a replay: a user's Python file that corrects one message at a time.
 
-What becomes of the mended messages is `replay.py`'s matter. The file runs with this process's rights.
+The file runs with the rights of this process.
 """
 
 from collections.abc import Callable
@@ -11,36 +11,37 @@ from antenna_assets.operations.quarantine.files import QuarantineError
 
 
 class TransformError(Exception):
-    """The transformation failed on one message, which stays where it is."""
+    """The transformation failed on one message, which stays in quarantine."""
 
 
 @dataclass(frozen=True)
 class Transform:
-    """A transformation and its text, which the ledger keeps with the replay."""
+    """A transformation and its source, which the ledger records with the replay."""
 
     text: str
     function: Callable[[bytes], object]
 
     def __call__(self, value: bytes | None) -> bytes | None:
-        """The mended message; None leaves it in quarantine. A message without a value is given as `b""`.
+        """Return the corrected message, or None to leave it in quarantine. A missing value is passed as
+        `b""`.
 
         Raises:
-            TransformError: the function raised, or returned something else.
+            TransformError: the function raised, or returned neither bytes nor None.
         """
         try:
-            mended = self.function(value or b"")
+            corrected = self.function(value or b"")
         except Exception as error:
             raise TransformError(f"{type(error).__name__}: {error}") from error
-        if mended is not None and not isinstance(mended, bytes):
-            raise TransformError(f"expected bytes or None from transform, found {type(mended).__name__}")
-        return mended
+        if corrected is not None and not isinstance(corrected, bytes):
+            raise TransformError(f"expected bytes or None from transform, found {type(corrected).__name__}")
+        return corrected
 
 
 def load_transform(path: Path) -> Transform:
-    """The `transform` that a Python file defines, as `def transform(value: bytes) -> bytes | None`.
+    """Load a Python file that defines `def transform(value: bytes) -> bytes | None`.
 
     Raises:
-        QuarantineError: the file cannot be read or run, or defines none.
+        QuarantineError: the file cannot be read or run, or does not define it.
     """
     try:
         text = path.read_text(encoding="utf-8")

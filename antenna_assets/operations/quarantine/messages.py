@@ -1,7 +1,4 @@
-"""Which messages are in quarantine: read from the rejected files that the ledger names, without what was replayed.
-
-Folders are never listed, and nothing is written here.
-"""
+"""Queries on the messages in quarantine: rejected and not replayed. Nothing is changed here."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,12 +19,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which messages are meant; None and empty mean all.
+    """A filter on messages; None and empty select all.
 
     Attributes:
-        since, until: Kafka's timestamp of the message, aware; `until` is not included.
-        first_batch, last_batch: the batch that rejected it, both included.
-        limit: at most so many, the first by topic id, partition and offset.
+        since, until: bounds of Kafka's timestamp, aware; `until` is exclusive.
+        first_batch, last_batch: bounds of the batch that rejected the message, both inclusive.
+        limit: the most messages to select, the first by topic id, partition and offset.
     """
 
     reasons: Sequence[str] = ()
@@ -40,7 +37,8 @@ class Selection:
 
 @dataclass(frozen=True)
 class ReasonSummary:
-    """The messages of one reason: how many, when Kafka got the first and the last, and the first as an example."""
+    """The messages of one reason: their number, Kafka's first and last timestamp, and the first as an
+    example."""
 
     reason: str
     messages: int
@@ -52,20 +50,20 @@ class ReasonSummary:
 
 
 def known_reason(reason: str) -> str:
-    """The reason itself.
+    """Return the reason, if it is one.
 
     Raises:
-        QuarantineError: it is none; names the one that is closest.
+        QuarantineError: it is not; suggests the closest one.
     """
     if reason not in REASONS:
         close = get_close_matches(reason, REASONS, n=1)
         hint = f"; did you mean {close[0]}?" if close else f"; expected one of {', '.join(REASONS)}"
-        raise QuarantineError(f"there is no reason {reason!r}{hint}")
+        raise QuarantineError(f"unknown reason {reason!r}{hint}")
     return reason
 
 
 def select(connection: psycopg.Connection, lake: str, selection: Selection) -> pa.Table:
-    """The selected messages with the columns of `MESSAGES`, by topic id, partition and offset."""
+    """Return the selected messages with the columns of `MESSAGES`, by topic id, partition and offset."""
     with _quarantine(connection, lake, selection) as database:
         limit = "" if selection.limit is None else f" LIMIT {int(selection.limit)}"
         found = database.sql(
@@ -76,11 +74,12 @@ def select(connection: psycopg.Connection, lake: str, selection: Selection) -> p
 
 
 def by_reason(connection: psycopg.Connection, lake: str, selection: Selection) -> list[ReasonSummary]:
-    """The selected messages counted by reason, most first."""
+    """Count the selected messages by reason, most first."""
     with _quarantine(connection, lake, selection) as database:
         rows = (
             database.sql(
-                "SELECT reason, count(*) AS messages, min(kafka_timestamp) AS first, max(kafka_timestamp) AS last,"
+                "SELECT reason, count(*) AS messages,"
+                " min(kafka_timestamp) AS first, max(kafka_timestamp) AS last,"
                 " arg_min({'partition': kafka_partition, 'offset': kafka_offset, 'value': value},"
                 "  (kafka_timestamp, topic_id, kafka_partition, kafka_offset)) AS example"
                 " FROM message GROUP BY reason ORDER BY messages DESC, reason"
@@ -97,28 +96,29 @@ def by_reason(connection: psycopg.Connection, lake: str, selection: Selection) -
 def find(
     connection: psycopg.Connection, lake: str, partition: int, offset: int
 ) -> list[tuple[dict, int | None]]:
-    """The rejected message at the coordinates, and the batch that replayed it if one did.
+    """Return the rejected messages at the coordinates, each with the batch that replayed it, if any.
 
-    There is more than one if the topic was created again: each of its lives has its own offsets.
+    There are several if the topic was recreated: each topic id has its own offsets.
 
     Raises:
         QuarantineError: no message with these coordinates was rejected.
     """
     files = connection.execute(
         "SELECT path, batch, topic_id FROM ledger.file JOIN ledger.batch_offset USING (batch)"
-        " WHERE kind = 'rejected' AND partition = %s AND from_offset <= %s AND until_offset > %s ORDER BY batch",
+        " WHERE kind = 'rejected' AND partition = %s AND from_offset <= %s AND until_offset > %s"
+        " ORDER BY batch",
         [partition, offset, offset],
     ).fetchall()
     with open_files(lake, files, []) as database:
         rows = database.sql(
-            f"SELECT {', '.join(MESSAGES.names)} FROM message WHERE kafka_partition = ? AND kafka_offset = ?"  # noqa: S608
-            " ORDER BY batch",
+            f"SELECT {', '.join(MESSAGES.names)} FROM message"  # noqa: S608
+            " WHERE kafka_partition = ? AND kafka_offset = ? ORDER BY batch",
             params=[partition, offset],
         ).to_arrow_table()
     if not rows.num_rows:
         raise QuarantineError(
-            f"no message at offset {offset} of partition {partition} was rejected; `antenna quarantine list` gives an "
-            "example of each reason with its coordinates"
+            f"no message at offset {offset} of partition {partition} was rejected; `antenna quarantine list`"
+            " shows an example of each reason with its coordinates"
         )
     replayed: dict[str, int] = dict(
         connection.execute(
@@ -133,13 +133,14 @@ def find(
 def _quarantine(
     connection: psycopg.Connection, lake: str, selection: Selection
 ) -> "Iterator[duckdb.DuckDBPyConnection]":
-    """A database whose table `message` has what is in quarantine of a selection, its limit aside."""
+    """Open a database whose view `message` has the selected messages in quarantine, without the limit."""
     reasons = [known_reason(reason) for reason in selection.reasons] or None
-    # One topic id a batch; a batch without rows of the reasons has no file worth reading.
+    # A batch has one topic id; the files of a batch without rows of these reasons need not be read.
     files = connection.execute(
         "SELECT path, batch, topic_id FROM ledger.file CROSS JOIN LATERAL"
         " (SELECT topic_id FROM ledger.batch_offset WHERE batch_offset.batch = file.batch LIMIT 1) AS topic"
-        " WHERE kind = 'rejected' AND batch >= coalesce(%(first)s, batch) AND batch <= coalesce(%(last)s, batch)"
+        " WHERE kind = 'rejected'"
+        " AND batch >= coalesce(%(first)s, batch) AND batch <= coalesce(%(last)s, batch)"
         " AND (%(reasons)s::text[] IS NULL OR EXISTS (SELECT FROM ledger.rejection"
         "  WHERE rejection.batch = file.batch AND reason = ANY(%(reasons)s)))",
         {"first": selection.first_batch, "last": selection.last_batch, "reasons": reasons},

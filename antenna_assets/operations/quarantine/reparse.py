@@ -1,4 +1,5 @@
-"""Rejected messages validated again by the stream's own code, in a local Spark session, and the accepted ones landed.
+"""Rejected messages validated again by the stream's own code, in a local Spark session, and the accepted ones
+landed.
 
 Which messages are replayed is decided in `replay.py`.
 """
@@ -19,7 +20,7 @@ from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.batch import BatchContent
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
-from antenna_assets.storage.attempt import lake_watched
+from antenna_assets.storage.attempt import lake_errors
 from antenna_assets.storage.paths import lake_path
 from antenna_assets.streaming.read_back import WrittenAttempt, read_back
 from antenna_assets.streaming.spark.query import AGGREGATION_MEMORY
@@ -32,13 +33,14 @@ if TYPE_CHECKING:
 VALIDATED = pa.schema(
     [*LANDED_SCHEMA, *(pa.field(name, pa.string()) for name in ("reason", "detail", "hour"))]
 )
-"""A message as the stream sees it: the event (undefined if rejected), `reason` (null: accepted), `detail`, and `hour`, the
-name of its landing folder (null if rejected)."""
+"""A message as the stream sees it: the event (undefined if rejected), `reason` (null: accepted), `detail`,
+and `hour`, the name of its landing folder (null if rejected)."""
 
 
 @contextmanager
 def local_spark(lake: str) -> "Iterator[SparkSession]":
-    """A local Spark session for a replay, configured as the stream's, without Kafka; stopped after the block."""
+    """A local Spark session for a replay, configured as the stream's, without Kafka; stopped after the
+    block."""
     from antenna_assets.engines.spark_session import session, store_configuration
     from antenna_assets.streaming.spark.parse import SESSION_CONF
 
@@ -50,13 +52,15 @@ def local_spark(lake: str) -> "Iterator[SparkSession]":
 
 
 def validate(settings: Settings, spark: "SparkSession", messages: pa.Table, clock: datetime) -> pa.Table:
-    """Parse the messages by the stream's rules at `clock`; returns a row of `VALIDATED` for each, in their order."""
+    """Parse the messages by the stream's rules at `clock`; returns a row of `VALIDATED` for each, in their
+    order."""
     from antenna_assets.streaming.spark.parse import parsed
 
     with messages_file(settings.lake_uri, messages) as path:
         # Spark takes a name with `*` or `[` for a pattern otherwise.
         frame = spark.read.option("__globPaths__", "false").parquet(path.as_uri())
-        # Coordinates repeat where a topic was created again, so each message has a number, passed as its partition.
+        # Coordinates repeat where a topic was created again, so each message has a number, passed as its
+        # partition.
         numbered = frame.selectExpr("value", "number AS partition", "offset", "timestamp")
         rows = parsed(numbered, clock=clock, oldest=settings.start)
         found = rows.select(*VALIDATED.names).toArrow().sort_by("kafka_partition")
@@ -66,9 +70,10 @@ def validate(settings: Settings, spark: "SparkSession", messages: pa.Table, cloc
 
 
 def land(settings: Settings, accepted: pa.Table, *, folder: str) -> BatchContent:
-    """Write accepted rows of `VALIDATED` below `folder`, one file an hour, and read them back as the stream does."""
+    """Write accepted rows of `VALIDATED` below `folder`, one file an hour, and read them back as the stream
+    does."""
     begun = datetime.now(UTC)
-    with lake_watched(settings.lake_uri):
+    with lake_errors(settings.lake_uri):
         for hour in pc.unique(accepted["hour"]).to_pylist():
             target = lake_path(settings.lake_uri) / folder / f"hour={hour}" / "part-0.parquet"
             if isinstance(target, Path):
@@ -92,7 +97,8 @@ def land(settings: Settings, accepted: pa.Table, *, folder: str) -> BatchContent
 def messages_file(lake: str, messages: pa.Table) -> "Iterator[LakePath]":
     """The messages, numbered, as a file that only its owner can read; removed afterwards.
 
-    It is under the lake's `scratch/`: what a killed replay leaves there is swept, and searched when a user is forgotten.
+    It is under the lake's `scratch/`: what a killed replay leaves there is swept, and searched when a user is
+    forgotten.
     """
     with Lake(lake).scratch() as folder:
         path = lake_path(folder) / "messages.parquet"

@@ -1,7 +1,8 @@
-"""Replays: selected messages, transformed if need be, are validated again by the stream's rules, landed and committed.
+"""Replays: selected messages, transformed if need be, are validated again by the stream's rules, landed and
+committed.
 
-Validating and landing are in `reparse.py`, the transaction in `ledger/replay.py`. A message that is rejected again stays as
-it is: no file and no row is written of it.
+Validating and landing are in `reparse.py`, the transaction in `ledger/replay.py`. A message that is rejected
+again stays as it is: no file and no row is written of it.
 """
 
 from collections import Counter
@@ -90,7 +91,8 @@ def plan(
     clock: datetime,
     transform: Transform | None = None,
 ) -> Plan:
-    """Validate the selected messages again, without changing anything. An event older than the horizon is accepted.
+    """Validate the selected messages again, without changing anything. An event older than the horizon is
+    accepted.
 
     Args:
         spark_session: opens the session that parses; not called if there is nothing to parse.
@@ -138,7 +140,8 @@ def execute(
 ) -> int:
     """Land and commit the accepted messages of a plan; returns the batch's number.
 
-    Safe to interrupt at any point: at most files are left that nothing refers to. The stream may run meanwhile.
+    Safe to interrupt at any point: at most files are left that nothing refers to. The stream may run
+        meanwhile.
 
     Raises:
         QuarantineError: nothing was accepted.

@@ -1,4 +1,4 @@
-"""`antenna report`: one page on an hour or a day, for those without Superset, a mail or a CI artifact.
+"""`antenna report`: one page about an hour or a day, for a mail, a CI artifact, or readers without Superset.
 
-`period.py` says of what, `figures.py` reads the serving views, `charts.py` draws and `page.py` puts it together.
+`figures.py` reads the serving views, `charts.py` draws, `page.py` renders the page.
 """

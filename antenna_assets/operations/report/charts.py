@@ -1,4 +1,5 @@
-"""The pictures of a report, as SVG that needs no script: a page that may run none, as on CI servers, has them too."""
+"""The charts of a report, as SVG without scripts, so that a page that may run none, as on CI servers, shows
+them."""
 
 from collections.abc import Callable
 from io import StringIO
@@ -14,7 +15,7 @@ from antenna_assets.operations.report.period import Period
 _WIDTH, _HEIGHT, _LOW, _BAR = 760, 240, 120, 18
 _RED, _GREY = "#c44e52", "#bbbbbb"
 _COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#eeca3b", "#72b7b2", "#ff9da6", "#9d755d")
-"""Of the antennas that are shown by themselves."""
+"""Of the antennas that have a colour of their own."""
 STATES = {
     "published": "#4c78a8",
     "publishing again": "#72b7b2",
@@ -28,7 +29,8 @@ _TIME = alt.X("time:O", title="UTC", axis=alt.Axis(labelAngle=0, labelOverlap=Tr
 
 
 def charts(figures: Figures, period: Period) -> dict[str, str]:
-    """Each picture under its title, in the order of the page. What has no rows has no picture."""
+    """Return the SVG of each chart by its title, in the order of the page. A chart without rows is left
+    out."""
     late = [
         {"hour": row["hour"], "what": what, "count": row[name]}
         for row in figures.hours
@@ -111,7 +113,7 @@ def _counts(rows: alt.InlineData) -> alt.Chart:
 
 
 def _bars(rows: alt.InlineData, name: str, length: alt.X) -> alt.Chart:
-    """Horizontal, the longest first."""
+    """Draw horizontal bars, the longest first."""
     bars = alt.Chart(rows, width=_WIDTH, height=alt.Step(_BAR)).mark_bar()
     return bars.encode(length, alt.Y(f"{name}:N", title=None, sort="-x"))
 
@@ -121,7 +123,7 @@ def _inline(rows: Rows) -> alt.InlineData:
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """The row as JSON has it, its time in the words of the axis."""
+    """Return the row as JSON, its time as the axis shows it."""
     moment = row.get("date") or row.get("hour")
     values = {name: value for name, value in row.items() if name not in ("date", "hour")}
     return values if moment is None else {**values, "time": f"{moment:%H:%M}"}
@@ -129,7 +131,7 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 
 def _svg(chart: ChartType) -> str:
     text = StringIO()
-    # A reader's fonts may be wider than those that the text was measured with.
+    # A reader's fonts may be wider than the ones that the text was measured with.
     chart.configure(padding=16).configure_view(strokeWidth=0).configure_legend(labelLimit=0).configure_axis(
         labelLimit=0
     ).save(text, format="svg")

@@ -1,4 +1,5 @@
-"""The numbers of a report, from the serving views alone: a login of the dashboards' role is enough. Nobody's e-mail is here."""
+"""The numbers of a report, read from the serving views only, so that the dashboards' role is enough. No
+e-mail is read."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -12,9 +13,9 @@ from antenna_assets.clients.postgres import snapshot
 from antenna_assets.operations.report.period import Period, ReportError
 
 ANTENNAS, ON_THE_MAP, APPS, USERS, OVER = 8, 30, 10, 15, 25
-"""How many are shown by themselves."""
+"""How many of each are shown."""
 OTHERS = "all others"
-"""A name that no antenna should have; one that has it counts among them."""
+"""The name of the rest; an antenna of this name is counted in it."""
 
 Rows = list[dict[str, Any]]
 
@@ -25,9 +26,11 @@ FROM hour_trust WHERE hour >= %(begin)s AND hour < %(end)s ORDER BY hour"""
 # Ranked over the whole period, so that an antenna keeps its colour.
 _BY_ANTENNA = """WITH used AS ({used}),
 ranked AS (
-    SELECT antenna_id, row_number() OVER (ORDER BY sum(bytes) DESC, antenna_id) AS rank FROM used GROUP BY antenna_id
+    SELECT antenna_id, row_number() OVER (ORDER BY sum(bytes) DESC, antenna_id) AS rank
+    FROM used GROUP BY antenna_id
 )
-SELECT used.date, CASE WHEN rank <= %(antennas)s THEN antenna_id ELSE %(others)s END AS antenna, sum(bytes)::float8 AS bytes
+SELECT used.date, CASE WHEN rank <= %(antennas)s THEN antenna_id ELSE %(others)s END AS antenna,
+    sum(bytes)::float8 AS bytes
 FROM used JOIN ranked USING (antenna_id) GROUP BY 1, 2 ORDER BY 1, 2"""
 _OF_HOURS = (
     "SELECT hour AS date, antenna_id, bytes FROM usage_by_antenna WHERE hour >= %(begin)s AND hour < %(end)s"
@@ -35,7 +38,8 @@ _OF_HOURS = (
 _OF_WINDOWS = """SELECT timestamp AS date, id AS antenna_id, value AS bytes FROM bytes
 WHERE type = 'antenna_total_bytes' AND timestamp >= %(begin)s AND timestamp < %(end)s"""
 
-_APPS = """SELECT app, sum(bytes)::float8 AS bytes, (sum(bytes) / nullif(sum(sum(bytes)) OVER (), 0))::float8 AS share
+_APPS = """SELECT app, sum(bytes)::float8 AS bytes,
+    (sum(bytes) / nullif(sum(sum(bytes)) OVER (), 0))::float8 AS share
 FROM usage_by_app WHERE hour >= %(begin)s AND hour < %(end)s
 GROUP BY app ORDER BY 2 DESC, 1 LIMIT %(apps)s"""
 
@@ -56,16 +60,16 @@ WHERE hour >= %(begin)s AND hour < %(end)s GROUP BY reason ORDER BY 2 DESC, 1"""
 
 @dataclass(frozen=True)
 class Figures:
-    """What a report shows; each is a list of rows in the order in which they are shown, times aware, sizes in bytes.
+    """The rows that a report shows, in order; times are aware, sizes in bytes.
 
     Attributes:
-        hours: of `hour_trust`.
+        hours: rows of `hour_trust`.
         antennas: `date` (an hour, or a window if the period is one hour), `antenna`, `bytes`.
-        antenna_map: the same for more antennas, without the others.
+        antenna_map: the same for more antennas, without the rest.
         users: known users with the highest share of their quota in an hour.
         over: users over quota, the furthest first.
-        over_by_hour: how many they were.
-        reasons: of the messages that were rejected meanwhile.
+        over_by_hour: number of users over quota.
+        reasons: number of rejected messages by reason.
     """
 
     hours: Rows
@@ -79,7 +83,7 @@ class Figures:
 
     @property
     def totals(self) -> Mapping[str, int]:
-        """Sums over the hours, and how many there are in each state."""
+        """Sums over the hours, and the number of hours in each state."""
         sums = {
             name: sum(row[name] for row in self.hours)
             for name in ("rows", "bytes", "late_rows", "quarantined")
@@ -88,10 +92,10 @@ class Figures:
 
 
 def read_figures(connection: psycopg.Connection, period: Period) -> Figures:
-    """Read them in one snapshot.
+    """Read the figures in one snapshot.
 
     Raises:
-        ReportError: the ledger knows no hour of the period.
+        ReportError: the ledger has no hour of the period.
     """
     values = {
         "begin": period.begin,
@@ -111,7 +115,7 @@ def read_figures(connection: psycopg.Connection, period: Period) -> Figures:
         hours = read(_HOURS)
         if not hours:
             raise ReportError(
-                f"expected hours of {period.name} in the ledger, found none; `antenna status` shows which there are"
+                f"expected hours of {period.name} in the ledger, found none; `antenna status` lists the hours"
             )
         by_antenna = _BY_ANTENNA.format(used=_OF_WINDOWS if period.is_one_hour else _OF_HOURS)
         return Figures(

@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing beside it."""
+"""A report as one self-contained HTML page."""
 
 from datetime import datetime
 from pathlib import Path
@@ -14,10 +14,10 @@ _TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 
 def page(period: Period, figures: Figures, pictures: dict[str, str], *, now: datetime) -> str:
-    """The page's HTML. Whatever text came with an event is escaped.
+    """Return the page's HTML. Text that came with events is escaped.
 
     Args:
-        pictures: SVG by title, whose texts are escaped.
+        pictures: SVG by title, its texts escaped already.
         now: when the report was made, aware.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)

@@ -1,4 +1,4 @@
-"""What a report is about: an hour or a day of hours, in UTC."""
+"""The period of a report: an hour or a day, in UTC."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,12 +12,12 @@ DAY = timedelta(days=1)
 
 
 class ReportError(AntennaError):
-    """There is nothing to report on, or the period cannot be read; the message says what to do."""
+    """The period is empty or cannot be read; the message says what to do."""
 
 
 @dataclass(frozen=True)
 class Period:
-    """From `begin` to before `end`, full hours in UTC; `name` is how a person writes it."""
+    """Full hours in UTC from `begin` until before `end`; `name` is its text form."""
 
     name: str
     begin: datetime
@@ -25,25 +25,25 @@ class Period:
 
     @property
     def is_one_hour(self) -> bool:
-        """Whether there are windows to look at instead of hours."""
+        """Whether the period is one hour, whose live windows are shown instead of hours."""
         return self.end - self.begin == HOUR
 
 
 def one_hour(key: str) -> Period:
-    """The hour of a partition key, `YYYY-MM-DD-HH:00`.
+    """Return the hour of a partition key, `YYYY-MM-DD-HH:00`.
 
     Raises:
-        NotAnHour: it is none.
+        NotAnHour: the key is not one.
     """
     begin = parse_hour(key)
     return Period(hour_key(begin), begin, begin + HOUR)
 
 
 def one_day(text: str) -> Period:
-    """A day in UTC, `YYYY-MM-DD`.
+    """Return a day in UTC, `YYYY-MM-DD`.
 
     Raises:
-        ReportError: it is none.
+        ReportError: the text is not a day.
     """
     try:
         begin = datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=UTC)
@@ -53,16 +53,17 @@ def one_day(text: str) -> Period:
 
 
 def newest_day(connection: psycopg.Connection) -> Period:
-    """The day of the newest hour that is published.
+    """Return the day of the newest published hour.
 
     Raises:
-        ReportError: none is.
+        ReportError: no hour is published.
     """
     row = connection.execute(
         "SELECT hour FROM hour_trust WHERE generation IS NOT NULL ORDER BY hour DESC LIMIT 1"
     ).fetchone()
     if row is None:
         raise ReportError(
-            "no hour is published yet; Dagster's sensor publishes closed hours, and `antenna status` shows how far it is"
+            "no hour is published yet; Dagster's sensor publishes closed hours, and `antenna status` shows"
+            " how far the stream is"
         )
     return one_day(f"{row[0].astimezone(UTC):%Y-%m-%d}")

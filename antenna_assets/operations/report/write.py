@@ -1,4 +1,4 @@
-"""What `antenna report` does: read, draw, write."""
+"""`antenna report`: reads the figures, draws the charts and writes the page."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +10,7 @@ from antenna_assets.operations.report.charts import charts
 from antenna_assets.operations.report.figures import read_figures
 from antenna_assets.operations.report.page import page
 from antenna_assets.operations.report.period import Period, ReportError, newest_day, one_day, one_hour
+from antenna_assets.storage.atomic_files import replacing
 
 
 def write_report(
@@ -19,27 +20,26 @@ def write_report(
     day: str | None = None,
     output: Path | None = None,
 ) -> Path:
-    """Write the page of an hour or a day, by default of the day of the newest published hour; returns where.
+    """Write the page of an hour or a day, by default of the day of the newest published hour; returns its
+    path.
 
     Args:
-        output: by default `antenna-<hour or day>.html` in the working directory. It is replaced as a whole.
+        output: by default `antenna-<hour or day>.html` in the working directory; replaced atomically.
 
     Raises:
-        ReportError: there is nothing to report on, or the file cannot be written.
-        NotAnHour: `hour` is no hour.
-        DatabaseError: the views are not there yet.
+        ReportError: the period is empty, or the file cannot be written.
+        NotAnHour: `hour` is not an hour.
+        DatabaseError: the schema is older than this package.
     """
     require_migrated(connection)
     period = _period(connection, hour, day)
     figures = read_figures(connection, period)
     text = page(period, figures, charts(figures, period), now=datetime.now(UTC))
     path = output or Path(f"antenna-{period.name.replace(':', '')}.html")
-    unfinished = path.with_name(path.name + ".part")
     try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
+        with replacing(path) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         raise ReportError(f"{path} cannot be written: {error.strerror}; choose another --output") from error
     return path
 

@@ -1,4 +1,4 @@
-"""`antenna sweep`: removes orphaned files and whatever is past its retention. Safe to interrupt at any point.
+"""`antenna sweep`: removes orphaned files and what is past its retention. Safe to interrupt at any point.
 
-`run.py` is the order and the report; the other modules each decide for one kind of thing.
+`run.py` has the order and the report; each other module decides about one kind of data.
 """

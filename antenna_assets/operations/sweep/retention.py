@@ -1,7 +1,8 @@
-"""What is past its time: landed and rejected files, first their ledger rows and later they themselves, and live windows.
+"""Retention: landed and rejected files past the horizon, first their ledger rows and later the files, and
+live windows.
 
-An hour's facts in the ledger stay for ever. Files that nothing ever referred to are the matter of `orphans.py`, and what the
-ledger keeps of the past is that of `compaction.py`.
+An hour's facts in the ledger are kept forever. Orphaned files are in `orphans.py`, the ledger's own size in
+`compaction.py`.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import psycopg
 from psycopg import sql
 
 from antenna_assets.domain.hours import hour_of
-from antenna_assets.domain.lifetimes import GRACE, LIVE_RETENTION, LONGEST_RUN
+from antenna_assets.domain.lifetimes import GRACE_PERIOD, LIVE_RETENTION, LONGEST_RUN
 from antenna_assets.domain.schema import LIVE_TABLES, ServingTable
 from antenna_assets.ledger.generations import read_generation
 from antenna_assets.ledger.head import lock_heads
@@ -24,13 +25,14 @@ from antenna_assets.storage.files import remove_files, remove_if_empty
 if TYPE_CHECKING:
     from antenna_assets.storage.paths import LakePath
 
-# Bounds a transaction and how long its rows are locked: measured, 400,000 rows of a live table went in 0.74 s in all.
+# Bounds a transaction and how long its rows are locked. Measured: 400,000 rows of a live table are deleted in
+# 0.74 s.
 ROWS_AT_ONCE = 20_000
 
 
 @dataclass(frozen=True)
 class Amount:
-    """How many files or rows, and their size in bytes."""
+    """A number of files or rows, and their size in bytes."""
 
     count: int = 0
     bytes: int = 0
@@ -42,17 +44,17 @@ class Amount:
 def expire_files(
     connection: psycopg.Connection, *, horizon: timedelta, now: datetime, dry_run: bool = False
 ) -> dict[str, Amount]:
-    """Let the ledger forget the files of hours and batches past the horizon; returns amounts by kind of file.
+    """Expire the ledger rows of files of hours and batches past the horizon; returns amounts by kind of file.
 
-    An hour that is not wholly published, as `ledger.hour_state` has it, keeps its files, however old it is. A batch under way
-    may use a clock that is `LONGEST_RUN` behind: until it would find an hour too old, the hour's files stay. Each hour is a
-    transaction of its own, so that the stream waits for no more than that.
+    An hour that is not wholly published, by `ledger.hour_state`, keeps its files, however old it is. A batch
+    in progress may use a clock that is `LONGEST_RUN` behind, so an hour's files stay until every batch finds
+    the hour too old. Each hour is a transaction, so the stream never waits for more than one.
     """
     oldest = now - horizon - LONGEST_RUN
     hours = sorted(hour for (hour,) in connection.execute(_EXPIRING_HOURS, {"before": hour_of(oldest)}))
     if dry_run:
         return {
-            "landed": _amount(connection, f"SELECT path, size FROM ledger.file WHERE {_OF_HOURS}", hours),  # noqa: S608
+            "landed": _amount(connection, _FILES_OF_HOURS, hours),
             "rejected": _amount(connection, _OLD_REJECTED, oldest),
         }
     _remember_landings(connection, hours)
@@ -60,30 +62,32 @@ def expire_files(
     for hour in hours:
         with connection.transaction():
             lock_heads(connection)
-            # As a run does that seals: it has its generation before, or is refused after.
+            # The lock of a run that seals: it gets its generation before this, or is refused after.
             connection.execute("SELECT FROM ledger.hour WHERE hour = %s FOR UPDATE", [hour])
-            # Rows may have come meanwhile.
+            # Rows may have landed meanwhile.
             still = f"{_EXPIRING_HOURS} AND hour.hour = %(hour)s"
             if connection.execute(still.encode(), {"before": hour_of(oldest), "hour": hour}).fetchone():
-                landed += _moved(connection, _OF_HOURS, [hour], now)
+                landed += _expire(connection, _OF_HOURS, [hour], now)
     some = f"{_OLD_REJECTED} LIMIT {ROWS_AT_ONCE}".encode()
     while paths := [path for path, _ in connection.execute(some, {"of": oldest})]:
         with connection.transaction():
             lock_heads(connection)
-            rejected += _moved(connection, "path = ANY(%(of)s)", paths, now)
+            rejected += _expire(connection, "path = ANY(%(of)s)", paths, now)
     return {"landed": landed, "rejected": rejected}
 
 
 def _remember_landings(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
-    """What landed for the hours that expire or have expired, if a version that did not keep it sealed them.
+    """Record what landed for hours that expire or have expired, if a version that did not record it sealed
+    them.
 
-    Afterwards their files and batches may be summed up. What is not known any more `antenna verify` names.
+    Afterwards their files and batches may be summed up. `antenna verify` names what is unknown by now.
     """
     unknown = connection.execute(
         "SELECT hour, generation FROM ledger.hour WHERE generation > 0"
         " AND NOT EXISTS (SELECT FROM ledger.generation_landing AS kept"
         "  WHERE kept.hour = hour.hour AND kept.generation = hour.generation)"
-        " AND (hour = ANY(%s) OR EXISTS (SELECT FROM ledger.expired_file WHERE expired_file.hour = hour.hour))",
+        " AND (hour = ANY(%s)"
+        "  OR EXISTS (SELECT FROM ledger.expired_file WHERE expired_file.hour = hour.hour))",
         [list(hours)],
     ).fetchall()
     for hour, generation in unknown:
@@ -94,10 +98,10 @@ def _remember_landings(connection: psycopg.Connection, hours: Sequence[datetime]
 def remove_expired_files(
     connection: psycopg.Connection, lake: "LakePath", *, now: datetime, dry_run: bool = False
 ) -> Amount:
-    """Remove the files that the ledger forgot longer than `GRACE` ago.
+    """Remove the files whose ledger rows expired longer than `GRACE_PERIOD` ago.
 
     Raises:
-        OSError: a file cannot be removed; the next sweep tries it again.
+        OSError: a file cannot be removed; the next sweep retries.
     """
     count = size = 0
     after = ""
@@ -105,7 +109,7 @@ def remove_expired_files(
         rows = connection.execute(
             "SELECT path, size FROM ledger.expired_file"
             " WHERE removed_at IS NULL AND expired_at <= %s AND path > %s ORDER BY path LIMIT %s",
-            [now - GRACE, after, ROWS_AT_ONCE],
+            [now - GRACE_PERIOD, after, ROWS_AT_ONCE],
         ).fetchall()
         if not rows:
             return Amount(count, size)
@@ -122,12 +126,12 @@ def remove_expired_files(
 def drop_live_windows(
     connection: psycopg.Connection, table: ServingTable, *, now: datetime, dry_run: bool = False
 ) -> Amount:
-    """Delete the windows of a live table that no batch adds to any more, whole windows at a time.
+    """Delete the windows of a live table that no batch can add to, whole windows at a time.
 
-    Batches skip windows older than `LIVE_RETENTION` by their own clock, which may be `LONGEST_RUN` behind.
+    Batches skip windows older than `LIVE_RETENTION` by their clock, which may be `LONGEST_RUN` behind.
     """
     before = now - LIVE_RETENTION - LONGEST_RUN
-    # What a row holds: two numbers of eight bytes, and the key.
+    # Bytes of a row: two numbers of eight bytes, and the key.
     size_of = sql.SQL("16 + octet_length({})").format(sql.Identifier(table.key))
     name = sql.Identifier(table.name)
     if dry_run:
@@ -143,9 +147,9 @@ def drop_live_windows(
     count = size = 0
     bounded = sql.SQL(
         "WITH bound AS (SELECT date FROM {0} WHERE date < %(before)s ORDER BY date OFFSET %(rows)s LIMIT 1),"
-        " gone AS (DELETE FROM {0} WHERE date < %(before)s"
+        " deleted AS (DELETE FROM {0} WHERE date < %(before)s"
         "  AND date <= coalesce((SELECT date FROM bound), 'infinity') RETURNING {1} AS size)"
-        " SELECT count(*), coalesce(sum(size), 0)::bigint FROM gone"
+        " SELECT count(*), coalesce(sum(size), 0)::bigint FROM deleted"
     ).format(name, size_of)
     while True:
         row = connection.execute(bounded, {"before": before, "rows": ROWS_AT_ONCE}).fetchone()
@@ -155,7 +159,7 @@ def drop_live_windows(
 
 
 def live_tables() -> list[ServingTable]:
-    """The tables whose windows end."""
+    """Return the tables whose windows expire."""
     return list(LIVE_TABLES.values())
 
 
@@ -165,36 +169,37 @@ _EXPIRING_HOURS = """
       AND EXISTS (SELECT FROM ledger.file WHERE file.hour = hour.hour)
 """
 _OF_HOURS = "kind = 'landed' AND hour = ANY(%(of)s)"
+_FILES_OF_HOURS = f"SELECT path, size FROM ledger.file WHERE {_OF_HOURS}"  # noqa: S608
 _OLD_REJECTED = """
     SELECT file.path, file.size FROM ledger.file JOIN ledger.batch USING (batch)
     WHERE file.kind = 'rejected' AND batch.clock < %(of)s
 """
 
 
-def _amount(connection: psycopg.Connection, query: str, of: Any) -> Amount:
+def _amount(connection: psycopg.Connection, query: str, value: Any) -> Amount:
     summed = f"SELECT count(*), sum(size) FROM ({query}) AS found"  # noqa: S608
-    count, size = connection.execute(summed.encode(), {"of": of}).fetchall()[0]
+    count, size = connection.execute(summed.encode(), {"of": value}).fetchall()[0]
     return Amount(count, int(size or 0))
 
 
-def _moved(connection: psycopg.Connection, which: str, of: Sequence[Any], now: datetime) -> Amount:
-    """Move rows of files to those of expired ones, in the caller's transaction."""
+def _expire(connection: psycopg.Connection, which: str, values: Sequence[Any], now: datetime) -> Amount:
+    """Move rows of `ledger.file` to `ledger.expired_file`, in the caller's transaction."""
     query = f"""
-        WITH gone AS (DELETE FROM ledger.file WHERE {which} RETURNING *),
+        WITH deleted AS (DELETE FROM ledger.file WHERE {which} RETURNING *),
         moved AS (
             INSERT INTO ledger.expired_file (path, kind, hour, rows, bytes, size, batch, expired_at)
-            SELECT path, kind, hour, rows, bytes, size, batch, %(now)s FROM gone RETURNING size
+            SELECT path, kind, hour, rows, bytes, size, batch, %(now)s FROM deleted RETURNING size
         )
         SELECT count(*), sum(size) FROM moved
     """  # noqa: S608
-    count, size = connection.execute(query.encode(), {"of": list(of), "now": now}).fetchall()[0]
+    count, size = connection.execute(query.encode(), {"of": list(values), "now": now}).fetchall()[0]
     return Amount(count, int(size or 0))
 
 
 def _remove_landed(lake: "LakePath", paths: Sequence[str]) -> None:
-    """Remove files of attempts, and the attempts' folders that they were the last in: none of them is used again."""
+    """Remove files of attempts, and the folders that are empty then: no attempt uses a folder again."""
     remove_files(lake / path for path in paths)
-    # `landing/attempt/hour/file`: the inner folders first.
+    # `landing/attempt/hour/file`: inner folders first.
     for depth in (3, 2):
         for folder in sorted({"/".join(path.split("/")[:depth]) for path in paths}):
             remove_if_empty(lake / folder)

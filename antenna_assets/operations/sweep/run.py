@@ -1,7 +1,8 @@
-"""`antenna sweep`: removes what nothing needs any more, in an order in which dying anywhere leaves nothing wrong.
+"""`antenna sweep`: the order in which unneeded data is removed, safe to interrupt at any point, and its
+report.
 
-This is the order and the report. What is old and unneeded is decided in `orphans.py`, `retention.py` and `publishing/lake.py`;
-how long things live is in `domain/lifetimes.py`.
+What is unneeded is decided in the modules beside this one and in `publishing/lake.py`, lifetimes in
+`domain/lifetimes.py`.
 """
 
 from collections.abc import Iterator
@@ -12,18 +13,19 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
+from antenna_assets.clients.advisory_locks import SWEEP, try_lock
 from antenna_assets.clients.clock import database_now
 from antenna_assets.clients.migrations import require_migrated
 from antenna_assets.clients.postgres import connect
-from antenna_assets.clients.postgres_errors import passes, told
+from antenna_assets.clients.postgres_errors import error_line, is_retryable
 from antenna_assets.domain.lifetimes import RUN_LOG_RETENTION, VERSION_RETENTION
 from antenna_assets.domain.schema import LAKE_TABLES
 from antenna_assets.errors import AntennaError
 from antenna_assets.ledger.head import lock_heads
-from antenna_assets.ledger.lake_identity import require_not_anothers
+from antenna_assets.ledger.lake_identity import require_matching_lake
 from antenna_assets.operations.rebuild import published_files
 from antenna_assets.operations.sweep.compaction import forget_removed_files, merge_batches
-from antenna_assets.operations.sweep.orphans import LANDING, old_attempts, unnamed
+from antenna_assets.operations.sweep.orphans import LANDING, old_attempts, unreferenced
 from antenna_assets.operations.sweep.retention import (
     Amount,
     drop_live_windows,
@@ -33,7 +35,7 @@ from antenna_assets.operations.sweep.retention import (
 )
 from antenna_assets.operations.sweep.run_logs import drop_old_pages, drop_run_events, remove_run_output
 from antenna_assets.publishing.lake import Lake
-from antenna_assets.storage.files import Found, file_system_now, remove
+from antenna_assets.storage.files import file_system_now, remove
 from antenna_assets.storage.paths import file_errors, lake_path, reason_of
 
 if TYPE_CHECKING:
@@ -41,17 +43,16 @@ if TYPE_CHECKING:
 
     from antenna_assets.storage.paths import LakePath
 
-_SWEEP_LOCK = 0x7377656570
 # Commits take less than a second.
 LONGEST_WAIT_FOR_LOCK = timedelta(minutes=1)
 
 
 class SweepError(AntennaError):
-    """The sweep cannot go on; what it removed until then was not needed. The message says what to do."""
+    """The sweep failed; what it removed until then was unneeded. The message says what to do."""
 
 
 class SweepRunning(SweepError):
-    """Another sweep of this ledger is under way."""
+    """Another sweep of this ledger is running."""
 
 
 def sweep(
@@ -63,47 +64,47 @@ def sweep(
     now: datetime | None = None,
     dry_run: bool = False,
 ) -> dict[str, Amount]:
-    """Remove what is unneeded; returns how much of it went, or with `dry_run` would go, by what it is.
+    """Remove unneeded data; returns how much was, or with `dry_run` would be, removed of each kind.
 
     Args:
         lake: the lake's root.
         dagster_home: folder of Dagster's instance; it need not exist.
-        now: an instant to sweep at; that of PostgreSQL's clock if none is given. This machine's clock is not asked: the
-            ages of files are counted by the clock of their file system or store.
+        now: the instant to sweep at, by default PostgreSQL's. This machine's clock is never used: the age of
+            a file is taken by the clock of its file system or store.
 
     Raises:
         WrongLake: this is not the ledger's lake. Nothing was removed.
-        SweepRunning: another sweep is under way.
-        SweepError: a file or folder cannot be read or removed, or a writer has held the ledger for a minute.
+        SweepRunning: another sweep is running.
+        SweepError: a file or folder cannot be read or removed, or a writer held the ledger for a minute.
         LakeError: a table cannot be swept.
     """
     root = lake_path(lake)
     amounts: dict[str, Amount] = {}
     with connect(postgres_url, application="antenna sweep") as connection, _errors(lake):
         require_migrated(connection)
-        require_not_anothers(connection, lake)
+        require_matching_lake(connection, lake)
         clock = database_now(connection)
         now = now or clock
         files_now = _files_now(root, clock) + (now - clock)
         if not dry_run:
             _claim(connection)
-            # From here on, no attempt commits that was older than the longest run before.
+            # From here on no attempt commits that is older than the longest run.
             with connection.transaction():
                 lock_heads(connection)
-        # Before the rows of others expire: theirs are for another sweep, after the grace.
-        amounts["expired files, after their grace"] = remove_expired_files(
+        # Before more rows expire: their files are for another sweep, after the grace period.
+        amounts["expired files, after their grace period"] = remove_expired_files(
             connection, root, now=now, dry_run=dry_run
         )
         expired = expire_files(connection, horizon=horizon, now=now, dry_run=dry_run)
-        amounts["landed files past the horizon, to go after a grace"] = expired["landed"]
-        amounts["rejected files past the horizon, to go after a grace"] = expired["rejected"]
-        amounts["batches past the horizon, which become one an hour"] = merge_batches(
+        amounts["landed files past the horizon, removed after a grace period"] = expired["landed"]
+        amounts["rejected files past the horizon, removed after a grace period"] = expired["rejected"]
+        amounts["batches past the horizon, merged to one an hour"] = merge_batches(
             connection, horizon=horizon, now=now, dry_run=dry_run
         )
-        amounts["names of removed files, which become a sum an hour"] = forget_removed_files(
+        amounts["names of removed files, merged to one sum an hour"] = forget_removed_files(
             connection, now=now, dry_run=dry_run
         )
-        amounts["files and folders in landing and scratch that the ledger does not name"] = _sweep_landing(
+        amounts["orphaned files and folders in landing and scratch"] = _sweep_landing(
             connection, root, now=files_now, clock=now, dry_run=dry_run
         )
         tables, days = Lake(lake), VERSION_RETENTION.days
@@ -111,19 +112,19 @@ def sweep(
             swept = tables.sweep(
                 table, now=files_now, dry_run=dry_run, published=published_files(connection, table)
             )
-            amounts[f"files and folders in {table} that no version of {days} days names"] = Amount(
-                len(swept), sum(swept.values())
+            amounts[f"files and folders in {table} that no version of the last {days} days references"] = (
+                Amount(len(swept), sum(swept.values()))
             )
         for live in live_tables():
             amounts[f"rows of {live.name} past their retention"] = drop_live_windows(
                 connection, live, now=now, dry_run=dry_run
             )
         days = RUN_LOG_RETENTION.days
-        amounts[f"events of Dagster's runs older than {days} days, but for those on assets"] = (
+        amounts[f"events of Dagster's runs older than {days} days, except those about assets"] = (
             drop_run_events(connection, now=now, dry_run=dry_run)
         )
-        amounts["what Dagster's pages say of assets, replaced or older than 400 days, and such runs"] = (
-            drop_old_pages(connection, now=now, dry_run=dry_run)
+        amounts["Dagster's asset events, replaced or older than 400 days, and such runs"] = drop_old_pages(
+            connection, now=now, dry_run=dry_run
         )
         output = dagster_home / "storage"
         amounts[f"files with output of Dagster's runs older than {days} days"] = (
@@ -135,19 +136,17 @@ def sweep(
 
 
 def report(amounts: dict[str, Amount], *, dry_run: bool) -> "Table":
-    """What went or would go, as a table to show."""
-    from rich.table import Table
+    """Return a table of what was or would be removed."""
+    from antenna_assets.operations.fitting_table import FittingTable, number_columns
 
-    table = Table("would go" if dry_run else "gone")
-    for name in ("count", "bytes"):
-        table.add_column(name, justify="right")
+    table = FittingTable("would be removed" if dry_run else "removed", *number_columns("count", "bytes"))
     for what, amount in amounts.items():
         table.add_row(what, f"{amount.count:,}", f"{amount.bytes:,}")
     return table
 
 
 def _files_now(root: "LakePath", clock: datetime) -> datetime:
-    """The present by the clock of the lake's files. Without a lake there are none."""
+    """Return the present time by the clock of the lake's files; `clock` if there is no lake yet."""
     if isinstance(root, Path) and not root.is_dir():
         return clock
     landing = root / LANDING
@@ -159,27 +158,23 @@ def _sweep_landing(
 ) -> Amount:
     amount = Amount()
     for found in old_attempts(connection, root, now=now, clock=clock):
-        going = unnamed(connection, root, found)
-        if going and not dry_run:
-            # Asked again and removed under the lock that a commit takes, which looks at its files: one of the two comes
-            # first. At most some hundred files at a time, as the stream waits for it.
+        orphans = unreferenced(connection, root, found)
+        if orphans and not dry_run:
+            # Queried again and removed under the lock that a commit takes before it checks its files, so one
+            # of the two comes first. Some hundred files at a time, since the stream waits meanwhile.
             with connection.transaction():
                 lock_heads(connection)
-                going = unnamed(connection, root, found)
-                remove(going)
-        amount += Amount(len(going), _size(going))
+                orphans = unreferenced(connection, root, found)
+                remove(orphans)
+        amount += Amount(len(orphans), sum(orphan.size for orphan in orphans))
     return amount
 
 
-def _size(found: list[Found]) -> int:
-    return sum(one.size for one in found)
-
-
 def _claim(connection: psycopg.Connection) -> None:
-    """One sweep at a time; the lock goes with the connection. Two would do no harm, only the same work."""
-    row = connection.execute("SELECT pg_try_advisory_lock(%s)", [_SWEEP_LOCK]).fetchone()
-    if row is None or not row[0]:
-        raise SweepRunning("another sweep is under way on this ledger; it does the same, so leave it to it")
+    """Let one sweep run at a time: two would be harmless, but do the same work. The lock ends with the
+    connection."""
+    if not try_lock(connection, SWEEP):
+        raise SweepRunning("another sweep of this ledger is running and does the same work; wait for it")
     milliseconds = str(LONGEST_WAIT_FOR_LOCK // timedelta(milliseconds=1))
     connection.execute("SELECT set_config('lock_timeout', %s, false)", [milliseconds])
 
@@ -190,18 +185,19 @@ def _errors(lake: str) -> Iterator[None]:
         yield
     except psycopg.errors.LockNotAvailable as error:
         raise SweepError(
-            "a writer has held the ledger for a minute; see that the stream is well, and sweep again"
+            "a writer has held the ledger for a minute; check the stream with `antenna status`, and"
+            " sweep again"
         ) from error
     except psycopg.errors.InsufficientPrivilege as error:
         raise SweepError(
-            f"{str(error).strip().splitlines()[0]}: sweep as a member of antenna_administrator; of Dagster's tables its "
-            "webserver or daemon gives that role its rights when it starts: start it again"
+            f"{str(error).strip().splitlines()[0]}: sweep as a member of antenna_administrator; the rights "
+            "on Dagster's tables are granted when its webserver or daemon starts: restart it"
         ) from error
     except psycopg.Error as error:
-        if not passes(error):
+        if not is_retryable(error):
             raise
         raise SweepError(
-            f"PostgreSQL went away in the middle of a sweep: {told(error)}; sweep again"
+            f"the connection to PostgreSQL was lost during the sweep: {error_line(error)}; sweep again"
         ) from error
     except file_errors() as error:
         place = getattr(error, "filename", None) or lake

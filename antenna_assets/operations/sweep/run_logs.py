@@ -1,7 +1,8 @@
-"""What runs of Dagster logged and nobody reads any more: their events in PostgreSQL and their captured output.
+"""Retention of Dagster's run logs: events in PostgreSQL and captured output, which Dagster itself keeps
+forever.
 
-Dagster itself keeps them for ever. Of its events about assets, which its pages of partitions are made of, the newest of each
-partition stays for `PAGES_RETENTION`, and so do its runs. What became of an hour is in the ledger, for ever.
+Of the events about assets, which its pages of partitions show, the newest of each partition is kept for
+`PAGES_RETENTION`, and so are the runs. The history of an hour is in the ledger, forever.
 """
 
 import shutil
@@ -21,7 +22,7 @@ _OLD_EVENTS = """SELECT id, octet_length(event) AS size FROM dagster.event_logs
 
 
 def drop_run_events(connection: psycopg.Connection, *, now: datetime, dry_run: bool = False) -> Amount:
-    """Delete the events of runs that are older than `RUN_LOG_RETENTION` and tell nothing of an asset."""
+    """Delete events older than `RUN_LOG_RETENTION` that are not about an asset."""
     if connection.execute("SELECT to_regclass('dagster.event_logs')").fetchone() == (None,):
         return Amount()
     # Dagster's timestamps are in UTC and have no zone.
@@ -38,27 +39,30 @@ def drop_run_events(connection: psycopg.Connection, *, now: datetime, dry_run: b
 
 _OLD_ASSET_EVENTS = """SELECT id, octet_length(event) AS size, timestamp < %(long_before)s
         OR dagster_event_type IS DISTINCT FROM 'ASSET_MATERIALIZATION' OR EXISTS (
-            SELECT FROM dagster.event_logs AS newer WHERE newer.asset_key = old.asset_key AND newer.id > old.id
-            AND newer.dagster_event_type = 'ASSET_MATERIALIZATION' AND newer.partition IS NOT DISTINCT FROM old.partition
-        ) AS goes
+            SELECT FROM dagster.event_logs AS newer
+            WHERE newer.asset_key = old.asset_key AND newer.id > old.id
+            AND newer.dagster_event_type = 'ASSET_MATERIALIZATION'
+            AND newer.partition IS NOT DISTINCT FROM old.partition
+        ) AS unneeded
     FROM dagster.event_logs AS old
     WHERE id > %(after)s AND asset_key IS NOT NULL AND timestamp < %(before)s ORDER BY id LIMIT %(rows)s"""
 
-_OLD_CHECKS = """SELECT id, octet_length(evaluation_event) AS size, create_timestamp < %(long_before)s OR EXISTS (
+_OLD_CHECKS = """SELECT id, octet_length(evaluation_event) AS size,
+    create_timestamp < %(long_before)s OR EXISTS (
         SELECT FROM dagster.asset_check_executions AS newer WHERE newer.asset_key = old.asset_key
         AND newer.check_name = old.check_name AND newer.id > old.id
-    ) AS goes
+    ) AS unneeded
     FROM dagster.asset_check_executions AS old
     WHERE id > %(after)s AND create_timestamp < %(before)s ORDER BY id LIMIT %(rows)s"""
 
-_OLD_RUNS = """SELECT id, octet_length(run_body) AS size, true AS goes FROM dagster.runs
-    WHERE id > %(after)s AND status IN ('SUCCESS', 'FAILURE', 'CANCELED') AND update_timestamp < %(long_before)s
-    ORDER BY id LIMIT %(rows)s"""
+_OLD_RUNS = """SELECT id, octet_length(run_body) AS size, true AS unneeded FROM dagster.runs
+    WHERE id > %(after)s AND status IN ('SUCCESS', 'FAILURE', 'CANCELED')
+    AND update_timestamp < %(long_before)s ORDER BY id LIMIT %(rows)s"""
 
 
 def drop_old_pages(connection: psycopg.Connection, *, now: datetime, dry_run: bool = False) -> Amount:
-    """Delete of what Dagster shows of assets and checks what a newer run has replaced, after `RUN_LOG_RETENTION`, and
-    everything, runs too, after `PAGES_RETENTION`."""
+    """Delete events of assets and checks that a newer run has replaced, after `RUN_LOG_RETENTION`, and all of
+    them, with the runs, after `PAGES_RETENTION`."""
     if connection.execute("SELECT to_regclass('dagster.event_logs')").fetchone() == (None,):
         return Amount()
     amount = Amount()
@@ -71,7 +75,7 @@ def drop_old_pages(connection: psycopg.Connection, *, now: datetime, dry_run: bo
             ),
         ),
         (_OLD_CHECKS, ("DELETE FROM dagster.asset_check_executions WHERE id = ANY(%s)",)),
-        # Their tags go with them.
+        # Their tags are deleted with them.
         (_OLD_RUNS, ("DELETE FROM dagster.runs WHERE id = ANY(%s)",)),
     ):
         amount += _drop(connection, select, statements, now=now, dry_run=dry_run)
@@ -91,17 +95,17 @@ def _drop(
     amount = Amount()
     while rows := connection.execute(select.encode(), values).fetchall():
         values["after"] = rows[-1][0]
-        going = [(id_, size or 0) for id_, size, goes in rows if goes]
-        amount += Amount(len(going), sum(size for _, size in going))
-        if going and not dry_run:
+        dropped = [(id_, size or 0) for id_, size, unneeded in rows if unneeded]
+        amount += Amount(len(dropped), sum(size for _, size in dropped))
+        if dropped and not dry_run:
             with connection.transaction():
                 for statement in statements:
-                    connection.execute(statement.encode(), [[id_ for id_, _ in going]])
+                    connection.execute(statement.encode(), [[id_ for id_, _ in dropped]])
     return amount
 
 
 def remove_run_output(dagster_home: Path, *, now: datetime, dry_run: bool = False) -> Amount:
-    """Remove the captured output of runs that is older than `RUN_LOG_RETENTION`.
+    """Remove captured output of runs that is older than `RUN_LOG_RETENTION`.
 
     Args:
         now: by the clock of that folder's file system.
@@ -109,7 +113,7 @@ def remove_run_output(dagster_home: Path, *, now: datetime, dry_run: bool = Fals
     before = (now - RUN_LOG_RETENTION).timestamp()
     count = size = 0
     for folder in (dagster_home / "storage").glob("*-*-*-*-*"):
-        with suppress(ValueError):  # No run: its name is no UUID.
+        with suppress(ValueError):  # Not a run: its name is not a UUID.
             UUID(folder.name)
             files = [file for file in folder.rglob("*") if file.is_file()]
             if max(file.stat().st_mtime for file in [folder, *files]) >= before:

@@ -1,4 +1,5 @@
 """The Spark reader: plans offsets, parses and validates messages, and writes them as parquet files.
 
-Nothing here commits: a reader differs from another only in how messages become files.
+`reader.py` is what `streaming/job.py` starts. Nothing here commits: readers differ only in how messages
+become files.
 """

@@ -1,7 +1,7 @@
-"""Spark's classes as Java loaded and verified them once, in a file that every later start maps into memory.
+"""An archive of Spark's loaded and verified classes, which every later start maps into memory.
 
-Java calls it a dynamic class data sharing archive. It fits the one Java and the jars that it was made with; with others
-Java goes without, by itself. Sessions are started in `engines/spark_session.py`.
+Java calls it a dynamic class data sharing archive. It is valid for the Java and the jars that it was made
+with; with others Java ignores it. Sessions are started in `engines/spark_session.py`.
 """
 
 import subprocess
@@ -11,11 +11,11 @@ from pathlib import Path
 
 from antenna_assets.engines.spark_session import archive
 from antenna_assets.errors import AntennaError
-from antenna_assets.stack.atomic_files import READABLE, program_folder
+from antenna_assets.storage.atomic_files import READABLE, program_folder
 
 
 class ArchiveError(AntennaError):
-    """The archive could not be made; Spark starts without it, only slower."""
+    """The archive could not be made; Spark starts without it, more slowly."""
 
 
 def make_archive() -> None:
@@ -33,14 +33,15 @@ def make_archive() -> None:
         )
         if done.returncode or not written.is_file():
             raise ArchiveError(
-                f"expected Java to write {written.name}, it ended with {done.returncode}: {done.stderr.strip()[-500:]}"
+                f"expected Java to write {written.name}, it ended with {done.returncode}: "
+                f"{done.stderr.strip()[-500:]}"
             )
         written.chmod(READABLE)
         written.replace(target)
 
 
 def _rehearse(target: str) -> None:
-    """What a start of the stream loads: a session, a streaming query, and a landing with good and bad messages."""
+    """Load what a start of the stream loads: a session, a query, and a landing of good and bad messages."""
     from datetime import UTC, datetime, timedelta
 
     from pyspark import SparkContext
@@ -54,7 +55,8 @@ def _rehearse(target: str) -> None:
     spark = session("class archive", master="local[*]", extra=recorded, archive_at_exit=target)
     good = '{"bytes":1,"timestamp":1790000000,"app":"a","id":"b","antenna_id":"c"}'
     messages = spark.sql(
-        f"SELECT CAST(IF(id % 10 = 0, '{{', '{good}') AS BINARY) AS value, CAST(id % 4 AS INT) AS partition, id AS offset,"  # noqa: S608
+        f"SELECT CAST(IF(id % 10 = 0, '{{', '{good}') AS BINARY) AS value,"  # noqa: S608
+        " CAST(id % 4 AS INT) AS partition, id AS offset,"
         " current_timestamp() AS timestamp FROM range(0, 1000, 1, 4)"
     )
     clock = datetime.fromtimestamp(1_790_000_060, UTC)
@@ -76,14 +78,14 @@ def _rehearse(target: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m antenna_assets.streaming.spark.build_class_archive`: make the archive, unless it is there."""
+    """Make the archive unless it exists: `python -m antenna_assets.streaming.spark.build_class_archive`."""
     if arguments:
         _rehearse(arguments[0])
     elif not archive().is_file():
         try:
             make_archive()
         except ArchiveError as error:
-            # Nothing needs it: an environment without it is whole.
+            # An environment without it is complete.
             sys.stderr.write(f"{error}\n")
     return 0
 

@@ -1,6 +1,6 @@
 """Writing a micro-batch as parquet files: accepted events by hour, rejected messages with their reasons.
 
-The folder they go to is an attempt's (`storage/attempt.py`); what was written is read back in `streaming/read_back.py`.
+The folder is an attempt's (`storage/attempt.py`); what was written is read back in `streaming/read_back.py`.
 """
 
 from collections.abc import Collection
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from antenna_assets.domain.landing import REJECTED_FOLDER
 from antenna_assets.domain.schema import LANDED_SCHEMA, REJECTED_SCHEMA
 from antenna_assets.failpoints import commit_point, task_point
-from antenna_assets.storage.attempt import lake_watched
+from antenna_assets.storage.attempt import lake_errors
 from antenna_assets.streaming.read_back import WrittenAttempt
 from antenna_assets.streaming.spark.layout import Layout
 from antenna_assets.streaming.spark.parse import explain_rejections, validated
@@ -36,10 +36,10 @@ def write(
     """Parse a micro-batch of Kafka messages and write it below `folder`.
 
     Args:
-        clock: the wall clock of the verdicts.
+        clock: PostgreSQL's clock, by which events are accepted or rejected.
         oldest: events before this instant are too old.
         full: hours that take no more events.
-        layout: how most of the messages are spelled.
+        layout: that of most messages.
 
     Raises:
         LakeUnwritable: the lake's disk is full, or fails.
@@ -49,15 +49,15 @@ def write(
 
     begun = datetime.now(UTC)
     target = f"{lake}/{folder}"
-    # Counted while the messages are parsed, before anything is written: an action of its own costs more than a small batch.
+    # Counted while the messages are parsed: an action of its own would cost more than a small batch.
     read, counted = Observation(), Observation()
     size = F.coalesce(F.sum(F.octet_length("value")), F.lit(0)).alias("bytes")
-    # Both writes below need the verdicts: parse once, and keep the raw bytes of those alone that are rejected.
+    # Both writes below need the verdicts: parse once, and keep the raw bytes of rejected messages only.
     verdicts = validated(messages.observe(read, size), clock=clock, oldest=oldest, full=full, layout=layout)
     verdicts = verdicts.observe(
         counted, F.count("*").alias("messages"), F.count("hour").alias("accepted"), size
     ).persist()
-    with lake_watched(lake):
+    with lake_errors(lake):
         try:
             accepted = verdicts.where("hour IS NOT NULL").select(*LANDED_SCHEMA.names, "hour")
             commit_point("stream.land.before_write")
@@ -65,8 +65,8 @@ def write(
                 accepted.write.partitionBy("hour").parquet(target)
             counts = counted.get
             if refused := counts["messages"] - counts["accepted"]:
-                # One file, of few messages by one task; the search for many reasons, or in long messages, is worth a shuffle.
-                # One partition of Kafka may have all of them.
+                # One file. Finding many reasons, or searching long messages, is worth a shuffle: all of them
+                # may be of one Kafka partition.
                 much = refused >= MANY_REJECTED or counts["bytes"] >= MUCH_REJECTED_BYTES
                 refusals = verdicts.where("hour IS NULL")
                 if much:

@@ -1,8 +1,8 @@
-"""How most messages are spelled, and reading those that are spelled exactly so: cut at their quotes, without a parser.
+"""The layout of most messages, and a fast path for them: cut at their quotes, without a parser.
 
-What is read here is what the parser would read, without exception: the values that were cut out, put together again in
-the spelling, must be the message byte for byte, and neither a quote, an escape nor a control character may hide in them.
-Whatever is spelled otherwise, good or bad, goes the long way through `parse.py`, which also gives all verdicts.
+The fast path reads exactly what the parser would read: the values that were cut out, put together again in
+the layout, must be the message byte for byte, and may hold no quote, escape or control character. All other
+messages, valid or not, take the slow path through `parse.py`, which also gives all verdicts (decision 12).
 """
 
 import re
@@ -19,14 +19,14 @@ NUMBERS, TEXTS = ("bytes", "timestamp"), ("app", "id", "antenna_id")
 
 _TYPES = {"bytes": "bigint", "timestamp": "decimal(17, 6)", **dict.fromkeys(TEXTS, "string")}
 
-LOOK_AT = 100
-"""Messages that the spelling is learned from."""
+SAMPLE = 100
+"""Messages that the layout is learned from."""
 
-LOOK_AT_BYTES = 4_096
-"""Longer ones are no usual ones, and all of them come to this process."""
+SAMPLE_BYTES = 4_096
+"""Longer messages are not sampled: all samples are sent to this process."""
 
 LEARN_AGAIN_SECONDS = 600.0
-"""Senders change. A look costs a tenth of a second."""
+"""Senders change. A sample costs a tenth of a second."""
 
 _VALUE = r'(?P<value{0}>-?[0-9.]+|"[^"\\]*")'
 _FIELD = r' *"(?P<name{0}>[a-z_]+)" *: *' + _VALUE
@@ -38,11 +38,11 @@ _PLAIN = r"r'^[ !#-\[\]-~]*\z'"
 
 @dataclass(frozen=True)
 class Layout:
-    """The five fields in their order, and what stands before, between and behind their values.
+    """The five fields in their order, and the text before, between and after their values.
 
     Attributes:
         names: the fields.
-        around: one more than fields; the quotes of a text belong to it.
+        around: one more than fields; the quotes of a text value are part of it.
     """
 
     names: tuple[str, ...]
@@ -50,7 +50,7 @@ class Layout:
 
 
 def layout_of(message: bytes) -> Layout | None:
-    """How a message is spelled; None if it is no plain one."""
+    """The layout of a message; None if it is not a plain one."""
     found = _MESSAGE.fullmatch(message.decode("ascii", errors="replace"))
     if found is None:
         return None
@@ -58,7 +58,7 @@ def layout_of(message: bytes) -> Layout | None:
     quoted = {name: found[f"value{number}"].startswith('"') for number, name in enumerate(names)}
     if quoted != {**dict.fromkeys(NUMBERS, False), **dict.fromkeys(TEXTS, True)}:
         return None
-    # What lies between two values, wherever the white space stands.
+    # The text between two values, white space included.
     ends = [0] + [position for number in range(5) for position in found.span(f"value{number}")]
     ends.append(len(message))
     text = found.string
@@ -71,61 +71,63 @@ def layout_of(message: bytes) -> Layout | None:
 
 
 def common_layout(messages: Iterable[bytes | None]) -> Layout | None:
-    """The most frequent one; None if no message is a plain one."""
-    spellings = Counter(filter(None, (layout_of(message) for message in messages if message)))
-    return next((spelling for spelling, _ in spellings.most_common(1)), None)
+    """The most frequent layout; None if no message is a plain one."""
+    layouts = Counter(filter(None, (layout_of(message) for message in messages if message)))
+    return next((layout for layout, _ in layouts.most_common(1)), None)
 
 
 class CommonLayout:
-    """The usual spelling of a stream, learned from its first messages and again from time to time."""
+    """The common layout of a stream, learned from its first messages and again from time to time."""
 
     def __init__(self) -> None:
-        self._spelling: Layout | None = None
+        self._layout: Layout | None = None
         self._learned: float | None = None
 
     def of(self, messages: "DataFrame") -> Layout | None:
-        """The usual spelling, from a few of these messages (`value`) if it is time to look."""
+        """The common layout, learned from a few of these messages (`value`) if that is due."""
         now = time.monotonic()
         if self._learned is None or now - self._learned > LEARN_AGAIN_SECONDS:
-            some = messages.select("value").limit(LOOK_AT).where(f"octet_length(value) <= {LOOK_AT_BYTES}")
+            some = messages.select("value").limit(SAMPLE).where(f"octet_length(value) <= {SAMPLE_BYTES}")
             values = (row.value for row in some.collect())
-            self._spelling, self._learned = common_layout(values), now
-        return self._spelling
+            self._layout, self._learned = common_layout(values), now
+        return self._layout
 
 
-def steps(spelling: Layout | None) -> list[dict[str, str]]:
-    """SQL that adds to a message's `text` whether it is `plain`, and what was cut out of it: `cut_<field>`.
+def steps(layout: Layout | None) -> list[dict[str, str]]:
+    """SQL that adds `plain` and `cut_<field>`: whether a message's `text` has the layout, and its values.
 
-    Each step is a projection of its own. What was cut out means something only where the message is plain.
+    Each step is a separate projection. The values are meaningful only where the message is plain.
     """
-    if spelling is None:
+    if layout is None:
         return [
             {"plain": "false", **{f"cut_{name}": f"CAST(NULL AS {type_})" for name, type_ in _TYPES.items()}}
         ]
     again = ", ".join(
         part
-        for number, name in enumerate(spelling.names)
-        for part in (f"'{spelling.around[number]}'", f"text_{name}")
+        for number, name in enumerate(layout.names)
+        for part in (f"'{layout.around[number]}'", f"text_{name}")
     )
     return [
         {"parts": "split(text, '\"')"},
-        {f"text_{name}": _cut(spelling, number) for number, name in enumerate(spelling.names)},
-        {f"cut_{name}": f"try_cast(text_{name} AS {_TYPES[name]})" for name in spelling.names},
+        {f"text_{name}": _cut(layout, number) for number, name in enumerate(layout.names)},
+        {f"cut_{name}": f"try_cast(text_{name} AS {_TYPES[name]})" for name in layout.names},
         {
-            # A number is as JSON and we spell it: no exponent, no zero or plus ahead. Decimals may be fewer than six.
-            "plain": f"""coalesce(concat({again}, '{spelling.around[-1]}') = text
+            # A number as JSON and this SQL write it: no exponent, no leading zero or plus; fewer than six
+            # decimals may be.
+            "plain": f"""coalesce(concat({again}, '{layout.around[-1]}') = text
                 AND CAST(cut_bytes AS string) = text_bytes
-                AND startswith(CAST(cut_timestamp AS string), text_timestamp) AND NOT endswith(text_timestamp, '.')
+                AND startswith(CAST(cut_timestamp AS string), text_timestamp)
+                AND NOT endswith(text_timestamp, '.')
                 AND concat({", ".join(f"cut_{name}" for name in TEXTS)}) RLIKE {_PLAIN}, false)"""
         },
     ]
 
 
-def _cut(spelling: Layout, number: int) -> str:
-    """The value of a field out of `parts`, which lie between the message's quotes."""
-    before, behind = spelling.around[number : number + 2]
-    part = f"get(parts, {sum(text.count(chr(34)) for text in spelling.around[: number + 1])})"
-    if spelling.names[number] in TEXTS:
+def _cut(layout: Layout, number: int) -> str:
+    """A field's value, cut out of `parts`, the text between the message's quotes."""
+    before, behind = layout.around[number : number + 2]
+    part = f"get(parts, {sum(text.count(chr(34)) for text in layout.around[: number + 1])})"
+    if layout.names[number] in TEXTS:
         return part
     begin, end = len(before.rpartition('"')[2]), len(behind.partition('"')[0])
     return f"substring({part}, {begin + 1}, length({part}) - {begin + end})"

@@ -1,6 +1,6 @@
-"""Spark's Java process as the stream sees it: if it is gone, one sentence says so.
+"""Spark's Java process as the stream sees it: detecting that it has exited, and replacing it.
 
-How it is started is in `engines/spark_session.py`; which Java it is, in `stack/java.py`.
+It is started in `engines/spark_session.py`; `stack/java.py` finds the Java.
 """
 
 import time
@@ -9,38 +9,40 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from antenna_assets.engines.spark_session import java_has_exited
-from antenna_assets.errors import StreamError
-from antenna_assets.streaming.errors import QueryFailed
+from antenna_assets.errors import EngineError
+from antenna_assets.streaming.errors import QueryFailed, ReaderFailed
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
 
-class SparkEnded(StreamError):
-    """Spark's Java process is gone."""
+class SparkEnded(ReaderFailed):
+    """Spark's Java process has exited."""
 
 
 @contextmanager
 def java_exit_detected() -> Iterator[None]:
-    """Say it in one sentence if Spark's Java process is gone: every call into it fails in another way then.
+    """Turn the errors of a block into one if Spark's Java process has exited.
+
+    Each call into it fails differently then.
 
     Raises:
-        SparkEnded: it is; what is committed is whole, as ever.
+        SparkEnded: it has; what is committed is whole.
     """
     try:
         yield
     except Exception as error:
-        # The connection breaks a moment before the process can be seen to be gone.
+        # The connection breaks a moment before the process is seen to have exited.
         if _is_of_java(error) and java_exits_within(1):
             raise SparkEnded(
                 "Spark's Java process ended: it was killed, or there was no memory left; "
-                "start the stream again, and it goes on from the ledger"
+                "start the stream again: it resumes from the ledger"
             ) from error
         raise
 
 
 def java_exits_within(seconds: float) -> bool:
-    """Whether Java is gone, or goes meanwhile: its connections break a moment before."""
+    """Whether Java has exited or does so within this time: its connections break a moment before."""
     end = time.monotonic() + seconds
     while not java_has_exited():
         if time.monotonic() > end:
@@ -50,7 +52,7 @@ def java_exits_within(seconds: float) -> bool:
 
 
 def java_crashed() -> bool:
-    """Whether Java ended by an error of its own, as without memory, and was not killed."""
+    """Whether Java exited with an error, such as out of memory, and was not killed."""
     from pyspark import SparkContext
 
     process = getattr(SparkContext._gateway, "proc", None)
@@ -59,7 +61,7 @@ def java_crashed() -> bool:
 
 
 def discard_java() -> None:
-    """Let the next session of this process start another Java, in the place of one that is gone."""
+    """Let the next session of this process start a new Java: the present one has exited."""
     from pyspark import SparkContext
     from pyspark.sql import SparkSession
 
@@ -75,7 +77,7 @@ def discard_java() -> None:
 
 
 def stop_spark(spark: "SparkSession") -> None:
-    """Stop a session. A Java process that is gone, or goes meanwhile, leaves nothing to stop."""
+    """Stop a session. If Java has exited, or does so meanwhile, there is nothing to stop."""
     if java_has_exited():
         return
     try:
@@ -83,6 +85,15 @@ def stop_spark(spark: "SparkSession") -> None:
     except Exception as error:
         if not (_is_of_java(error) and java_exits_within(1)):
             raise
+
+
+def is_spark_error(error: BaseException) -> bool:
+    """Whether Spark or its Java failed, as reader or as the engine of the sums."""
+    from py4j.protocol import Py4JError
+    from pyspark.errors import PySparkException
+
+    found = error.__cause__ if isinstance(error, EngineError) else error
+    return isinstance(found, (Py4JError, PySparkException, ConnectionError, EOFError))
 
 
 def _is_of_java(error: BaseException) -> bool:

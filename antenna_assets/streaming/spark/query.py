@@ -1,6 +1,6 @@
-"""What Spark is told: the session, what of Kafka to read, and the checkpoint that is thrown away.
+"""What a query of Spark needs: the session, the messages of Kafka, and a checkpoint that is thrown away.
 
-The ledger is the checkpoint that counts; Spark's is only how it says which offsets a micro-batch has (`planned_offsets.py`).
+The ledger is the checkpoint; Spark's own only says which offsets a micro-batch has (`planned_offsets.py`).
 """
 
 import json
@@ -15,27 +15,29 @@ from antenna_assets.clients.kafka_broker import Broker, Topic
 from antenna_assets.engines.contract import Engine
 from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.settings import Settings
-from antenna_assets.storage.disk import unwritable
-from antenna_assets.streaming.batch_size import POLLS_PER_BATCH
+from antenna_assets.storage.disk import write_failure_message
 from antenna_assets.streaming.errors import StateUnwritable
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-# A micro-batch of this size takes four seconds on two cores: 17 % faster than twice 300,000, and no slower than a million.
 MESSAGES_PER_BATCH = 600_000
+"""The most. They take 4 s on two cores: 17 % faster than twice 300,000, no slower than a million."""
+
+POLLS_PER_BATCH = 16
+"""How often a task polls Kafka's client in a micro-batch: all messages of a poll are in memory at once."""
 
 FETCH_BYTES = 8 * 2**20
-"""What a task takes from Kafka at once, of one partition."""
+"""The most bytes that a task fetches from one partition at once."""
 
 AGGREGATION_MEMORY = "1GiB"
-"""What DuckDB may use beside Spark: many times what the sums of a micro-batch need."""
+"""DuckDB's memory limit beside Spark: many times what the sums of a micro-batch need."""
 
 
 def start_spark(master: str = "local[*]", lake: str = "") -> "SparkSession":
-    """The Spark session of a stream into a lake, with the connectors of Kafka and of the lake's store. Spark Connect cannot run one.
+    """A Spark session for a stream, with the connectors of Kafka and of the lake's store.
 
-    On a cluster's master its workers must see the lake under the same path.
+    Spark Connect cannot run a stream. The workers of a cluster must see the lake under the same path.
     """
     from antenna_assets.engines.spark_session import session, store_configuration
     from antenna_assets.stack.jars import spark_jars
@@ -46,11 +48,12 @@ def start_spark(master: str = "local[*]", lake: str = "") -> "SparkSession":
     conf = {
         **store,
         "spark.jars": ",".join(jars),
-        # A micro-batch is kept for a second: packing it costs more than its memory.
+        # A micro-batch is cached for a second: compressing it costs more than its memory.
         "spark.sql.inMemoryColumnarStorage.compressed": "false",
-        # Without memory some threads of Java would go on without the others; the stream starts another one instead.
+        # Out of memory, some threads of Java would go on without others; the stream starts a new Java
+        # instead.
         "spark.driver.defaultJavaOptions": "-XX:+ExitOnOutOfMemoryError",
-        # Messages that come from this process are data, and no part of a plan that Spark computes while it plans.
+        # Messages from this process are data; below this threshold Spark would evaluate them while it plans.
         "spark.sql.execution.arrow.localRelationThreshold": "0",
         **SESSION_CONF,
     }
@@ -59,7 +62,7 @@ def start_spark(master: str = "local[*]", lake: str = "") -> "SparkSession":
 
 @contextmanager
 def aggregation_engine(settings: Settings, spark: "SparkSession") -> Iterator[Engine]:
-    """What sums up the landed files, as the settings say: DuckDB in this process, or the stream's own Spark."""
+    """The engine that sums up landed files, as set: DuckDB in this process, or the stream's own Spark."""
     if settings.engine == "spark":
         from antenna_assets.engines.spark import SparkEngine
 
@@ -75,20 +78,21 @@ def aggregation_engine(settings: Settings, spark: "SparkSession") -> Iterator[En
 
 
 def new_checkpoint(home: Path) -> Path:
-    """Make an empty checkpoint in the state directory, for one start.
+    """Create an empty checkpoint in the state directory, for one start.
 
     Raises:
-        StateUnwritable: the folder cannot be made.
+        StateUnwritable: the folder cannot be created.
     """
     checkpoints = home / "checkpoints"
-    # Left by a stream that was killed; no other runs, the lock says so.
+    # Left by a stream that was killed: the lock makes sure that no other runs.
     shutil.rmtree(checkpoints, ignore_errors=True)
     checkpoint = checkpoints / uuid4().hex
     try:
         checkpoint.mkdir(parents=True)
     except OSError as error:
         raise StateUnwritable(
-            f"{unwritable('the state directory', home, error)}; or set ANTENNA_HOME to another path"
+            f"{write_failure_message('the state directory', home, error)}; or set ANTENNA_HOME to another "
+            "path"
         ) from error
     return checkpoint
 
@@ -96,15 +100,15 @@ def new_checkpoint(home: Path) -> Path:
 def stream_messages(
     spark: "SparkSession", broker: Broker, topic: Topic, offsets: Mapping[int, int], limit: int
 ) -> "DataFrame":
-    """The topic's messages as a stream, at most `limit` a micro-batch: each partition from its offset on."""
+    """The topic's messages as a stream, each partition from its offset on, at most `limit` a micro-batch."""
     return (
         spark.readStream.format("kafka")
         .options(**_kafka_options(broker))
         .option("subscribe", topic.name)
         .option("startingOffsets", json.dumps({topic.name: {str(p): offsets[p] for p in topic.partitions}}))
         .option("maxOffsetsPerTrigger", limit)
-        # Spark asks Kafka for the partition's first and last offset, twice over the network, for as many messages as one
-        # poll gives: with the default of 500 that was a quarter of a task's time. All of a poll are in memory at once.
+        # For each poll Spark asks Kafka for the partition's first and last offset, twice over the network:
+        # with the default of 500 messages that was a quarter of a task's time.
         .option("kafka.max.poll.records", max(1, limit // POLLS_PER_BATCH))
         .option("kafka.max.partition.fetch.bytes", FETCH_BYTES)
         .load()
@@ -112,7 +116,7 @@ def stream_messages(
 
 
 def read_range(spark: "SparkSession", broker: Broker, wanted: OffsetRange) -> "DataFrame":
-    """The messages of a range, unpacked one by one: the slow way for a batch of records that is large when unpacked."""
+    """The messages of a range, unpacked one by one: slow, for packed records that are too large together."""
 
     def place(offset: int) -> str:
         return json.dumps({broker.topic: {str(wanted.partition): offset}})

@@ -1,4 +1,4 @@
-"""That an hour holds the bytes that landed for it: no more, no fewer."""
+"""The claim that an asset's hour has exactly the bytes that landed for it."""
 
 from datetime import datetime
 
@@ -11,10 +11,12 @@ from antenna_assets.verify.claims.verdict import Verdict
 def bytes_are_conserved(
     connection: psycopg.Connection, hour: datetime, generation: int, *, rows: int | None, bytes_: int
 ) -> Verdict:
-    """Hold what an asset has of a generation against the files that landed for it, or past the horizon what was sealed of them.
+    """Compare an asset's rows of a generation with the files that landed for it.
+
+    Past the horizon, when the files are gone, they are compared with the sums recorded at the seal.
 
     Args:
-        rows: None for an asset whose rows are not events.
+        rows: the asset's rows; None if its rows are not events.
     """
     sealed = read_generation(connection, hour, generation)
     kept, landed_rows, landed_bytes = connection.execute(

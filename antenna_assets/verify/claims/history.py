@@ -1,6 +1,7 @@
-"""Claims on an hour beside others: that hours are published in time, and that one has its usual volume.
+"""Claims on an hour in the context of others: hours are published in time, and each has its usual volume.
 
-Both ask the ledger. Dagster's own freshness is of an asset: an old hour that is filled turns it green.
+Both read the ledger. Dagster's own freshness is a property of an asset: materializing any old hour turns it
+green.
 """
 
 from datetime import datetime, timedelta
@@ -21,15 +22,16 @@ USUAL = (0.5, 2.0)
 
 
 def hours_are_fresh(connection: psycopg.Connection, now: datetime) -> Verdict:
-    """Every hour that ended `LONGEST_DELAY` ago is closed and wholly published, as `ledger.hour_state` has it.
+    """Every hour that ended `LONGEST_DELAY` ago is closed and wholly published, by `ledger.hour_state`.
 
-    An hour that the ledger does not know although later ones should be there counts as open: the stream is behind.
+    An hour that is due and missing in the ledger counts as open: the stream is behind.
     """
     due = hour_of(now - LONGEST_DELAY) - HOUR
     newest, open_, unpublished, oldest = connection.execute(
         "SELECT max(hour) FILTER (WHERE closed_at IS NOT NULL), count(*) FILTER (WHERE closed_at IS NULL),"
-        " count(*) FILTER (WHERE closed_at IS NOT NULL AND NOT certified), min(hour) FILTER (WHERE NOT certified)"
-        # Whatever else is in the ledger, no year that Python does not know.
+        " count(*) FILTER (WHERE closed_at IS NOT NULL AND NOT certified),"
+        " min(hour) FILTER (WHERE NOT certified)"
+        # PostgreSQL has years that Python's datetime has not.
         " FROM ledger.hour_state WHERE hour <= %s AND hour > '0001-01-02'",
         [due],
     ).fetchall()[0]
@@ -58,13 +60,11 @@ def volume_is_usual(connection: psycopg.Connection, hour: datetime) -> Verdict:
     earlier: dict[datetime, int] = dict(rows)
     bytes_ = earlier.pop(hour, 0)
     if len(earlier) < LEAST_WEEKS:
-        message = f"{bytes_:,} bytes; not compared: {len(earlier)} earlier weeks are known, {LEAST_WEEKS} are needed"
+        message = f"{bytes_:,} bytes; not compared: {len(earlier)} of at least {LEAST_WEEKS} earlier weeks"
         return Verdict(True, message, {"bytes": bytes_, "compared": 0})
     usual = median(earlier.values())
     share = bytes_ / usual if usual else (1.0 if not bytes_ else float(bytes_))
-    message = (
-        f"{bytes_:,} bytes, {share:.2f}x the {usual:,.0f} that are usual at this hour ({len(earlier)} weeks)"
-    )
+    message = f"{bytes_:,} bytes, {share:.2f}x the median of {usual:,.0f} at this hour ({len(earlier)} weeks)"
     return Verdict(
         USUAL[0] <= share <= USUAL[1],
         message,

@@ -1,4 +1,4 @@
-"""Claims on an hour of a lake table, read from the very files that its newest version names."""
+"""Claims on an hour of a lake table, read from the files of the table's newest version."""
 
 from datetime import datetime
 
@@ -19,7 +19,8 @@ _FACTS = """SELECT count(*) AS rows, CAST(coalesce(sum(bytes), 0) AS BIGINT) AS 
 FROM usage"""
 _FACTS_COLUMNS = pa.schema(dict.fromkeys(("rows", "bytes", "negative", "keys"), pa.int64()))
 
-# A topic that was made again counts its offsets from 0 again: coordinates may be there once for each of its lives.
+# A recreated topic counts its offsets from 0 again: the same coordinates may occur once for each of its
+# lives.
 _REPEATED = """WITH life AS (
     SELECT * FROM (VALUES {lives}) AS life (topic, kafka_partition, from_offset, until_offset)
 ), repeated AS (
@@ -31,21 +32,22 @@ _REPEATED = """WITH life AS (
         AND life.from_offset <= repeated.kafka_offset AND repeated.kafka_offset < life.until_offset
     GROUP BY repeated.kafka_partition, repeated.kafka_offset, repeated.found
 )
-SELECT CAST(coalesce(sum(CASE WHEN found > lives THEN found - lives ELSE 0 END), 0) AS BIGINT) AS repeated FROM allowed"""
+SELECT CAST(coalesce(sum(CASE WHEN found > lives THEN found - lives ELSE 0 END), 0) AS BIGINT) AS repeated
+FROM allowed"""
 _REPEATED_COLUMNS = pa.schema({"repeated": pa.int64()})
 
 
 def lake_claims(
     connection: psycopg.Connection, lake: Lake, engine: Engine, table: str, hour: datetime
 ) -> dict[str, Verdict]:
-    """`bytes_are_conserved`, `keys_are_unique` and `no_negative_bytes` of an hour.
+    """Return `bytes_are_conserved`, `keys_are_unique` and `no_negative_bytes` of an hour.
 
     Raises:
         NotPublished: the table does not hold the hour.
         EngineError: a file cannot be read.
     """
     published = lake.published_hour(table, hour)
-    # The columns of landing, which both tables have.
+    # Both tables have the columns of landed files.
     usage = {"usage": Dataset(published.files, LANDED_SCHEMA)}
     facts = engine.read(_FACTS, usage, _FACTS_COLUMNS).to_pylist()[0]
     rows = facts["rows"]
@@ -54,7 +56,7 @@ def lake_claims(
         topic_lives(connection, read_generation(connection, hour, published.generation)) if repeated else []
     )
     if lives:
-        values = ", ".join(f"({one.topic}, {one.partition}, {one.begin}, {one.end})" for one in lives)
+        values = ", ".join(f"({life.topic}, {life.partition}, {life.begin}, {life.end})" for life in lives)
         found = engine.read(_REPEATED.format(lives=values), usage, _REPEATED_COLUMNS)
         repeated = found["repeated"][0].as_py()
     return {

@@ -1,4 +1,4 @@
-"""That the live sums over an hour are its hourly sums, but for what came after them."""
+"""The claim that the live sums over an hour equal its hourly sums, except for rows that landed later."""
 
 from datetime import datetime
 
@@ -16,11 +16,12 @@ from antenna_assets.verify.claims.verdict import Verdict
 def live_equals_hourly(
     connection: psycopg.Connection, live: ServingTable, hourly: ServingTable, hour: datetime, now: datetime
 ) -> Verdict:
-    """Hold the live windows of an hour against its hourly sums; in the caller's snapshot, since the stream goes on.
+    """Compare the live windows of an hour with its hourly sums, in the caller's snapshot: the stream keeps
+    writing.
 
-    What landed after the hour's generation was sealed is in the live sums alone: late rows, if the low watermark had
-    passed the hour by then, and rows of windows that were still open, if it had not. There is no other cause. Where
-    nothing landed after, each key is compared, not only the whole.
+    Rows that landed after the hour's generation was sealed are in the live sums only. They are late if the
+    low watermark had passed the hour by then; otherwise their windows were still open. There is no other
+    reason to differ. If nothing landed afterwards, each key is compared, not only the total.
     """
     if hour < now - LIVE_RETENTION:
         return Verdict(
@@ -39,7 +40,10 @@ def live_equals_hourly(
         "open_windows_bytes": open_,
         "other_bytes": other,
     }
-    message = f"live {live_bytes:,} bytes, hourly {hourly_bytes:,}: {late:,} late, {open_:,} in open windows, {other:,} other"
+    message = (
+        f"live {live_bytes:,} bytes, hourly {hourly_bytes:,}:"
+        f" {late:,} late, {open_:,} in open windows, {other:,} other"
+    )
     if late or open_:
         return Verdict(other == 0, message, metrics)
     return Verdict(
@@ -48,10 +52,11 @@ def live_equals_hourly(
 
 
 def _landed_after(connection: psycopg.Connection, hour: datetime, generation: int) -> tuple[int, int]:
-    """Bytes of the hour that landed after the generation: of late rows, and of rows in open windows."""
+    """Return the bytes that landed after the generation: of late rows, and of rows in open windows."""
     return connection.execute(
         "SELECT coalesce(sum(file.bytes) FILTER (WHERE batch.low_watermark >= %(end)s), 0),"
-        " coalesce(sum(file.bytes) FILTER (WHERE batch.low_watermark IS NULL OR batch.low_watermark < %(end)s), 0)"
+        " coalesce(sum(file.bytes) FILTER"
+        "  (WHERE batch.low_watermark IS NULL OR batch.low_watermark < %(end)s), 0)"
         " FROM ledger.file JOIN ledger.batch USING (batch)"
         " WHERE file.kind = 'landed' AND file.hour = %(hour)s AND batch > %(batch)s",
         {
@@ -65,7 +70,7 @@ def _landed_after(connection: psycopg.Connection, hour: datetime, generation: in
 def _sums(
     connection: psycopg.Connection, live: ServingTable, hourly: ServingTable, hour: datetime
 ) -> tuple[int, int, int]:
-    """Bytes in the live table, bytes in the hourly one, and how many keys differ."""
+    """Return the bytes in the live table, the bytes in the hourly one, and how many keys differ."""
     query = sql.SQL(
         "WITH live AS (SELECT {key}, sum({sum}) AS bytes FROM {live}"
         "  WHERE date >= %(hour)s AND date < %(end)s GROUP BY {key}),"

@@ -1,6 +1,6 @@
-"""Claims on an hour of the tables that people read, from PostgreSQL alone.
+"""Claims on an hour of the serving tables, from PostgreSQL alone.
 
-Each looks more than once: call them within one snapshot, or a run that publishes meanwhile looks like a defect.
+Each takes several queries: call them in one snapshot, or a run that publishes in between looks like a defect.
 """
 
 from datetime import datetime
@@ -16,17 +16,18 @@ from antenna_assets.verify.claims.conservation import bytes_are_conserved
 from antenna_assets.verify.claims.verdict import Verdict, none_of
 
 LEAST_KNOWN_SHARE = 0.95
-"""Of an hour's bytes. Below it the users are likely out of date, and quotas say little."""
+"""Share of an hour's bytes. Below it, `user_metadata` is probably out of date, and quotas mean little."""
 
 
 class NotInTable(AntennaError):
-    """The table was never published for the hour; there is nothing to look at."""
+    """The table was never published for the hour: there is nothing to check."""
 
 
 def table_claims(
     connection: psycopg.Connection, table: ServingTable, hour: datetime, *, conserves_bytes: bool
 ) -> dict[str, Verdict]:
-    """`keys_are_unique` and `no_negative_bytes` of an hour, and with `conserves_bytes` `bytes_are_conserved`.
+    """Return `keys_are_unique` and `no_negative_bytes`, and with `conserves_bytes` also
+    `bytes_are_conserved`.
 
     Raises:
         NotInTable: the hour was never published there.
@@ -53,18 +54,21 @@ def table_claims(
 def over_quota_is_exact(connection: psycopg.Connection, hour: datetime) -> Verdict:
     """The users over quota are those whose bytes are above their quota, no more and no fewer.
 
-    Only tables of one generation and users' version are held together. Between the publications of a run that brings another
-    generation they are not, and that run looks itself. Of one generation and different users this is no pass, nor is
-    anything known to be wrong: the hour is not wholly published, is asked for until it is, and then looked at again.
-    The quotas are those that the hour was published with. Once the users have changed, nothing tells any more who must
-    be there: then each row is held against its own quota and the user's bytes.
+    Both tables must be of one generation and users' version to be compared. While a run publishes another
+    generation they are not; that run checks them itself, so this passes. At one generation but different
+    users this fails with a warning only: the hour is not wholly published, and the sensor requests it until
+    it is, with this check again.
+
+    The quotas are those that the hour was published with. Once the users have changed, who is missing can no
+    longer be told: then each row is compared with its own quota and the user's bytes.
     """
     generation, version = published(connection, "users_over_quota_1h", hour)
     used = published(connection, "bytes_agg_user_1h", hour)
     if used != (generation, version):
         message = (
-            f"not compared: it holds generation {generation} of users' version {version}, and bytes_agg_user_1h {used[0]} of"
-            f" {used[1]}; another run publishes the hour, or died: the sensor asks for it until its tables are of one version"
+            f"not compared: the table is at generation {generation} and users' version {version},"
+            f" bytes_agg_user_1h at {used[0]} and {used[1]}; another run publishes the hour or was killed:"
+            " the sensor requests it until both are of one version"
         )
         return Verdict(used[0] != generation, message, {"compared": 0}, only_warns=True)
     now = users_version(connection)
@@ -73,7 +77,8 @@ def over_quota_is_exact(connection: psycopg.Connection, hour: datetime) -> Verdi
     if same:
         expected = (
             "SELECT used.id, users.email, users.quota, used.sum_user_bytes FROM bytes_agg_user_1h AS used"
-            " JOIN user_metadata AS users USING (id) WHERE used.date = %(hour)s AND used.sum_user_bytes > users.quota"
+            " JOIN user_metadata AS users USING (id)"
+            " WHERE used.date = %(hour)s AND used.sum_user_bytes > users.quota"
         )
     else:
         expected = (
@@ -84,19 +89,22 @@ def over_quota_is_exact(connection: psycopg.Connection, hour: datetime) -> Verdi
     missing, wrong, rows = connection.execute(
         sql.SQL(
             "SELECT (SELECT count(*) FROM ({expected} EXCEPT {found}) AS missing),"
-            " (SELECT count(*) FROM ({found} EXCEPT {expected}) AS wrong), (SELECT count(*) FROM ({found}) AS found)"
+            " (SELECT count(*) FROM ({found} EXCEPT {expected}) AS wrong),"
+            " (SELECT count(*) FROM ({found}) AS found)"
         ).format(expected=sql.SQL(expected), found=sql.SQL(found)),
         {"hour": hour},
     ).fetchall()[0]
     message = f"{rows:,} users over quota, {missing:,} missing, {wrong:,} that should not be there"
     if not same:
-        message += f"; the users have changed since (version {version} to {now}), so none is looked for that is missing"
+        message += (
+            f"; the users have changed since (version {version} to {now}): missing ones are not looked for"
+        )
     metrics = {"compared": 1, "users_over_quota": rows, "missing": missing, "wrong": wrong}
     return Verdict(missing == 0 and wrong == 0, message, metrics)
 
 
 def known_users_share(connection: psycopg.Connection, hour: datetime) -> Verdict:
-    """Nearly all bytes of the hour are of users that `user_metadata` knew."""
+    """At least `LEAST_KNOWN_SHARE` of the hour's bytes are of users that `user_metadata` had."""
     known, all_ = connection.execute(
         "SELECT coalesce(sum(sum_user_bytes) FILTER (WHERE email IS NOT NULL), 0),"
         " coalesce(sum(sum_user_bytes), 0) FROM bytes_agg_user_1h WHERE date = %s",
@@ -112,7 +120,7 @@ def known_users_share(connection: psycopg.Connection, hour: datetime) -> Verdict
 
 
 def published(connection: psycopg.Connection, asset: str, hour: datetime) -> tuple[int, int | None]:
-    """The generation that a table holds of an hour, and the version of the users that it was published with.
+    """Return the generation of an hour in a table, and the users' version that it was published with.
 
     Raises:
         NotInTable: it was never published.

@@ -1,4 +1,4 @@
-"""The answer of every claim."""
+"""The result of checking a claim."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a claim holds, in one sentence and in figures: bytes, rows, shares from 0 to 1.
+    """Whether a claim holds, as a sentence and as numbers.
 
-    `only_warns`: it does not hold, but nothing that is published is known to be wrong.
+    Attributes:
+        metrics: bytes, rows, and shares from 0 to 1, by name.
+        only_warns: the claim failed, but nothing that is published is known to be wrong.
     """
 
     passed: bool
@@ -18,5 +20,5 @@ class Verdict:
 
 
 def none_of(count: int, what: str) -> Verdict:
-    """There are none of the things that must not be."""
+    """Pass if `count` things that must not exist are none."""
     return Verdict(count == 0, f"{count or 'no'} {what}", {"found": count})

@@ -1,4 +1,4 @@
-# Who may do what. Pods are known by their Kubernetes service account: no key of a Google service account is made for them.
+# Permissions. Pods are identified by their Kubernetes service accounts, without keys of Google service accounts.
 locals {
   pods = "principal://iam.googleapis.com/projects/${data.google_project.this.number}/locations/global/workloadIdentityPools/${var.project}.svc.id.goog/subject/ns/antenna/sa"
 }
@@ -27,7 +27,7 @@ resource "google_artifact_registry_repository_iam_member" "nodes" {
   member     = google_service_account.nodes.member
 }
 
-# The stream, Dagster's runs and the sweep make, read and remove objects of the lake, and do nothing else with it.
+# The stream, Dagster's runs and the sweep create, read and remove objects of the lake, and nothing else.
 resource "google_storage_bucket_iam_member" "lake" {
   for_each = toset(["antenna-stream", "antenna-publisher", "antenna-administrator"])
 
@@ -36,7 +36,7 @@ resource "google_storage_bucket_iam_member" "lake" {
   member = "${local.pods}/${each.value}"
 }
 
-# Kafka's clients log in with an account of their own, which may do nothing but that.
+# Kafka's clients log in with a separate account, which has no other permission.
 resource "google_service_account" "kafka" {
   account_id   = "antenna-kafka"
   display_name = "The stream's account in Kafka"

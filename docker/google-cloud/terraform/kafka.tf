@@ -30,16 +30,16 @@ resource "google_managed_kafka_topic" "devices" {
   replication_factor = 3
 
   configs = {
-    # A compacted topic is refused by the stream.
+    # The stream refuses a compacted topic.
     "cleanup.policy" = "delete"
-    # Retention goes by the time of arrival, not by one that a sender gave.
+    # Retention by the time of arrival, not by a sender's timestamp.
     "message.timestamp.type" = "LogAppendTime"
     "retention.ms"           = tostring(var.topic_retention_days * 24 * 60 * 60 * 1000)
     "min.insync.replicas"    = "2"
   }
 
   lifecycle {
-    # A topic that is made again has another id: the stream stops with that.
+    # A recreated topic has another id, with which the stream stops.
     prevent_destroy = true
   }
 }

@@ -4,7 +4,7 @@ resource "google_storage_bucket" "lake" {
   uniform_bucket_level_access = true
   public_access_prevention    = "enforced"
 
-  # What was removed can be had back for so long, for a restore to an earlier time (docs/backup.md).
+  # Removed objects can be restored this long, for a restore to an earlier time (docs/backup.md).
   soft_delete_policy {
     retention_duration_seconds = 14 * 24 * 60 * 60
   }
@@ -28,7 +28,7 @@ resource "google_artifact_registry_repository" "images" {
   depends_on = [google_project_service.api]
 }
 
-# Images of others, for pods without a way out: the two small ones that Dagster's chart waits with.
+# Mirrors of images for pods without internet access: the two small ones of Dagster's init containers.
 resource "google_artifact_registry_repository" "docker_hub" {
   location      = var.region
   repository_id = "docker-hub"

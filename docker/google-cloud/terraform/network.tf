@@ -1,4 +1,4 @@
-# A network of its own: nothing in it has a public address.
+# A separate network: nothing in it has a public address.
 resource "google_compute_network" "antenna" {
   name                    = "antenna"
   auto_create_subnetworks = false
@@ -23,7 +23,7 @@ resource "google_compute_subnetwork" "antenna" {
   }
 }
 
-# Where Google puts Cloud SQL, peered with our network.
+# The range of Cloud SQL in Google's network, peered with ours.
 resource "google_compute_global_address" "services" {
   name          = "antenna-services"
   purpose       = "VPC_PEERING"

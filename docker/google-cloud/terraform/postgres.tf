@@ -29,7 +29,7 @@ resource "google_sql_database_instance" "antenna" {
       ssl_mode        = "ENCRYPTED_ONLY"
     }
 
-    # The ledger is the stream's checkpoint: durability stays at its default, and none of it is here.
+    # The ledger is the stream's checkpoint: durability settings stay at their defaults.
     database_flags {
       name  = "max_connections"
       value = "200"

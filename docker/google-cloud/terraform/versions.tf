@@ -9,7 +9,7 @@ terraform {
     }
   }
 
-  # Names of what exists, and no password: those are made by hand, see docs/google-cloud.md.
+  # Names of resources, no password: those are created by hand, see docs/google-cloud.md.
   # backend "gcs" { bucket = "..." }
 }
 

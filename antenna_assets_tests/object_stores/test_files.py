@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from antenna_assets.storage.files import everything_under, going, remove, remove_files, remove_tree
+from antenna_assets.storage.files import removable, remove, remove_files, remove_tree, walk
 from antenna_assets.storage.paths import (
     StoreError,
     file_errors,
@@ -45,13 +45,13 @@ def put(root: "LakePath", *names: str) -> None:
 
 
 def files(root: "LakePath") -> set[str]:
-    return {name_within(root, one.path) for one in everything_under(root) if not one.is_folder}
+    return {name_within(root, one.path) for one in walk(root) if not one.is_folder}
 
 
 def test_everything_is_listed_with_its_size_and_time(root: "LakePath") -> None:
-    assert list(everything_under(root)) == []
+    assert list(walk(root)) == []
     put(root, "landing/1-a/hour=1/part é.parquet", "landing/1-a/%41", "landing-2/x")
-    found = list(everything_under(root / "landing"))
+    found = list(walk(root / "landing"))
     sizes = {name_within(root, one.path): one.size for one in found if not one.is_folder}
     assert sizes == {"landing/1-a/hour=1/part é.parquet": 4, "landing/1-a/%41": 4}
     now = datetime.now(UTC)
@@ -60,7 +60,7 @@ def test_everything_is_listed_with_its_size_and_time(root: "LakePath") -> None:
 
 def test_a_folder_goes_only_with_all_that_it_holds(root: "LakePath") -> None:
     put(root, "a/goes", "a/b/stays", "c/goes")
-    remove(going(everything_under(root), lambda one: one.path.name != "stays"))
+    remove(removable(walk(root), lambda one: one.path.name != "stays"))
     assert files(root) == {"a/b/stays"}
 
 
@@ -99,7 +99,7 @@ def test_what_spark_leaves_for_a_folder_goes_and_so_do_names_that_no_disk_has(bu
     root = lake_path(f"s3://{bucket.name}/lake")
     remove_tree(root / "landing" / "1", within=root)
     assert bucket.objects().keys() == {"lake/landing//b", "lake/landing/./c", "lake-2//d"}
-    remove(everything_under(root))
+    remove(walk(root))
     assert bucket.objects().keys() == {"lake-2//d"}
 
 
@@ -108,7 +108,7 @@ def test_a_bucket_that_is_not_there_is_told(bucket: Bucket) -> None:
     with pytest.raises(StoreError, match=f"{place} cannot be listed: The specified bucket does not exist"):
         require_store(place)
     with pytest.raises(OSError, match="The specified bucket does not exist"):
-        list(everything_under(lake_path(place)))
+        list(walk(lake_path(place)))
 
 
 def test_a_store_that_does_not_answer_fails_as_a_disk_does(

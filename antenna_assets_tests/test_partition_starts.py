@@ -9,19 +9,20 @@ import pytest
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
-from antenna_assets.clients.kafka_broker import Broker, kept_too_shortly
+from antenna_assets.clients.kafka_broker import Broker, retention_warning
 from antenna_assets.clients.postgres import connect
 from antenna_assets.errors import StreamError
 from antenna_assets.ledger.head import claim_topic, next_life, read_head
-from antenna_assets.ledger.loss import accept, step_over
+from antenna_assets.ledger.loss import accept_losses, skip_record
 from antenna_assets.ledger.offsets import OffsetRange
-from antenna_assets.ledger.partition_starts import read_from, settle_starts
+from antenna_assets.ledger.partition_starts import parse_start_position, settle_starts
 from antenna_assets.ledger.progress import next_to_read
 from antenna_assets.ledger.stream_lock import StreamRunning, only_stream
 from antenna_assets.settings import Settings
+from antenna_assets.streaming.committer import Committer
 from antenna_assets.streaming.double_counting import doubled_reading
 from antenna_assets.streaming.exact_ranges import PartBounds, read_ranges
-from antenna_assets.streaming.micro_batch import MicroBatches
+from antenna_assets.streaming.spark.micro_batch import MicroBatches
 from antenna_assets.streaming.spark.query import aggregation_engine
 from antenna_assets_tests.end_to_end.runs import place
 from antenna_assets_tests.exactness import named_by_the_ledger
@@ -50,7 +51,7 @@ def settle(settings: Settings, connection: psycopg.Connection, asked: str | None
         connection,
         broker,
         topic,
-        None if asked is None else read_from(asked),
+        None if asked is None else parse_start_position(asked),
         said.append,
         lambda first: doubled_reading(connection, broker, topic, settings.lake_uri, first),
     )
@@ -65,7 +66,7 @@ def following(settings: Settings, connection: psycopg.Connection) -> dict[int, i
 @pytest.mark.parametrize("text", ["first", "2026-11-20T10:00:00", "0:1,0:2", "0:-1", "0", "0:1,", ""])
 def test_row_33_a_start_that_means_nothing_is_refused_with_the_forms(text: str) -> None:
     with pytest.raises(StreamError, match="expected earliest, latest, a time such as"):
-        read_from(text)
+        parse_start_position(text)
 
 
 @services
@@ -93,7 +94,7 @@ def test_row_33_messages_that_go_between_the_first_look_and_the_first_read_are_a
     place(settings, ((0, event(number)) for number in range(10)))
     truncate(settings, 0, 7)
     assert following(settings, connection)[0] == 0
-    (loss,) = accept(connection, Broker(settings.kafka_bootstrap or "", settings.topic), "too slow")
+    (loss,) = accept_losses(connection, Broker(settings.kafka_bootstrap or "", settings.topic), "too slow")
     assert str(loss) == "partition 0: 7 messages, offsets 0 to 6"
     read_everything(settings)
     assert named_by_the_ledger(settings) == [(0, 7), (0, 8), (0, 9)]
@@ -163,12 +164,12 @@ def test_row_33_a_topic_that_is_a_copy_names_the_hours_that_would_double_and_one
     read_everything(settings)
     create_again(settings, 4)
     broker = Broker(settings.kafka_bootstrap or "", settings.topic)
-    accept(connection, broker, "another cluster")
+    accept_losses(connection, broker, "another cluster")
     # With other messages of the very same hour it is a new one.
     place(settings, ((number % 4, event(1_000 + number)) for number in range(20)))
     assert settle(settings, connection) == []
     create_again(settings, 4)
-    accept(connection, broker, "another cluster")
+    accept_losses(connection, broker, "another cluster")
     place(settings, values)
     hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=2)
     with pytest.raises(
@@ -209,7 +210,7 @@ def test_row_33_messages_that_kafka_lost_after_they_were_read_begin_another_life
     ).fetchall()
     assert ranges == [(False, 0, 0, 13), (False, 1, 0, 10), (True, 0, 10, 12), (True, 1, 10, 11)]
     assert named_by_the_ledger(settings) == before
-    assert accept(connection, broker, "again") == []
+    assert accept_losses(connection, broker, "again") == []
     assert next_life("id#2") == "id#3"
 
 
@@ -226,10 +227,10 @@ def test_row_32_a_record_is_stepped_over_if_it_is_the_next_to_read_and_no_stream
         (9, 0, "no partition 9"),
     ):
         with pytest.raises(StreamError, match=why):
-            step_over(connection, broker, partition, offset, "no")
+            skip_record(connection, broker, partition, offset, "no")
     with connect(settings.postgres_url or "") as other, only_stream(other):
         with pytest.raises(StreamRunning):
-            step_over(connection, broker, 0, 0, "no")
+            skip_record(connection, broker, 0, 0, "no")
         assert connection.execute("SELECT count(*) FROM ledger.accepted_loss").fetchone() == (0,)
     command = ["accept-loss", "--skip", "0", "0", "--reason", "600 MB"]
     assert (
@@ -280,9 +281,8 @@ def test_row_32_a_range_of_control_records_alone_is_committed_without_files(
     producer.abort_transaction()
     settle(settings, connection)
     broker = Broker(settings.kafka_bootstrap or "", settings.topic)
-    batches = MicroBatches(
-        settings, broker, say=lambda _line: None, stop=threading.Event(), on_commit=lambda: None
-    )
+    committer = Committer(settings, broker, say=lambda _line: None, on_commit=lambda: None)
+    batches = MicroBatches(settings, broker, committer, stop=threading.Event())
     with aggregation_engine(settings, None) as engine:
         # No Spark, as there is nothing to parse.
         batches.read_exactly(connection, engine, None, broker.describe(), {2: 2}, 10, out_of_memory=False)
@@ -299,7 +299,7 @@ def test_row_33_a_topic_that_we_make_keeps_messages_by_their_arrival_and_a_forei
     let_senders_choose_times(settings, retention_ms=604_800_000)
     kept = broker.describe().kept_by_sender
     assert kept == timedelta(days=7)
-    assert "keeps messages for 604,800 s of their senders' time" in kept_too_shortly(
+    assert "keeps messages for 604,800 s of their senders' time" in retention_warning(
         settings.topic, kept, settings.horizon
     )
-    assert kept_too_shortly(settings.topic, kept, timedelta(days=7)) == ""
+    assert retention_warning(settings.topic, kept, timedelta(days=7)) == ""

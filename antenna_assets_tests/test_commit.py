@@ -49,7 +49,7 @@ def commit(
         content,
         Observation(clock, dict.fromkeys(lagging, NO_BACKLOG)),
         lateness=MINUTE,
-    )
+    ).low_watermark
 
 
 def hours(connection: psycopg.Connection) -> list[tuple]:
@@ -81,7 +81,7 @@ def test_a_batch_of_an_older_head_is_refused_whole(ledger: psycopg.Connection) -
 
 
 def test_a_topic_created_again_is_refused(ledger: psycopg.Connection) -> None:
-    with pytest.raises(LedgerError, match="the ledger knows id id-1, Kafka has id-2"):
+    with pytest.raises(LedgerError, match="the ledger has id id-1, Kafka has id-2"):
         claim_topic(ledger, "devices", "id-2")
     with pytest.raises(NotContiguous):
         commit(ledger, 1, [(0, 0, 1)], BatchContent(), topic_id="id-2")

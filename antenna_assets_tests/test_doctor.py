@@ -1,3 +1,4 @@
+import shutil
 import socket
 import time
 from concurrent.futures import Future
@@ -10,9 +11,9 @@ import pytest
 
 from antenna_assets.clients import clock
 from antenna_assets.operations import doctor
-from antenna_assets.operations.doctor import Finding
+from antenna_assets.operations.doctor import Finding, run
 from antenna_assets.settings import Settings
-from antenna_assets.stack import jars, java, kafka
+from antenna_assets.stack import jars, java, kafka_topic, ports
 
 
 def look(settings: Settings) -> dict[str, Finding]:
@@ -88,7 +89,7 @@ def test_a_connector_of_another_version_is_found_with_its_fix(
 
 
 def test_a_full_disk_is_found_with_its_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=2e9))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2e9))
     found = look(Settings(home=tmp_path))["disk"]
     assert (found.ok, found.found) == (False, f"2.0 GB free under {tmp_path}")
     assert "ANTENNA_HOME" in found.fix
@@ -133,8 +134,8 @@ def test_the_topic_must_exist_and_not_be_compacted(
     admin = SimpleNamespace(
         list_topics=lambda **_: SimpleNamespace(topics=topics, brokers={1: None}), describe_configs=describe
     )
-    monkeypatch.setattr(kafka, "admin_client", lambda *_: admin)
-    monkeypatch.setattr(doctor.ports, "is_open", lambda *_: True)
+    monkeypatch.setattr(kafka_topic, "admin_client", lambda *_: admin)
+    monkeypatch.setattr(ports, "is_open", lambda *_: True)
     found = look(Settings(home=tmp_path, kafka_bootstrap="somewhere:9092"))["topic"]
     assert found.ok is ok
     assert words in found.found
@@ -164,8 +165,8 @@ def test_row_33_a_topic_that_forgets_by_its_senders_time_within_the_horizon_is_f
     admin = SimpleNamespace(
         list_topics=lambda **_: SimpleNamespace(topics=topics, brokers={1: None}), describe_configs=describe
     )
-    monkeypatch.setattr(kafka, "admin_client", lambda *_: admin)
-    monkeypatch.setattr(doctor.ports, "is_open", lambda *_: True)
+    monkeypatch.setattr(kafka_topic, "admin_client", lambda *_: admin)
+    monkeypatch.setattr(ports, "is_open", lambda *_: True)
     found = look(Settings(home=tmp_path, kafka_bootstrap="somewhere:9092"))["topic"]
     assert found.ok is ok
     assert ("keeps messages for 604,800 s" in found.found) is not ok
@@ -184,7 +185,7 @@ def test_a_check_that_fails_by_itself_is_a_finding(tmp_path: Path, monkeypatch: 
     def broken() -> str:
         raise RuntimeError("surprise")
 
-    monkeypatch.setattr(doctor, "_python", broken)
+    monkeypatch.setattr(run, "python_version", broken)
     assert look(Settings(home=tmp_path))["Python"].found == "RuntimeError: surprise"
 
 
@@ -192,9 +193,9 @@ def test_a_check_that_fails_by_itself_is_a_finding(tmp_path: Path, monkeypatch: 
 def test_row_26_a_machine_whose_own_clock_differs_from_postgresqls_is_named_with_a_fix(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert look(settings)["clock"] == Finding("clock", True, "as PostgreSQL's, give or take half a minute")
+    assert look(settings)["clock"] == Finding("clock", True, "as PostgreSQL's, within half a minute")
     monkeypatch.setattr(clock, "host_now", lambda: datetime.now(UTC) - timedelta(hours=1))
     found = look(settings)["clock"]
     assert not found.ok
-    assert " behind PostgreSQL's, whose clock judges events and closes hours" in found.found
-    assert found.fix == "set this machine's clock right, as by NTP"
+    assert " behind PostgreSQL's, whose clock validates events and closes hours" in found.found
+    assert found.fix == "correct this machine's clock, as by NTP"

@@ -1,6 +1,8 @@
-"""The closed hours that the sensor could ask for now, read from the ledger; and those that it can never ask for.
+"""Closed hours with something left to publish: candidates for the sensor, late hours, hours that are left
+out.
 
-Which of them it asks for is the policy in `defs/sensor_policy.py`.
+What "published" means is defined by the view `ledger.hour_state`; which candidates the sensor asks for, by
+`defs/sensor_policy.py`.
 """
 
 from collections.abc import Collection
@@ -17,10 +19,11 @@ _CANDIDATES = """
         SELECT * FROM ledger.hour_to_publish AS asked
         WHERE hour >= %(first)s AND hour < %(end)s AND hour <> ALL (%(running)s)
             AND (attempts = 0
-                -- A failure of the future is a clock that was set back.
+                -- A failure in the future: the clock was set back.
                 OR ((next_attempt <= %(now)s OR ended > %(now)s)
                     AND (attempts < %(most)s OR EXISTS (
-                        SELECT FROM ledger.file WHERE file.hour = asked.hour AND file.batch > asked.tried_batch))))
+                        SELECT FROM ledger.file
+                        WHERE file.hour = asked.hour AND file.batch > asked.tried_batch))))
     ), chosen AS (
         (SELECT * FROM todo WHERE attempts = 0 AND NOT again ORDER BY hour LIMIT %(limit)s)
         UNION ALL (SELECT * FROM todo WHERE attempts > 0 ORDER BY hour LIMIT %(limit)s)
@@ -28,7 +31,8 @@ _CANDIDATES = """
         UNION ALL SELECT * FROM todo WHERE hour = %(newest)s
     )
     SELECT DISTINCT ON (chosen.hour) chosen.hour, chosen.attempts,
-        coalesce((SELECT max(batch) FROM ledger.file WHERE file.hour = chosen.hour), chosen.up_to_batch, 0) AS up_to_batch,
+        coalesce((SELECT max(batch) FROM ledger.file WHERE file.hour = chosen.hour), chosen.up_to_batch, 0)
+            AS up_to_batch,
         coalesce(sealed.rows, 0) AS published_rows, coalesce(chosen.rows - sealed.rows, 0) AS late_rows,
         CASE WHEN again THEN ledger.rows_since(chosen.hour, chosen.up_to_batch) END AS late_since,
         CASE WHEN sealed.generation > 1 THEN sealed.sealed_at END AS again_at
@@ -38,18 +42,20 @@ _CANDIDATES = """
 """
 
 LEFT_OUT = ("before the first partition", "in the future")
-"""Why hours are left out."""
+"""Why the sensor leaves hours out."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A closed hour that is not wholly published, that Dagster knows, that no run covers, and that does not wait for a retry.
+    """A closed hour to publish that is a partition of Dagster's, in no running run and not waiting for a
+    retry.
 
     Attributes:
-        attempts: how many runs failed since it was last published.
-        published_rows: what is published of it; 0 if it waits for its first publication, or for the end of another one.
-        late_rows: those that came since, the first of them at `late_since`.
-        again_at: when it was last published again for late rows; None if it never was.
+        attempts: the runs that failed since it was last published.
+        published_rows: the rows of its publication; 0 before the first one, or if a publication was not
+            finished.
+        late_rows: the rows since then, the first of them at `late_since`.
+        again_at: when it was last published again for late rows; None if never.
     """
 
     hour: datetime
@@ -63,7 +69,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Hours that are not published and cannot be asked for: how many, and the first few as text, whatever they are."""
+    """Hours to publish that are no partitions of Dagster's: their number, and the first few as text."""
 
     reason: str
     count: int
@@ -71,7 +77,7 @@ class LeftOut:
 
 
 def newest_closed_hour(connection: psycopg.Connection, *, first: datetime, end: datetime) -> datetime | None:
-    """The newest hour that is closed, of those from `first` on that begin before `end`; None if none is."""
+    """The newest closed hour from `first` on that begins before `end`; None if there is none."""
     return connection.execute(
         "SELECT max(hour) FROM ledger.hour WHERE closed_at IS NOT NULL AND hour >= %s AND hour < %s",
         [first, end],
@@ -88,16 +94,16 @@ def candidates(
     now: datetime,
     limit: int,
 ) -> list[Candidate]:
-    """The hours from `first` on, before `end`, that could be asked for now, ascending, as many as one tick can choose from.
+    """The hours from `first` to before `end` that a tick can choose from, ascending.
 
-    These are the oldest of those that were never published and of those that failed before, all that are to be published
-    again, and the newest. One that fails and waits for its next attempt is none, so that it hides no other; one that is stuck
-    only if it has rows that no attempt was for.
+    These are the oldest unpublished and the oldest failed hours, all that are to be published again, and the
+    newest. Hours that wait for a retry are not among them, so they hide no others; stuck hours only if they
+    have new rows.
 
     Args:
-        running: hours that a run in progress covers; they are left to it.
+        running: hours of runs in progress, which are excluded.
         newest: the newest closed hour.
-        limit: the most hours that one tick asks for.
+        limit: the most hours that a tick asks for.
     """
     with connection.cursor(row_factory=class_row(Candidate)) as cursor:
         return cursor.execute(
@@ -109,17 +115,18 @@ def candidates(
                 "newest": newest,
                 "now": now,
                 "most": MOST_ATTEMPTS,
-                # One more than a tick asks for tells that some wait.
+                # One more than a tick asks for shows that some are left.
                 "limit": limit + 1,
             },
         ).fetchall()
 
 
 def unpublished(connection: psycopg.Connection, *, limit: int) -> tuple[int, int, float | None]:
-    """How many hours are to publish, up to a limit; how many of them again, for late rows; and since when the oldest is.
+    """Count the hours to publish, up to a limit, and those of them with late rows; and since when the oldest
+    waits.
 
-    That is its end, or the time when the first of its late rows came, in seconds since 1970. Hours that are left out are
-    counted by themselves.
+    It waits since its end or since its first late row, in seconds since 1970. Hours that are left out do not
+    count.
     """
     return connection.execute(
         "SELECT count(*), count(*) FILTER (WHERE again),"
@@ -133,32 +140,39 @@ def unpublished(connection: psycopg.Connection, *, limit: int) -> tuple[int, int
 
 
 def late_hours(connection: psycopg.Connection) -> list[Candidate]:
-    """The published hours that rows came for since, ascending, whether they wait or are due; but for those left out."""
+    """Published hours with late rows, due or waiting, ascending; without those that are left out."""
     with connection.cursor(row_factory=class_row(Candidate)) as cursor:
         return cursor.execute(
-            "SELECT late.hour, late.up_to_batch, sealed.rows AS published_rows, late.rows - sealed.rows AS late_rows,"
+            "SELECT late.hour, late.up_to_batch, sealed.rows AS published_rows,"
+            " late.rows - sealed.rows AS late_rows,"
             " ledger.rows_since(late.hour, late.up_to_batch) AS late_since,"
             " CASE WHEN sealed.generation > 1 THEN sealed.sealed_at END AS again_at"
-            " FROM ledger.hour_to_publish AS late JOIN ledger.hour_generation AS sealed USING (hour, generation)"
-            " WHERE late.again AND NOT EXISTS (SELECT FROM ledger.left_out_hour WHERE left_out_hour.hour = late.hour)"
+            " FROM ledger.hour_to_publish AS late"
+            " JOIN ledger.hour_generation AS sealed USING (hour, generation)"
+            " WHERE late.again AND NOT EXISTS"
+            "  (SELECT FROM ledger.left_out_hour WHERE left_out_hour.hour = late.hour)"
             " ORDER BY late.hour"
         ).fetchall()
 
 
 def record_left_out(connection: psycopg.Connection, *, first: datetime, end: datetime) -> None:
-    """Note the hours that are not published and that Dagster does not know: those before `first`, and from `end` on."""
+    """Record the hours to publish that are no partitions of Dagster's: those before `first`, and from `end`
+    on."""
     outside = {"first": first, "end": end}
     with connection.transaction():
         connection.execute(
-            "DELETE FROM ledger.left_out_hour AS known WHERE (known.hour >= %(first)s AND known.hour < %(end)s)"
-            " OR NOT EXISTS (SELECT FROM ledger.hour_to_publish AS asked WHERE asked.hour = known.hour)",
+            "DELETE FROM ledger.left_out_hour AS known"
+            " WHERE (known.hour >= %(first)s AND known.hour < %(end)s) OR NOT EXISTS"
+            "  (SELECT FROM ledger.hour_to_publish AS asked WHERE asked.hour = known.hour)",
             outside,
         )
         connection.execute(
             "INSERT INTO ledger.left_out_hour AS known (hour, reason)"
-            " SELECT hour, CASE WHEN hour < %(first)s THEN 'before the first partition' ELSE 'in the future' END"
+            " SELECT hour,"
+            "  CASE WHEN hour < %(first)s THEN 'before the first partition' ELSE 'in the future' END"
             " FROM ledger.hour_to_publish WHERE hour < %(first)s OR hour >= %(end)s"
-            " ON CONFLICT (hour) DO UPDATE SET reason = excluded.reason WHERE known.reason <> excluded.reason",
+            " ON CONFLICT (hour) DO UPDATE SET reason = excluded.reason"
+            "  WHERE known.reason <> excluded.reason",
             outside,
         )
 
@@ -166,9 +180,44 @@ def record_left_out(connection: psycopg.Connection, *, first: datetime, end: dat
 def read_left_out(connection: psycopg.Connection) -> list[LeftOut]:
     """The hours that the sensor left out at its last tick, by reason."""
     with connection.cursor(row_factory=class_row(LeftOut)) as cursor:
-        # As text: they may be in years that Python does not know.
+        # As text: their years may be out of the range of Python's datetime.
         return cursor.execute(
             "SELECT reason, count(*) AS count,"
             " (array_agg(to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD-HH24:MI') ORDER BY hour))[1:5] AS hours"
             " FROM ledger.left_out_hour GROUP BY reason ORDER BY reason"
         ).fetchall()
+
+
+@dataclass(frozen=True)
+class HourToPublish:
+    """A closed hour with something left to publish."""
+
+    hour: datetime
+    up_to_batch: int
+    generation: int
+
+
+_TO_PUBLISH = """
+    WITH todo AS (
+        SELECT hour, generation, up_to_batch FROM ledger.hour_to_publish
+    ), asked AS (
+        (SELECT * FROM todo ORDER BY hour LIMIT %s)
+        UNION SELECT * FROM todo WHERE hour = (SELECT max(hour) FROM ledger.hour WHERE closed_at IS NOT NULL)
+    )
+    SELECT hour, generation,
+        coalesce((SELECT max(batch) FROM ledger.file WHERE file.hour = asked.hour), up_to_batch, 0)
+            AS up_to_batch
+    FROM asked ORDER BY hour
+"""
+
+
+def hours_to_publish(connection: psycopg.Connection, *, limit: int) -> list[HourToPublish]:
+    """The oldest `limit` hours to publish, and the newest closed hour if it is one of them; ascending."""
+    with connection.cursor(row_factory=class_row(HourToPublish)) as cursor:
+        return cursor.execute(_TO_PUBLISH, [limit]).fetchall()
+
+
+def wholly_published(connection: psycopg.Connection, hour: datetime) -> bool:
+    """Whether an hour is closed, certified and not dirty."""
+    row = connection.execute("SELECT published FROM ledger.hour_state WHERE hour = %s", [hour]).fetchone()
+    return row is not None and row[0]
