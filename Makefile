@@ -65,11 +65,11 @@ demo: .venv/ready ## from nothing to a checked result
 
 # Two workers, each with services of its own; then what needs the machine for itself.
 TWO_WORKERS := -n 2 --dist loadfile --no-loadscope-reorder -m 'not serial and not benchmark'
-test: .venv/dev .venv/class-archive .venv-connect/ready ## all tests but those of `bench-short` and `test-ui`
+test: .venv/dev .venv/class-archive .venv-connect/ready $(SUPERSET) ## all tests but those of `bench-short` and `test-ui`
 	$(BIN)/python -m pytest $(TWO_WORKERS)
 	$(BIN)/python -m pytest -m serial
 
-durations: .venv/dev .venv/class-archive .venv-connect/ready ## run the tests and keep how long each file takes
+durations: .venv/dev .venv/class-archive .venv-connect/ready $(SUPERSET) ## run the tests and keep how long each file takes
 	reports="$$(mktemp -d)"; $(BIN)/python -m pytest $(TWO_WORKERS) --junit-xml="$$reports/two.xml" && \
 		$(BIN)/python -m pytest -m serial --junit-xml="$$reports/serial.xml" && \
 		$(BIN)/python -m antenna_assets_tests.durations "$$reports"/*.xml

@@ -136,11 +136,12 @@ def installed(wheel: Path) -> Iterator[Installed]:
     # Not under pytest's own folder, whose parents are closed to the user that PostgreSQL runs as.
     folder = Path(tempfile.mkdtemp(prefix="antenna-wheel-"))
     folder.chmod(0o755)
-    made = Installed(folder, wheel)
-    yield made
-    if (folder / "state").exists():
+    try:
+        made = Installed(folder, wheel)
+        yield made
         made.run("antenna", "down")
-    shutil.rmtree(folder)
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.mark.services
