@@ -65,17 +65,18 @@ demo: .venv/ready ## from nothing to a checked result
 
 # Two workers, each with services of its own; then what needs the machine for itself.
 TWO_WORKERS := -n 2 --dist loadfile --no-loadscope-reorder -m 'not serial and not benchmark'
+SERIAL = $$(grep -rl mark.serial antenna_assets_tests --include=*.py)
 test: .venv/dev .venv/class-archive .venv-connect/ready $(SUPERSET) ## all tests but those of `bench-short` and `test-ui`
 	$(BIN)/python -m pytest $(TWO_WORKERS)
-	$(BIN)/python -m pytest -m serial
+	$(BIN)/python -m pytest -m serial $(SERIAL)
 
 durations: .venv/dev .venv/class-archive .venv-connect/ready $(SUPERSET) ## run the tests and keep how long each file takes
 	reports="$$(mktemp -d)"; $(BIN)/python -m pytest $(TWO_WORKERS) --junit-xml="$$reports/two.xml" && \
-		$(BIN)/python -m pytest -m serial --junit-xml="$$reports/serial.xml" && \
+		$(BIN)/python -m pytest -m serial $(SERIAL) --junit-xml="$$reports/serial.xml" && \
 		$(BIN)/python -m antenna_assets_tests.durations "$$reports"/*.xml
 
 bench-short: .venv/dev .venv/class-archive .venv-bench/ready ## the benchmarks in their short form: that they run and agree
-	$(BIN)/python -m pytest -m benchmark
+	$(BIN)/python -m pytest -m benchmark antenna_assets_tests/test_benchmarks.py
 
 dashboards: .venv/ready $(SUPERSET) ## Superset with the dashboards on 127.0.0.1, over the embedded PostgreSQL
 	$(BIN)/antenna dashboards

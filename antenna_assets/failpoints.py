@@ -80,8 +80,7 @@ _FAULTS: tuple[Fault, ...] = ("java", "both", "pause")
 
 @dataclass(frozen=True)
 class Crash:
-    """The fault that the environment asks for, at the `passage`-th time a point is reached, counted from
-    1."""
+    """A fault to inject at the `passage`-th time that a point is reached, counted from 1."""
 
     point: str
     passage: int = 1

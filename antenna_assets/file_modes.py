@@ -28,8 +28,7 @@ def parse(text: str) -> int:
 
 
 def umask() -> int:
-    """The umask in force. Read without the other settings, which are loaded later and report a wrong
-    value."""
+    """The umask in force, read without the other settings, which report a wrong value later."""
     try:
         return parse(os.environ.get(VARIABLE) or f"{PRIVATE:03o}")
     except ValueError:
@@ -42,8 +41,7 @@ def apply() -> None:
 
 
 def tighten(root: Path) -> int:
-    """Remove the rights that the umask denies from a folder and everything in it; returns how many were
-    changed.
+    """Remove the rights that the umask denies from a folder and its content; returns how many had any.
 
     A folder is changed after its content, so one without these rights is complete and is not read again.
     Files of other users stay as they are, such as the data of a PostgreSQL that root runs as another user.

@@ -34,6 +34,7 @@ def test_every_problem_has_a_fix_and_nothing_else_has(tmp_path: Path) -> None:
 
 # It waits for PostgreSQL's time-out, and so is no unit test.
 @pytest.mark.services
+@pytest.mark.serial
 def test_external_services_that_never_answer_cost_seconds_and_show_no_password(tmp_path: Path) -> None:
     with socket.socket() as silent:  # accepts, and never says a word
         silent.bind(("127.0.0.1", 0))

@@ -3,7 +3,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from antenna_assets.operations.fitting_table import FittingTable, number_columns
+from antenna_assets.domain.fitting_table import FittingTable, number_columns
 
 NUMBERS = ["9,223,372,036,854,775,807", "26,168,123", "1,234,567,890,123"]
 

@@ -1,5 +1,6 @@
 """Row 21: `antenna verify` finds every seeded corruption of a certified lakehouse, and says what it is."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from typer.testing import CliRunner, Result
 from antenna_assets.cli import app
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import hour_key
+from antenna_assets.domain.schema import HOURLY_TABLES
 from antenna_assets.ledger.certificate import NoCertificate, sha256_of
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.verify.difference import Difference
@@ -68,6 +70,19 @@ def test_row_26_an_hour_that_was_opened_and_closed_again_is_no_difference(
         with connect(world.url) as connection:
             connection.execute("UPDATE ledger.hour SET closed_at = closed_at + interval '1 year'")
         assert differences(world) == []
+
+
+def test_row_21_a_table_that_was_added_after_the_certificate_is_pending(
+    certified_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = dataclasses.replace(HOURLY_TABLES["bytes_agg_app_1h"], name="bytes_agg_new_1h")
+    monkeypatch.setattr("antenna_assets.verify.run.HOURLY_TABLES", {**HOURLY_TABLES, added.name: added})
+    with certified_world.copy(tmp_path) as world, connect(world.url) as connection:
+        found = verify(connection, Lake(str(world.lake)), kept_since=FIRST)
+    assert found.differences == []
+    assert found.pending == {
+        hour_key(hour): "bytes_agg_new_1h is newer than the certificate: run the hour again" for hour in HOURS
+    }
 
 
 def test_row_21_wrong_rows_that_somebody_certified_are_found_by_computing_them_again(

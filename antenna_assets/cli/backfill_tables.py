@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 from rich.table import Column, Table
 
+from antenna_assets.domain.fitting_table import FittingTable
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.listing import and_more
 from antenna_assets.domain.safe_text import safe_cell
@@ -35,12 +36,11 @@ def hour_tables(hour: HourChanges) -> Iterator[RenderableType]:
 def summary(hours: Sequence[HourChanges]) -> Table:
     """All hours in one table: their generations, and how many rows of each serving table would change."""
     columns = [Column(name.removesuffix("_1h"), justify="right") for name in HOURLY_TABLES]
-    table = Table(
+    table = FittingTable(
         "hour",
         Column("generation", justify="right"),
         *columns,
         title="Rows that would change",
-        title_justify="left",
     )
     for hour in hours:
         before = "-" if hour.published is None else str(hour.published)
@@ -50,9 +50,7 @@ def summary(hours: Sequence[HourChanges]) -> Table:
 
 
 def _rows(key: str, rows: Sequence[RowChange]) -> Table:
-    table = Table(
-        "table", "key", "now", "after", title=f"{key}: rows that would change", title_justify="left"
-    )
+    table = FittingTable("table", "key", "now", "after", title=f"{key}: rows that would change")
     for row in rows[:ROWS_SHOWN]:
         columns = HOURLY_TABLES[row.table]
         table.add_row(row.table, safe_cell(row.key), shown(columns, row.before), shown(columns, row.after))
@@ -62,7 +60,7 @@ def _rows(key: str, rows: Sequence[RowChange]) -> Table:
 
 def _over_quota(key: str, rows: Sequence[RowChange]) -> Table:
     columns = HOURLY_TABLES[OVER_QUOTA]
-    table = Table("user", "status", "now", "after", title=f"{key}: users over quota", title_justify="left")
+    table = FittingTable("user", "status", "now", "after", title=f"{key}: users over quota")
     for row in rows[:ROWS_SHOWN]:
         status = (
             "newly over" if row.before is None else "no longer over" if row.after is None else "still over"

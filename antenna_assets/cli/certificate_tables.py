@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.console import RenderableType
 from rich.table import Column, Table
 
+from antenna_assets.domain.fitting_table import FittingTable
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.listing import and_more
 from antenna_assets.domain.safe_text import safe_cell
@@ -52,7 +53,7 @@ def _facts(certificate: Certificate) -> Table:
 
 def _offsets(ranges: Sequence[Mapping]) -> Table:
     columns = [Column(name, justify="right") for name in ("partition", "from offset", "until offset")]
-    table = Table("topic", *columns, title="Kafka offsets of its batches", title_justify="left")
+    table = FittingTable("topic", *columns, title="Kafka offsets of its batches")
     for span in ranges[:SHOWN]:
         offsets = (f"{span['from']:,}", f"{span['until']:,}")
         table.add_row(safe_cell(span["topic"]), str(span["partition"]), *offsets)
@@ -63,7 +64,7 @@ def _offsets(ranges: Sequence[Mapping]) -> Table:
 
 def _published(published: Mapping[str, Mapping]) -> Table:
     columns = [Column(name, justify="right") for name in ("rows", "bytes", "Delta version")]
-    table = Table("published", *columns)
+    table = FittingTable("published", *columns)
     for asset in ASSETS:
         row = published[asset]
         version = f"{row['delta_version']:,}" if "delta_version" in row else ""
@@ -74,7 +75,7 @@ def _published(published: Mapping[str, Mapping]) -> Table:
 def differences_table(differences: Sequence[Difference]) -> Table:
     """The first differences, and how many more there are."""
     title = f"{len(differences):,} difference{'' if len(differences) == 1 else 's'}"
-    table = Table(title=title, title_justify="left")
+    table = FittingTable(title=title)
     for name in ("hour", "what", "expected", "found"):
         table.add_column(name, overflow="fold", no_wrap=name == "hour")
     for difference in differences[:SHOWN]:
@@ -85,7 +86,7 @@ def differences_table(differences: Sequence[Difference]) -> Table:
 
 def pending_table(pending: Mapping[str, str]) -> Table:
     """The hours that are not wholly published, each with the reason."""
-    table = Table("hour", "pending", title_justify="left")
+    table = FittingTable("hour", "pending")
     for hour, reason in list(pending.items())[:SHOWN]:
         table.add_row(hour, safe_cell(reason))
     table.caption = and_more(len(pending), SHOWN) or None

@@ -7,6 +7,7 @@ import psycopg
 from psycopg import sql
 from rich.table import Column, Table
 
+from antenna_assets.domain.fitting_table import FittingTable
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.safe_text import safe_cell
 
@@ -19,7 +20,7 @@ _TOTALS = (
 def result_tables(connection: psycopg.Connection, hours: Sequence[datetime]) -> Iterator[Table]:
     """Yield the bytes by antenna and by app, and the users over quota, of these hours."""
     for title, key, total, name in _TOTALS:
-        table = Table("hour", key, Column("bytes", justify="right"), title=title)
+        table = FittingTable("hour", key, Column("bytes", justify="right"), title=title)
         query = sql.SQL("SELECT date, {}, {} FROM {} WHERE date = ANY(%s) ORDER BY date, 3 DESC").format(
             *map(sql.Identifier, (key, total, name))
         )
@@ -32,7 +33,7 @@ def result_tables(connection: psycopg.Connection, hours: Sequence[datetime]) -> 
 def _over_quota(connection: psycopg.Connection, hours: Sequence[datetime]) -> Table:
     """Users by name: an e-mail address does not belong on a screen."""
     numbers = [Column(name, justify="right") for name in ("bytes", "quota", "used")]
-    table = Table("hour", "user", *numbers, title="Users over quota")
+    table = FittingTable("hour", "user", *numbers, title="Users over quota")
     rows = connection.execute(
         "SELECT date, coalesce(name, over.id), sum_user_bytes, over.quota FROM users_over_quota_1h AS over"
         " LEFT JOIN user_metadata USING (id) WHERE date = ANY(%s)"

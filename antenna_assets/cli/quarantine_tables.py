@@ -10,6 +10,7 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Column, Table
 
+from antenna_assets.domain.fitting_table import FittingTable
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.listing import and_more
 from antenna_assets.domain.safe_text import hex_lines, safe_cell, safe_text
@@ -22,7 +23,7 @@ FAILURES_SHOWN = 20
 
 def summary_table(summaries: Iterable[ReasonSummary]) -> Table:
     """The messages by reason, with the first one of each as an example."""
-    table = Table(
+    table = FittingTable(
         "reason",
         Column("messages", justify="right"),
         "first, UTC",
@@ -82,7 +83,7 @@ def plan_tables(plan: Plan) -> Iterator[RenderableType]:
 
 def _accepted(plan: Plan) -> Table:
     numbers = [Column(name, justify="right") for name in ("rows", "bytes")]
-    table = Table("hour", *numbers, "state", title="Accepted")
+    table = FittingTable("hour", *numbers, "state", title="Accepted")
     for hour in plan.hours:
         state = "closed, published again" if hour.closed else "open"
         table.add_row(hour_key(hour.hour), f"{hour.rows:,}", f"{hour.bytes:,}", state)
@@ -90,7 +91,9 @@ def _accepted(plan: Plan) -> Table:
 
 
 def _skipped(plan: Plan) -> Table:
-    table = Table("reason", Column("messages", justify="right"), "for example", title="Stays in quarantine")
+    table = FittingTable(
+        "reason", Column("messages", justify="right"), "for example", title="Stays in quarantine"
+    )
     for reason, count in plan.skipped_by_reason.items():
         first = next(skipped for skipped in plan.skipped if skipped.reason == reason)
         example = f"partition {first.partition}, offset {first.offset}: {safe_cell(first.detail)}"

@@ -39,12 +39,11 @@ def env() -> None:
 
 def doctor() -> None:
     """Check Java, jars, disk, ports and services, and say how to fix problems. Exit code 1 if any."""
-    from rich.table import Table
-
+    from antenna_assets.domain.fitting_table import FittingTable
     from antenna_assets.operations.doctor import findings
     from antenna_assets.settings import load_settings
 
-    table = Table("check", "", "found", "fix")
+    table = FittingTable("check", "", "found", "fix")
     failed = 0
     for finding in findings(load_settings()):
         failed += not finding.ok

@@ -29,8 +29,7 @@ GRANTS = 0x6772616E74
 """Granting rights on Dagster's tables; for the transaction."""
 
 CERTIFICATE_OF_HOUR = 0x63657274
-"""First of two keys, of 32 bits each; the second is the hour's number since 1970. Certifying an hour: for the
-transaction."""
+"""First of two 32-bit keys, the second being the hour's number since 1970: certifying an hour."""
 
 # A run of Dagster: the key is `hashtextextended(run id, 0)`, shared by the processes of the run. See
 # `defs/run_lock.py`.

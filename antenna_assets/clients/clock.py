@@ -1,5 +1,4 @@
-"""PostgreSQL's clock, by which events are validated, hours closed and files retained: the clocks of hosts
-differ.
+"""PostgreSQL's clock, by which events are validated, hours closed and files retained: hosts differ.
 
 The host's own clock is only compared with it, to report a host that is wrong.
 """

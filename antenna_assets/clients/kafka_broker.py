@@ -122,8 +122,7 @@ class Broker:
         return self._offsets(topic, OffsetSpec.latest(), uncommitted=True)
 
     def first_at(self, topic: Topic, instant: datetime) -> dict[int, int | None]:
-        """The first offset of each partition whose record time is the instant or later; None if there is
-        none.
+        """The first offset of each partition whose record time is the instant or later, if there is one.
 
         Messages of open transactions count.
         """

@@ -1,5 +1,4 @@
-"""How clients authenticate to Kafka (TLS, SASL): one properties file in the Java client's format, for both
-clients.
+"""How clients authenticate to Kafka (TLS, SASL): one properties file in the Java client's format.
 
 Spark gets the file's path, not its content, so no plan, log or checkpoint of Spark can contain a password.
 """
@@ -69,8 +68,7 @@ PLAIN = KafkaConfig()
 
 
 class ConnectionErrors:
-    """Error callback of librdkafka that keeps why TLS or a login failed; the request itself only times
-    out."""
+    """Error callback of librdkafka: keeps why TLS or a login failed; the request itself only times out."""
 
     def __init__(self) -> None:
         self.reason = ""

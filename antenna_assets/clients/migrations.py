@@ -1,5 +1,4 @@
-"""Migrations: how the schema and the seed of PostgreSQL come to be, each file applied once, in one
-transaction.
+"""Migrations: the files that create the schema and the seed, each applied once, in one transaction.
 
 Connections are opened in `postgres.py`.
 """

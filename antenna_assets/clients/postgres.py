@@ -62,8 +62,7 @@ class _Cursor(psycopg.Cursor[Any]):
     """A cursor after whose statements the idle-in-transaction timeout of PostgreSQL runs."""
 
     def executemany(self, *arguments: Any, **named: Any) -> None:
-        """As psycopg's, then an empty statement: after the end of a pipeline PostgreSQL does not start the
-        timeout."""
+        """As psycopg's, and an empty statement: the end of a pipeline does not start the timeout."""
         super().executemany(*arguments, **named)
         self.connection.execute("")
 

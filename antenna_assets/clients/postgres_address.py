@@ -1,5 +1,4 @@
-"""The address of PostgreSQL in all forms of libpq: a URI, `key=value` words, a service, several hosts, a
-socket.
+"""The address of PostgreSQL in all forms of libpq: a URI, `key=value` words, a service, several hosts.
 
 libpq parses it; nothing here does so by hand.
 """

@@ -102,8 +102,7 @@ PROBES = 3
 
 
 def require_own_sessions(connection: psycopg.Connection, url: str) -> None:
-    """Require that no pooler at this address shares a session between clients from transaction to
-    transaction.
+    """Require that no pooler at this address shares a session between clients (transaction pooling).
 
     Locks and settings of a session would then be another client's. A pooler in session mode is fine.
 

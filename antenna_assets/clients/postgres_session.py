@@ -1,5 +1,4 @@
-"""Settings and timeouts that every session of PostgreSQL has, whatever the role, database, server or
-environment sets.
+"""Settings and timeouts of every session, whatever the role, database, server or environment sets.
 
 They are set by a statement in the open session, as variables such as PGTZ override start-up options.
 """
@@ -56,8 +55,7 @@ RUN = Limits(idle_in_transaction=timedelta(seconds=20))
 """Dagster's runs and sensor: between two statements of a transaction they do only short work."""
 
 STREAM = Limits(idle_in_transaction=timedelta(seconds=20), lock=timedelta(seconds=45))
-"""The stream. It waits for a lock longer than a suspended run may hold it, then reports it and starts
-again."""
+"""The stream. It waits for a lock longer than a suspended run may hold it, then starts again."""
 
 PERSON = Limits(idle_in_transaction=timedelta(minutes=5))
 """Commands; some of them write files while they hold the lock of the ledger's head."""

@@ -3,8 +3,7 @@
 from datetime import UTC, datetime
 
 REJECTED_FOLDER = "rejected"
-"""The folder of an attempt's rejected messages. Each hour of accepted events has a folder
-`hour=yyyyMMddHH`."""
+"""The folder of rejected messages. Each hour of accepted events has a folder `hour=yyyyMMddHH`."""
 
 
 LANDING_FORMAT = "%Y%m%d%H"

@@ -8,8 +8,7 @@ from datetime import datetime, timedelta
 from antenna_assets.errors import AntennaError
 
 LONGEST_RUN = timedelta(hours=2)
-"""An older attempt cannot commit. Dagster ends runs after it: `max_runtime_seconds` in
-`docker/dagster.yaml`."""
+"""An older attempt cannot commit. `max_runtime_seconds` in `docker/dagster.yaml` ends runs then."""
 
 SAFE_AGE = 2 * LONGEST_RUN
 """An unreferenced file that is older belongs to no attempt that could still commit it."""
@@ -37,8 +36,7 @@ class AttemptTooOld(AntennaError):
 
 
 def require_young(what: str, *, begun: datetime, now: datetime) -> None:
-    """Stop an attempt that is older than `LONGEST_RUN`. Call it after taking the fence, which keeps sweeps
-    away.
+    """Stop an attempt that is older than `LONGEST_RUN`. Call it while holding the fence, against sweeps.
 
     Raises:
         AttemptTooOld: the attempt is older.

@@ -1,5 +1,4 @@
-"""The ledger: every SQL statement on the schema `ledger`, the one source of truth for what was read and
-published.
+"""The ledger, the schema `ledger`: the source of truth for what was read, closed, published and certified.
 
     head, offsets, progress      the head row of the topic, committed offsets, the backlog in Kafka
     partition_starts, loss       where reading a partition begins; accepting what Kafka lost
@@ -15,6 +14,6 @@ published.
     first_partition              the first hourly partition
     stream_lock, blocked         the lock of the one stream, and who blocks the stream
 
-Functions take an open connection in autocommit mode and begin the transactions that they need. What the
-tables mean is in `sql/migrations/`.
+Functions take an open connection in autocommit mode and begin the transactions that they need. Queries that
+only one command or check needs are with it, in `verify/`, `operations/` and `simulator/`.
 """

@@ -23,8 +23,7 @@ from antenna_assets.storage.attempt import lake_errors, require_files
 
 @dataclass(frozen=True)
 class AttemptFile:
-    """A file that an attempt wrote. `path` is relative to the lake's root; `hour` is None for rejected
-    messages."""
+    """A file of an attempt, `path` relative to the lake's root; `hour` is None for rejected messages."""
 
     path: str
     hour: datetime | None
@@ -103,8 +102,7 @@ def insert_batch(
     low_watermark: datetime | None,
     now: datetime,
 ) -> None:
-    """Record a batch with its files, rejections, hours and live sums, in the caller's transaction on the
-    locked head.
+    """Record a batch with its files, rejections, hours and live sums, under the lock of the head.
 
     Args:
         now: when its hours got these rows, by PostgreSQL's clock.

@@ -1,5 +1,4 @@
-"""Certificates: issued by the publication that brings the six assets of an hour to one generation, and
-chained.
+"""Certificates: issued and chained when the six assets of an hour are published at one generation.
 
 They are composed from the ledger; `verify/` recomputes what they claim.
 """
@@ -61,8 +60,7 @@ def sha256_of(text: str) -> str:
 
 
 def record_and_certify(connection: psycopg.Connection, publication: Publication) -> None:
-    """Record a publication whose content is already committed, in a transaction; the last of the six
-    certifies the hour.
+    """Record a publication whose content is committed already; the last of the six certifies the hour.
 
     Raises:
         Superseded: a newer generation of the hour is published.
@@ -75,8 +73,7 @@ def record_and_certify(connection: psycopg.Connection, publication: Publication)
 
 
 def certify(connection: psycopg.Connection, hour: datetime, generation: int) -> Certificate | None:
-    """Issue the hour's certificate if all six assets are at this generation; the last statement of a
-    publication.
+    """Issue the hour's certificate if all six assets are at this generation; ends a publication.
 
     The caller has locked its own asset's head. The hour's advisory lock is taken before the others are read,
     so of two publications that finish at once the second one sees the first. The stream writes none of these

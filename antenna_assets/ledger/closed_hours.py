@@ -26,8 +26,7 @@ def close_passed(
     first_hour: datetime | None,
     closed_by: ClosedBy,
 ) -> None:
-    """Close the hours that end before the watermark and the clock, from `first_hour` on also those without
-    rows."""
+    """Close the hours that end before watermark and clock, from `first_hour` on also empty ones."""
     if watermark is None:
         return
     end = ended_before(watermark, now)
@@ -55,8 +54,7 @@ def close_passed(
 def quiet_hours_of(
     connection: psycopg.Connection, head: Head, *, now: datetime, lateness: timedelta, quiet: timedelta
 ) -> list[datetime]:
-    """The hours beyond the watermark that ended, and got their last row, at least `quiet` ago, fully read or
-    not."""
+    """The hours beyond the watermark that are quiet, whether or not they are fully read."""
     found = hours_kept_open(head.first_hour, head.low_watermark, now=now, lateness=lateness)
     if not found:
         return []

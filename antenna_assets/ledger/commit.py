@@ -191,8 +191,7 @@ def commit_heartbeat(
 def _close_quiet(
     connection: psycopg.Connection, head: Head, seen: Observation, lateness: timedelta, quiet: timedelta
 ) -> ClosingState:
-    """Close the quiet hours that are fully read, and advance the watermark to the first hour that is still
-    open."""
+    """Close the quiet hours that are fully read; the watermark advances to the first open hour."""
     state, now = head.state, seen.now
     known = [instant for instant in (seen.read_past, state.read_past) if instant is not None]
     hours = fully_read(

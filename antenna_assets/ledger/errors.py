@@ -16,5 +16,4 @@ class HourExpired(LedgerError):
 
 
 class ForgottenMeanwhile(LedgerError):
-    """A user was forgotten since the session began, which may have read them before. Nothing was
-    committed."""
+    """A user was forgotten since the session began, which may have read them. Nothing was committed."""

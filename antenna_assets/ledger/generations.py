@@ -1,5 +1,4 @@
-"""Generations: snapshots of an hour, each its landed files up to one batch. Append-only; `seal.py` makes
-them."""
+"""Generations: append-only snapshots of an hour, each its landed files up to one batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

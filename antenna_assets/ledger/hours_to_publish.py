@@ -1,5 +1,4 @@
-"""Closed hours with something left to publish: candidates for the sensor, late hours, hours that are left
-out.
+"""Closed hours with something left to publish: candidates for the sensor, late hours, excluded hours.
 
 What "published" means is defined by the view `ledger.hour_state`; which candidates the sensor asks for, by
 `defs/sensor_policy.py`.
@@ -47,8 +46,7 @@ LEFT_OUT = ("before the first partition", "in the future")
 
 @dataclass(frozen=True)
 class Candidate:
-    """A closed hour to publish that is a partition of Dagster's, in no running run and not waiting for a
-    retry.
+    """A closed hour to publish: a partition of Dagster's, in no running run and not waiting for a retry.
 
     Attributes:
         attempts: the runs that failed since it was last published.
@@ -122,8 +120,7 @@ def candidates(
 
 
 def unpublished(connection: psycopg.Connection, *, limit: int) -> tuple[int, int, float | None]:
-    """Count the hours to publish, up to a limit, and those of them with late rows; and since when the oldest
-    waits.
+    """Count the hours to publish, up to a limit, and those with late rows; and since when the oldest waits.
 
     It waits since its end or since its first late row, in seconds since 1970. Hours that are left out do not
     count.
@@ -156,8 +153,7 @@ def late_hours(connection: psycopg.Connection) -> list[Candidate]:
 
 
 def record_left_out(connection: psycopg.Connection, *, first: datetime, end: datetime) -> None:
-    """Record the hours to publish that are no partitions of Dagster's: those before `first`, and from `end`
-    on."""
+    """Record the hours to publish that Dagster has no partition for: before `first`, and from `end` on."""
     outside = {"first": first, "end": end}
     with connection.transaction():
         connection.execute(

@@ -1,5 +1,4 @@
-"""The identity of a lake: a random id in the lake and in its ledger, compared before anything is written or
-swept.
+"""The identity of a lake: a random id in lake and ledger, compared before anything is written or swept.
 
 The first writer claims a lake for its ledger; a person may adopt another one.
 """
@@ -37,8 +36,7 @@ class WrongLake(AntennaError):
 
 @dataclass(frozen=True)
 class ClaimedLake:
-    """The ledger's record of its lake: `place` is its root when it was claimed, `confirmed` that the claim
-    was completed."""
+    """The ledger's record of its lake: `place` is its root; an interrupted claim is not `confirmed`."""
 
     id: str
     place: str
@@ -104,8 +102,7 @@ def require_same_lake(connection: psycopg.Connection, lake: str) -> None:
 
 
 def adopt(connection: psycopg.Connection, lake: str) -> None:
-    """Bind the lake to the ledger with a new id, whatever either was bound to; copies of either no longer
-    match.
+    """Bind the lake to the ledger with a new id, whatever either was bound to; older copies then differ.
 
     Call it only while nothing writes.
     """

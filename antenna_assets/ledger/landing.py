@@ -144,8 +144,7 @@ class TopicLife:
 
 
 def topic_lives(connection: psycopg.Connection, sealed: "Generation") -> list[TopicLife]:
-    """The offset ranges that the messages of a generation come from, by topic id: offsets are unique within
-    one.
+    """The offset ranges that a generation's messages come from: offsets are unique under one topic id.
 
     They are those of its batches, and of the replays before it was sealed.
     """

@@ -1,5 +1,4 @@
-"""`antenna accept-loss`: recording messages that Kafka lost before they were read, so that the stream can
-continue.
+"""`antenna accept-loss`: recording messages that Kafka lost unread, so that the stream can continue.
 
 It changes only the ledger, in one transaction, while no stream runs.
 """

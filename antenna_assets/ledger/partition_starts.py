@@ -88,8 +88,7 @@ def settle_starts(
     say: Callable[[str], None],
     doubling: Callable[[Mapping[int, int]], str | None],
 ) -> None:
-    """Record the start of each new partition, or of all if `asked`; report messages that Kafka had dropped
-    before.
+    """Record the start of each new partition, or of all if `asked`; report what Kafka had dropped before.
 
     Args:
         topic: with the ledger's id.

@@ -44,8 +44,7 @@ class Publication:
 def begin_publication(
     connection: psycopg.Connection, asset: str, hour: datetime, users_version: int | None
 ) -> int:
-    """Begin an attempt to publish an hour in the lake; returns its number. Of equal versions the later
-    attempt wins.
+    """Begin an attempt to publish an hour in the lake; returns its number. The latest attempt wins.
 
     The hour is not fully published until this attempt or a later one is recorded: lake and ledger have no
     common transaction, so after a crash between the two the hour is published again.

@@ -10,8 +10,7 @@ ROWS_A_MINUTE = 1_000_000
 
 
 PAUSE = timedelta(minutes=5)
-"""The least time between two publications of an hour for late rows. Each costs a second even if it is
-small."""
+"""The least time between two publications of an hour for late rows: each costs at least a second."""
 
 
 LARGE_SHARE = 0.1

@@ -12,8 +12,7 @@ from antenna_assets.ledger.landing import record_landing
 
 
 def seal(connection: psycopg.Connection, hour: datetime) -> Generation:
-    """Seal the next generation if the hour has rows beyond the newest one; returns the newest, with its
-    landing recorded.
+    """Seal the next generation if the hour has rows beyond the newest one; returns the newest.
 
     Raises:
         HourNotClosed: the hour is open or unknown.

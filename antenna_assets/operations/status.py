@@ -13,6 +13,7 @@ from rich.table import Table
 
 from antenna_assets.clients.clock import database_now, wrong_here
 from antenna_assets.clients.kafka_broker import Broker, BrokerError
+from antenna_assets.domain.fitting_table import FittingTable, number_columns
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.safe_text import safe_text
 from antenna_assets.domain.schema import ASSETS
@@ -29,7 +30,6 @@ from antenna_assets.ledger.partition_starts import WHERE_THE_LEDGER_ENDS
 from antenna_assets.ledger.progress import next_to_read
 from antenna_assets.ledger.republish_wait import waiting_hours
 from antenna_assets.ledger.stream_lock import stream_runs
-from antenna_assets.operations.fitting_table import FittingTable, number_columns
 from antenna_assets.settings import duration_text, load_settings
 
 HOURS_SHOWN = 24

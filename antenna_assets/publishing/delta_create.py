@@ -9,6 +9,7 @@ import pyarrow as pa
 from antenna_assets.domain.schema import HOUR_PARTITION
 from antenna_assets.failpoints import commit_point
 from antenna_assets.publishing.delta_log import LOG
+from antenna_assets.storage.atomic_files import replacing
 from antenna_assets.storage.paths import lake_path, sync
 
 if TYPE_CHECKING:
@@ -57,9 +58,7 @@ def _set_id(location: str, first_commit: "LakePath", table_id: str) -> None:
         return  # Another writer was faster, and the id is that writer's.
     text = first_commit.read_text(encoding="utf-8").replace(str(created.metadata().id), table_id)
     if isinstance(first_commit, Path):
-        new = first_commit.with_name(f"{first_commit.name}.tmp")
-        new.write_text(text, encoding="utf-8")
-        sync([new])
-        new.replace(first_commit)
+        with replacing(first_commit, durable=True) as new:
+            new.write_text(text, encoding="utf-8")
     else:
         first_commit.write_text(text, encoding="utf-8")

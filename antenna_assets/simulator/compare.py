@@ -88,19 +88,13 @@ def differences(
 
 def report(found: list[Difference], limit: int = 20) -> "Table":
     """Return the first differences as a table for a terminal, and how many more there are."""
-    from rich.table import Table
-
+    from antenna_assets.domain.fitting_table import FittingTable
     from antenna_assets.domain.listing import and_more
     from antenna_assets.domain.safe_text import safe_cell
 
-    table = Table(
-        title=f"{len(found):,} difference{'' if len(found) == 1 else 's'}" if found else "No difference",
-        caption=and_more(len(found), limit) or None,
-        title_justify="left",
-        caption_justify="left",
-    )
-    for name in ("table", "key", "expected", "found"):
-        table.add_column(name, overflow="fold")
+    title = f"{len(found):,} difference{'' if len(found) == 1 else 's'}" if found else "No difference"
+    table = FittingTable("table", "key", "expected", "found", title=title)
+    table.caption = and_more(len(found), limit) or None
     for difference in found[:limit]:
         table.add_row(*(safe_cell(text) for text in vars(difference).values()))
     return table

@@ -32,7 +32,8 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     Args:
         durable: fsync the file and its name.
     """
-    temporary = path.with_name(f".{path.name}-{uuid4().hex}")
+    # The sweep of a Delta log takes leftovers of a crash by this ending.
+    temporary = path.with_name(f".{path.name}-{uuid4().hex}.tmp")
     try:
         yield temporary
         if durable:

@@ -89,8 +89,7 @@ def require_writable(lake: str) -> None:
 
 @contextmanager
 def lake_access(lake: str) -> Iterator[None]:
-    """Convert errors of the lake's files into `LakeUnwritable` with advice; for checks before the stream
-    starts.
+    """Convert errors of the lake's files into `LakeUnwritable` with advice, before the stream starts.
 
     Raises:
         LakeUnwritable: the block failed for the lake's files.

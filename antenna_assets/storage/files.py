@@ -55,8 +55,7 @@ def file_system_now(folder: "LakePath") -> datetime:
 
 
 def walk(folder: "LakePath") -> Iterator[Entry]:
-    """All files and folders below a folder, each folder after its content. What vanishes meanwhile is left
-    out."""
+    """All files and folders below a folder, each folder after its content; vanished ones are skipped."""
     if not isinstance(folder, Path):
         yield from _objects_under(folder)
         return
@@ -106,8 +105,7 @@ def removable(entries: Iterable[Entry], may_remove: Callable[[Entry], bool]) -> 
 
 
 def remove(found: Iterable[Entry]) -> None:
-    """Remove files and folders, in this order. A missing one is no error; a folder that is not empty
-    stays."""
+    """Remove files and folders, in this order. A missing one is no error; a non-empty folder stays."""
     stored = []
     for one in found:
         if not isinstance(one.path, Path):

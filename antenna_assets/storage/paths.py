@@ -1,5 +1,4 @@
-"""Paths of a lake on a disk (pathlib) or in an object store (universal_pathlib over fsspec), and a store's
-errors.
+"""Paths of a lake on a disk (pathlib) or in a store (universal_pathlib over fsspec), and store errors.
 
 Both have the same methods. Where they differ, in listing and removing files, see `files.py` and
 `engines/output.py`.

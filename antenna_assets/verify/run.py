@@ -9,7 +9,7 @@ import psycopg
 
 from antenna_assets.clients.postgres import snapshot
 from antenna_assets.domain.hours import hour_key
-from antenna_assets.domain.schema import HOURLY_TABLES
+from antenna_assets.domain.schema import HOURLY_TABLES, LAKE_TABLES
 from antenna_assets.errors import AntennaError
 from antenna_assets.ledger.anchors import Anchor
 from antenna_assets.ledger.certificate import Certificate, complete, newest_certificate, publications
@@ -141,7 +141,9 @@ def _verify_hour(run: _Verification, hour: datetime) -> None:
     if usage is not None:
         differences += user_differences(run.connection, certificate, usage, run.parquet)
     for name, table in HOURLY_TABLES.items():
-        if name not in ledger.republished:
+        if name not in certificate.content["published"]:
+            pending.append(f"{name} is newer than the certificate: run the hour again")
+        elif name not in ledger.republished:
             differences += table_differences(run.connection, table, certificate, usage, run.parquet)
     run.verified.differences += differences
     if reasons := [reason for reason in (ledger.pending, *pending) if reason]:
@@ -155,7 +157,7 @@ def _verify_lake(
     usage: list[str] | None = None
     pending = []
     try:
-        for table in ("raw_parquet", "enriched_usage"):
+        for table in LAKE_TABLES:
             table_id = lake_table_id(run.connection, certificate, table)
             findings = lake_findings(run.lake, table, certificate, upstream, run.parquet, table_id=table_id)
             differences += findings.differences

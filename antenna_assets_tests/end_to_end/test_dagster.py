@@ -4,11 +4,16 @@ import base64
 import json
 import os
 import re
+import shutil
 import subprocess
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from uuid import uuid4
 from xml.etree import ElementTree
 
 import dagster as dg
@@ -19,30 +24,61 @@ from antenna_assets.definitions import build_definitions
 from antenna_assets.defs.resources import EngineResource
 from antenna_assets.domain.hours import HOUR, hour_key, hour_of
 from antenna_assets.domain.schema import ASSETS, HOURLY_TABLES, LAKE_TABLES
-from antenna_assets.settings import Settings
+from antenna_assets.settings import Settings, load_settings
 from antenna_assets.simulator.run import simulate
 from antenna_assets.simulator.scenario import Scenario
 from antenna_assets.simulator.send import Target
+from antenna_assets.stack.kafka_topic import ensure_topic
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.end_to_end.runs import EXECUTE, instance
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 pytestmark = pytest.mark.services
 
 FIRST = hour_of(datetime.now(UTC) - timedelta(minutes=2)) - 3 * HOUR
 
 
+@pytest.fixture(scope="module")
+def landed_once(
+    kafka: str,
+    spark: "SparkSession",
+    new_database: Callable[[str], AbstractContextManager[str]],
+    migrated_template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[str, Path]]:
+    """Three closed hours of events that the stream read: the database's name and the lake, to copy from."""
+    with new_database(migrated_template) as url:
+        home, topic = tmp_path_factory.mktemp("landed"), f"landed-{uuid4().hex[:12]}"
+        settings = Settings(home=home, postgres_url=url, kafka_bootstrap=kafka, topic=topic)
+        ensure_topic(kafka, topic, 4)
+        scenario = Scenario(events=3_000, seed=11, start=FIRST, hours=3, late=0.01, unknown_users=0.01)
+        simulate(settings, scenario, Target(kafka, topic), answers=None)
+        Stream(
+            settings,
+            postgres_url=url,
+            kafka_bootstrap=kafka,
+            say=lambda _line: None,
+            stop=threading.Event(),
+            spark=spark,
+        ).read_available()
+        yield urlsplit(url).path.removeprefix("/"), Path(settings.lake_uri)
+
+
 @pytest.fixture
-def landed(settings: Settings, new_stream: Callable[[], Stream]) -> Settings:
+def landed(
+    settings: Settings,
+    landed_once: tuple[str, Path],
+    new_database: Callable[[str], AbstractContextManager[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Settings]:
     """Three closed hours of events in the ledger, nothing published."""
-    scenario = Scenario(events=3_000, seed=11, start=FIRST, hours=3, late=0.01, unknown_users=0.01)
-    simulate(
-        settings,
-        scenario,
-        Target(settings.kafka_bootstrap or "", settings.topic),
-        answers=None,
-    )
-    new_stream().read_available()
-    return settings
+    database, lake = landed_once
+    with new_database(database) as url:
+        shutil.copytree(lake, settings.lake_uri)
+        monkeypatch.setenv("ANTENNA_POSTGRES_URL", url)
+        yield load_settings()
 
 
 def run(

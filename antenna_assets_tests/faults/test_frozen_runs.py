@@ -35,6 +35,8 @@ pytestmark = pytest.mark.services
 
 LATE = FIRST + HOUR
 SHORT = timedelta(seconds=3)
+PATIENCE = 15
+"""Seconds that a busy machine may take beyond a limit; the limits of users are longer than both together."""
 
 
 @pytest.fixture
@@ -111,7 +113,7 @@ def test_row_39_a_frozen_run_that_holds_an_hour_lets_the_stream_go_on_and_is_tol
             began = time.monotonic()
             with lock_waits_reported(world.url, lambda _name, text: said.append(text)):
                 Land.on(connection, world.lake)({LATE: 5})
-            assert time.monotonic() - began < limit.total_seconds() + 5
+            assert time.monotonic() - began < limit.total_seconds() + PATIENCE
         assert said, "expected the stream to say what it waited for"
         assert "a lock that session" in said[0]
         assert "(antenna dagster)" in said[0]
@@ -137,7 +139,7 @@ def test_row_39_status_shows_whose_lock_the_stream_waits_for(world: World) -> No
         with holder.transaction():
             holder.execute("SELECT FROM ledger.head FOR UPDATE")
             waiting = pool.submit(stream.execute, "SELECT FROM ledger.head FOR UPDATE")
-            end = time.monotonic() + 5
+            end = time.monotonic() + PATIENCE
             while (found := blocked_by(reader)) is None:
                 assert time.monotonic() < end
                 time.sleep(0.02)
@@ -170,7 +172,7 @@ def test_row_39_a_frozen_stream_within_a_batch_lets_another_take_its_place_and_n
             Land.on(connection, world.lake)({LATE: 5})
             # With its session the lock of the one stream has gone.
             require_only_stream(connection)
-        assert time.monotonic() - began < SHORT.total_seconds() + 5
+        assert time.monotonic() - began < SHORT.total_seconds() + PATIENCE
         must_have_been_told(worker)
     with connect(world.url) as connection:
         # 80 rows of the world's own hour, 40 late ones, and these 5: what the frozen one had written is gone.

@@ -102,13 +102,14 @@ def test_row_14_thousands_of_micro_batches_with_spark_leave_commits_and_memory_a
     memory: list[tuple[int, int]] = []
 
     def after_each(count: int) -> None:
+        # First: meanwhile Spark plans the next micro-batch, and the measurement takes its time.
+        if count == batches:
+            stop.set()
         # From a tenth on, when caches are filled and code is compiled.
         if count in (batches // 10, batches):
             spark._jvm.System.gc()
             runtime = spark._jvm.Runtime.getRuntime()
             memory.append((python_mb(), (runtime.totalMemory() - runtime.freeMemory()) // 2**20))
-        if count == batches:
-            stop.set()
 
     def stream(stop: threading.Event) -> Stream:
         return Stream(
@@ -125,7 +126,8 @@ def test_row_14_thousands_of_micro_batches_with_spark_leave_commits_and_memory_a
         began = time.monotonic()
         stream(stop).read_available()
         record_property("s per micro-batch", round((time.monotonic() - began) / len(seconds), 2))
-    assert len(seconds) == batches
+    # The one that was under way when the stream was stopped may be one more.
+    assert len(seconds) in (batches, batches + 1)
     record_commits(record_property, seconds, proving)
     (python_before, java_before), (python_after, java_after) = memory
     record_property("Python's memory after a tenth and at the end, MB", f"{python_before} and {python_after}")

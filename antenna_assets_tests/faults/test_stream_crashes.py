@@ -15,6 +15,7 @@ import pytest
 
 from antenna_assets import failpoints as crash_faults
 from antenna_assets.settings import Settings
+from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.exactness import assert_exact, assert_whole, held_by_the_broker
 from antenna_assets_tests.faults.runs import PLAIN_STREAM, STREAM, crash, finish, run, send
 from antenna_assets_tests.java_homes import QUICK, java_home_with
@@ -52,13 +53,17 @@ def kill(settings: Settings, crash_at: str) -> None:
         assert code == -signal.SIGKILL, f"expected to be killed at {crash_at}, ended with {code}: {said}"
 
 
-def kill_at_each(settings: Settings, answers: Path, crashes: Iterable[str]) -> int:
-    """Send, die at a point, send more, die at the next; then read to the end. Returns the number of messages."""
+def kill_at_each(settings: Settings, answers: Path, crashes: Iterable[str]) -> None:
+    """Send, die at a point, send more, die at the next."""
     for seed, crash_at in enumerate(crashes):
         send(settings, answers, seed=seed, events=300)
         kill(settings, crash_at)
         assert_whole(settings)
-    finish(settings, STREAM)
+
+
+def read_to_the_end(stream: Stream, settings: Settings, answers: Path) -> int:
+    """What a stream makes of what the killed ones left; the number of messages."""
+    stream.read_available()
     assert_exact(settings, answers)
     assert list((settings.home / "checkpoints").iterdir()) == []
     return len(held_by_the_broker(settings))
@@ -74,6 +79,7 @@ def every_crash(round_: int) -> list[str]:
 @pytest.mark.timeout(1_800)
 def test_row_1_killed_with_spark_at_a_point_and_in_a_task_of_java_the_stream_is_exact(
     settings: Settings,
+    new_stream: Callable[..., Stream],
     another_world: Callable[[], AbstractContextManager[Settings]],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -86,10 +92,12 @@ def test_row_1_killed_with_spark_at_a_point_and_in_a_task_of_java_the_stream_is_
     monkeypatch.setenv("JAVA_HOME", str(java_home_with(tmp_path / "java", QUICK)))
     with another_world() as second, ThreadPoolExecutor(2) as pool:
         # Two streams, each with a ledger of its own, keep two cores busy.
-        lanes = [(settings, crashes[::2]), (second, crashes[1::2])]
-        messages = list(
-            pool.map(lambda lane: kill_at_each(lane[0], lane[0].home / "answers.json", lane[1]), lanes)
-        )
+        lanes = [
+            (over, over.home / "answers.json", crashes[number::2])
+            for number, over in enumerate((settings, second))
+        ]
+        list(pool.map(lambda lane: kill_at_each(*lane), lanes))
+        messages = [read_to_the_end(new_stream(over), over, answers) for over, answers, _ in lanes]
     record_property("kills with Spark", len(crashes))
     record_property(
         "points", f"{len({crash_faults.parse(crash).point for crash in crashes})} of {len(POINTS)}"

@@ -20,6 +20,7 @@ from antenna_assets.operations.sweep.run import sweep
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
 from antenna_assets.verify.run import verify
+from antenna_assets_tests.commands import antenna
 from antenna_assets_tests.end_to_end.runs import EXECUTE, instance, publish_what_the_sensor_asks_for
 from antenna_assets_tests.exactness import assert_exact, assert_whole
 from antenna_assets_tests.faults.live import committed, wait_until
@@ -37,11 +38,11 @@ pytestmark = pytest.mark.services
 HOUR = timedelta(hours=1)
 
 
-def antenna(settings: Settings, *arguments: str) -> str:
-    """A command of the project, which must succeed; what it said."""
-    code, said = run(settings, ("antenna_assets.cli", *arguments))
-    assert code == 0, said
-    return said
+def said_by(*arguments: str) -> str:
+    """What a command of the project says, which must succeed."""
+    done = antenna(*arguments)
+    assert done.returncode == 0, done
+    return done.stdout
 
 
 def execute(settings: Settings, hour: datetime, engine: str) -> None:
@@ -97,7 +98,7 @@ def test_both_engines_make_the_same_exact_hours_of_what_spark_landed(
     assert_exact(on_s3, answers, published=True)
     assert differences(on_s3) == []
     assert unnamed(on_s3, bucket) == left
-    antenna(on_s3, "doctor")
+    said_by("doctor")
 
     # What was rejected is parsed and landed again.
     mend = tmp_path / "mend.py"
@@ -111,18 +112,19 @@ def test_both_engines_make_the_same_exact_hours_of_what_spark_landed(
         rejected = by_reason(connection, on_s3.lake_uri, Selection())
         count = sum(summary.messages for summary in rejected)
         assert count > 0
-        antenna(on_s3, "quarantine", "replay", "--all", "--transform", str(mend))
+        # In a process of its own: it ends its Spark session.
+        finish(on_s3, ("antenna_assets.cli", "quarantine", "replay", "--all", "--transform", str(mend)))
         assert by_reason(connection, on_s3.lake_uri, Selection()) == []
         ((replayed,),) = connection.execute("SELECT rows FROM ledger.batch WHERE kind = 'replay'").fetchall()
     assert replayed == count
-    execute(on_s3, first, "duckdb")
+    publish_hour(hour_key(first))
     assert differences(on_s3) == []
 
     # A user is forgotten in files that are replaced.
     user = "00000000-0000-0000-0000-000000000003"
-    antenna(on_s3, "forget-user", user, "--yes")
+    said_by("forget-user", user, "--yes")
     assert differences(on_s3) == []
-    assert antenna(on_s3, "forget-user", user, "--yes").strip() == "the id is nowhere"
+    assert said_by("forget-user", user, "--yes").strip() == "the id is nowhere"
 
     # Objects of attempts that never committed go after a while, and nothing else.
     for key in ("landing/9-dead/hour=1/part-0.parquet", "landing/9-dead/", "scratch/1/users.parquet"):
@@ -245,11 +247,17 @@ def test_a_refused_login_is_told_by_each_command_without_the_secret(
         )
         for name, value in environment(address).items():
             monkeypatch.setenv(name, value)
-        for command in (("stream", "--available-now"), ("sweep",), ("verify",), ("doctor",)):
-            code, said = run(on_s3, ("antenna_assets.cli", *command))
+        code, said = run(on_s3, STREAM)
+        ended = [("stream", code, said)]
+        for command in ("sweep", "verify", "doctor"):
+            done = antenna(command)
+            ended.append((command, done.returncode, done.stdout + done.stderr))
+        for command, code, said in ended:
             assert code == 1, said
-            assert "The AWS Access Key Id you provided does not exist in our records" in " ".join(
-                said.replace("│", " ").split()
-            ) or command == ("doctor",), said
+            assert (
+                "The AWS Access Key Id you provided does not exist in our records"
+                in " ".join(said.replace("│", " ").split())
+                or command == "doctor"
+            ), said
             assert "a-secret-key" not in said
             assert "Traceback" not in said

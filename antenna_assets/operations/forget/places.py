@@ -61,7 +61,7 @@ def find(connection: psycopg.Connection, lake_search: LakeSearch, user: str, sea
 
 def places_table(found: Places) -> "Table":
     """Return a table of the places: columns, and folders of the lake."""
-    from antenna_assets.operations.fitting_table import FittingTable, number_columns
+    from antenna_assets.domain.fitting_table import FittingTable, number_columns
 
     table = FittingTable("place", *number_columns("files", "rows"))
     for column, rows in found.columns.items():
@@ -75,7 +75,7 @@ def places_table(found: Places) -> "Table":
 def unjudged_table(unjudged: list[Unjudged]) -> "Table":
     """Return a table of messages that cannot be judged, by reason, with the coordinates of the first of
     each."""
-    from antenna_assets.operations.fitting_table import FittingTable, number_columns
+    from antenna_assets.domain.fitting_table import FittingTable, number_columns
 
     names = number_columns("messages", "partition of the first", "offset of the first")
     table = FittingTable(

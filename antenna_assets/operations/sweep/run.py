@@ -137,7 +137,7 @@ def sweep(
 
 def report(amounts: dict[str, Amount], *, dry_run: bool) -> "Table":
     """Return a table of what was or would be removed."""
-    from antenna_assets.operations.fitting_table import FittingTable, number_columns
+    from antenna_assets.domain.fitting_table import FittingTable, number_columns
 
     table = FittingTable("would be removed" if dry_run else "removed", *number_columns("count", "bytes"))
     for what, amount in amounts.items():
