@@ -24,6 +24,7 @@ from psycopg import sql
 from antenna_assets.clients.postgres import connect
 from antenna_assets.stack import jars, java, postgres, postgres_data
 from antenna_assets.stack.ports import HOST
+from antenna_assets_tests.containers.postgres_jar import postgres_archive
 from antenna_assets_tests.free_ports import free_port
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -152,7 +153,7 @@ def secured_postgres(home: Path, folder: Path, port: int) -> Iterator[None]:
 
 def _unpacked(folder: Path) -> Path:
     folder.mkdir()
-    with zipfile.ZipFile(jars.postgres_archive()) as jar:
+    with zipfile.ZipFile(postgres_archive()) as jar:
         (name,) = (name for name in jar.namelist() if name.endswith(".txz"))
         with jar.open(name) as packed, tarfile.open(fileobj=packed, mode="r:xz") as archive:
             archive.extractall(folder, filter="data")
