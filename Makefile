@@ -4,13 +4,28 @@ SHELL := bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-# The virtual environment, its packages by hash, and the Spark and Kafka jars by SHA-256.
-.venv/ready: requirements.lock pyproject.toml antenna_assets/stack/jars.lock.toml
+# By hash, all that a lock names, and compiled as pip does it: where Python may write no bytecode, every start
+# would compile again. pyspark is published as sources only: its wheel is stored, for compressing it takes 15 s.
+INSTALL = requirements/uv pip install --quiet --no-deps --require-hashes --compile-bytecode \
+	--no-build-isolation-package pyspark --config-settings-package pyspark:--build-option=--compression=stored
+
+# The virtual environment, and in it what installs and builds the rest.
+.venv/installer: requirements/installer.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, found " + sys.version.split()[0] + "; set PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $<
+	@touch $@
+
+# What the commands need: packages by hash, and the Spark and Kafka jars by SHA-256.
+.venv/ready: requirements/run.lock pyproject.toml antenna_assets/stack/jars.lock.toml | .venv/installer
+	$(INSTALL) --python $(BIN)/python --requirement $<
+	requirements/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m antenna_assets.stack.jars
+	@touch $@
+
+# What tests and linters need beside it.
+.venv/dev: requirements/dev.lock .venv/ready
+	$(INSTALL) --python $(BIN)/python --requirement $<
 	@touch $@
 
 # Spark's classes, for starts that take 3 s less. The demonstration does not wait the half minute that it takes.
@@ -19,32 +34,31 @@ BIN := .venv/bin
 	@touch $@
 
 # The peers of the benchmarks, in environments of their own.
-.venv-%/ready: benchmarks/peers/%.lock
-	$(PYTHON) -m venv .venv-$*
-	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+.venv-%/ready: benchmarks/peers/%.lock | .venv/installer
+	requirements/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	$(INSTALL) --python $(@D)/bin/python --requirement $<
 	@touch $@
+
+# Superset pins packages that are older than ours: its own environment. Without make, `antenna dashboards` makes
+# it with pip; it compares the lock with this copy.
+SUPERSET := .venv/share/antenna/superset/ready
+$(SUPERSET): docker/superset/requirements.lock | .venv/installer
+	requirements/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	$(INSTALL) --python $(@D)/bin/python --requirement $<
+	@cp $< $@
 
 # What Spark Connect needs, beside the environment: numpy within it would cost every start of pyarrow 70 ms.
-.venv-connect/ready: antenna_assets_tests/connect.lock .venv/ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --upgrade --target .venv-connect -r $<
-	@touch $@
-
-# Superset pins packages that are older than ours: its own environment.
-.venv-superset/ready: docker/superset/requirements.lock
-	$(PYTHON) -m venv .venv-superset
-	.venv-superset/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
-	@touch $@
-
-# What the tests in a browser need; 50 MB that nothing else does.
-.venv-ui/ready: antenna_assets_tests/ui.lock .venv/ready
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --upgrade --target .venv-ui -r $<
+# And what the tests in a browser need: 50 MB that nothing else does.
+.venv-connect/ready .venv-ui/ready: .venv-%/ready: antenna_assets_tests/%.lock | .venv/installer
+	rm -rf $(@D)
+	$(INSTALL) --python $(BIN)/python --target $(@D) --requirement $<
 	@touch $@
 
 .PHONY: help setup demo dashboards test durations test-ui chromium unit prove bench bench-short lint format secrets up down lock
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: .venv/class-archive ## prepare the environment (the other commands do it by themselves)
+setup: .venv/dev .venv/class-archive ## prepare the environment (the other commands do it by themselves)
 
 demo: .venv/ready ## from nothing to a checked result
 	$(BIN)/antenna demo
@@ -52,22 +66,22 @@ demo: .venv/ready ## from nothing to a checked result
 # Two workers, each with services of its own; then what needs the machine for itself.
 TWO_WORKERS := -n 2 --dist loadfile --no-loadscope-reorder -m 'not serial and not benchmark'
 SERIAL = $$(grep -rl mark.serial antenna_assets_tests --include=*.py)
-test: .venv/class-archive .venv-connect/ready ## all tests but those of `bench-short` and `test-ui`
+test: .venv/dev .venv/class-archive .venv-connect/ready $(SUPERSET) ## all tests but those of `bench-short` and `test-ui`
 	$(BIN)/python -m pytest $(TWO_WORKERS)
 	$(BIN)/python -m pytest -m serial $(SERIAL)
 
-durations: .venv/class-archive .venv-connect/ready ## run the tests and keep how long each file takes
+durations: .venv/dev .venv/class-archive .venv-connect/ready $(SUPERSET) ## run the tests and keep how long each file takes
 	reports="$$(mktemp -d)"; $(BIN)/python -m pytest $(TWO_WORKERS) --junit-xml="$$reports/two.xml" && \
 		$(BIN)/python -m pytest -m serial $(SERIAL) --junit-xml="$$reports/serial.xml" && \
 		$(BIN)/python -m antenna_assets_tests.durations "$$reports"/*.xml
 
-bench-short: .venv/class-archive .venv-bench/ready ## the benchmarks in their short form: that they run and agree
+bench-short: .venv/dev .venv/class-archive .venv-bench/ready ## the benchmarks in their short form: that they run and agree
 	$(BIN)/python -m pytest -m benchmark antenna_assets_tests/test_benchmarks.py
 
-dashboards: .venv/ready .venv-superset/ready ## Superset with the dashboards on 127.0.0.1, over the embedded PostgreSQL
+dashboards: .venv/ready $(SUPERSET) ## Superset with the dashboards on 127.0.0.1, over the embedded PostgreSQL
 	$(BIN)/antenna dashboards
 
-test-ui: .venv/class-archive .venv-ui/ready .venv-superset/ready chromium ## Dagster's and Superset's UI in a real browser; PICTURES=docs/pictures keeps screenshots
+test-ui: .venv/dev .venv/class-archive .venv-ui/ready $(SUPERSET) chromium ## Dagster's and Superset's UI in a real browser; PICTURES=docs/pictures keeps screenshots
 	PYTHONPATH=.venv-ui $(BIN)/python -m pytest --ui $(if $(PICTURES),--pictures $(PICTURES)) antenna_assets_tests/ui
 
 # Without help: `make test-ui` asks for it.
@@ -75,22 +89,22 @@ chromium:
 	@command -v chromium >/dev/null || if [ "$$(id -u)" = 0 ]; then apt-get update --quiet && DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends chromium; \
 		else echo "expected chromium in the PATH and found none; install it: apt-get install chromium" >&2; exit 1; fi
 
-unit: .venv/ready ## the tests that need no service
+unit: .venv/dev ## the tests that need no service
 	$(BIN)/python -m pytest -m 'not services'
 
-prove: .venv/class-archive ## the long form of the proofs, into docs/proofs.md; ROWS=1,14 for some of them
+prove: .venv/dev .venv/class-archive ## the long form of the proofs, into docs/proofs.md; ROWS=1,14 for some of them
 	$(BIN)/python -m antenna_assets_tests.prove $(if $(ROWS),--rows $(ROWS))
 
-bench: .venv/class-archive .venv-bench/ready .venv-flink/ready ## this system beside its peers, into docs/benchmarks.md; CASES=stream,hour for some
+bench: .venv/dev .venv/class-archive .venv-bench/ready .venv-flink/ready ## this system beside its peers, into docs/benchmarks.md; CASES=stream,hour for some
 	$(BIN)/python -m benchmarks $(if $(CASES),--cases $(CASES))
 
-lint: .venv/ready ## format, lint and type checks, and the order of the rooms
+lint: .venv/dev ## format, lint and type checks, and the order of the rooms
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: .venv/ready ## rewrite the code in the project's format
+format: .venv/dev ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -103,15 +117,22 @@ up: .venv/class-archive ## start the embedded PostgreSQL and Kafka
 down: .venv/ready ## stop them
 	$(BIN)/antenna down
 
-lock: .venv/ready ## resolve the dependencies again into the lock files
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra dev --extra s3 --extra gs --generate-hashes --no-strip-extras --no-emit-index-url \
-		--no-annotate --custom-compile-command 'make lock' pyproject.toml --output-file requirements.lock
-	for peers in bench flink; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-annotate --custom-compile-command 'make lock' benchmarks/peers/$$peers.in --output-file benchmarks/peers/$$peers.lock; done
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-annotate --custom-compile-command 'make lock' docker/superset/requirements.in --output-file docker/superset/requirements.lock
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra s3 --extra gs --constraint requirements.lock \
-		--no-annotate --custom-compile-command 'make lock' pyproject.toml docker/antenna/requirements.in --output-file docker/antenna/requirements.lock
-	for packages in connect ui; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --constraint requirements.lock \
-		--no-annotate --custom-compile-command 'make lock' antenna_assets_tests/$$packages.in --output-file antenna_assets_tests/$$packages.lock; done
+lock: .venv/dev ## resolve the dependencies again into the lock files
+	$(COMPILE) --extra dev --extra s3 --extra gs pyproject.toml requirements/installer.in \
+		--output-file requirements/dev.lock
+	$(COMPILE) $(LIKE_DEV) pyproject.toml --output-file requirements/run.lock
+	$(COMPILE) $(LIKE_DEV) requirements/installer.in --output-file requirements/installer.lock
+	$(COMPILE) $(LIKE_DEV) --extra s3 --extra gs pyproject.toml docker/antenna/requirements.in \
+		--output-file docker/antenna/requirements.lock
+	for packages in connect ui; do $(COMPILE) $(LIKE_DEV) antenna_assets_tests/$$packages.in \
+		--output-file antenna_assets_tests/$$packages.lock; done
+	for peers in bench flink; do $(COMPILE) benchmarks/peers/$$peers.in \
+		--output-file benchmarks/peers/$$peers.lock; done
+	$(COMPILE) docker/superset/requirements.in --output-file docker/superset/requirements.lock
 	$(BIN)/python -m antenna_assets.stack.jars --lock
+	$(BIN)/python -m benchmarks.flink_jars
+	$(BIN)/python -m antenna_assets_tests.containers.postgres_jar
+
+COMPILE = requirements/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-annotate --custom-compile-command 'make lock'
+LIKE_DEV := --constraint requirements/dev.lock

@@ -11,6 +11,7 @@ import pytest
 from antenna_assets.domain.schema import HOURLY_TABLES, USERS
 from antenna_assets.errors import Superseded
 from antenna_assets.ledger.publications import Publication
+from antenna_assets.publishing import users as users_module
 from antenna_assets.publishing.serving import replace_hour
 from antenna_assets.publishing.users import UsersUnwritable, write_users
 
@@ -137,8 +138,8 @@ def test_users_are_written_as_they_are_whatever_their_names(
         )
     file = tmp_path / "users.parquet"
     # Blocks that end in the middle of a row.
-    for block_bytes in (users._BLOCK_BYTES, 12_000):
-        monkeypatch.setattr(users, "_BLOCK_BYTES", block_bytes)
+    for block_bytes in (users_module._BLOCK_BYTES, 12_000):
+        monkeypatch.setattr(users_module, "_BLOCK_BYTES", block_bytes)
         write_users(connection, str(file))
         found = pq.read_table(file)
         assert found.schema.equals(USERS)

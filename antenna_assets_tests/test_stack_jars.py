@@ -1,107 +1,157 @@
+"""Jars as a Maven repository serves them, here a small one on 127.0.0.1."""
+
 import hashlib
 import os
+import stat
+import threading
+import tomllib
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from antenna_assets.stack import jars
 
+CHECKOUT = Path(__file__).resolve().parent.parent
 FIRST, SECOND = b"the first jar", b"the second jar"
-CONTENT = {"org.example:first:1.0": FIRST, "org.example:second:2.0": SECOND}
+PLACES = {
+    "org.example:first:1.0": "/org/example/first/1.0/first-1.0.jar",
+    "org.example.more:second:2.0": "/org/example/more/second/2.0/second-2.0.jar",
+}
+
+
+class Repository:
+    """What it serves, by path, and the paths that were asked for."""
+
+    def __init__(self) -> None:
+        self.served = dict(zip(PLACES.values(), (FIRST, SECOND), strict=True))
+        self.asked: list[str] = []
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        self.asked.append(request.path)
+        content = self.served.get(request.path)
+        request.send_response(404 if content is None else 200)
+        request.end_headers()
+        request.wfile.write(content or b"")
 
 
 @pytest.fixture
-def downloads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """A lock of two jars, a jars' home of its own, and the coordinates that were downloaded."""
+def repository(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Repository]:
+    """A lock of two jars, a jars' home of its own, and the repository that has them."""
+    repository = Repository()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            repository.answer(self)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
     rows = "".join(
-        f'[[kafka]]\ncoordinate = "{name}"\nsha256 = "{hashlib.sha256(content).hexdigest()}"\nsize = {len(content)}\n'
-        for name, content in CONTENT.items()
+        f'"{coordinate}" = "{hashlib.sha256(content).hexdigest()}"\n'
+        for coordinate, content in zip(PLACES, (FIRST, SECOND), strict=True)
     )
     lock = tmp_path / "jars.lock.toml"
-    lock.write_text(rows)
-    downloaded: list[str] = []
-
-    def download(coordinate: str, repository: Path) -> Path:
-        downloaded.append(coordinate)
-        path = repository / "fetched.jar"
-        path.write_bytes(CONTENT[coordinate])
-        return path
-
+    lock.write_text(f"[kafka]\n{rows}")
     monkeypatch.setattr(jars, "LOCK", lock)
-    monkeypatch.setattr(jars, "_download", download)
-    monkeypatch.setattr(jars.time, "sleep", lambda _: None)
     monkeypatch.setattr(jars.sys, "prefix", str(tmp_path / "a prefix"))
-    return downloaded
+    monkeypatch.setattr("pooch.core.time.sleep", lambda _: None)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        monkeypatch.setattr(jars, "_repository", lambda: f"http://127.0.0.1:{server.server_port}")
+        threading.Thread(target=server.serve_forever).start()
+        yield repository
+        server.shutdown()
 
 
-def test_missing_jars_are_fetched_in_the_order_of_the_lock(downloads: list[str]) -> None:
+def test_missing_jars_are_fetched_in_the_order_of_the_lock(repository: Repository) -> None:
     said: list[str] = []
     paths = jars.ensure("kafka", said.append)
     assert [path.name for path in paths] == ["first-1.0.jar", "second-2.0.jar"]
     assert [path.read_bytes() for path in paths] == [FIRST, SECOND]
-    assert sorted(downloads) == sorted(CONTENT)
-    assert said[-1].startswith("kafka jars: 2 of 2")
+    assert sorted(repository.asked) == sorted(PLACES.values())
+    assert said == ["kafka jars: 2 of 2"]
 
 
-def test_a_second_call_downloads_nothing_and_hashes_nothing(
-    downloads: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("repository")
+def test_whoever_runs_the_program_may_read_its_jars() -> None:
+    mask = os.umask(0o077)
+    try:
+        paths = jars.ensure("kafka")
+    finally:
+        os.umask(mask)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in paths} == {0o644}
+    assert stat.S_IMODE(jars.jars_home().stat().st_mode) == 0o755
+
+
+@pytest.mark.usefixtures("repository")
+def test_what_is_there_needs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     jars.ensure("kafka")
-    downloads.clear()
-    monkeypatch.setattr(jars, "_sha256", lambda path: pytest.fail(f"{path} was hashed again"))
+    monkeypatch.setattr(jars, "_repository", lambda: pytest.fail("the repository was asked for"))
     assert len(jars.ensure("kafka")) == 2
-    assert downloads == []
 
 
 @pytest.mark.parametrize(
     "content", [FIRST[:-1], b"X" + FIRST[1:], b""], ids=["truncated", "tampered", "empty"]
 )
-def test_a_jar_that_was_changed_is_replaced(downloads: list[str], content: bytes) -> None:
+def test_a_jar_that_was_changed_is_replaced(repository: Repository, content: bytes) -> None:
     path = jars.ensure("kafka")[0]
-    downloads.clear()
+    repository.asked.clear()
     path.write_bytes(content)
-    os.utime(path, ns=(0, 0))  # whatever time a copy tool leaves on it
     assert [jar.name for jar in jars.missing("kafka")] == ["first-1.0.jar"]
     assert jars.ensure("kafka")[0].read_bytes() == FIRST
-    assert downloads == ["org.example:first:1.0"]
+    assert repository.asked == ["/org/example/first/1.0/first-1.0.jar"]
 
 
-def test_jars_copied_from_elsewhere_are_taken_if_their_sum_is_right(downloads: list[str]) -> None:
+def test_jars_copied_from_elsewhere_are_taken_if_their_sum_is_right(repository: Repository) -> None:
     folder = jars.jars_home() / "kafka"
     folder.mkdir(parents=True)
     (folder / "first-1.0.jar").write_bytes(FIRST)
     jars.ensure("kafka")
-    assert downloads == ["org.example:second:2.0"]
+    assert repository.asked == ["/org/example/more/second/2.0/second-2.0.jar"]
 
 
-def test_a_wrong_sum_after_the_download_is_one_clear_error(
-    downloads: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(CONTENT, "org.example:first:1.0", b"not what was locked")
+def test_a_wrong_sum_after_the_download_is_one_clear_error(repository: Repository) -> None:
+    place = PLACES["org.example:first:1.0"]
+    repository.served[place] = b"not what was locked"
     with pytest.raises(
-        jars.JarsError, match=r"org\.example:first:1\.0 could not be fetched: its SHA-256 is .*expected"
+        jars.JarsError,
+        match=r"(?s)example:first:1\.0 could not be fetched: .*expected sha256:\w+ but got \w+.*check the network",
     ):
         jars.ensure("kafka")
-    assert downloads.count("org.example:first:1.0") == 3
-    assert not (jars.jars_home() / "kafka" / "first-1.0.jar").exists()
-    assert list((jars.jars_home() / "kafka").glob(".fetch-*")) == []
+    assert repository.asked.count(place) == 3
+    assert [*(jars.jars_home() / "kafka").iterdir()] == [jars.jars_home() / "kafka" / "second-2.0.jar"]
 
 
-def test_a_jar_of_an_earlier_lock_does_not_stay_in_the_folder(downloads: list[str]) -> None:
+def test_a_jar_that_is_not_there_and_a_repository_that_is_not_are_clear_errors(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository.served.clear()
+    with pytest.raises(jars.JarsError, match=r"could not be fetched: 404 .*what was fetched is kept"):
+        jars.ensure("kafka")
+    monkeypatch.setattr(jars, "_repository", lambda: "http://127.0.0.1:9")
+    with pytest.raises(
+        jars.JarsError, match=r"could not be fetched: .*refused.*check the network, the proxy"
+    ):
+        jars.ensure("kafka")
+
+
+def test_a_folder_that_cannot_be_written_is_a_clear_error(repository: Repository) -> None:
+    folder = jars.jars_home()
+    folder.parent.mkdir(parents=True)
+    folder.write_text("a file in the folder's place")
+    with pytest.raises(jars.JarsError, match=r"cannot write the jars to .*use a virtual environment"):
+        jars.ensure("kafka")
+    assert repository.asked == []
+
+
+@pytest.mark.usefixtures("repository")
+def test_a_jar_of_an_earlier_lock_does_not_stay_in_the_folder() -> None:
     stray = jars.ensure("kafka")[0].with_name("first-0.9.jar")
-    stray.write_bytes(b"old")
-    downloads.clear()
-    (jars.jars_home() / "kafka" / "first-1.0.jar").unlink()
+    stray.write_bytes(b"an older version")
+    jars.ensure("kafka")[0].unlink()
     jars.ensure("kafka")
     assert not stray.exists()
-
-
-def test_a_broken_stamp_file_only_costs_the_hashing(downloads: list[str]) -> None:
-    jars.ensure("kafka")
-    downloads.clear()
-    (jars.jars_home() / "kafka" / "stamps.json").write_text('{"first')
-    assert jars.missing("kafka") == []
-    assert downloads == []
 
 
 def test_a_connector_of_another_version_than_pyspark_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,8 +160,26 @@ def test_a_connector_of_another_version_than_pyspark_is_refused(monkeypatch: pyt
         jars.spark_jars()
 
 
-def test_the_lock_holds_no_address() -> None:
-    assert "://" not in jars.LOCK.read_text()
+@pytest.mark.parametrize(
+    ("lock", "sets"),
+    [
+        ("antenna_assets/stack/jars.lock.toml", ["spark", "s3", "gs", "kafka"]),
+        ("benchmarks/flink_jars.lock.toml", ["flink"]),
+        (
+            "antenna_assets_tests/containers/postgres_jar.lock.toml",
+            [
+                "postgres-linux-amd64",
+                "postgres-linux-arm64v8",
+                "postgres-darwin-amd64",
+                "postgres-darwin-arm64v8",
+            ],
+        ),
+    ],
+)
+def test_a_lock_holds_the_sets_of_those_who_use_them_and_no_address(lock: str, sets: list[str]) -> None:
+    text = (CHECKOUT / lock).read_text()
+    assert [*tomllib.loads(text)] == sets
+    assert "://" not in text
 
 
 def test_the_lock_holds_one_version_of_each_artifact() -> None:

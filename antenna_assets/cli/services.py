@@ -64,7 +64,7 @@ def dashboards(
 ) -> None:
     """Start Superset on 127.0.0.1 with the dashboards of docker/superset, and stop it with Ctrl-C.
 
-    `make dashboards` installs Superset first. The address and a password are printed.
+    The first time it installs Superset. The address and a password are printed.
     """
     from antenna_assets.settings import load_settings
     from antenna_assets.stack.start import start

@@ -22,7 +22,7 @@ from antenna_assets.engines.contract import (
     check_types,
     checked_table,
 )
-from antenna_assets.engines.duckdb_files import register_stores
+from antenna_assets.engines.duckdb_files import register_stores, writes_ended
 from antenna_assets.engines.output import files_with_rows, new_folder
 from antenna_assets.errors import EngineError
 from antenna_assets.storage.disk import FREE_SPACE_HINT, free, is_full
@@ -84,7 +84,7 @@ class DuckDBEngine:
         self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema, target: str
     ) -> list[WrittenFile]:
         """See `Engine.write`."""
-        with self._connection(inputs, target) as connection, new_folder(target):
+        with new_folder(target), writes_ended(target), self._connection(inputs, target) as connection:
             check_types(connection.sql(sql).limit(0).to_arrow_table().schema, schema)
             # OVERWRITE_OR_IGNORE: DuckDB's check of the new folder fails on object stores, which have no
             # folders.

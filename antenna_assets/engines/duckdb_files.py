@@ -1,11 +1,13 @@
 """Object stores for DuckDB, through fsspec."""
 
-from collections.abc import Iterable
-from contextlib import suppress
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from antenna_assets.settings import STORES, is_local
-from antenna_assets.storage.paths import _scheme, file_errors, filesystem, in_parallel
+from antenna_assets.storage.paths import file_errors, filesystem, in_parallel, scheme_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -15,6 +17,13 @@ if TYPE_CHECKING:
 _LISTING: dict[str, dict[str, Any]] = {
     scheme: {"use_listings_cache": True, "max_paths": 10_000} for scheme in STORES
 }
+
+
+_LONGEST_CLOSE = 60.0
+"""Seconds that a file which was written in part may take to be closed."""
+
+# The files that DuckDB has opened for writing and that Python still holds.
+_WRITTEN: WeakSet[Any] = WeakSet()
 
 
 def register_stores(connection: "DuckDBPyConnection", places: Iterable[str]) -> None:
@@ -30,10 +39,11 @@ def register_stores(connection: "DuckDBPyConnection", places: Iterable[str]) -> 
     folders: dict[str, set[str]] = {}
     for place in places:
         if not is_local(place):
-            folders.setdefault(_scheme(place), set()).add(place.rpartition("/")[0])
+            folders.setdefault(scheme_of(place), set()).add(place.rpartition("/")[0])
     for scheme, of_scheme in folders.items():
         listing = filesystem(scheme, **_LISTING.get(scheme, {}))
         if not connection.filesystem_is_registered(scheme):
+            _track_writes(listing)
             connection.register_filesystem(listing)
 
         def refresh(folder: str, listing: Any = listing) -> None:
@@ -42,3 +52,36 @@ def register_stores(connection: "DuckDBPyConnection", places: Iterable[str]) -> 
                 listing.ls(folder, refresh=True)
 
         in_parallel(refresh, of_scheme)
+
+
+@contextmanager
+def writes_ended(target: str) -> Iterator[None]:
+    """After a block that failed, wait until DuckDB has closed each file in a store that it wrote below `target`.
+
+    A thread of DuckDB may still close a file, and so upload it, when the query has failed already. Whoever removes what
+    was written would miss that file.
+    """
+    try:
+        yield
+    except BaseException:
+        deadline = time.monotonic() + _LONGEST_CLOSE
+        while any(_is_open(file, target) for file in list(_WRITTEN)) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        raise
+
+
+def _track_writes(filesystem: Any) -> None:
+    opened = filesystem.open
+    if opened is not getattr(filesystem, "_tracked", None):
+
+        def tracked(path: str, mode: str = "rb", *arguments: Any, **options: Any) -> Any:
+            file = opened(path, mode, *arguments, **options)
+            if "w" in mode:
+                _WRITTEN.add(file)
+            return file
+
+        filesystem.open = filesystem._tracked = tracked
+
+
+def _is_open(file: Any, target: str) -> bool:
+    return not file.closed and f"{file.path}".startswith(target.partition("://")[2])

@@ -1,21 +1,18 @@
-"""The jars of Spark's Kafka connector and of its object stores, of the Kafka broker, and of Flink, which the benchmarks
-compare with.
+"""The jars of Spark's Kafka connector and of its object stores, and of the Kafka broker.
 
-Locked by SHA-256, fetched once, checked at each use.
+Locked by SHA-256, fetched once, checked at each use. The benchmarks and the tests have sets of their own, in
+locks of theirs.
 
 Nothing here runs Java. Which Java runs them is `java`, how the broker is started is `kafka`.
 """
 
 import hashlib
-import json
-import platform
 import re
 import sys
 import tempfile
-import time
 import tomllib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -29,10 +26,11 @@ from antenna_assets.storage.atomic_files import READABLE, program_folder, replac
 LOCK = Path(__file__).with_name("jars.lock.toml")
 CONNECTOR = "spark-sql-kafka-0-10_2.13"
 
-# The broker's slf4j-api is 1.7, whose binding is log4j-slf4j-impl; its version is that of the broker's log4j-core.
+# The broker's slf4j-api is 1.7, whose binding is log4j-slf4j-impl; its version is that of the broker's
+# log4j-core.
 _KAFKA_ROOTS = ("org.apache.kafka:kafka_2.13:4.3.1", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4")
-# Hadoop's version is that of the hadoop-client in pyspark, the SDK's that of hadoop-aws. Hadoop itself asks for the SDK's
-# bundle of all services, which is 700 MB; what S3A uses of it is in these modules.
+# Hadoop's version is that of the hadoop-client in pyspark, the SDK's that of hadoop-aws. Hadoop itself asks for
+# the SDK's bundle of all services, which is 700 MB; what S3A uses of it is in these modules.
 _S3_ROOTS = ("software.amazon.awssdk:s3:2.35.4", "software.amazon.awssdk:sts:2.35.4")
 # Without what their poms ask for: the bundle, a version that is no number, and a client in native code.
 _S3_ALONE = (
@@ -42,16 +40,7 @@ _S3_ALONE = (
 )
 # Of the same Hadoop; all that it needs is in it.
 _GS_ALONE = ("org.apache.hadoop:hadoop-gcp:3.5.0",)
-# Of the version of apache-flink in benchmarks/peers; the connector's name ends with the oldest Flink that it fits.
-_FLINK_ROOTS = (
-    "org.apache.flink:flink-sql-connector-kafka:5.0.0-2.2",
-    "org.apache.flink:flink-sql-parquet:2.3.0",
-    "commons-logging:commons-logging:1.3.5",
-)
-# PostgreSQL with TLS, which the embedded one lacks: for tests, each the archive of one kind of machine.
-_POSTGRES = "io.zonky.test.postgres:embedded-postgres-binaries-{}:18.6.0"
-_POSTGRES_MACHINES = ("linux-amd64", "linux-arm64v8", "darwin-amd64", "darwin-arm64v8")
-_ATTEMPTS = 3
+_RETRIES = 2
 _PARALLEL = 8
 _SAY_EVERY = 10
 _TIMEOUT_SECONDS = 60
@@ -63,16 +52,21 @@ class JarsError(AntennaError):
 
 @dataclass(frozen=True)
 class Jar:
-    """One locked jar: Maven coordinate `group:artifact:version`, SHA-256 and size in bytes."""
+    """One locked jar: Maven coordinate `group:artifact:version` and SHA-256."""
 
     coordinate: str
     sha256: str
-    size: int
 
     @property
     def name(self) -> str:
         _, artifact, jar_version = self.coordinate.split(":")
         return f"{artifact}-{jar_version}.jar"
+
+    @property
+    def place(self) -> str:
+        """Where every Maven repository has it."""
+        group, artifact, jar_version = self.coordinate.split(":")
+        return "/".join((*group.split("."), artifact, jar_version, self.name))
 
 
 def jars_home() -> Path:
@@ -80,10 +74,10 @@ def jars_home() -> Path:
     return Path(sys.prefix) / "share" / "antenna" / "jars"
 
 
-def locked(name: str) -> list[Jar]:
-    """The jars of one set (`spark`, `s3`, `gs`, `kafka`, `flink`, `postgres-<machine>`) in the lock file, in its order."""
-    with LOCK.open("rb") as file:
-        return [Jar(**row) for row in tomllib.load(file)[name]]
+def locked(name: str, lock: Path | None = None) -> list[Jar]:
+    """The jars of one set in the lock (in ours `spark`, `s3`, `gs` and `kafka`), in its order."""
+    with (lock or LOCK).open("rb") as file:
+        return [Jar(coordinate, sha256) for coordinate, sha256 in tomllib.load(file)[name].items()]
 
 
 def spark_jars() -> list[Path]:
@@ -115,28 +109,6 @@ def kafka_classpath() -> list[Path]:
     return ensure("kafka")
 
 
-def flink_classpath() -> list[Path]:
-    """What Flink's Kafka source and parquet sink need beyond its own jars; Hadoop's client is pyspark's.
-
-    Raises:
-        JarsError: a jar could not be had.
-    """
-    return ensure("flink") + sorted(_pyspark_folder().glob("hadoop-client-*.jar"))
-
-
-def postgres_archive() -> Path:
-    """PostgreSQL's programs with TLS for this machine: a jar with a compressed tar archive in it.
-
-    Raises:
-        JarsError: it could not be had, or there is none for this machine.
-    """
-    processor = {"x86_64": "amd64", "aarch64": "arm64v8", "arm64": "arm64v8"}.get(platform.machine())
-    machine = f"{sys.platform}-{processor}"
-    if machine not in _POSTGRES_MACHINES:
-        raise JarsError(f"expected one of the machines {', '.join(_POSTGRES_MACHINES)}, found {machine}")
-    return ensure(f"postgres-{machine}")[0]
-
-
 def connector_version() -> str:
     """The version of Spark's Kafka connector in the lock."""
     return next(jar.coordinate.split(":")[2] for jar in locked("spark") if f":{CONNECTOR}:" in jar.coordinate)
@@ -157,124 +129,79 @@ def check_connector_version() -> None:
         )
 
 
-def missing(name: str) -> list[Jar]:
-    """The locked jars of a set that are absent or not what was locked.
-
-    A jar is hashed only if its size or its time differ from those that its last check noted in the stamp.
-    """
+def missing(name: str, lock: Path | None = None) -> list[Jar]:
+    """The locked jars of a set that are absent or not what was locked."""
     folder = jars_home() / name
-    stamps = _stamps(folder)
-    absent, changed = [], False
-    for jar in locked(name):
-        path = folder / jar.name
-        stamp = _stamp(path, jar)
-        if stamp is not None and stamp == stamps.get(jar.name):
-            continue
-        if stamp is None or path.stat().st_size != jar.size or _sha256(path) != jar.sha256:
-            absent.append(jar)
-        else:
-            stamps[jar.name], changed = stamp, True
-    if changed:
-        replace_file(folder / "stamps.json", json.dumps(stamps, indent=0), READABLE)
-    return absent
+    return [jar for jar in locked(name, lock) if _sha256(folder / jar.name) != jar.sha256]
 
 
-def ensure(name: str, say: Callable[[str], None] = lambda _: None) -> list[Path]:
+def ensure(name: str, say: Callable[[str], None] = lambda _: None, lock: Path | None = None) -> list[Path]:
     """The jars of one set (as `locked` names them), fetched first where they are missing or were changed.
 
     Raises:
         JarsError: a jar could not be fetched, or is not the one that was locked.
     """
     folder = jars_home() / name
-    absent = missing(name)
+    paths = [folder / jar.name for jar in locked(name, lock)]
+    absent = missing(name, lock)
     if absent:
-        _fetch_all(absent, folder, name, say)
-        missing(name)  # stamps them
+        _fetch(absent, folder, lambda count: say(f"{name} jars: {count} of {len(absent)}"))
         # A folder of jars gets globbed sooner or later: two versions of one library in it would mix.
-        for stray in {*folder.glob("*.jar")} - {folder / jar.name for jar in locked(name)}:
+        for stray in {*folder.glob("*.jar")} - {*paths}:
             stray.unlink(missing_ok=True)
-    return [folder / jar.name for jar in locked(name)]
+    return paths
 
 
-def _fetch_all(absent: list[Jar], folder: Path, name: str, say: Callable[[str], None]) -> None:
-    total, done = sum(jar.size for jar in absent), 0
+def _fetch(absent: list[Jar], folder: Path, say: Callable[[int], None]) -> None:
+    import pooch
+    import requests
+
+    pooch.get_logger().setLevel("WARNING")
+    repository = pooch.Pooch(
+        path=folder,
+        base_url=_repository(),
+        registry={jar.name: f"sha256:{jar.sha256}" for jar in absent},
+        urls={jar.name: f"{_repository()}/{jar.place}" for jar in absent},
+        retry_if_failed=_RETRIES,
+    )
+    downloader = pooch.HTTPDownloader(timeout=_TIMEOUT_SECONDS)
+
+    def fetch(jar: Jar) -> None:
+        try:
+            Path(repository.fetch(jar.name, downloader=downloader)).chmod(READABLE)
+        except (ValueError, requests.RequestException) as error:  # another hash, or no answer
+            raise JarsError(
+                f"{jar.coordinate} could not be fetched: {error}; check the network, the proxy and "
+                f"REQUESTS_CA_BUNDLE, then run the same again (what was fetched is kept)"
+            ) from error
+
     try:
         program_folder(folder)
-        with (
-            tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder) as work,
-            ThreadPoolExecutor(_PARALLEL) as pool,
-        ):
-            fetched = {pool.submit(_fetch, jar, folder, Path(work)): jar for jar in absent}
-            for count, future in enumerate(as_completed(fetched), 1):
-                try:
-                    future.result()
-                except JarsError:
-                    pool.shutdown(cancel_futures=True)
-                    raise
-                done += fetched[future].size
+        with ThreadPoolExecutor(_PARALLEL) as pool:
+            for count, _ in enumerate(pool.map(fetch, absent), start=1):
                 if count % _SAY_EVERY == 0 or count == len(absent):
-                    say(f"{name} jars: {count} of {len(absent)}, {done / 1e6:.0f} of {total / 1e6:.0f} MB")
+                    say(count)
     except OSError as error:
         raise JarsError(
             f"cannot write the jars to {folder}: {error}; use a virtual environment of your own"
         ) from error
 
 
-def _fetch(jar: Jar, folder: Path, work: Path) -> None:
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            # A repository of its own for each attempt: jgo takes whatever file it finds there for the jar.
-            with tempfile.TemporaryDirectory(dir=work) as repository:
-                path = _download(jar.coordinate, Path(repository))
-                found = _sha256(path)
-                if found == jar.sha256:
-                    path.chmod(READABLE)
-                    path.replace(folder / jar.name)
-                    return
-            problem = f"its SHA-256 is {found}, expected {jar.sha256}"
-        except (OSError, RuntimeError) as error:  # requests' errors are OSErrors, jgo's are RuntimeErrors
-            problem = str(error)
-        if attempt < _ATTEMPTS:
-            time.sleep(attempt)
-    raise JarsError(
-        f"{jar.coordinate} could not be fetched: {problem}; check the network, the proxy and REQUESTS_CA_BUNDLE, "
-        f"then run `python -m antenna_assets.stack.jars` again (what was fetched is kept)"
-    )
+def _repository() -> str:
+    from jgo.constants import MAVEN_CENTRAL_URL
+
+    return MAVEN_CENTRAL_URL
 
 
-def _download(coordinate: str, repository: Path) -> Path:
-    return _maven(repository).create_dependency(coordinate).artifact.resolve()
-
-
-def _maven(repository: Path) -> Any:
-    from jgo.maven import MavenContext
-
-    # Never ~/.m2: a local repository may hold a pom without its jar, or half a jar.
-    return MavenContext(repo_cache=repository, timeout=_TIMEOUT_SECONDS)
-
-
-def _stamps(folder: Path) -> dict[str, list[Any]]:
+def _sha256(path: Path) -> str | None:
     try:
-        stamps = json.loads((folder / "stamps.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return stamps if isinstance(stamps, dict) else {}
-
-
-def _stamp(path: Path, jar: Jar) -> list[Any] | None:
-    try:
-        status = path.stat()
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return None
-    return [status.st_size, status.st_mtime_ns, jar.sha256]
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _pyspark_folder() -> Path:
+def pyspark_jars() -> Path:
     """The jars that pyspark brings."""
     spec = find_spec("pyspark")
     if spec is None or spec.origin is None:
@@ -282,82 +209,77 @@ def _pyspark_folder() -> Path:
     return Path(spec.origin).with_name("jars")
 
 
-def lock(repository: Path) -> None:
-    """Resolve all sets again, in a Maven repository of our own, and rewrite the lock file."""
+def write_lock(lock: Path, sets: dict[str, list[Jar]]) -> None:
+    """Rewrite a lock file with these sets."""
     import tomli_w
 
-    connector = (f"org.apache.spark:{CONNECTOR}:{version('pyspark')}",)
-    sets = {
-        "spark": _beyond_pyspark(_resolve(connector, repository)),
-        "s3": _beyond_pyspark(_resolve(_S3_ROOTS, repository, alone=_S3_ALONE)),
-        "gs": _resolve((), repository, alone=_GS_ALONE),
-        "kafka": _resolve(_KAFKA_ROOTS, repository),
-        "flink": _resolve(_FLINK_ROOTS, repository),
-        **{
-            f"postgres-{machine}": _resolve((_POSTGRES.format(machine),), repository)
-            for machine in _POSTGRES_MACHINES
-        },
-    }
-    rows = {name: [vars(jar) for jar in jars] for name, jars in sets.items()}
-    replace_file(
-        LOCK,
-        "# Written by `make lock`: the jars by coordinate and SHA-256.\n" + tomli_w.dumps(rows),
-        READABLE,
-    )
+    rows = {name: {jar.coordinate: jar.sha256 for jar in jars} for name, jars in sets.items()}
+    text = "# Written by `make lock`: the jars by coordinate and SHA-256.\n" + tomli_w.dumps(rows)
+    replace_file(lock, text, READABLE)
 
 
 def _beyond_pyspark(jars: list[Jar]) -> list[Jar]:
     """Those that pyspark does not bring itself, of whatever version."""
-    shipped = {re.sub(r"-\d.*", "", path.name) for path in _pyspark_folder().glob("*.jar")}
+    shipped = {re.sub(r"-\d.*", "", path.name) for path in pyspark_jars().glob("*.jar")}
     return [jar for jar in jars if jar.coordinate.split(":")[1] not in shipped]
 
 
-def _resolve(roots: tuple[str, ...], repository: Path, alone: tuple[str, ...] = ()) -> list[Jar]:
-    """The jars of the roots with all that they need, and those that are taken alone."""
-    maven = _maven(repository)
+def resolve(*roots: str, alone: tuple[str, ...] = ()) -> list[Jar]:
+    """The jars of the roots with all that they need, and those that are taken alone, as published now."""
+    from jgo.maven import MavenContext
+
+    def jar(dependency: Any) -> Jar:
+        path = dependency.artifact.resolve()
+        if path.suffix != ".jar" or dependency.classifier:
+            raise JarsError(f"expected a plain jar, found {dependency}; the lock has no field for it yet")
+        coordinate = f"{dependency.groupId}:{dependency.artifactId}:{dependency.version}"
+        return Jar(coordinate, hashlib.sha256(path.read_bytes()).hexdigest())
+
     jars: dict[tuple[str, str], Jar] = {}
-    # One by one, the first root's versions win: jgo takes all roots of one call for BOMs, and log4j's pom then
-    # turned the broker's own kafka-clients 4.3.1 into 3.9.1.
-    for root in roots:
-        inputs, transitive = maven.resolver.resolve([maven.create_dependency(root)])
-        for dependency in [*inputs, *transitive]:
-            key = (dependency.groupId, dependency.artifactId)
-            if key in jars or dependency.scope not in (None, "compile", "runtime") or dependency.optional:
-                continue
-            path = dependency.artifact.resolve()
-            if path.suffix != ".jar" or dependency.classifier:
-                raise JarsError(f"expected a plain jar, found {dependency}; the lock has no field for it yet")
-            jars[key] = Jar(":".join((*key, dependency.version)), _sha256(path), path.stat().st_size)
-    for coordinate in alone:
-        group, artifact, _ = coordinate.split(":")
-        path = _download(coordinate, repository)
-        jars[(group, artifact)] = Jar(coordinate, _sha256(path), path.stat().st_size)
+    # Never ~/.m2: a local repository may hold a pom without its jar, or half a jar.
+    with tempfile.TemporaryDirectory() as folder:
+        maven: Any = MavenContext(repo_cache=Path(folder), timeout=_TIMEOUT_SECONDS)
+        # One by one, the first root's versions win: jgo takes all roots of one call for BOMs, and log4j's pom
+        # then turned the broker's own kafka-clients 4.3.1 into 3.9.1.
+        for root in roots:
+            inputs, transitive = maven.resolver.resolve([maven.create_dependency(root)])
+            for dependency in [*inputs, *transitive]:
+                key = (dependency.groupId, dependency.artifactId)
+                needed = dependency.scope in (None, "compile", "runtime") and not dependency.optional
+                if needed and key not in jars:
+                    jars[key] = jar(dependency)
+        for coordinate in alone:
+            dependency = maven.create_dependency(coordinate)
+            jars[dependency.groupId, dependency.artifactId] = jar(dependency)
     return sorted(jars.values(), key=lambda jar: jar.coordinate)
 
 
 def main(arguments: list[str]) -> int:
     """`python -m antenna_assets.stack.jars [--lock]`."""
-    end = "\r" if sys.stdout.isatty() else "\n"
 
     def say(text: str) -> None:
-        sys.stdout.write(f"{text}{end}")
+        sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
 
     try:
         if arguments == ["--lock"]:
-            with tempfile.TemporaryDirectory() as repository:
-                lock(Path(repository))
+            connector = f"org.apache.spark:{CONNECTOR}:{version('pyspark')}"
+            sets = {
+                "spark": _beyond_pyspark(resolve(connector)),
+                "s3": _beyond_pyspark(resolve(*_S3_ROOTS, alone=_S3_ALONE)),
+                "gs": resolve(alone=_GS_ALONE),
+                "kafka": resolve(*_KAFKA_ROOTS),
+            }
+            write_lock(LOCK, sets)
             say(f"wrote {LOCK}")
         elif arguments:
             raise JarsError(f"expected nothing or --lock, found {' '.join(arguments)}")
-        for name in ("spark", "kafka"):
-            ensure(name, say)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda name: ensure(name, say), ("spark", "kafka")))
         check_connector_version()
     except JarsError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    if end == "\r":
-        sys.stdout.write("\n")
     return 0
 
 

@@ -21,15 +21,15 @@ from antenna_assets.errors import AntennaError
 from antenna_assets.settings import Settings
 from antenna_assets.stack import ports
 from antenna_assets.stack.services import external_postgres
-from antenna_assets.storage.atomic_files import replace_file
+from antenna_assets.storage.atomic_files import READABLE, program_folder, replace_file
 from antenna_assets.storage.project_files import docker_folder
 
 LOGIN = "antenna_superset"
 ADMINISTRATOR = "admin"
 _START_SECONDS = 120
 _STOP_SECONDS = 30
-ENVIRONMENT = Path(sys.prefix).with_name(".venv-superset")
-"""Where `make dashboards` installs Superset: beside this environment, since its packages would not fit into it."""
+ENVIRONMENT = Path(sys.prefix) / "share" / "antenna" / "superset"
+"""A Python environment of Superset's own, since its packages would not fit into this one."""
 
 
 class SupersetError(AntennaError):
@@ -56,10 +56,9 @@ def superset(
         environment: Superset's Python environment.
 
     Raises:
-        SupersetError: it is not installed, has no login for an external database, or does not start.
+        SupersetError: it cannot be installed, has no login for an external database, or does not start.
     """
-    if not (environment / "bin" / "gunicorn").exists():
-        raise SupersetError(f"expected Superset in {environment}; run `make dashboards`, which installs it")
+    install(say, environment=environment)
     home = _home(settings)
     _make_secrets(home, settings, postgres_url)
     say("loading the dashboards into Superset")
@@ -87,6 +86,35 @@ def superset(
             server.wait()
 
 
+def install(say: Callable[[str], None], *, environment: Path = ENVIRONMENT) -> None:
+    """Install Superset by hash, unless what its lock names is there: in a checkout `make` has done it, faster.
+
+    Raises:
+        SupersetError: a package could not be had, or is not the one that was locked.
+    """
+    lock = docker_folder() / "superset" / "requirements.lock"
+    # A copy of the lock: what is installed, once all of it is.
+    installed = environment / "ready"
+    if installed.is_file() and installed.read_bytes() == lock.read_bytes():
+        return
+    say(f"installing Superset into {environment} (0.8 GB, once)")
+    make = (sys.executable, "-m", "venv", "--clear", str(environment))
+    pip = (str(environment / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check")
+    fill = (*pip, "install", "--require-hashes", "--requirement", str(lock))
+    try:
+        program_folder(environment)
+        for command in (make, fill):
+            # Everyone may read it, as the packages beside it: it is part of the program.
+            subprocess.run(command, capture_output=True, text=True, check=True, umask=0o022)
+        replace_file(installed, lock.read_text(encoding="utf-8"), READABLE)
+    except (OSError, subprocess.CalledProcessError) as error:
+        told = getattr(error, "stdout", "") + getattr(error, "stderr", "")
+        raise SupersetError(
+            f"Superset could not be installed into {environment}: {told.strip()[-500:] or error}; check the "
+            f"network, the disk and pip's configuration, then run `antenna dashboards` again"
+        ) from error
+
+
 def write_dashboards(settings: Settings, folder: Path, *, environment: Path = ENVIRONMENT) -> None:
     """Write what is in Superset now as files into a folder, in the form of `docker/superset/assets`.
 
@@ -95,7 +123,7 @@ def write_dashboards(settings: Settings, folder: Path, *, environment: Path = EN
     """
     home = _home(settings)
     if not (home / "superset.db").exists():
-        raise SupersetError(f"expected Superset's database in {home}; run `make dashboards` first")
+        raise SupersetError(f"expected Superset's database in {home}; run `antenna dashboards` first")
     _assets(environment, home, "write", str(folder.absolute()))
 
 

@@ -76,7 +76,7 @@ def lake_path(place: str) -> "LakePath":
         return Path(place)
     from upath import UPath
 
-    scheme = _scheme(place)
+    scheme = scheme_of(place)
     filesystem(scheme)
     return UPath(place, **_OPTIONS.get(scheme, {}))
 
@@ -129,7 +129,7 @@ def require_store(place: str) -> None:
     Raises:
         StoreError: the store does not answer or denies access; or as `filesystem`.
     """
-    scheme = _scheme(place)
+    scheme = scheme_of(place)
     store = filesystem(scheme, skip_instance_cache=True, **_NO_RETRY[scheme])
     bucket, _, prefix = place.removeprefix(f"{scheme}://").partition("/")
     try:
@@ -150,7 +150,7 @@ def require_conditional_writes(place: str) -> None:
         StoreError: it overwrites, does not support conditional writes, or is not writable; or as
             `filesystem`.
     """
-    scheme = _scheme(place)
+    scheme = scheme_of(place)
     if scheme != "s3":
         return
     store = filesystem(scheme, skip_instance_cache=True, **_NO_RETRY[scheme])
@@ -203,5 +203,6 @@ def reason_of(error: BaseException) -> str:
     return text.splitlines()[0]
 
 
-def _scheme(place: str) -> str:
+def scheme_of(place: str) -> str:
+    """The scheme of a URI: `s3` or `gs`."""
     return place.partition("://")[0]

@@ -15,7 +15,7 @@ def sql_folder() -> Path:
 
 
 def docker_folder() -> Path:
-    """The folder with `dagster.yaml`.
+    """The folder with `dagster.yaml` and `superset/`.
 
     Raises:
         FileNotFoundError: neither a checkout nor a complete wheel.

@@ -24,6 +24,7 @@ from psycopg import sql
 from antenna_assets.clients.postgres import connect
 from antenna_assets.stack import jars, java, postgres, postgres_data
 from antenna_assets.stack.ports import HOST
+from antenna_assets_tests.containers.postgres_jar import postgres_archive
 from antenna_assets_tests.free_ports import free_port
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -95,7 +96,12 @@ def secured_kafka(home: Path, folder: Path, port: int, more: str = "") -> Iterat
         yield
     finally:
         broker.terminate()
-        broker.wait(START_SECONDS)
+        try:
+            broker.wait(START_SECONDS)
+        except subprocess.TimeoutExpired:
+            # Now and then a broker that is busy does not end by itself, and its data goes with the test.
+            broker.kill()
+            broker.wait()
 
 
 def _write_kafka_run_class(path: Path) -> None:
@@ -147,7 +153,7 @@ def secured_postgres(home: Path, folder: Path, port: int) -> Iterator[None]:
 
 def _unpacked(folder: Path) -> Path:
     folder.mkdir()
-    with zipfile.ZipFile(jars.postgres_archive()) as jar:
+    with zipfile.ZipFile(postgres_archive()) as jar:
         (name,) = (name for name in jar.namelist() if name.endswith(".txz"))
         with jar.open(name) as packed, tarfile.open(fileobj=packed, mode="r:xz") as archive:
             archive.extractall(folder, filter="data")

@@ -20,7 +20,7 @@ PAGE = PROJECT / "docs" / "proofs.md"
 REPORTS = PROJECT / "docs" / "proofs"
 """What the page is written from, by the code that was proved: kept, so that another machine goes on where one stopped."""
 
-CODE = ("antenna_assets", "sql", "docker", "requirements.lock", "pyproject.toml")
+CODE = ("antenna_assets", "sql", "docker", "requirements", "pyproject.toml")
 """What the proofs are about: while none of it changes, a row that was shown is not run again."""
 
 LONGEST_PART_SECONDS = 1_800

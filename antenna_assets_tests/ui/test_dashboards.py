@@ -1,4 +1,4 @@
-"""Superset with the project's dashboards, as `make dashboards` starts it, in a real browser. With `--pictures` it leaves screenshots."""
+"""Superset with the project's dashboards, as `antenna dashboards` starts it, in a real browser. With `--pictures` it leaves screenshots."""
 
 import json
 import re

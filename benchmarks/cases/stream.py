@@ -16,9 +16,10 @@ import duckdb
 from antenna_assets.domain.hours import HOUR
 from antenna_assets.settings import PREFIX
 from antenna_assets.simulator.send import Target, send
-from antenna_assets.stack.jars import flink_classpath, spark_jars
+from antenna_assets.stack.jars import spark_jars
 from antenna_assets.stack.kafka_topic import ensure_topic
 from benchmarks.context import PROJECT, Context
+from benchmarks.flink_jars import flink_classpath
 from benchmarks.measure import ContenderFailed, Run, in_turns, run
 from benchmarks.outcome import Claim, Measured, Outcome, Table, of_runs
 from benchmarks.stream_data import messages
