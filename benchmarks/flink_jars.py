@@ -1,4 +1,7 @@
-"""The jars of Flink's Kafka source and parquet sink, in a lock of their own: run as a module, this writes it."""
+"""The jars of Flink's Kafka source and parquet sink, in a lock of their own.
+
+Run as a module, this writes the lock.
+"""
 
 from pathlib import Path
 

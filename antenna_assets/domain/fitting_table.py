@@ -31,7 +31,9 @@ class FittingTable(Table):
         if left < 0:
             yield from self._lists(console)
             return
-        for column, each in zip(self.columns, ranges, strict=True):
+        # Columns that lack little get it first; the longest texts share what is left.
+        columns = zip(self.columns, ranges, strict=True)
+        for column, each in sorted(columns, key=lambda pair: pair[1].maximum - pair[1].minimum):
             column.width = min(each.maximum, each.minimum + left)
             left -= column.width - each.minimum
         yield from super().__rich_console__(console, options)

@@ -56,10 +56,11 @@ def register_stores(connection: "DuckDBPyConnection", places: Iterable[str]) -> 
 
 @contextmanager
 def writes_ended(target: str) -> Iterator[None]:
-    """After a block that failed, wait until DuckDB has closed each file in a store that it wrote below `target`.
+    """After a block that failed, wait until DuckDB has closed each file in a store that it wrote below
+    `target`.
 
-    A thread of DuckDB may still close a file, and so upload it, when the query has failed already. Whoever removes what
-    was written would miss that file.
+    A thread of DuckDB may still be closing a file, which uploads it, after the query has failed; a clean-up
+    that lists the files at that moment would miss it.
     """
     try:
         yield

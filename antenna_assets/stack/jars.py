@@ -29,8 +29,8 @@ CONNECTOR = "spark-sql-kafka-0-10_2.13"
 # The broker's slf4j-api is 1.7, whose binding is log4j-slf4j-impl; its version is that of the broker's
 # log4j-core.
 _KAFKA_ROOTS = ("org.apache.kafka:kafka_2.13:4.3.1", "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4")
-# Hadoop's version is that of the hadoop-client in pyspark, the SDK's that of hadoop-aws. Hadoop itself asks for
-# the SDK's bundle of all services, which is 700 MB; what S3A uses of it is in these modules.
+# Hadoop's version is that of the hadoop-client in pyspark, the SDK's that of hadoop-aws. Hadoop itself asks
+# for the SDK's bundle of all services, which is 700 MB; what S3A uses of it is in these modules.
 _S3_ROOTS = ("software.amazon.awssdk:s3:2.35.4", "software.amazon.awssdk:sts:2.35.4")
 # Without what their poms ask for: the bundle, a version that is no number, and a client in native code.
 _S3_ALONE = (

@@ -87,7 +87,7 @@ def superset(
 
 
 def install(say: Callable[[str], None], *, environment: Path = ENVIRONMENT) -> None:
-    """Install Superset by hash, unless what its lock names is there: in a checkout `make` has done it, faster.
+    """Install Superset by hash, unless what its lock names is there: in a checkout `make` has done it.
 
     Raises:
         SupersetError: a package could not be had, or is not the one that was locked.
@@ -128,7 +128,8 @@ def write_dashboards(settings: Settings, folder: Path, *, environment: Path = EN
 
 
 def _make_secrets(home: Path, settings: Settings, postgres_url: str) -> None:
-    """Random ones at the first start. The login's password is set again each time: the database may be a new one."""
+    """Random ones at the first start. The login's password is set at every start, as the database may be
+    new."""
     folder = home / "secrets"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name in ("secret_key", "admin_password"):
@@ -139,7 +140,8 @@ def _make_secrets(home: Path, settings: Settings, postgres_url: str) -> None:
         replace_file(folder / "usage_url", _embedded_login(postgres_url), mode=0o600)
     elif not (folder / "usage_url").exists():
         raise SupersetError(
-            f"expected the address of your PostgreSQL, with a login of the role antenna_dashboards, in {folder / 'usage_url'}:"
+            "expected the address of your PostgreSQL, with a login of the role antenna_dashboards, in "
+            f"{folder / 'usage_url'}:"
             " postgresql://user:password@host:5432/database; docs/roles.md says how to make one"
         )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 import pytest
+from s3fs import S3FileSystem
 
 from antenna_assets.settings import Settings, load_settings
 from antenna_assets.storage.paths import filesystem
@@ -37,6 +38,8 @@ def bucket(server: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
     """A new bucket, which the environment's credentials are for."""
     for name, value in environment(server).items():
         monkeypatch.setenv(name, value)
+    # An instance of s3fs finds its server when it is created, and the process keeps it: another test had another server.
+    S3FileSystem.clear_instance_cache()
     made = Bucket(server, f"bucket-{uuid4().hex[:12]}")
     client(server).create_bucket(Bucket=made.name)
     return made
