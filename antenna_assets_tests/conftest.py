@@ -6,6 +6,7 @@ Everything lies in a temporary directory and is stopped at the end.
 
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import threading
@@ -34,6 +35,11 @@ os.environ[f"{PREFIX}START"] = FIRST_START.isoformat()
 # Tables are as wide as they are without a terminal: a console keeps the width that it finds when it is made, and those of
 # the commands are made when they are imported.
 os.environ.pop("COLUMNS", None)
+
+# A shell that starts a command in the background lets it ignore SIGINT. Dagster gives SIGTERM the same handler, and no
+# program that the tests start would end when it is asked to.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
