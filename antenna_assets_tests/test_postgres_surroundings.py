@@ -485,7 +485,7 @@ def test_row_37_a_command_that_postgresql_cuts_off_ends_in_one_sentence_and_a_mi
     assert cli._expected(cut_off.value) == "ended by hand; committed work is kept: run the command again"
     with pytest.raises(psycopg.errors.UndefinedTable) as mistake:
         connection.execute("SELECT FROM of_nobody")
-    assert cli._told(mistake.value) is None
+    assert cli._expected(mistake.value) is None
 
 
 def forms(url: str, tmp_path: Path) -> dict[str, str]:

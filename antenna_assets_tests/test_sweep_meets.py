@@ -131,7 +131,7 @@ def test_row_35_a_commit_and_a_sweep_of_the_same_attempt_come_one_after_the_othe
     """Whatever the clocks say: a batch whose attempt looks old is committed with its files, or not at all."""
     landed = replace(house.land(RECENT), lake=str(house.root))
     monkeypatch.setattr(orphans, "SAFE_AGE", -HOUR)
-    monkeypatch.setattr(orphans, "_last_sign_of_life", lambda _connection, clock: clock + HOUR)
+    monkeypatch.setattr(orphans, "_last_ledger_write", lambda _connection, clock: clock + HOUR)
     remove, at_removal, go_on = sweep_module.remove, threading.Event(), threading.Event()
 
     def slow(found: list[Entry]) -> None:

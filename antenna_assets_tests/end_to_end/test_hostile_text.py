@@ -296,7 +296,8 @@ def test_row_22_hostile_text_is_stored_as_it_is_and_shown_without_effect(
             more.add(Event(int(hour.timestamp()) * 1_000_000, text, "u", "a", 1))
         said = shown(settings, "check", "--answers", str(written(more, tmp_path / "more.json")), code=1)
         assert all(said.count(f"Z {safe_text(text)} ") == 2 for text in some)
-    console = Console(file=io.StringIO(), width=1000, highlight=False, emoji=False, force_terminal=False)
+    # Wide enough for the longest name without a blank, escaped: a narrower console shows lists.
+    console = Console(file=io.StringIO(), width=3_000, highlight=False, emoji=False, force_terminal=False)
     for table in result_tables(connection, [hour, hour + HOUR]):
         console.print(table)
     said = console.file.getvalue()  # type: ignore[attr-defined]
