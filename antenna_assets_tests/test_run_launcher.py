@@ -100,7 +100,7 @@ def test_of_a_run_that_takes_no_lock_nothing_is_known(
 
 def test_the_lock_of_a_killed_process_is_free(postgres_url: str, connection: psycopg.Connection) -> None:
     program = (
-        "import sys; from antenna_assets.defs.run_lock import held\n"
+        "import sys; from antenna_assets.defs.run_lock import hold\n"
         "with hold(sys.argv[1], 'one'): print('held', flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(

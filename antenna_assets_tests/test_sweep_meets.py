@@ -103,7 +103,7 @@ def test_row_35_a_batch_whose_files_are_gone_is_not_committed(house: House, harm
         bad.unlink()
     else:
         shutil.rmtree(good.parents[1])
-    with pytest.raises(FilesGone, match="nothing was committed; it is read from Kafka again"):
+    with pytest.raises(FilesGone, match="nothing was committed, and its messages are read from Kafka again"):
         house.commit(landed, clock=RECENT + 3 * HOUR)
     assert house.connection.execute("SELECT max(batch) FROM ledger.batch").fetchone() == (1,)
     # The next attempt is another one.
