@@ -89,14 +89,14 @@ def test_a_store_that_ignores_the_condition_is_named(
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         found = finding(bucket, tmp_path)
     assert not found.ok
-    assert "writes all the same" in found.found
+    assert "found that it overwrites it" in found.found
     assert bucket.objects() == {}
 
 
 @pytest.mark.parametrize(
     ("condition", "status", "told"),
     [
-        (True, 400, "does not know the question"),
+        (True, 400, "does not support conditional writes"),
         (False, 403, "cannot be written"),
     ],
 )
