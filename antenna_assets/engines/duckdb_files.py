@@ -72,17 +72,18 @@ def writes_ended(target: str) -> Iterator[None]:
 
 
 def _track_writes(filesystem: Any) -> None:
+    if "open" in vars(filesystem):
+        return  # Tracked already: the databases of a process share the instance.
     opened = filesystem.open
-    if opened is not getattr(filesystem, "_tracked", None):
 
-        def tracked(path: str, mode: str = "rb", *arguments: Any, **options: Any) -> Any:
-            file = opened(path, mode, *arguments, **options)
-            if "w" in mode:
-                _WRITTEN.add(file)
-            return file
+    def tracked(path: str, mode: str = "rb", *arguments: Any, **options: Any) -> Any:
+        file = opened(path, mode, *arguments, **options)
+        if "w" in mode:
+            _WRITTEN.add(file)
+        return file
 
-        filesystem.open = filesystem._tracked = tracked
+    filesystem.open = tracked
 
 
 def _is_open(file: Any, target: str) -> bool:
-    return not file.closed and f"{file.path}".startswith(target.partition("://")[2])
+    return not file.closed and str(file.path).startswith(target.partition("://")[2])
