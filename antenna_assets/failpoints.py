@@ -63,7 +63,6 @@ POINTS = frozenset(
         "publish.certified",
         "publish.hour_done",
         # Operations.
-        "replay.messages_written",
         "forget.fenced",
         "forget.replaced",
         "forget.hour_in_lake",

@@ -390,7 +390,6 @@ def published(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 FORGETTING = ("forget.swapped", "forget.hour_in_lake", "forget.fenced", "forget.replaced")
-POINTS = (*FORGETTING, "replay.messages_written")
 
 
 @pytest.mark.services

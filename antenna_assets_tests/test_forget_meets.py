@@ -3,7 +3,6 @@
 import base64
 import gzip
 import json
-import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -34,16 +33,13 @@ from antenna_assets.operations.forget.places import places
 from antenna_assets.operations.forget.replace_text import Search
 from antenna_assets.operations.forget.run import forget
 from antenna_assets.operations.quarantine import replay
-from antenna_assets.operations.quarantine.files import MESSAGES
 from antenna_assets.operations.quarantine.messages import Selection, select
-from antenna_assets.operations.quarantine.reparse import messages_file
 from antenna_assets.operations.sweep.orphans import old_attempts
 from antenna_assets.operations.sweep.run import sweep
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings, load_settings
 from antenna_assets_tests import certified
 from antenna_assets_tests.certified import FIRST, KNOWN, Land, World, land_and_publish
-from antenna_assets_tests.faults.plain_replay import no_session, without_spark
 from antenna_assets_tests.faults.publish import publish_hour, write_rows
 from antenna_assets_tests.faults.workers import Worker
 from antenna_assets_tests.quarantined import SENT, reject
@@ -314,52 +310,38 @@ def mended(user: object) -> bytes:
 
 
 def test_row_34_a_replay_that_was_planned_before_lands_nothing(
-    settings: Settings, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, connection: psycopg.Connection
 ) -> None:
-    without_spark(monkeypatch)
     # Good by now, as after a fix of the pipeline.
     reject(connection, settings, {0: [("wrong_type", mended(USER)), ("wrong_type", mended("another"))]})
     lake = Lake(settings.lake_uri)
     with connect(settings.postgres_url or "") as early:
-        planned = replay.plan(early, settings, no_session, Selection(), clock=CLOCK)
+        planned = replay.plan(early, settings, Selection(), clock=CLOCK)
         forget(connection, lake, USER, say=print)
         with pytest.raises(ForgottenMeanwhile, match="run it again"):
             replay.execute(early, settings, planned)
     with connect(settings.postgres_url or "") as late:
         # What the refused one has landed is gone, too.
         assert kept_with(late, Path(settings.lake_uri), USER) == set()
-        planned = replay.plan(late, settings, no_session, Selection(), clock=CLOCK)
+        planned = replay.plan(late, settings, Selection(), clock=CLOCK)
         assert planned.accepted.num_rows == 2
         replay.execute(late, settings, planned)
         assert kept_with(late, Path(settings.lake_uri), USER) == set()
 
 
-def hold_messages(root: str, value: bytes) -> None:
-    """What a worker does: a replay, up to its parsing."""
-    row = {**dict.fromkeys(MESSAGES.names), "value": value, "kafka_partition": 0, "kafka_offset": 1}
-    with messages_file(root, pa.Table.from_pylist([row], MESSAGES)):
-        pass
-
-
-def test_row_34_what_a_killed_replay_leaves_is_its_owners_alone_found_and_swept(
-    settings: Settings, connection: psycopg.Connection, tmp_path: Path
+def test_row_34_what_a_killed_replay_of_an_older_version_left_is_found_and_swept(
+    settings: Settings, connection: psycopg.Connection
 ) -> None:
     root = Path(settings.lake_uri)
-    arguments = (hold_messages, str(root), mended(USER))
-    with Worker(settings, tmp_path / "said", *arguments, crash_at="replay.messages_written") as killed:
-        wait_for(killed)
-    (left,) = root.rglob("*.parquet")
-    assert stat.S_IMODE(left.stat().st_mode) == 0o600
-    assert stat.S_IMODE(left.parent.stat().st_mode) == 0o700
+    left = root / "scratch" / "0" / "messages.parquet"
+    left.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"value": [mended(USER)], "number": [0]}), left)
     later = datetime.now(UTC) + timedelta(hours=9)
     swept = [one.path for found in old_attempts(connection, root, now=later, clock=later) for one in found]
     assert left in swept
     assert set(places(connection, Lake(str(root)), USER).files) == {str(left.relative_to(root))}
     forget(connection, Lake(str(root)), USER, say=print)
     assert kept_with(connection, root, USER) == set()
-    with messages_file(str(root), select(connection, str(root), Selection())):
-        pass
-    assert [path for path in root.rglob("*") if path.is_file() and "scratch" in path.parts] == []
 
 
 def test_row_34_messages_that_cannot_be_judged_are_named_and_dropped_if_asked_for(

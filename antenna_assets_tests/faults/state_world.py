@@ -32,7 +32,6 @@ from antenna_assets.stack.kafka_topic import admin_client, ensure_topic
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.faults import plain_stream
 from antenna_assets_tests.faults.in_process import Faults, Held
-from antenna_assets_tests.faults.plain_replay import no_session, without_spark
 from antenna_assets_tests.faults.state_facts import LAKE
 from antenna_assets_tests.faults.state_invariants import Invariants
 from antenna_assets_tests.faults.state_model import HOUR, TRANSFORM, Draft, Message, Model, User, first_hour
@@ -73,7 +72,6 @@ class World:
         # Late rows are published at once, and a failed run is asked for again at once.
         patch.setenv("ANTENNA_REPUBLISH_WAIT", "0 minutes")
         patch.setattr(failing_hours, "FIRST_WAIT", failing_hours.FIRST_WAIT * 0)
-        without_spark(patch)
         self.faults = Faults(patch)
         self.settings = load_settings()
         self.lake = Path(self.settings.lake_uri)
@@ -162,7 +160,6 @@ class World:
             return replay.plan(
                 self._connection,
                 self.settings,
-                no_session,
                 Selection(),
                 clock=datetime.now(UTC),
                 transform=self._mend,
