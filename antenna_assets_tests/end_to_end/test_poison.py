@@ -28,9 +28,10 @@ from antenna_assets.simulator.send import Target, send
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.end_to_end.runs import place
 from antenna_assets_tests.parse_oracle import Accepted, Rejected, verdict
+from antenna_assets_tests.stream_engines import EACH_ENGINE
 from antenna_assets_tests.test_streaming_parse import TABLE, random_message
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, EACH_ENGINE]
 
 Places = dict[tuple[int, int], bytes | None]
 Verdicts = dict[tuple[int, int], Accepted | Rejected]
