@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.streaming.embedded.consumer import Chunk, TopicConsumer
+from antenna_assets.streaming.embedded.errors import OffsetsGone
 from antenna_assets.streaming.exact_ranges import MESSAGES
 
 MESSAGES_PER_BATCH = 300_000
@@ -98,7 +99,8 @@ def read_batches(
         trigger: a micro-batch begins so long after the one before, with what Kafka has then.
 
     Raises:
-        Exception: `consumer.failure`, once everything before it was yielded.
+        OffsetsGone: Kafka does not have the next offset of a partition.
+        Exception: any other `consumer.failure`, once everything before it was yielded.
     """
     ended = -LEAST_SECONDS
     while not stop.is_set():
@@ -122,6 +124,9 @@ def read_batches(
                 break
         if stop.is_set():
             return
+        if isinstance(consumer.failure, OffsetsGone):
+            # Nothing of the present micro-batch is committed, as with the other reader.
+            raise consumer.failure
         batch = growing.build(consumer.positions)
         begin = dict(consumer.positions)
         if batch is not None:

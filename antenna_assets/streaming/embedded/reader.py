@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import psycopg
+import pyarrow as pa
 
 from antenna_assets.clients.clock import host_now
 from antenna_assets.clients.kafka_broker import Broker, Topic
@@ -19,7 +20,7 @@ from antenna_assets.engines.duckdb import DuckDBEngine
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.committer import REPORT_SECONDS, Committer, LandedBatch
+from antenna_assets.streaming.committer import REPORT_SECONDS, Acceptance, Committer, LandedBatch
 from antenna_assets.streaming.embedded.batches import ReadBatch, read_batches
 from antenna_assets.streaming.embedded.consumer import TopicConsumer
 from antenna_assets.streaming.embedded.errors import RecordRefused
@@ -30,7 +31,7 @@ from antenna_assets.streaming.exact_ranges import PartBounds, read_ranges
 from antenna_assets.streaming.read_back import WrittenAttempt
 
 if TYPE_CHECKING:
-    from antenna_assets.streaming.verdicts.judged import Judge
+    from antenna_assets.streaming.verdicts.judged import Judge, Judged
 
 SUMS_MEMORY = "256MiB"
 """DuckDB's memory limit for the sums of a micro-batch; beyond it DuckDB spills to disk."""
@@ -107,8 +108,10 @@ class EmbeddedReader:
         self._stop.wait(RETRY_SECONDS)
 
     def close(self) -> None:
-        """Release the memory of what was learned of the messages."""
-        self._judge = None
+        """See `Reader.close`."""
+        if self._judge is not None:
+            self._judge.close()
+            self._judge = None
 
     @contextmanager
     def _summing(self) -> Iterator[Engine]:
@@ -125,25 +128,26 @@ class EmbeddedReader:
             LakeUnwritable: the lake's disk is full, or fails; nothing of the attempt is left there.
         """
         commit_point("stream.read")
-        bounds = self._committer.acceptance()
+        accepted = self._committer.acceptance()
         attempt = self._committer.new_attempt()
         if not batch.messages.num_rows:
-            return LandedBatch(attempt, None, batch.ranges, bounds.clock, batch.began, first)
+            return LandedBatch(attempt, None, batch.ranges, accepted.clock, batch.began, first)
         begun = host_now()
-        judged = self._the_judge().judge(batch.messages, bounds)
+        judged = self._judged(batch.messages, accepted)
         commit_point("stream.land.judged")
         with attempt:
             lander.write(attempt.folder, judged.accepted, judged.rejected)
         written = WrittenAttempt(attempt.folder, begun, batch.messages.num_rows, batch.value_bytes)
-        return LandedBatch(attempt, written, batch.ranges, bounds.clock, batch.began, first)
+        return LandedBatch(attempt, written, batch.ranges, accepted.clock, batch.began, first)
 
-    def _the_judge(self) -> "Judge":
-        """The one that has learned from the micro-batches before."""
+    def _judged(self, messages: pa.Table, accepted: Acceptance) -> "Judged":
+        from antenna_assets.streaming.verdicts.bounds import Bounds
+        from antenna_assets.streaming.verdicts.judged import Judge
+
+        # The same for all micro-batches: it learns how the senders write.
         if self._judge is None:
-            from antenna_assets.streaming.verdicts.judged import Judge
-
             self._judge = Judge()
-        return self._judge
+        return self._judge.judge(messages, Bounds(accepted.clock, accepted.oldest, accepted.full))
 
     def _read_exactly(
         self, connection: psycopg.Connection, engine: Engine, lander: Lander, topic: Topic
