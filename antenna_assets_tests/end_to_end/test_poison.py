@@ -27,9 +27,10 @@ from antenna_assets.simulator.scenario import Scenario
 from antenna_assets.simulator.send import Target, send
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.end_to_end.runs import place
+from antenna_assets_tests.messages import TABLE
 from antenna_assets_tests.parse_oracle import Accepted, Rejected, verdict
+from antenna_assets_tests.random_messages import random_message
 from antenna_assets_tests.stream_engines import EACH_ENGINE
-from antenna_assets_tests.test_streaming_parse import TABLE, random_message
 
 pytestmark = [pytest.mark.services, EACH_ENGINE]
 
