@@ -34,9 +34,16 @@ POINTS = frozenset(
         "adopt.lake_written",
         "adopt.recorded",
         # The stream: landing files, then the transaction.
+        # Of the Spark reader only.
         "stream.before_sweep",
         "stream.land.before_write",
         "stream.jvm.task",
+        # Of the embedded reader only.
+        "stream.read",
+        "stream.land.judged",
+        "stream.land.accepted",
+        "stream.land.written",
+        # Of every reader.
         "stream.land.before_sync",
         "stream.land.after_sync",
         "stream.commit.before",

@@ -241,10 +241,22 @@ def spark() -> Iterator["SparkSession"]:
 
 
 @pytest.fixture
+def stream_engine(request: pytest.FixtureRequest) -> str:
+    """The reader of the test's streams; see `stream_engines.EACH_ENGINE`."""
+    return getattr(request, "param", Settings.model_fields["stream_engine"].default)
+
+
+@pytest.fixture
 def settings(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres_url: str, kafka: str, topic: str
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    postgres_url: str,
+    kafka: str,
+    topic: str,
+    stream_engine: str,
 ) -> Settings:
     """Settings that point to the test's own database, topic and lake."""
+    monkeypatch.setenv("ANTENNA_STREAM_ENGINE", stream_engine)
     monkeypatch.setenv("ANTENNA_HOME", str(tmp_path))
     monkeypatch.setenv("ANTENNA_POSTGRES_URL", postgres_url)
     monkeypatch.setenv("ANTENNA_KAFKA_BOOTSTRAP", kafka)
@@ -288,8 +300,14 @@ def another_world(
 
 
 @pytest.fixture
-def new_stream(settings: Settings, spark: "SparkSession") -> Callable[..., "Stream"]:
-    """Makes streams over the test's settings, or those of another world, that share the Spark session."""
+def stream_spark(request: pytest.FixtureRequest, stream_engine: str) -> "SparkSession | None":
+    """The Spark session that the test's streams share; None if their reader needs none."""
+    return request.getfixturevalue("spark") if stream_engine == "spark" else None
+
+
+@pytest.fixture
+def new_stream(settings: Settings, stream_spark: "SparkSession | None") -> Callable[..., "Stream"]:
+    """Makes streams over the test's settings, or those of another world."""
     from antenna_assets.streaming.job import Stream
 
     def stream(over: Settings = settings) -> Stream:
@@ -299,7 +317,7 @@ def new_stream(settings: Settings, spark: "SparkSession") -> Callable[..., "Stre
             kafka_bootstrap=over.kafka_bootstrap or "",
             say=lambda _line: None,
             stop=threading.Event(),
-            spark=spark,
+            spark=stream_spark,
         )
 
     return stream

@@ -81,6 +81,7 @@ class Committer:
     Attributes:
         last_commit: when something was last committed, on the monotonic clock; at first the time of the
             start.
+        partitions: those of the topic when Kafka was last asked.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Committer:
         self._oldest = settings.start
         self._full: list[datetime] = []
         self.last_commit = self._last_heartbeat = time.monotonic()
+        self.partitions: frozenset[int] = frozenset()
         self._unreported = [0, 0]
 
     def refresh(self, connection: psycopg.Connection) -> None:
@@ -168,6 +170,7 @@ class Committer:
             # After landing: the offsets of a topic that was replaced meanwhile mean other messages.
             topic = self._broker.identify()
             require_same_topic(self._head, topic.id)
+            self.partitions = frozenset(topic.partitions)
             topic = replace(topic, id=self._head.topic_id)
             done = self.next_offsets(connection, topic) | {r.partition: r.until_offset for r in batch.ranges}
             backlog = backlog_of(self._broker, topic, done)
@@ -197,6 +200,7 @@ class Committer:
             topic = self._broker.describe()
             head = claim_topic(connection, topic.name, topic.id)
             topic = replace(topic, id=head.topic_id)
+            self.partitions = frozenset(topic.partitions)
             backlog = backlog_of(self._broker, topic, self.next_offsets(connection, topic))
             past = self._read_past(connection, head, topic, backlog, now) if backlog else None
             commit_heartbeat(

@@ -31,8 +31,9 @@ from antenna_assets.simulator.send import Target, send
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.end_to_end.runs import instance, publish_what_the_sensor_asks_for
 from antenna_assets_tests.parse_oracle import Rejected, verdict
+from antenna_assets_tests.stream_engines import EACH_ENGINE
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, EACH_ENGINE]
 
 TEXTS = (
     *("'", '"', "''; --", "'; DROP TABLE user_metadata; --", "' OR 1=1 --", "$$x$$", "E'\\x'", "U&'\\0061'"),
