@@ -60,8 +60,8 @@ help: ## list the commands
 
 setup: .venv/dev .venv/class-archive ## prepare the environment (the other commands do it by themselves)
 
-demo: .venv/ready ## from nothing to a checked result
-	$(BIN)/antenna demo
+demo: .venv/ready ## from nothing to a checked result; ENGINE=spark for the same line on Spark
+	$(if $(ENGINE),ANTENNA_STREAM_ENGINE=$(ENGINE) ANTENNA_ENGINE=$(ENGINE)) $(BIN)/antenna demo
 
 # Two workers, each with services of its own; then what needs the machine for itself.
 TWO_WORKERS := -n 2 --dist loadfile --no-loadscope-reorder -m 'not serial and not benchmark'

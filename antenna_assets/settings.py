@@ -96,7 +96,7 @@ class Settings(BaseSettings):
     )
     engine: Literal["duckdb", "spark"] = Field("duckdb", description="what runs the hourly transformations")
     stream_engine: StreamEngine = Field(
-        "spark", description="what reads the stream: `duckdb` in its own process, or `spark` on a cluster"
+        "duckdb", description="what reads the stream: `duckdb` in its own process, or `spark` on a cluster"
     )
     spark_master: str = Field("local[*]", description="Spark master of the stream, and of the Spark engine")
     spark_remote: str | None = Field(

@@ -14,13 +14,12 @@ import pyarrow.parquet as pq
 from antenna_assets.domain.hours import EPOCH, MICROSECOND
 from antenna_assets.domain.landing import LANDING_FORMAT
 from antenna_assets.domain.schema import LANDED_SCHEMA
-from antenna_assets.engines.duckdb import DuckDBEngine
 from antenna_assets.ledger.batch import BatchContent
 from antenna_assets.settings import Settings
 from antenna_assets.storage.attempt import lake_errors
 from antenna_assets.storage.paths import lake_path
+from antenna_assets.streaming.embedded_sums import embedded_sums
 from antenna_assets.streaming.read_back import WrittenAttempt, read_back
-from antenna_assets.streaming.spark.query import AGGREGATION_MEMORY
 from antenna_assets.streaming.verdicts.rules import Bounds, Rejection, judge
 
 VALIDATED = pa.schema(
@@ -69,9 +68,6 @@ def land(settings: Settings, accepted: pa.Table, *, folder: str) -> BatchContent
             )
             with target.open("wb") as file:
                 pq.write_table(rows, file, compression="zstd")
-    engine = DuckDBEngine(memory_limit=AGGREGATION_MEMORY, temp_directory=str(settings.home / "spill"))
-    try:
+    with embedded_sums(settings) as engine:
         written = WrittenAttempt(folder, begun, accepted.num_rows)
         return read_back(written, engine, lake=settings.lake_uri, window=settings.window)
-    finally:
-        engine.close()

@@ -16,7 +16,6 @@ import pyarrow as pa
 from antenna_assets.clients.clock import host_now
 from antenna_assets.clients.kafka_broker import Broker, Topic
 from antenna_assets.engines.contract import Engine
-from antenna_assets.engines.duckdb import DuckDBEngine
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.settings import Settings
@@ -26,15 +25,13 @@ from antenna_assets.streaming.embedded.consumer import TopicConsumer
 from antenna_assets.streaming.embedded.errors import RecordRefused
 from antenna_assets.streaming.embedded.land import Lander
 from antenna_assets.streaming.embedded.stages import Handover, Stages
+from antenna_assets.streaming.embedded_sums import embedded_sums
 from antenna_assets.streaming.errors import ReaderFailed
 from antenna_assets.streaming.exact_ranges import PartBounds, read_ranges
 from antenna_assets.streaming.read_back import WrittenAttempt
 
 if TYPE_CHECKING:
     from antenna_assets.streaming.verdicts.judged import Judge, Judged
-
-SUMS_MEMORY = "256MiB"
-"""DuckDB's memory limit for the sums of a micro-batch; beyond it DuckDB spills to disk."""
 
 FIRST_SIGN_SECONDS = 10.0
 """How long a start waits for Kafka's first answer: one without the right to read fails at once."""
@@ -75,7 +72,7 @@ class EmbeddedReader:
         """See `Reader.started`."""
         self.wants_restart = False
         self._committer.refresh(connection)
-        with self._summing() as engine, Lander(self._settings.lake_uri) as lander:
+        with embedded_sums(self._settings) as engine, Lander(self._settings.lake_uri) as lander:
             if self._read_exactly_first:
                 self._read_exactly(connection, engine, lander, topic)
             offsets = self._committer.next_offsets(connection, topic)
@@ -112,14 +109,6 @@ class EmbeddedReader:
         if self._judge is not None:
             self._judge.close()
             self._judge = None
-
-    @contextmanager
-    def _summing(self) -> Iterator[Engine]:
-        engine = DuckDBEngine(memory_limit=SUMS_MEMORY, temp_directory=str(self._settings.home / "spill"))
-        try:
-            yield engine
-        finally:
-            engine.close()
 
     def _land(self, lander: Lander, batch: ReadBatch, *, first: bool) -> LandedBatch:
         """Judge a micro-batch and write its files.
