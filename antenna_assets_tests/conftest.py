@@ -70,10 +70,16 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`@pytest.mark.rounds(5)`: in the long form five tests, each short enough for a part of `make prove`; else one."""
+    """`@pytest.mark.rounds(5)`: in the long form five tests, each short enough for a part of `make prove`; else one.
+
+    And `each_engine_in_the_long_form`, see `stream_engines.py`.
+    """
+    proving = metafunc.config.getoption("--prove")
     marker = metafunc.definition.get_closest_marker("rounds")
     if marker is not None:
-        metafunc.parametrize("round_", range(marker.args[0] if metafunc.config.getoption("--prove") else 1))
+        metafunc.parametrize("round_", range(marker.args[0] if proving else 1))
+    if metafunc.definition.get_closest_marker("each_engine_in_the_long_form") is not None:
+        metafunc.parametrize("stream_engine", ["duckdb", "spark"] if proving else ["duckdb"], indirect=True)
 
 
 @pytest.hookimpl(trylast=True)

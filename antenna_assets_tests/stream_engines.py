@@ -7,6 +7,12 @@ import pytest
 EACH_ENGINE = pytest.mark.parametrize("stream_engine", ["duckdb", "spark"], indirect=True)
 """For tests of what every reader promises: `settings` name the one, and streams use it."""
 
+EACH_ENGINE_IN_THE_LONG_FORM = pytest.mark.each_engine_in_the_long_form
+"""The same for tests that start a Spark of their own, or take long with it: the suite runs them embedded."""
+
+SPARK = pytest.mark.parametrize("stream_engine", ["spark"], indirect=True)
+"""For tests of the Spark reader alone."""
+
 EMBEDDED = pytest.mark.parametrize("stream_engine", ["duckdb"], indirect=True)
 """For tests of the embedded reader alone."""
 

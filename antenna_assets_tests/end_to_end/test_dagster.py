@@ -33,7 +33,7 @@ from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.end_to_end.runs import EXECUTE, instance
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    pass
 
 pytestmark = pytest.mark.services
 
@@ -43,7 +43,6 @@ FIRST = hour_of(datetime.now(UTC) - timedelta(minutes=2)) - 3 * HOUR
 @pytest.fixture(scope="module")
 def landed_once(
     kafka: str,
-    spark: "SparkSession",
     new_database: Callable[[str], AbstractContextManager[str]],
     migrated_template: str,
     tmp_path_factory: pytest.TempPathFactory,
@@ -61,7 +60,6 @@ def landed_once(
             kafka_bootstrap=kafka,
             say=lambda _line: None,
             stop=threading.Event(),
-            spark=spark,
         ).read_available()
         yield urlsplit(url).path.removeprefix("/"), Path(settings.lake_uri)
 

@@ -27,12 +27,12 @@ from antenna_assets_tests.exactness import (
 from antenna_assets_tests.faults.live import committed, running, wait_until
 from antenna_assets_tests.faults.runs import send
 from antenna_assets_tests.faults.topics import add_partitions, create_again, truncate
-from antenna_assets_tests.stream_engines import EACH_ENGINE
+from antenna_assets_tests.stream_engines import EACH_ENGINE_IN_THE_LONG_FORM
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-pytestmark = [pytest.mark.services, EACH_ENGINE]
+pytestmark = [pytest.mark.services, EACH_ENGINE_IN_THE_LONG_FORM]
 
 # What was there before, and fewer and more than that: so the new topic ends before or after the ledger's offsets.
 BEFORE = 400
