@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psycopg
@@ -25,6 +26,8 @@ from antenna_assets.defs.instance_storage import PooledPostgresStorage
 from antenna_assets.defs.run_lock import hold
 from antenna_assets.ledger.old_previews import OldPreviewsLeft, require_cleaned
 from antenna_assets.operations import doctor
+from antenna_assets.operations.forget import fence
+from antenna_assets.operations.forget.identity import is_unfinished
 from antenna_assets.operations.forget.places import places
 from antenna_assets.operations.forget.run import forget
 from antenna_assets.publishing.lake import Lake
@@ -206,7 +209,9 @@ def test_row_34_a_start_of_dagster_cleans_old_events_and_until_then_nobody_is_fo
         assert recorded(ledger) == [(5, None, 0, 0)]
         require_cleaned(ledger)
         assert finding().ok
-        assert command(USER, "--yes") == (0, "the id is nowhere")
+        code, said = command(USER, "--yes")
+        assert code == 0
+        assert said.endswith("the id is nowhere any more")
         # Dagster's pages still show the hour.
         latest = on.get_latest_materialization_event(dg.AssetKey("bytes_agg_user_1h"))
         assert latest is not None
@@ -283,6 +288,26 @@ def test_an_older_version_that_runs_again_after_a_rollback_is_noticed_and_cleane
     start_dagster(postgres_url)
     assert naming(ledger, USER) == set()
     require_cleaned(ledger)
+
+
+@pytest.mark.services
+def test_an_older_version_that_publishes_while_a_user_is_forgotten_is_noticed(
+    ledger: psycopg.Connection, postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_dagster(postgres_url)
+    raise_fence = fence.raise_fence
+
+    def late(*of: Any) -> None:
+        publish(ledger, "bytes_agg_user_1h", "old", older=True)
+        raise_fence(*of)
+
+    monkeypatch.setattr(fence, "raise_fence", late)
+    with pytest.raises(OldPreviewsLeft):
+        forget(ledger, Lake(str(tmp_path / "lake")), USER, say=print)
+    assert is_unfinished(ledger, USER)
+    monkeypatch.undo()
+    start_dagster(postgres_url)
+    forget(ledger, Lake(str(tmp_path / "lake")), USER, say=print)
 
 
 @pytest.mark.services
