@@ -76,6 +76,7 @@ POINTS = frozenset(
         "forget.swapped",
         "rebuild.set_aside",
         "rebuild.counted_on",
+        "old_previews.events_cleaned",
     }
 )
 """Every failpoint. A test holds this equal to the calls of `commit_point` and `task_point` in the code."""

@@ -1,6 +1,5 @@
 """proofs.md, row 34: forgetting a user meets publications, replays, sweeps, late rows and another forgetting."""
 
-import base64
 import gzip
 import json
 import threading
@@ -11,7 +10,6 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
-import dagster as dg
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,13 +19,12 @@ from typer.testing import CliRunner
 
 from antenna_assets.cli import app
 from antenna_assets.clients.postgres import connect
-from antenna_assets.defs.assets.plot import bars
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.ledger.errors import ForgottenMeanwhile
 from antenna_assets.ledger.publications import require_nobody_forgotten
-from antenna_assets.operations.forget import dagster_events, fence
+from antenna_assets.operations.forget import fence
 from antenna_assets.operations.forget.fence import ForgettingRunning, WriterStuck
-from antenna_assets.operations.forget.identity import Identity, NoIdentity
+from antenna_assets.operations.forget.identity import NoIdentity
 from antenna_assets.operations.forget.lake_search import LakeSearch
 from antenna_assets.operations.forget.places import places
 from antenna_assets.operations.forget.replace_text import Search
@@ -458,45 +455,6 @@ def test_row_34_a_user_of_whatever_id_is_forgotten_and_nobody_else(odd_world: Wo
         for nobody in ("", " \t", "a\x00b", "\udcff"):
             with pytest.raises(NoIdentity, match="expected a user's id"):
                 places(connection, lake, nobody)
-
-
-def told_of(asset: str, column: str, *users: str) -> str:
-    """What an older version told Dagster: a preview with users, and a plot of them."""
-    picture = base64.b64encode(bars(dict.fromkeys(users, 7)).encode()).decode()
-    metadata = {
-        "preview": dg.MetadataValue.table([dg.TableRecord({column: user, "sum": 7}) for user in users]),
-        "most bytes": dg.MetadataValue.md(f"![most bytes](data:image/svg+xml;base64,{picture})"),
-    }
-    return dg.serialize_value(dg.AssetMaterialization(asset, metadata=metadata))
-
-
-def test_row_34_what_older_versions_told_dagster_is_rewritten_where_a_user_stands_and_nowhere_else(
-    connection: psycopg.Connection,
-) -> None:
-    connection.execute("CREATE TABLE dagster.event_logs (event text, asset_key text, step_key text)")
-    connection.execute("CREATE TABLE dagster.asset_keys (asset_key text, last_materialization text)")
-    users = ["7", "raw_parquet", "no\u00ebl <1>", "another"]
-    of_users = told_of("bytes_agg_user_1h", "id", *users)
-    of_apps = told_of("bytes_agg_app_1h", "app", *users)
-    for asset, text in (("bytes_agg_user_1h", of_users), ("bytes_agg_app_1h", of_apps)):
-        key = json.dumps([asset])
-        connection.execute("INSERT INTO dagster.event_logs VALUES (%s, %s, %s)", [text, key, asset])
-        connection.execute("INSERT INTO dagster.asset_keys VALUES (%s, %s)", [key, text])
-    for number, user in enumerate(users[:3]):
-        assert dagster_events.rows_with(connection, user) == {
-            "dagster.event_logs.event": 1,
-            "dagster.asset_keys.last_materialization": 1,
-        }
-        dagster_events.rewrite(connection, Identity(user, f"new-{number}"))
-        assert dagster_events.rows_with(connection, user) == {}
-    expected = told_of("bytes_agg_user_1h", "id", "new-0", "new-1", "new-2", "another")
-    assert connection.execute("SELECT event, asset_key FROM dagster.event_logs ORDER BY 2").fetchall() == [
-        (of_apps, '["bytes_agg_app_1h"]'),
-        (expected, '["bytes_agg_user_1h"]'),
-    ]
-    assert connection.execute(
-        "SELECT last_materialization FROM dagster.asset_keys ORDER BY asset_key"
-    ).fetchall() == [(of_apps,), (expected,)]
 
 
 def test_row_34_a_search_waits_for_the_files_that_a_stream_is_writing(settings: Settings) -> None:

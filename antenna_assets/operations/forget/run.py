@@ -21,7 +21,8 @@ from antenna_assets.errors import AntennaError, Superseded
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.head import lock_heads
 from antenna_assets.ledger.lake_identity import require_own_lake
-from antenna_assets.operations.forget import dagster_events, fence, lake_rewrite, tables
+from antenna_assets.ledger.old_previews import require_cleaned
+from antenna_assets.operations.forget import fence, lake_rewrite, tables
 from antenna_assets.operations.forget.identity import Identity, erase, record, require_identity
 from antenna_assets.operations.forget.lake_rewrite import Swap
 from antenna_assets.operations.forget.lake_search import LakeSearch, Unjudged, files_after, hours_with
@@ -83,9 +84,12 @@ def forget(
     Raises:
         ForgettingRunning: another user is being forgotten.
         NotForgotten: something is left; run it again.
+        OldPreviewsLeft: Dagster's events of older versions are not cleaned. Nothing was changed, unless an
+            older version published meanwhile.
         WrongLake: this is not the ledger's lake; nothing was changed.
     """
     require_identity(user)
+    require_cleaned(connection)
     require_own_lake(connection, lake.root)
     with fence.only_one(connection):
         identity = record(connection, user)
@@ -147,7 +151,6 @@ class _Work:
                 time.sleep(PAUSE_SECONDS * 2 ** (number - 1))
             self._replace_landed()
             self._replace_hours(users)
-            dagster_events.rewrite(self._connection, self._identity)
             tables.rewrite_transforms(self._connection, self._search)
             with _identity_file(self._lake, self._identity) as (_, before):
                 pass
