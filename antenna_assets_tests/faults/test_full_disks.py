@@ -139,14 +139,16 @@ def test_row_9_the_lake_is_full_and_the_running_stream_waits_commits_nothing_hal
     send(on_disk, answers, seed=0, events=500)
     with disk.running(("antenna_assets.cli", "stream"), inside, log):
         wait_for_rows(on_disk, sent)
-        # In pages of 4 KiB, of which each file takes one at least; 500 events fit into ten.
-        for pages in (0, 0, 1, 1, 2, 2, 3, 4, 5, 6) if proving else (0, 4):
+        # In pages of 4 KiB, of which each file takes one at least; 500 events fit into ten of Spark, and need
+        # three files of the embedded reader.
+        most = 2 if on_disk.stream_engine == "duckdb" else 6
+        for pages in (number * most // 9 for number in range(10)) if proving else (0, min(most, 4)):
             disk.fill(leaving=pages * 4096)
             send(on_disk, answers, seed=sent, events=500)
             sent += 500
             wait_for_lines(said, "waiting: ", episodes + 1)
             wait_until(
-                lambda: (waits_for(on_disk) or "").startswith("no space left on the disk of the lake"),
+                lambda: "no space left on" in (waits_for(on_disk) or "").lower(),
                 SECONDS,
             )
             # Between two attempts the lock changes hands.
