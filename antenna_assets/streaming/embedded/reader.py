@@ -169,7 +169,8 @@ class EmbeddedReader:
             Exception: the error of the stage that failed first, or of a heartbeat.
         """
         reported = time.monotonic()
-        while running.is_running and not self._stop.wait(0.1):
+        # After a failed commit the stages before it would go on until they have something to hand over.
+        while running.is_running and running.failure is None and not self._stop.wait(0.1):
             self._committer.heartbeat_if_due(connection)
             # A start settles where new partitions begin.
             self.wants_restart = bool(self._committer.partitions - {*topic.partitions})
