@@ -23,7 +23,7 @@ _EXTRA_SCALAR = r"(true|false|null|-?(0|[1-9][0-9]{0,99})([.][0-9]{1,99})?([eE][
 def query(layouts: Sequence[Layout], full_hours: Collection[int]) -> str:
     """A query over `messages`, with parameters for the oldest and newest microsecond; neither is negative.
 
-    `messages` has `text` (the value if it is ASCII, otherwise null), `printable` (it has no control
+    `messages` has `bytes_as_text` (the value), `ascii` (whether it is), `printable` (ASCII without a control
     character), `partition`, `offset` and `row`. The result has the last three, `layout` (its index; null:
     not accepted) and, meaningful where that is not null: `micros`, the four other fields, `hours` (since
     1970).
@@ -42,9 +42,12 @@ def query(layouts: Sequence[Layout], full_hours: Collection[int]) -> str:
     # exponent is exact, but rounds what is behind the microsecond, and both casts accept more than JSON does:
     # 1_000, +1, 01. So the numbers must be written as DuckDB writes them.
     return f"""
-        WITH split AS (
-            SELECT *, string_split(text, {_separator(layouts)}) AS parts
+        WITH decoded AS (
+            SELECT CASE WHEN ascii THEN bytes_as_text END AS text, printable, partition, "offset", "row"
             FROM messages
+        ), split AS (
+            SELECT *, string_split(text, {_separator(layouts)}) AS parts
+            FROM decoded
         ), extracted AS (
             SELECT * EXCLUDE (parts), len(parts) AS length,
                 {", ".join(f"parts[{number}] AS part{number}" for number in range(1, most_parts + 1))}

@@ -25,7 +25,11 @@ FEW = 1_000
 SAMPLE = 200
 """The most messages of a batch that layouts are learned from."""
 
+CHUNK = 10 * 2_048
+"""Messages that a thread of DuckDB takes at a time: whole vectors."""
+
 MEMORY = "512MiB"
+"""Of DuckDB; the results are not part of it."""
 
 
 @dataclass(frozen=True)
@@ -139,21 +143,22 @@ class Judge:
 
 def _with_text(messages: pa.Table) -> pa.Table:
     """What the query needs of the messages."""
-    # Without a check of UTF-8, which ASCII does not need; nothing else is handed on as text.
+    # Without a check of UTF-8, which ASCII does not need; the query looks at no other text.
     text = messages["value"].cast(pa.string(), safe=False)
     printable = pc.ascii_is_printable(text)
-    if pc.all(printable, min_count=0).as_py() is False:
-        text = pc.if_else(pc.string_is_ascii(text), text, pa.scalar(None, pa.string()))
+    ascii_ = printable if pc.all(printable).as_py() else pc.string_is_ascii(text)
     row = pc.cumulative_sum(pa.repeat(pa.scalar(1, pa.int64()), messages.num_rows), start=-1)
-    return pa.table(
+    table = pa.table(
         {
-            "text": text,
+            "bytes_as_text": text,
+            "ascii": ascii_,
             "printable": printable,
             "partition": messages["partition"],
             "offset": messages["offset"],
             "row": row,
         }
     )
+    return pa.Table.from_batches(table.to_batches(max_chunksize=CHUNK), table.schema)
 
 
 def _hours(hours: pa.ChunkedArray) -> pa.ChunkedArray:

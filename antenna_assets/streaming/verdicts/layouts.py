@@ -112,6 +112,9 @@ class Layouts:
             each: how many messages of the batch one of the sample stands for.
         """
         found = Counter(filter(None, map(layout_of, sample)))
+        # A message of a known layout that was not taken has no fault of its layout.
+        for layout in self._weights:
+            del found[layout]
         # One of its own teaches nothing: it would be compiled for a message.
         wanted = {layout: count * each for layout, count in found.items() if count > 1}
         weights = self._weights | wanted
