@@ -85,6 +85,7 @@ COMPACT = VALID.replace(b" ", b"")
 
 def test_the_table_with_and_without_layouts(judge_: Judge) -> None:
     values = [value for value, _ in TABLE.values()]
+    values += [value and value.replace(b" ", b"") for value in values]
     assert_as_the_rules(judge_, values)
     assert_as_the_rules(judge_, [VALID, COMPACT] * 50 + values)
     assert len(judge_.layouts) >= 2

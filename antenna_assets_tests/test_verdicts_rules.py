@@ -140,9 +140,9 @@ def test_both_parsers_read_the_same(extra: str, behind: str, damage: int) -> Non
 @pytest.mark.parametrize("name", LARGE)
 def test_row_32_a_message_of_a_megabyte_is_judged_in_seconds(name: str) -> None:
     value, reason = LARGE[name]
-    begin = time.monotonic()
+    begin = time.process_time()
     found = judge(value, BOUNDS)
-    assert time.monotonic() - begin < 10
+    assert time.process_time() - begin < 10
     assert getattr(found, "reason", None) == reason
     if name == "many names, one of them twice":
         assert getattr(found, "detail", None) == "given more than once: n3, n7"
@@ -153,6 +153,9 @@ HUGE = {
     "open braces": (b'{"a":' * 2_000_000, "not_json"),
     "brackets": (message(x="[" * 5_000_000 + "]" * 5_000_000), "not_json"),
     "arrays": (message(x="[" + "[]," * 3_000_000 + "[]]"), None),
+    "arrays and texts": (message(x="[" + '["]\\\\\\"["],' * 800_000 + "[]]"), None),
+    "short texts": (message(x="[" + '"",' * 3_000_000 + '"["]', y="[" * 999 + "]" * 999), "trailing_data"),
+    "half a text": (message(x="[" * 999 + "]" * 999) + b'"' + b"\\" * 9_000_001, "trailing_data"),
     "digits": (message(timestamp="1" * 10_000_000), "not_json"),
     "an exponent": (message(x="1e" + "9" * 10_000_000), "not_json"),
     "numbers of 640 digits": (message(x="[" + "9" * 640 + ("," + "9" * 640) * 15_000 + "]"), None),
@@ -166,9 +169,9 @@ HUGE = {
 @pytest.mark.parametrize("name", HUGE)
 def test_ten_megabytes_of_anything_are_judged_in_seconds(name: str) -> None:
     value, reason = HUGE[name]
-    begin = time.monotonic()
+    begin = time.process_time()
     assert getattr(judge(value, BOUNDS), "reason", None) == reason
-    assert time.monotonic() - begin < 30
+    assert time.process_time() - begin < 30
 
 
 def test_a_deep_call_stack_changes_no_verdict() -> None:

@@ -6,6 +6,8 @@ ten times as long.
 """
 
 import json
+import re
+from itertools import accumulate
 from typing import NoReturn
 
 from antenna_assets.streaming.verdicts import exact
@@ -13,8 +15,12 @@ from antenna_assets.streaming.verdicts.exact import MAX_DEPTH, Exact, NotJson, W
 
 JSON_WHITE = " \t\n\r"
 
-SCANNED_BYTES = 16 * 2**20
-"""Larger messages are read exactly: the scanner needs up to 35 times their size in memory."""
+SCANNED_BYTES = 4 * 2**20
+"""Larger messages are read exactly: the scanner needs up to 40 times their size in memory."""
+
+_texts = re.compile(r'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+_not_brackets = re.compile(r"[^\[\]{}]+")
+_LEVEL = {"[": 1, "{": 1, "]": -1, "}": -1}
 
 _NUMBER_BYTES = b"0123456789+-.eE"
 _STRIDE = 320
@@ -117,7 +123,16 @@ def _needs_exact(value: bytes, text: str) -> bool:
     size = len(value)
     if size < 2 * _STRIDE:
         return False
-    if size > SCANNED_BYTES or text.count("[") + text.count("{") >= MAX_DEPTH:
+    if size > SCANNED_BYTES or _levels(text) >= MAX_DEPTH:
         return True
     # A number with more than 640 characters covers one of these pieces.
     return any(not value[at : at + _STRIDE].strip(_NUMBER_BYTES) for at in range(0, size, _STRIDE))
+
+
+def _levels(text: str) -> int:
+    """Levels of arrays and objects, or more: exact for the JSON that a text begins with."""
+    most = text.count("[") + text.count("{")
+    if most < MAX_DEPTH:
+        return most
+    brackets = _not_brackets.sub("", _texts.sub("", text))
+    return max(accumulate(map(_LEVEL.__getitem__, brackets)), default=0)

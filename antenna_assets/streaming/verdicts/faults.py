@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from antenna_assets.domain.schema import MAX_BYTES
@@ -14,6 +14,8 @@ from antenna_assets.streaming.verdicts.instants import has_no_zone, micros_of_nu
 DETAIL_CHARACTERS = 200
 _SHOWN_CHARACTERS = 60
 _BEGINNING_CHARACTERS = 80
+
+_FIELD_SET = frozenset(FIELDS)
 
 HUGE = 2.0**63
 """A number from here on is out of range as an integer, however it is written."""
@@ -56,64 +58,59 @@ def fault(event: Mapping[str, object], text: str, bounds: Bounds) -> Rejection:
         event: the object's members; arrays and objects in them are `Nested`.
         text: the message.
     """
-    missing = [name for name in FIELDS if name not in event]
-    if missing:
+    if not event.keys() >= _FIELD_SET:
+        missing = (name for name in FIELDS if name not in event)
         return rejection("missing_field", f"missing: {', '.join(missing)}")
-    return _wrong_type(event, text) or _wrong_value(event, text, bounds)
+    micros = _micros(event["timestamp"])
+    wrong = _wrong_types(event, micros)
+    if not wrong:
+        return _wrong_value(event, micros, text, bounds)
+    most = min(_SHOWN_CHARACTERS, len(text) // (2 * len(wrong)))
+    details = (f"{said}: {_shown(event[name], most)}" for name, said in wrong.items())
+    return rejection("wrong_type", "; ".join(details))
 
 
-def _wrong_type(event: Mapping[str, object], text: str) -> Rejection | None:
+def _wrong_types(event: Mapping[str, object], micros: float | None) -> dict[str, str]:
+    """What is wrong with the type of fields."""
     found = {}
     if not _is_integer(event["bytes"]):
         found["bytes"] = "bytes is not an integer"
     time = event["timestamp"]
-    if _micros(time) is None and not (_is_text(time) and is_blank(str(time))):
-        zoneless = _is_text(time) and has_no_zone(str(time))
+    if micros is None and not (type(time) is str and is_blank(time)):
         found["timestamp"] = (
             "timestamp has no time zone"
-            if zoneless
+            if type(time) is str and has_no_zone(time)
             else "timestamp is neither Unix seconds nor ISO-8601 with a zone"
         )
     for name in TEXTS:
-        if not _is_text(event[name]):
+        if type(event[name]) is not str:
             found[name] = f"{name} is not text"
-    if not found:
-        return None
-    most = min(_SHOWN_CHARACTERS, len(text) // (2 * len(found)))
-    details = (f"{said}: {_shown(event[name], most)}" for name, said in found.items())
-    return rejection("wrong_type", "; ".join(details))
+    return found
 
 
-def _wrong_value(event: Mapping[str, object], text: str, bounds: Bounds) -> Rejection:
+def _wrong_value(event: Mapping[str, object], micros: float | None, text: str, bounds: Bounds) -> Rejection:
     most = min(_SHOWN_CHARACTERS, len(text) // 2)
-    size, time = event["bytes"], event["timestamp"]
-    texts = {name: str(event[name]) for name in TEXTS}
     # Of type int, or written and huge.
-    bytes_ = size if isinstance(size, int) else float(str(size))
-    if bytes_ < 0:
-        return rejection("negative_bytes", f"bytes is {_shown(size, most)}")
-    if bytes_ > MAX_BYTES:
-        return rejection("bytes_out_of_range", f"bytes is {_shown(size, most)}")
-    micros = _micros(time)
-    blank = _names(
-        (("timestamp", micros is None), *((name, is_blank(value)) for name, value in texts.items()))
-    )
+    written = event["bytes"]
+    size = written if isinstance(written, int) else float(str(written))
+    if not 0 <= size <= MAX_BYTES:
+        reason = "negative_bytes" if size < 0 else "bytes_out_of_range"
+        return rejection(reason, f"bytes is {_shown(written, most)}")
+    texts = {name: str(event[name]) for name in TEXTS}
+    blank = ["timestamp"] if micros is None else []
+    blank += (name for name, value in texts.items() if is_blank(value))
     if blank or micros is None:
-        return rejection("blank", f"blank: {blank}")
+        return rejection("blank", f"blank: {', '.join(blank)}")
     sizes = {name: len(value.encode()) for name, value in texts.items()}
     long = [name for name, longest in TEXTS.items() if sizes[name] > longest]
     if long:
         said = (f"{name} has {sizes[name]} bytes, at most {TEXTS[name]} fit" for name in long)
         return rejection("too_long", "; ".join(said))
-    nul = _names((name, "\0" in value) for name, value in texts.items())
+    nul = [name for name, value in texts.items() if "\0" in value]
     if nul:
-        return rejection("unstorable_text", f"NUL in {nul}")
+        return rejection("unstorable_text", f"NUL in {', '.join(nul)}")
     reason = "timestamp_in_future" if micros > bounds.newest_micros else "timestamp_too_old"
-    return rejection(reason, f"timestamp is {_shown(time, most)}")
-
-
-def _is_text(value: object) -> bool:
-    return type(value) is str
+    return rejection(reason, f"timestamp is {_shown(event['timestamp'], most)}")
 
 
 def _is_integer(value: object) -> bool:
@@ -125,16 +122,14 @@ def _is_integer(value: object) -> bool:
 def _micros(time: object) -> float | None:
     if type(time) is int or isinstance(time, Written):
         return micros_of_number(time)
-    return micros_of_text(str(time)) if _is_text(time) else None
-
-
-def _names(named: Iterable[tuple[str, bool]]) -> str:
-    return ", ".join(name for name, applies in named if applies)
+    return micros_of_text(time) if type(time) is str else None
 
 
 def _shown(value: object, most: int) -> str:
     """The beginning of a value as JSON."""
     if isinstance(value, Written | Nested):
         return value[:most]
+    if type(value) is int:
+        return str(value)[:most]
     # Long texts are cut before they are escaped.
     return json.dumps(value[:most] if isinstance(value, str) else value, ensure_ascii=False)[:most]

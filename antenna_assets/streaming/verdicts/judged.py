@@ -25,7 +25,11 @@ FEW = 1_000
 SAMPLE = 200
 """The most messages of a batch that layouts are learned from."""
 
+CHUNK = 10 * 2_048
+"""Messages that a thread of DuckDB takes at a time: whole vectors."""
+
 MEMORY = "512MiB"
+"""Of DuckDB; the results are not part of it."""
 
 
 @dataclass(frozen=True)
@@ -115,35 +119,46 @@ class Judge:
         self._connection.register("messages", _with_text(messages))
         try:
             found = self._connection.sql(
-                query(layouts, bounds.full_hours), params=[bounds.oldest_micros, bounds.newest_micros]
+                query(layouts, bounds.full_hours),
+                params=[max(0, bounds.oldest_micros), max(0, bounds.newest_micros)],
             ).to_arrow_table()
         finally:
             self._connection.unregister("messages")
         for count in pc.value_counts(found["layout"]):
             if count["values"].is_valid:
                 used[layouts[count["values"].as_py()]] += count["counts"].as_py()
-        cut, rest = found, found.slice(0, 0)
+        rest = messages.slice(0, 0)
         if found["layout"].null_count:
-            cut, rest = found.filter(found["layout"].is_valid()), found.filter(found["layout"].is_null())
+            rest = messages.take(found["row"].filter(found["layout"].is_null()))
+            found = found.filter(found["layout"].is_valid())
         columns = {
-            **{name: cut[name] for name in ("app", "id", "antenna_id", "bytes")},
-            "timestamp": cut["micros"].cast(TIMESTAMP),
-            "kafka_partition": cut["partition"],
-            "kafka_offset": cut["offset"],
-            "hour": _hours(cut["hours"]),
+            **{name: found[name] for name in ("app", "id", "antenna_id", "bytes")},
+            "timestamp": found["micros"].cast(TIMESTAMP),
+            "kafka_partition": found["partition"],
+            "kafka_offset": found["offset"],
+            "hour": _hours(found["hours"]),
         }
-        accepted = pa.table([columns[name] for name in ACCEPTED_SCHEMA.names], schema=ACCEPTED_SCHEMA)
-        return accepted, rest.select(messages.column_names).cast(messages.schema)
+        return pa.table([columns[name] for name in ACCEPTED_SCHEMA.names], schema=ACCEPTED_SCHEMA), rest
 
 
 def _with_text(messages: pa.Table) -> pa.Table:
-    """The messages with `text` and `printable` for the query."""
-    # Without a check of UTF-8, which ASCII does not need; nothing else is handed on as text.
+    """What the query needs of the messages."""
+    # Without a check of UTF-8, which ASCII does not need; the query looks at no other text.
     text = messages["value"].cast(pa.string(), safe=False)
-    ascii_ = pc.string_is_ascii(text)
-    if pc.all(ascii_, min_count=0).as_py() is False:
-        text = pc.if_else(ascii_, text, pa.scalar(None, pa.string()))
-    return messages.append_column("text", text).append_column("printable", pc.ascii_is_printable(text))
+    printable = pc.ascii_is_printable(text)
+    ascii_ = printable if pc.all(printable).as_py() else pc.string_is_ascii(text)
+    row = pc.cumulative_sum(pa.repeat(pa.scalar(1, pa.int64()), messages.num_rows), start=-1)
+    table = pa.table(
+        {
+            "bytes_as_text": text,
+            "ascii": ascii_,
+            "printable": printable,
+            "partition": messages["partition"],
+            "offset": messages["offset"],
+            "row": row,
+        }
+    )
+    return pa.Table.from_batches(table.to_batches(max_chunksize=CHUNK), table.schema)
 
 
 def _hours(hours: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -45,13 +45,20 @@ class Layout:
     quoted: tuple[bool, ...]
     around: tuple[str, ...]
 
+    @property
+    def separator(self) -> str:
+        """What stands between two members, up to the quote of a name; a comma alone if that differs."""
+        found = {text.removeprefix('"').partition('"')[0] + '"' for text in self.around[1:-1]}
+        return found.pop() if len(found) == 1 else ","
+
 
 def layout_of(message: bytes) -> Layout | None:
     """The layout of a message; None if it is not a plain one: ASCII, no escape, all values scalars."""
     if not message.isascii():
         return None
     text = message.decode("ascii")
-    names, spans, at = [], [0], _BEGIN.match(text)
+    names: list[str] = []
+    spans, at = [0], _BEGIN.match(text)
     while at is not None and len(names) < MOST_VALUES:
         member = _MEMBER.match(text, at.end())
         if member is None:
@@ -105,6 +112,9 @@ class Layouts:
             each: how many messages of the batch one of the sample stands for.
         """
         found = Counter(filter(None, map(layout_of, sample)))
+        # A message of a known layout that was not taken has no fault of its layout.
+        for layout in self._weights:
+            del found[layout]
         # One of its own teaches nothing: it would be compiled for a message.
         wanted = {layout: count * each for layout, count in found.items() if count > 1}
         weights = self._weights | wanted
