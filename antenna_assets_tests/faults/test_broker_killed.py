@@ -19,7 +19,7 @@ from antenna_assets_tests.faults.own_services import OwnKafka, own_kafka
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.processes import Process
 from antenna_assets_tests.faults.runs import first_hour, send
-from antenna_assets_tests.stream_engines import EACH_ENGINE
+from antenna_assets_tests.stream_engines import EACH_ENGINE_IN_THE_LONG_FORM
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -60,7 +60,7 @@ def held(settings: Settings) -> int:
     return len(held_by_the_broker(settings))
 
 
-@EACH_ENGINE
+@EACH_ENGINE_IN_THE_LONG_FORM
 def test_row_7_the_broker_is_killed_under_load_and_every_acknowledged_event_is_there_once(
     own: Settings,
     broker: OwnKafka,
@@ -157,7 +157,7 @@ def test_row_7_a_broker_that_stays_away_is_an_error_that_says_how_many_were_ackn
     record_property("sender ended after, s", round(took, 1))
 
 
-@EACH_ENGINE
+@EACH_ENGINE_IN_THE_LONG_FORM
 def test_row_8_kafka_is_away_for_seconds_and_the_stream_says_so_once_and_goes_on(
     own: Settings,
     broker: OwnKafka,

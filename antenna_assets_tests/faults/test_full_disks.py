@@ -36,7 +36,7 @@ from antenna_assets_tests.faults.publish import (
 from antenna_assets_tests.faults.runs import send
 from antenna_assets_tests.faults.small_disk import SmallDisk, small_disk
 from antenna_assets_tests.faults.test_outages import committed, running, wait_until
-from antenna_assets_tests.stream_engines import EACH_ENGINE
+from antenna_assets_tests.stream_engines import EACH_ENGINE_IN_THE_LONG_FORM
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -128,7 +128,7 @@ def attempts_left_over(settings: Settings) -> set[str]:
     return {folder.name for folder in (Path(settings.lake_uri) / "landing").iterdir()} - named
 
 
-@EACH_ENGINE
+@EACH_ENGINE_IN_THE_LONG_FORM
 def test_row_9_the_lake_is_full_and_the_running_stream_waits_commits_nothing_half_and_goes_on(
     on_disk: Settings, disk: SmallDisk, tmp_path: Path, proving: bool, record_property: Record
 ) -> None:
@@ -166,7 +166,7 @@ def test_row_9_the_lake_is_full_and_the_running_stream_waits_commits_nothing_hal
     record_property("wrong rows, lake full, stream", 0)
 
 
-@EACH_ENGINE
+@EACH_ENGINE_IN_THE_LONG_FORM
 def test_row_9_a_stream_that_is_started_on_a_full_lake_says_so_at_once(
     on_disk: Settings, disk: SmallDisk
 ) -> None:

@@ -20,7 +20,7 @@ from antenna_assets_tests.faults.live import committed, running, wait_until
 from antenna_assets_tests.faults.proxy import Proxy
 from antenna_assets_tests.faults.runs import send
 from antenna_assets_tests.standby import standby_of
-from antenna_assets_tests.stream_engines import EACH_ENGINE, after_each_landing
+from antenna_assets_tests.stream_engines import EACH_ENGINE_IN_THE_LONG_FORM, after_each_landing
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -57,7 +57,7 @@ def test_row_4_the_checkpoint_is_deleted_while_the_stream_runs(
     record_property("checkpoints deleted", times)
 
 
-@EACH_ENGINE
+@EACH_ENGINE_IN_THE_LONG_FORM
 def test_row_4_the_commit_succeeds_but_its_answer_is_lost(
     settings: Settings,
     stream_spark: "SparkSession | None",
@@ -92,7 +92,7 @@ def test_row_4_the_commit_succeeds_but_its_answer_is_lost(
     record_property("answers to COMMIT lost", lost)
 
 
-@EACH_ENGINE
+@EACH_ENGINE_IN_THE_LONG_FORM
 def test_row_4_a_stalled_stream_whose_session_ended_cannot_commit_after_another_took_over(
     settings: Settings,
     new_stream: Callable[[], Stream],
@@ -135,7 +135,7 @@ def test_row_4_a_stalled_stream_whose_session_ended_cannot_commit_after_another_
     assert_exact(settings, answers)
 
 
-@EACH_ENGINE
+@EACH_ENGINE_IN_THE_LONG_FORM
 def test_row_8_postgresql_is_away_for_seconds_and_the_stream_says_so_once_and_goes_on(
     settings: Settings, stream_spark: "SparkSession | None", tmp_path: Path
 ) -> None:
@@ -157,7 +157,7 @@ def test_row_8_postgresql_is_away_for_seconds_and_the_stream_says_so_once_and_go
     assert_exact(settings, answers)
 
 
-@EACH_ENGINE
+@EACH_ENGINE_IN_THE_LONG_FORM
 def test_row_8_postgresql_lets_nobody_in_for_seconds_and_the_stream_goes_on(
     settings: Settings, stream_spark: "SparkSession | None", postgres_server: str, tmp_path: Path
 ) -> None:
@@ -177,7 +177,7 @@ def test_row_8_postgresql_lets_nobody_in_for_seconds_and_the_stream_goes_on(
     assert_exact(settings, answers)
 
 
-@EACH_ENGINE
+@EACH_ENGINE_IN_THE_LONG_FORM
 def test_row_37_the_address_leads_to_a_standby_after_a_failover_and_the_stream_goes_on_when_it_is_promoted(
     settings: Settings, stream_spark: "SparkSession | None", tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ from antenna_assets.settings import Settings
 from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults.live import committed, running, wait_until
 from antenna_assets_tests.faults.runs import LIVE_STREAM, STREAM, run, send
-from antenna_assets_tests.stream_engines import EACH_ENGINE
+from antenna_assets_tests.stream_engines import EACH_ENGINE_IN_THE_LONG_FORM
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.services
 
 
-@EACH_ENGINE
+@EACH_ENGINE_IN_THE_LONG_FORM
 def test_row_5_a_second_stream_ends_within_10_seconds_and_says_why(
     settings: Settings,
     stream_spark: "SparkSession | None",
