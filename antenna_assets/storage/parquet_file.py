@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+_SMALL = 2**20
+"""Bytes of a file for which starting threads takes longer than reading it."""
+
 if TYPE_CHECKING:
     from antenna_assets.storage.paths import LakePath
 
@@ -22,4 +25,6 @@ def read_table(path: "LakePath", columns: Sequence[str] | None = None) -> pa.Tab
     """
     with path.open("rb") as file:
         data = file.read()
-    return pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns))
+    return pq.ParquetFile(pa.BufferReader(data)).read(
+        None if columns is None else list(columns), use_threads=len(data) > _SMALL
+    )

@@ -71,7 +71,12 @@ def write_merged(lake: str, folder: str, files: Sequence[SmallFile]) -> AttemptF
     """
     root, hour = lake_path(lake), files[0].hour
     commit_point("stream.merge.before_write")
-    tables = in_parallel(lambda file: _rows_of(root, file), files)
+    # One after the other from a disk: threads for so little work would only take the GIL from the commits.
+    tables = (
+        [_rows_of(root, file) for file in files]
+        if isinstance(root, Path)
+        else in_parallel(lambda file: _rows_of(root, file), files)
+    )
     # By coordinates, which compress well side by side.
     rows = pa.concat_tables(tables).sort_by([(name, "ascending") for name in COORDINATES.names])
     _require_each_once(rows, folder)
