@@ -47,6 +47,9 @@ def test_small_files_in_a_store_are_merged(in_store: Settings, tmp_path: Path) -
         replaced = connection.execute("SELECT path FROM ledger.replaced_file").fetchall()
         rejected = connection.execute("SELECT sum(rows) FROM ledger.rejection").fetchall()[0][0]
         assert select(connection, in_store.lake_uri, Selection()).num_rows == rejected
+        assert all((lake / path).exists() for path, _ in named)
+        if in_store.lake_uri.startswith("gs://"):
+            return  # Google's emulator cannot list what deltalake asks for, so nothing is swept there.
         now = database_now(connection)
         for later, there in ((SAFE_AGE / 2, True), (GRACE_PERIOD + timedelta(minutes=5), False)):
             # As if the stream had gone on until then.
