@@ -54,6 +54,11 @@ POINTS = frozenset(
         "stream.commit.committed",
         "stream.heartbeat.last_statement",
         "stream.heartbeat.committed",
+        # The stream's merging of small files.
+        "stream.merge.before_write",
+        "stream.merge.after_sync",
+        "stream.merge.last_statement",
+        "stream.merge.committed",
         # The sensor, and the publication of an hour.
         "sensor.before_query",
         "sensor.before_requests",

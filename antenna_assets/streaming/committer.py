@@ -6,7 +6,7 @@ and the sums of the files, read back from the disk.
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -77,6 +77,7 @@ class Committer:
     Args:
         say: takes one line of progress.
         on_commit: called after each commit.
+        on_landed: takes the hour of each file that was committed, None for one with rejected messages.
 
     Attributes:
         last_commit: when something was last committed, on the monotonic clock; at first the time of the
@@ -91,11 +92,13 @@ class Committer:
         *,
         say: Callable[[str], None],
         on_commit: Callable[[], None],
+        on_landed: Callable[[Iterable[datetime | None]], None] = lambda _hours: None,
     ) -> None:
         self._settings = settings
         self._broker = broker
         self._say = say
         self._on_commit = on_commit
+        self._on_landed = on_landed
         # One transaction at a time on the one connection: commits and heartbeats come from two threads.
         self._ledger_in_use = threading.Lock()
         self._clock: Clock | None = None
@@ -183,6 +186,7 @@ class Committer:
                 before_commit=batch.attempt.keep,
             )
             self._record_commit()
+            self._on_landed(file.hour for file in content.files)
             self._refresh_acceptance(connection)
             self._report(batch, self._head)
 

@@ -46,6 +46,7 @@ from antenna_assets.settings import Settings
 from antenna_assets.storage.attempt import LakeUnwritable
 from antenna_assets.streaming.committer import Committer
 from antenna_assets.streaming.errors import QueryFailed, ReaderFailed, StateUnwritable, first_line
+from antenna_assets.streaming.merger import Merger
 from antenna_assets.streaming.reader import new_reader
 from antenna_assets.streaming.session import StreamSessions
 from antenna_assets.streaming.waiting import Waiting, resource_of
@@ -105,7 +106,10 @@ class Stream:
         begin = None if start is None else parse_start_position(start)
         self._sessions = StreamSessions(settings, postgres_url, broker, start=begin, say=say)
         self._waiting = Waiting(postgres_url, settings.topic, say)
-        self._committer = Committer(settings, broker, say=say, on_commit=self._waiting.ended)
+        self._merger = Merger(settings.lake_uri, postgres_url, say)
+        self._committer = Committer(
+            settings, broker, say=say, on_commit=self._waiting.ended, on_landed=self._merger.landed
+        )
         self._reader = new_reader(settings, broker, self._committer, say=say, stop=stop, spark=spark)
 
     def read_available(self) -> None:
@@ -194,5 +198,8 @@ class Stream:
             # Before the reader, which takes its time to start: a stream that restarts again and again closes
             # hours, too.
             self._committer.heartbeat(connection)
-            with blocked.lock_waits_reported(self._postgres_url, self._waiting.begin):
+            with (
+                blocked.lock_waits_reported(self._postgres_url, self._waiting.begin),
+                self._merger.running(connection),
+            ):
                 yield connection, topic

@@ -30,7 +30,7 @@ from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import load_settings
 from antenna_assets.stack.kafka_topic import admin_client, ensure_topic
 from antenna_assets.verify.run import verify
-from antenna_assets_tests.faults import plain_stream
+from antenna_assets_tests.faults import merging_stream, plain_stream
 from antenna_assets_tests.faults.in_process import Faults, Held
 from antenna_assets_tests.faults.state_facts import LAKE
 from antenna_assets_tests.faults.state_invariants import Invariants
@@ -73,6 +73,7 @@ class World:
         patch.setenv("ANTENNA_REPUBLISH_WAIT", "0 minutes")
         patch.setattr(failing_hours, "FIRST_WAIT", failing_hours.FIRST_WAIT * 0)
         self.faults = Faults(patch)
+        self.merges = 0
         self.settings = load_settings()
         self.lake = Path(self.settings.lake_uri)
         self.instance = self._ends.enter_context(dg.DagsterInstance.ephemeral())
@@ -123,6 +124,11 @@ class World:
         with pytest.MonkeyPatch.context() as patch, self.faults.dying(death):
             patch.setattr(plain_stream, "MESSAGES_PER_BATCH", batch)
             plain_stream.read_everything(self.settings)
+
+    def merge(self, *, death: Death = None) -> None:
+        """Merge small files, wherever two or more may become one."""
+        with self.faults.dying(death), merging_stream.few_files(2):
+            self.merges += merging_stream.merge_everything(self.settings)
 
     def run(self, keys: Sequence[str], *, death: Death = None, on: dg.DagsterInstance | None = None) -> None:
         """Run the job for an hour, or for the range from the first to the last; it succeeds if it lives."""
