@@ -84,7 +84,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, whatever the order of the others is: two workers end at about the same time."""
+    """The longest files first, whatever the order of the others is: all workers end at about the same time."""
     seconds = durations.long_files()
     here = Path(__file__).parent
     items.sort(key=lambda item: -seconds.get(item.path.relative_to(here).as_posix(), 0.0))
