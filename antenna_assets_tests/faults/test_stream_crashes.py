@@ -19,7 +19,7 @@ from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.exactness import assert_exact, assert_whole, held_by_the_broker
 from antenna_assets_tests.faults.runs import PLAIN_STREAM, STREAM, crash, finish, run, send
 from antenna_assets_tests.java_homes import QUICK, java_home_with
-from antenna_assets_tests.stream_engines import EMBEDDED
+from antenna_assets_tests.stream_engines import EMBEDDED, SPARK
 
 pytestmark = pytest.mark.services
 
@@ -79,6 +79,7 @@ def every_crash(round_: int) -> list[str]:
     return random.Random(round_).sample(crashes, len(crashes))
 
 
+@SPARK
 @pytest.mark.rounds(5)
 @pytest.mark.timeout(1_800)
 def test_row_1_killed_with_spark_at_a_point_and_in_a_task_of_java_the_stream_is_exact(
