@@ -106,6 +106,8 @@ def failure(result: dg.ExecuteInProcessResult) -> str:
     )
 
 
+# The Java of this process is started once, with the connectors of the stream.
+@pytest.mark.usefixtures("spark")
 def test_both_engines_give_the_same_rows(landed: Settings, tmp_path: Path) -> None:
     tags = {"dagster/partition": hour_key(FIRST)}
     found = []

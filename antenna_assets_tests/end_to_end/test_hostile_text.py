@@ -225,6 +225,7 @@ def assert_harmless(text: str) -> None:
 
 
 def test_row_22_hostile_text_is_stored_as_it_is_and_shown_without_effect(
+    request: pytest.FixtureRequest,
     settings: Settings,
     connection: psycopg.Connection,
     new_stream: Callable[..., Stream],
@@ -247,6 +248,8 @@ def test_row_22_hostile_text_is_stored_as_it_is_and_shown_without_effect(
         assert [str(one) for one in differences(answers, url)] == []
         assert users_now(connection) == known
         if proving:
+            # The Java of this process is started once, with the connectors of the stream.
+            request.getfixturevalue("spark")
             job = build_definitions({"engine": EngineResource(name="spark")}).resolve_job_def("hourly_usage")
             assert job.execute_in_process(
                 instance=dagster, tags={"dagster/partition": hour_key(hour)}
