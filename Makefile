@@ -60,18 +60,19 @@ help: ## list the commands
 
 setup: .venv/dev .venv/class-archive ## prepare the environment (the other commands do it by themselves)
 
-demo: .venv/ready ## from nothing to a checked result
-	$(BIN)/antenna demo
+demo: .venv/ready ## from nothing to a checked result; ENGINE=spark for the same line on Spark
+	$(if $(ENGINE),ANTENNA_STREAM_ENGINE=$(ENGINE) ANTENNA_ENGINE=$(ENGINE)) $(BIN)/antenna demo
 
-# Two workers, each with services of its own; then what needs the machine for itself.
-TWO_WORKERS := -n 2 --dist loadfile --no-loadscope-reorder -m 'not serial and not benchmark'
+# Three workers, each with services of its own, as they wait a third of the time; then what needs the machine for
+# itself.
+IN_PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder -m 'not serial and not benchmark'
 SERIAL = $$(grep -rl mark.serial antenna_assets_tests --include=*.py)
 test: .venv/dev .venv/class-archive .venv-connect/ready $(SUPERSET) ## all tests but those of `bench-short` and `test-ui`
-	$(BIN)/python -m pytest $(TWO_WORKERS)
+	$(BIN)/python -m pytest $(IN_PARALLEL)
 	$(BIN)/python -m pytest -m serial $(SERIAL)
 
 durations: .venv/dev .venv/class-archive .venv-connect/ready $(SUPERSET) ## run the tests and keep how long each file takes
-	reports="$$(mktemp -d)"; $(BIN)/python -m pytest $(TWO_WORKERS) --junit-xml="$$reports/two.xml" && \
+	reports="$$(mktemp -d)"; $(BIN)/python -m pytest $(IN_PARALLEL) --junit-xml="$$reports/two.xml" && \
 		$(BIN)/python -m pytest -m serial $(SERIAL) --junit-xml="$$reports/serial.xml" && \
 		$(BIN)/python -m antenna_assets_tests.durations "$$reports"/*.xml
 

@@ -34,9 +34,16 @@ POINTS = frozenset(
         "adopt.lake_written",
         "adopt.recorded",
         # The stream: landing files, then the transaction.
+        # Of the Spark reader only.
         "stream.before_sweep",
         "stream.land.before_write",
         "stream.jvm.task",
+        # Of the embedded reader only.
+        "stream.read",
+        "stream.land.judged",
+        "stream.land.accepted",
+        "stream.land.written",
+        # Of every reader.
         "stream.land.before_sync",
         "stream.land.after_sync",
         "stream.commit.before",
@@ -47,6 +54,11 @@ POINTS = frozenset(
         "stream.commit.committed",
         "stream.heartbeat.last_statement",
         "stream.heartbeat.committed",
+        # The stream's merging of small files.
+        "stream.merge.before_write",
+        "stream.merge.after_sync",
+        "stream.merge.last_statement",
+        "stream.merge.committed",
         # The sensor, and the publication of an hour.
         "sensor.before_query",
         "sensor.before_requests",
@@ -63,13 +75,13 @@ POINTS = frozenset(
         "publish.certified",
         "publish.hour_done",
         # Operations.
-        "replay.messages_written",
         "forget.fenced",
         "forget.replaced",
         "forget.hour_in_lake",
         "forget.swapped",
         "rebuild.set_aside",
         "rebuild.counted_on",
+        "old_previews.events_cleaned",
     }
 )
 """Every failpoint. A test holds this equal to the calls of `commit_point` and `task_point` in the code."""

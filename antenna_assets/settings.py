@@ -10,7 +10,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -62,6 +62,9 @@ _SERVICE_VARIABLE = re.compile(
 this."""
 
 
+StreamEngine = Literal["duckdb", "spark"]
+
+
 class Settings(BaseSettings):
     """The settings in force. Unset or empty means the default; an unknown `ANTENNA_` variable is an error."""
 
@@ -92,6 +95,9 @@ class Settings(BaseSettings):
         "unset: `lake` in the state directory",
     )
     engine: Literal["duckdb", "spark"] = Field("duckdb", description="what runs the hourly transformations")
+    stream_engine: StreamEngine = Field(
+        "duckdb", description="what reads the stream: `duckdb` in its own process, or `spark` on a cluster"
+    )
     spark_master: str = Field("local[*]", description="Spark master of the stream, and of the Spark engine")
     spark_remote: str | None = Field(
         None, description="Spark Connect address of the Spark engine", repr=False
@@ -209,6 +215,18 @@ class Settings(BaseSettings):
             for name, value in values.items()
             if value is not None
         }
+
+
+def with_stream_engine(settings: Settings, name: str) -> Settings:
+    """The settings with another reader of the stream, as `antenna stream --engine` names it.
+
+    Raises:
+        SettingsError: there is no such reader.
+    """
+    known = get_args(StreamEngine)
+    if name not in known:
+        raise SettingsError(f"--engine: expected {' or '.join(known)}, found {name!r}")
+    return settings.model_copy(update={"stream_engine": name})
 
 
 def crash_at() -> str | None:

@@ -70,15 +70,21 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`@pytest.mark.rounds(5)`: in the long form five tests, each short enough for a part of `make prove`; else one."""
+    """`@pytest.mark.rounds(5)`: in the long form five tests, each short enough for a part of `make prove`; else one.
+
+    And `each_engine_in_the_long_form`, see `stream_engines.py`.
+    """
+    proving = metafunc.config.getoption("--prove")
     marker = metafunc.definition.get_closest_marker("rounds")
     if marker is not None:
-        metafunc.parametrize("round_", range(marker.args[0] if metafunc.config.getoption("--prove") else 1))
+        metafunc.parametrize("round_", range(marker.args[0] if proving else 1))
+    if metafunc.definition.get_closest_marker("each_engine_in_the_long_form") is not None:
+        metafunc.parametrize("stream_engine", ["duckdb", "spark"] if proving else ["duckdb"], indirect=True)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, whatever the order of the others is: two workers end at about the same time."""
+    """The longest files first, whatever the order of the others is: all workers end at about the same time."""
     seconds = durations.long_files()
     here = Path(__file__).parent
     items.sort(key=lambda item: -seconds.get(item.path.relative_to(here).as_posix(), 0.0))
@@ -241,10 +247,22 @@ def spark() -> Iterator["SparkSession"]:
 
 
 @pytest.fixture
+def stream_engine(request: pytest.FixtureRequest) -> str:
+    """The reader of the test's streams; see `stream_engines.EACH_ENGINE`."""
+    return getattr(request, "param", Settings.model_fields["stream_engine"].default)
+
+
+@pytest.fixture
 def settings(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, postgres_url: str, kafka: str, topic: str
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    postgres_url: str,
+    kafka: str,
+    topic: str,
+    stream_engine: str,
 ) -> Settings:
     """Settings that point to the test's own database, topic and lake."""
+    monkeypatch.setenv("ANTENNA_STREAM_ENGINE", stream_engine)
     monkeypatch.setenv("ANTENNA_HOME", str(tmp_path))
     monkeypatch.setenv("ANTENNA_POSTGRES_URL", postgres_url)
     monkeypatch.setenv("ANTENNA_KAFKA_BOOTSTRAP", kafka)
@@ -288,8 +306,14 @@ def another_world(
 
 
 @pytest.fixture
-def new_stream(settings: Settings, spark: "SparkSession") -> Callable[..., "Stream"]:
-    """Makes streams over the test's settings, or those of another world, that share the Spark session."""
+def stream_spark(request: pytest.FixtureRequest, stream_engine: str) -> "SparkSession | None":
+    """The Spark session that the test's streams share; None if their reader needs none."""
+    return request.getfixturevalue("spark") if stream_engine == "spark" else None
+
+
+@pytest.fixture
+def new_stream(settings: Settings, stream_spark: "SparkSession | None") -> Callable[..., "Stream"]:
+    """Makes streams over the test's settings, or those of another world."""
     from antenna_assets.streaming.job import Stream
 
     def stream(over: Settings = settings) -> Stream:
@@ -299,7 +323,7 @@ def new_stream(settings: Settings, spark: "SparkSession") -> Callable[..., "Stre
             kafka_bootstrap=over.kafka_bootstrap or "",
             say=lambda _line: None,
             stop=threading.Event(),
-            spark=spark,
+            spark=stream_spark,
         )
 
     return stream

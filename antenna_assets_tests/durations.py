@@ -1,4 +1,4 @@
-"""Durations of the test files, as last measured: the order in which two workers take them, longest first.
+"""Durations of the test files, as last measured: the order in which workers take them, longest first.
 
 `durations.txt` is written by `make durations`, from the JUnit reports of a run.
 """

@@ -5,14 +5,14 @@ Both sides are read anew and share no code with the pipeline.
 
 from pathlib import Path
 
-import fsspec
 import psycopg
-import pyarrow.parquet as pq
 
 from antenna_assets.settings import Settings
 from antenna_assets.simulator.answers_file import read_answers
 from antenna_assets.simulator.compare import differences
 from antenna_assets.simulator.rejected import counts_by_reason
+from antenna_assets.storage.parquet_file import read_table
+from antenna_assets.storage.paths import lake_path
 
 Coordinates = list[tuple[int, int]]
 """Partition and offset of each message, ascending."""
@@ -49,8 +49,7 @@ def named_by_the_ledger(settings: Settings) -> Coordinates:
         files = connection.execute("SELECT path, rows FROM ledger.file").fetchall()
     found: Coordinates = []
     for path, rows in files:
-        with fsspec.open(f"{settings.lake_uri}/{path}") as file:
-            table = pq.read_table(file, columns=["kafka_partition", "kafka_offset"])
+        table = read_table(lake_path(settings.lake_uri) / path, ["kafka_partition", "kafka_offset"])
         assert table.num_rows == rows, path
         found += zip(table["kafka_partition"].to_pylist(), table["kafka_offset"].to_pylist(), strict=True)
     return sorted(found)

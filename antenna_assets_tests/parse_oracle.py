@@ -1,6 +1,6 @@
 """What a message is, once more, in plain Python: the standard library's JSON reader with the rules written out.
 
-It shares no code with `streaming/spark/parse.py`, and its numbers are literals on purpose: a wrong bound is seen.
+It shares no code with `streaming/verdicts/` or `streaming/spark/parse.py`, and its numbers are literals on purpose: a wrong bound is seen.
 """
 
 import json
@@ -61,8 +61,14 @@ def _refuse(text: str) -> None:
     raise Refused(text)
 
 
+def _number(text: str) -> Number:
+    if sum(character.isdigit() for character in text) > 1_000:
+        raise Refused("more than 1,000 digits")
+    return Number(text)
+
+
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=Members, parse_int=Number, parse_float=Number, parse_constant=_refuse, strict=True
+    object_pairs_hook=Members, parse_int=_number, parse_float=_number, parse_constant=_refuse, strict=True
 )
 
 
@@ -82,12 +88,15 @@ def verdict(value: bytes | None, clock: datetime, oldest: datetime) -> Accepted 
     sys.setrecursionlimit(20_000)
     try:
         document, end = _DECODER.raw_decode(body)
+        levels = _levels(document)
+        if levels > 1_000:
+            raise Refused("more than 1,000 levels")
         broken = _is_broken(document)
     except (Refused, ValueError, RecursionError):
         return Rejected("not_json")
     finally:
         sys.setrecursionlimit(limit)
-    if end != len(body):
+    if end != len(body) or levels == 1_000:
         whole = isinstance(document, Members) or (isinstance(document, list) and not broken)
         return Rejected("trailing_data" if whole else "not_json")
     if isinstance(document, Members) and len(dict(document)) < len(document):
@@ -99,22 +108,27 @@ def verdict(value: bytes | None, clock: datetime, oldest: datetime) -> Accepted 
     return _verdict_of(dict(document), clock, oldest)
 
 
-def _is_broken(value: object, depth: int = 1) -> bool:
-    """Half a surrogate pair, a name repeated anywhere, or nested too deep."""
+def _levels(value: object) -> int:
+    if not isinstance(value, list):
+        return 0
+    inner = [member for _, member in value] if isinstance(value, Members) else value
+    return 1 + max(map(_levels, inner), default=0)
+
+
+def _is_broken(value: object) -> bool:
+    """Half a surrogate pair, or a name repeated anywhere."""
     if isinstance(value, Number):
         return False
     if isinstance(value, str):
         return any("\ud800" <= character <= "\udfff" for character in value)
     if not isinstance(value, list):
         return False
-    if depth > 999:
-        return True
     if isinstance(value, Members):
         names = [name for name, _ in value]
         if len(set(names)) < len(names) or any(_is_broken(name) for name in names):
             return True
-        return any(_is_broken(member, depth + 1) for _, member in value)
-    return any(_is_broken(element, depth + 1) for element in value)
+        return any(_is_broken(member) for _, member in value)
+    return any(_is_broken(element) for element in value)
 
 
 def _verdict_of(event: dict, clock: datetime, oldest: datetime) -> Accepted | Rejected:

@@ -120,7 +120,12 @@ def test_the_short_form_runs_every_case_and_the_contenders_agree(tmp_path: Path)
         "ours (Spark, local[*])",
         "plain PySpark",
     }
-    assert contenders["stream"] == {"ours", "usual Spark shape", "confluent-kafka and Polars"}
+    assert contenders["stream"] == {
+        "ours",
+        "ours on Spark",
+        "usual Spark shape",
+        "confluent-kafka and Polars",
+    }
     assert contenders["dagster_hour"] == {"ours", "empty bodies", "six empty assets without checks"}
     rows = {one["figures"]["rows"] for one in found["stream"]["tables"][-1]["measured"]}
     assert rows == {4_200}

@@ -389,12 +389,11 @@ def published(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     return settings
 
 
-FORGETTING = ("forget.swapped", "forget.hour_in_lake", "forget.fenced", "forget.replaced")
-POINTS = (*FORGETTING, "replay.messages_written")
+POINTS = ("forget.swapped", "forget.hour_in_lake", "forget.fenced", "forget.replaced")
 
 
 @pytest.mark.services
-@pytest.mark.parametrize("point", [*FORGETTING, "publish.lake.committed", "publish.certified", None])
+@pytest.mark.parametrize("point", [*POINTS, "publish.lake.committed", "publish.certified", None])
 def test_a_run_that_is_killed_anywhere_is_finished_by_the_next_one(
     published: Settings, point: str | None
 ) -> None:

@@ -1,9 +1,7 @@
 """proofs.md, row 34: forgetting a user meets publications, replays, sweeps, late rows and another forgetting."""
 
-import base64
 import gzip
 import json
-import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +10,6 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
-import dagster as dg
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,28 +19,24 @@ from typer.testing import CliRunner
 
 from antenna_assets.cli import app
 from antenna_assets.clients.postgres import connect
-from antenna_assets.defs.assets.plot import bars
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.ledger.errors import ForgottenMeanwhile
 from antenna_assets.ledger.publications import require_nobody_forgotten
-from antenna_assets.operations.forget import dagster_events, fence
+from antenna_assets.operations.forget import fence
 from antenna_assets.operations.forget.fence import ForgettingRunning, WriterStuck
-from antenna_assets.operations.forget.identity import Identity, NoIdentity
+from antenna_assets.operations.forget.identity import NoIdentity
 from antenna_assets.operations.forget.lake_search import LakeSearch
 from antenna_assets.operations.forget.places import places
 from antenna_assets.operations.forget.replace_text import Search
 from antenna_assets.operations.forget.run import forget
 from antenna_assets.operations.quarantine import replay
-from antenna_assets.operations.quarantine.files import MESSAGES
 from antenna_assets.operations.quarantine.messages import Selection, select
-from antenna_assets.operations.quarantine.reparse import messages_file
 from antenna_assets.operations.sweep.orphans import old_attempts
 from antenna_assets.operations.sweep.run import sweep
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings, load_settings
 from antenna_assets_tests import certified
 from antenna_assets_tests.certified import FIRST, KNOWN, Land, World, land_and_publish
-from antenna_assets_tests.faults.plain_replay import no_session, without_spark
 from antenna_assets_tests.faults.publish import publish_hour, write_rows
 from antenna_assets_tests.faults.workers import Worker
 from antenna_assets_tests.quarantined import SENT, reject
@@ -314,52 +307,38 @@ def mended(user: object) -> bytes:
 
 
 def test_row_34_a_replay_that_was_planned_before_lands_nothing(
-    settings: Settings, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, connection: psycopg.Connection
 ) -> None:
-    without_spark(monkeypatch)
     # Good by now, as after a fix of the pipeline.
     reject(connection, settings, {0: [("wrong_type", mended(USER)), ("wrong_type", mended("another"))]})
     lake = Lake(settings.lake_uri)
     with connect(settings.postgres_url or "") as early:
-        planned = replay.plan(early, settings, no_session, Selection(), clock=CLOCK)
+        planned = replay.plan(early, settings, Selection(), clock=CLOCK)
         forget(connection, lake, USER, say=print)
         with pytest.raises(ForgottenMeanwhile, match="run it again"):
             replay.execute(early, settings, planned)
     with connect(settings.postgres_url or "") as late:
         # What the refused one has landed is gone, too.
         assert kept_with(late, Path(settings.lake_uri), USER) == set()
-        planned = replay.plan(late, settings, no_session, Selection(), clock=CLOCK)
+        planned = replay.plan(late, settings, Selection(), clock=CLOCK)
         assert planned.accepted.num_rows == 2
         replay.execute(late, settings, planned)
         assert kept_with(late, Path(settings.lake_uri), USER) == set()
 
 
-def hold_messages(root: str, value: bytes) -> None:
-    """What a worker does: a replay, up to its parsing."""
-    row = {**dict.fromkeys(MESSAGES.names), "value": value, "kafka_partition": 0, "kafka_offset": 1}
-    with messages_file(root, pa.Table.from_pylist([row], MESSAGES)):
-        pass
-
-
-def test_row_34_what_a_killed_replay_leaves_is_its_owners_alone_found_and_swept(
-    settings: Settings, connection: psycopg.Connection, tmp_path: Path
+def test_row_34_what_a_killed_replay_of_an_older_version_left_is_found_and_swept(
+    settings: Settings, connection: psycopg.Connection
 ) -> None:
     root = Path(settings.lake_uri)
-    arguments = (hold_messages, str(root), mended(USER))
-    with Worker(settings, tmp_path / "said", *arguments, crash_at="replay.messages_written") as killed:
-        wait_for(killed)
-    (left,) = root.rglob("*.parquet")
-    assert stat.S_IMODE(left.stat().st_mode) == 0o600
-    assert stat.S_IMODE(left.parent.stat().st_mode) == 0o700
+    left = root / "scratch" / "0" / "messages.parquet"
+    left.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"value": [mended(USER)], "number": [0]}), left)
     later = datetime.now(UTC) + timedelta(hours=9)
     swept = [one.path for found in old_attempts(connection, root, now=later, clock=later) for one in found]
     assert left in swept
     assert set(places(connection, Lake(str(root)), USER).files) == {str(left.relative_to(root))}
     forget(connection, Lake(str(root)), USER, say=print)
     assert kept_with(connection, root, USER) == set()
-    with messages_file(str(root), select(connection, str(root), Selection())):
-        pass
-    assert [path for path in root.rglob("*") if path.is_file() and "scratch" in path.parts] == []
 
 
 def test_row_34_messages_that_cannot_be_judged_are_named_and_dropped_if_asked_for(
@@ -476,45 +455,6 @@ def test_row_34_a_user_of_whatever_id_is_forgotten_and_nobody_else(odd_world: Wo
         for nobody in ("", " \t", "a\x00b", "\udcff"):
             with pytest.raises(NoIdentity, match="expected a user's id"):
                 places(connection, lake, nobody)
-
-
-def told_of(asset: str, column: str, *users: str) -> str:
-    """What an older version told Dagster: a preview with users, and a plot of them."""
-    picture = base64.b64encode(bars(dict.fromkeys(users, 7)).encode()).decode()
-    metadata = {
-        "preview": dg.MetadataValue.table([dg.TableRecord({column: user, "sum": 7}) for user in users]),
-        "most bytes": dg.MetadataValue.md(f"![most bytes](data:image/svg+xml;base64,{picture})"),
-    }
-    return dg.serialize_value(dg.AssetMaterialization(asset, metadata=metadata))
-
-
-def test_row_34_what_older_versions_told_dagster_is_rewritten_where_a_user_stands_and_nowhere_else(
-    connection: psycopg.Connection,
-) -> None:
-    connection.execute("CREATE TABLE dagster.event_logs (event text, asset_key text, step_key text)")
-    connection.execute("CREATE TABLE dagster.asset_keys (asset_key text, last_materialization text)")
-    users = ["7", "raw_parquet", "no\u00ebl <1>", "another"]
-    of_users = told_of("bytes_agg_user_1h", "id", *users)
-    of_apps = told_of("bytes_agg_app_1h", "app", *users)
-    for asset, text in (("bytes_agg_user_1h", of_users), ("bytes_agg_app_1h", of_apps)):
-        key = json.dumps([asset])
-        connection.execute("INSERT INTO dagster.event_logs VALUES (%s, %s, %s)", [text, key, asset])
-        connection.execute("INSERT INTO dagster.asset_keys VALUES (%s, %s)", [key, text])
-    for number, user in enumerate(users[:3]):
-        assert dagster_events.rows_with(connection, user) == {
-            "dagster.event_logs.event": 1,
-            "dagster.asset_keys.last_materialization": 1,
-        }
-        dagster_events.rewrite(connection, Identity(user, f"new-{number}"))
-        assert dagster_events.rows_with(connection, user) == {}
-    expected = told_of("bytes_agg_user_1h", "id", "new-0", "new-1", "new-2", "another")
-    assert connection.execute("SELECT event, asset_key FROM dagster.event_logs ORDER BY 2").fetchall() == [
-        (of_apps, '["bytes_agg_app_1h"]'),
-        (expected, '["bytes_agg_user_1h"]'),
-    ]
-    assert connection.execute(
-        "SELECT last_materialization FROM dagster.asset_keys ORDER BY asset_key"
-    ).fetchall() == [(of_apps,), (expected,)]
 
 
 def test_row_34_a_search_waits_for_the_files_that_a_stream_is_writing(settings: Settings) -> None:

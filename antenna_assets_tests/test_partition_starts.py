@@ -21,9 +21,9 @@ from antenna_assets.ledger.stream_lock import StreamRunning, only_stream
 from antenna_assets.settings import Settings
 from antenna_assets.streaming.committer import Committer
 from antenna_assets.streaming.double_counting import doubled_reading
+from antenna_assets.streaming.embedded_sums import embedded_sums
 from antenna_assets.streaming.exact_ranges import PartBounds, read_ranges
 from antenna_assets.streaming.spark.micro_batch import MicroBatches
-from antenna_assets.streaming.spark.query import aggregation_engine
 from antenna_assets_tests.end_to_end.runs import place
 from antenna_assets_tests.exactness import named_by_the_ledger
 from antenna_assets_tests.faults.plain_stream import read_everything
@@ -283,7 +283,7 @@ def test_row_32_a_range_of_control_records_alone_is_committed_without_files(
     broker = Broker(settings.kafka_bootstrap or "", settings.topic)
     committer = Committer(settings, broker, say=lambda _line: None, on_commit=lambda: None)
     batches = MicroBatches(settings, broker, committer, stop=threading.Event())
-    with aggregation_engine(settings, None) as engine:
+    with embedded_sums(settings) as engine:
         # No Spark, as there is nothing to parse.
         batches.read_exactly(connection, engine, None, broker.describe(), {2: 2}, 10, out_of_memory=False)
     assert following(settings, connection) == {0: 0, 1: 0, 2: 2, 3: 0}

@@ -15,6 +15,7 @@ from antenna_assets.settings import PREFIX, Settings, SettingsError, is_service_
 from antenna_assets.stack import java
 from antenna_assets.storage import disk
 from antenna_assets_tests.end_to_end.test_pipeline import scenario, send
+from antenna_assets_tests.stream_engines import EACH_ENGINE
 
 OF_A_SERVICE = {
     "ANTENNA_ASSETS_SERVICE_HOST": "10.0.0.7",
@@ -133,6 +134,7 @@ def without_a_name(*command: str, environment: dict[str, str]) -> subprocess.Com
     )
 
 
+@EACH_ENGINE
 @pytest.mark.services
 def test_row_40_the_stream_starts_in_strange_surroundings(
     settings: Settings, connection: psycopg.Connection, tmp_path: Path

@@ -6,7 +6,6 @@ Every step is one that a user could take. What `--serve` keeps running is in `de
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 from rich.console import Console
@@ -23,6 +22,7 @@ EVENTS = 60_000
 HOURS = 2
 SEED = 20261123
 ADDRESS = ("127.0.0.1", 3000)
+READERS = {"duckdb": "the embedded reader", "spark": "Spark"}
 WHAT_NEXT = f"""
 PostgreSQL and Kafka keep running, so you can look around:
   .venv/bin/antenna status           lag, hours, generations, quarantine
@@ -45,7 +45,6 @@ def run_demo(settings: Settings, *, out: Console, say: Say) -> None:
     from antenna_assets.simulator.scenario import Scenario
     from antenna_assets.simulator.send import Target
     from antenna_assets.streaming.job import Stream
-    from antenna_assets.streaming.spark.query import start_spark
 
     began = time.monotonic()
     running = start(settings, say)
@@ -55,23 +54,23 @@ def run_demo(settings: Settings, *, out: Console, say: Say) -> None:
     )
     target = Target(running.kafka_bootstrap, settings.topic, running.kafka_config)
     answers = settings.home / "demo-answers.json"
-    # Spark takes five seconds to start; the events are sent in the meantime.
-    with environment_of(settings), ThreadPoolExecutor(1) as pool:
-        spark = pool.submit(start_spark, lake=settings.lake_uri)
+    with environment_of(settings):
         say(f"sending {EVENTS:,} events of {hour_key(first)} and the hour after it to Kafka")
         simulate(settings, scenario, target, answers=AnswersFile(answers))
-        say("reading them with Spark")
-        Stream(
+        say(f"reading them with {READERS[settings.stream_engine]}")
+        stream = Stream(
             settings,
             postgres_url=running.postgres_url,
             kafka_bootstrap=running.kafka_bootstrap,
             kafka_config=running.kafka_config,
             say=say,
             stop=threading.Event(),
-            spark=spark.result(),
-        ).read_available()
+        )
+        try:
+            stream.read_available()
+        finally:
+            stream.close()
         _run_requests_of_the_sensor(say)
-        spark.result().stop()
     with connect(running.postgres_url, application="antenna demo") as connection:
         for table in result_tables(connection, [first + number * HOUR for number in range(HOURS)]):
             out.print(table)

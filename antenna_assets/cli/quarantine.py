@@ -162,7 +162,6 @@ def replay(
     from antenna_assets.cli.quarantine_tables import plan_tables
     from antenna_assets.clients.clock import database_now
     from antenna_assets.operations.quarantine.message_transform import load_transform
-    from antenna_assets.operations.quarantine.reparse import local_spark
     from antenna_assets.operations.quarantine.replay import execute, plan
 
     selection = _selection(reason, since, until, first_batch, last_batch, limit)
@@ -173,7 +172,6 @@ def replay(
         planned = plan(
             connection,
             settings,
-            lambda: local_spark(settings.lake_uri),
             selection,
             clock=database_now(connection),
             transform=loaded,

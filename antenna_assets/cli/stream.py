@@ -23,13 +23,22 @@ def stream(
             "2026-11-20T10:00:00Z, or an offset per partition such as 0:1500,1:980. Recorded in the ledger.",
         ),
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(
+            help="What reads: `duckdb` in this process, or `spark` on a cluster. Without it, "
+            "ANTENNA_STREAM_ENGINE says which.",
+        ),
+    ] = None,
 ) -> None:
     """Run the streaming job, from Kafka to landed files, ledger and live tables, until Ctrl-C or SIGTERM."""
-    from antenna_assets.settings import load_settings
+    from antenna_assets.settings import load_settings, with_stream_engine
     from antenna_assets.stack.services import services
     from antenna_assets.streaming.job import Stream
 
     settings = load_settings()
+    if engine is not None:
+        settings = with_stream_engine(settings, engine)
     running = services(settings)
     with stop_on_signals() as stop:
         job = Stream(

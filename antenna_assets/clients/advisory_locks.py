@@ -28,6 +28,9 @@ MIGRATIONS = 0x616E74656E6E61
 GRANTS = 0x6772616E74
 """Granting rights on Dagster's tables; for the transaction."""
 
+OLD_PREVIEWS = 0x70726576696577
+"""Cleaning Dagster's events of older versions."""
+
 CERTIFICATE_OF_HOUR = 0x63657274
 """First of two 32-bit keys, the second being the hour's number since 1970: certifying an hour."""
 

@@ -21,6 +21,7 @@ from antenna_assets.clients.advisory_locks import GRANTS
 from antenna_assets.clients.postgres import connect, dagster_url
 from antenna_assets.clients.postgres_address import parts, to_primary
 from antenna_assets.clients.postgres_session import RUN, pin
+from antenna_assets.defs.old_previews import clean_old_previews
 
 _DRIVER = "antenna"
 _OF_THE_ADDRESS = ["search_path"]
@@ -107,6 +108,7 @@ class PooledPostgresStorage(DagsterPostgresStorage):
         super().__init__(url, **options)
         # Their owner created them, perhaps after the migration that grants rights.
         _grant_sweep_rights(self._run_storage._engine)
+        clean_old_previews(dagster_url(postgres_url))
         for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
             storage._engine.dispose()
             storage._engine = create_pg_engine(

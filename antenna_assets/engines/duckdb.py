@@ -33,6 +33,16 @@ if TYPE_CHECKING:
 
 _PREFIX = "antenna-duckdb-"
 
+IN_PROCESS: Mapping[str, Any] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    # Otherwise a missing table would be looked up among this module's variables.
+    "python_enable_replacements": False,
+    # The order of rows means nothing here, and keeping it costs memory.
+    "preserve_insertion_order": False,
+}
+"""The configuration of every DuckDB of this system."""
+
 MAX_FILE_SIZE = 512 * 2**20
 """Bytes after which the next file is begun, so that many workers can read a big hour."""
 
@@ -63,14 +73,7 @@ class DuckDBEngine:
     def __init__(
         self, threads: int | None = None, memory_limit: str | None = None, temp_directory: str | None = None
     ) -> None:
-        self._options: dict[str, Any] = {
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-            # Otherwise a missing table would be looked up among this module's variables.
-            "python_enable_replacements": False,
-            # The order of rows means nothing here, and keeping it costs memory.
-            "preserve_insertion_order": False,
-        }
+        self._options = dict(IN_PROCESS)
         if threads is not None:
             self._options["threads"] = threads
         self._memory_limit = memory_limit
@@ -89,7 +92,7 @@ class DuckDBEngine:
             # OVERWRITE_OR_IGNORE: DuckDB's check of the new folder fails on object stores, which have no
             # folders.
             written = connection.execute(
-                f"COPY ({sql}\n) TO {_quoted(target)} ({PARQUET}, RETURN_STATS,"
+                f"COPY ({sql}\n) TO {quoted(target)} ({PARQUET}, RETURN_STATS,"
                 f" FILE_SIZE_BYTES {MAX_FILE_SIZE}, FILENAME_PATTERN 'part-{{i}}', OVERWRITE_OR_IGNORE)"
             ).fetchall()
             return files_with_rows(
@@ -193,7 +196,7 @@ def _define(connection: "DuckDBPyConnection", name: str, dataset: Dataset) -> No
     columns = ", ".join(_identifier(column) for column in dataset.schema.names)
     if dataset.file_column is not None:
         columns += f", regexp_extract(filename, '{FOLDER_AND_NAME}') AS {_identifier(dataset.file_column)}"
-    files = ", ".join(_quoted(_literal(file)) for file in dataset.files)
+    files = ", ".join(quoted(_literal(file)) for file in dataset.files)
     # A view takes no parameters, hence the quoted names.
     connection.execute(
         f"CREATE TEMP VIEW {_identifier(name)} AS SELECT {columns}"  # noqa: S608
@@ -205,7 +208,8 @@ def _identifier(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A text literal of DuckDB's SQL."""
     return "'" + text.replace("'", "''") + "'"
 
 

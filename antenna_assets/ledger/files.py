@@ -1,8 +1,9 @@
-"""The rows of `ledger.file`: the files of an hour, of a generation and of a batch.
+"""The rows of `ledger.file`: the files of an hour and of a generation, and the rejected ones of batches.
 
 Readers open the files themselves. No file is read without such a row.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,7 +13,7 @@ from psycopg.rows import class_row
 from antenna_assets.ledger.generations import Generation, hour_expired
 
 FILES_OF_HOUR = """
-    SELECT path, hour, rows, bytes, size, batch FROM ledger.file
+    SELECT path, hour, rows, bytes, size, batch, batches FROM ledger.file
     WHERE kind = 'landed' AND hour = %(hour)s AND batch <= %(batch)s
 """
 """The files of an hour up to a batch."""
@@ -25,13 +26,23 @@ _ANY_BATCH = 2**63 - 1
 
 @dataclass(frozen=True)
 class FileRow:
-    """A row of `ledger.file`; `path` is relative to the lake's root."""
+    """A row of `ledger.file`.
+
+    Attributes:
+        path: relative to the lake's root.
+        batch: the newest of `batches`.
+        batches: those that it has rows of: several if small files were merged into it.
+    """
 
     path: str
     rows: int
     bytes: int
     size: int
     batch: int
+    batches: Sequence[int]
+
+
+_COLUMNS = "path, rows, bytes, size, batch, ARRAY(SELECT ledger.batches_of(batch, batches)) AS batches"
 
 
 def files_of_hour(
@@ -40,7 +51,7 @@ def files_of_hour(
     """The accepted files of an hour, by batch and path."""
     with connection.cursor(row_factory=class_row(FileRow)) as cursor:
         return cursor.execute(
-            f"SELECT path, rows, bytes, size, batch FROM ({FILES_OF_HOUR}) AS file ORDER BY batch, path",  # noqa: S608
+            f"SELECT {_COLUMNS} FROM ({FILES_OF_HOUR}) AS file ORDER BY batch, path",  # noqa: S608
             {"hour": hour, "batch": up_to_batch},
         ).fetchall()
 
@@ -64,11 +75,12 @@ def generation_files(connection: psycopg.Connection, generation: Generation) -> 
     return [path for path, _, _ in rows]
 
 
-def files_of_batch(connection: psycopg.Connection, batch: int, kind: str) -> list[FileRow]:
-    """The files of a batch of one kind, `landed` or `rejected`, by path."""
+def rejected_files(connection: psycopg.Connection, batches: Sequence[int]) -> list[FileRow]:
+    """The files with rejected messages of these batches, by batch and path; they may have those of others."""
     with connection.cursor(row_factory=class_row(FileRow)) as cursor:
         return cursor.execute(
-            "SELECT path, rows, bytes, size, batch FROM ledger.file"
-            " WHERE batch = %s AND kind = %s ORDER BY path",
-            [batch, kind],
+            f"SELECT {_COLUMNS} FROM ledger.file WHERE kind = 'rejected' AND (batch = ANY(%(of)s)"  # noqa: S608
+            " OR batches && (SELECT range_agg(int8range(of, of, '[]')) FROM unnest(%(of)s::bigint[]) AS of))"
+            " ORDER BY batch, path",
+            {"of": list(batches)},
         ).fetchall()

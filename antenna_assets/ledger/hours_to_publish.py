@@ -4,9 +4,10 @@ What "published" means is defined by the view `ledger.hour_state`; which candida
 `defs/sensor_policy.py`.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeVar
 
 import psycopg
 from psycopg.rows import class_row
@@ -74,6 +75,20 @@ class LeftOut:
     hours: list[str]
 
 
+_Row = TypeVar("_Row")
+
+
+def _rows(
+    connection: psycopg.Connection,
+    row: type[_Row],
+    query: str,
+    values: Sequence[object] | Mapping[str, object] = (),
+) -> list[_Row]:
+    """The rows of a query, whose columns are the attributes of the class."""
+    with connection.cursor(row_factory=class_row(row)) as cursor:
+        return cursor.execute(query.encode(), values).fetchall()
+
+
 def newest_closed_hour(connection: psycopg.Connection, *, first: datetime, end: datetime) -> datetime | None:
     """The newest closed hour from `first` on that begins before `end`; None if there is none."""
     return connection.execute(
@@ -103,20 +118,17 @@ def candidates(
         newest: the newest closed hour.
         limit: the most hours that a tick asks for.
     """
-    with connection.cursor(row_factory=class_row(Candidate)) as cursor:
-        return cursor.execute(
-            _CANDIDATES,
-            {
-                "first": first,
-                "end": end,
-                "running": list(running),
-                "newest": newest,
-                "now": now,
-                "most": MOST_ATTEMPTS,
-                # One more than a tick asks for shows that some are left.
-                "limit": limit + 1,
-            },
-        ).fetchall()
+    values = {
+        "first": first,
+        "end": end,
+        "running": list(running),
+        "newest": newest,
+        "now": now,
+        "most": MOST_ATTEMPTS,
+        # One more than a tick asks for shows that some are left.
+        "limit": limit + 1,
+    }
+    return _rows(connection, Candidate, _CANDIDATES, values)
 
 
 def unpublished(connection: psycopg.Connection, *, limit: int) -> tuple[int, int, float | None]:
@@ -138,18 +150,19 @@ def unpublished(connection: psycopg.Connection, *, limit: int) -> tuple[int, int
 
 def late_hours(connection: psycopg.Connection) -> list[Candidate]:
     """Published hours with late rows, due or waiting, ascending; without those that are left out."""
-    with connection.cursor(row_factory=class_row(Candidate)) as cursor:
-        return cursor.execute(
-            "SELECT late.hour, late.up_to_batch, sealed.rows AS published_rows,"
-            " late.rows - sealed.rows AS late_rows,"
-            " ledger.rows_since(late.hour, late.up_to_batch) AS late_since,"
-            " CASE WHEN sealed.generation > 1 THEN sealed.sealed_at END AS again_at"
-            " FROM ledger.hour_to_publish AS late"
-            " JOIN ledger.hour_generation AS sealed USING (hour, generation)"
-            " WHERE late.again AND NOT EXISTS"
-            "  (SELECT FROM ledger.left_out_hour WHERE left_out_hour.hour = late.hour)"
-            " ORDER BY late.hour"
-        ).fetchall()
+    return _rows(
+        connection,
+        Candidate,
+        "SELECT late.hour, late.up_to_batch, sealed.rows AS published_rows,"
+        " late.rows - sealed.rows AS late_rows,"
+        " ledger.rows_since(late.hour, late.up_to_batch) AS late_since,"
+        " CASE WHEN sealed.generation > 1 THEN sealed.sealed_at END AS again_at"
+        " FROM ledger.hour_to_publish AS late"
+        " JOIN ledger.hour_generation AS sealed USING (hour, generation)"
+        " WHERE late.again AND NOT EXISTS"
+        "  (SELECT FROM ledger.left_out_hour WHERE left_out_hour.hour = late.hour)"
+        " ORDER BY late.hour",
+    )
 
 
 def record_left_out(connection: psycopg.Connection, *, first: datetime, end: datetime) -> None:
@@ -175,13 +188,14 @@ def record_left_out(connection: psycopg.Connection, *, first: datetime, end: dat
 
 def read_left_out(connection: psycopg.Connection) -> list[LeftOut]:
     """The hours that the sensor left out at its last tick, by reason."""
-    with connection.cursor(row_factory=class_row(LeftOut)) as cursor:
-        # As text: their years may be out of the range of Python's datetime.
-        return cursor.execute(
-            "SELECT reason, count(*) AS count,"
-            " (array_agg(to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD-HH24:MI') ORDER BY hour))[1:5] AS hours"
-            " FROM ledger.left_out_hour GROUP BY reason ORDER BY reason"
-        ).fetchall()
+    # As text: their years may be out of the range of Python's datetime.
+    return _rows(
+        connection,
+        LeftOut,
+        "SELECT reason, count(*) AS count,"
+        " (array_agg(to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD-HH24:MI') ORDER BY hour))[1:5] AS hours"
+        " FROM ledger.left_out_hour GROUP BY reason ORDER BY reason",
+    )
 
 
 @dataclass(frozen=True)
@@ -209,8 +223,7 @@ _TO_PUBLISH = """
 
 def hours_to_publish(connection: psycopg.Connection, *, limit: int) -> list[HourToPublish]:
     """The oldest `limit` hours to publish, and the newest closed hour if it is one of them; ascending."""
-    with connection.cursor(row_factory=class_row(HourToPublish)) as cursor:
-        return cursor.execute(_TO_PUBLISH, [limit]).fetchall()
+    return _rows(connection, HourToPublish, _TO_PUBLISH, [limit])
 
 
 def wholly_published(connection: psycopg.Connection, hour: datetime) -> bool:

@@ -36,22 +36,24 @@ _LANDED = f"""
     FROM ({_FILES}) AS file LEFT JOIN ledger.batch USING (batch) JOIN ledger.hour USING (hour)
 """  # noqa: S608
 
+_BATCHES_OF_FILES = f"SELECT of FROM ({_FILES}) AS file, ledger.batches_of(file.batch, file.batches) AS of"  # noqa: S608
+
 _BATCHES = f"""
     SELECT count(*) AS batches, coalesce(sum(rows), 0)::bigint AS rows, coalesce(sum(bytes), 0) AS bytes,
         coalesce(sum(quarantined), 0)::bigint AS quarantined, coalesce(sum(late_rows), 0)::bigint AS late_rows
-    FROM ledger.batch WHERE batch IN (SELECT batch FROM ({_FILES}) AS file)
+    FROM ledger.batch WHERE batch IN ({_BATCHES_OF_FILES})
 """  # noqa: S608
 
 _REJECTED = f"""
     SELECT reason, sum(rows)::bigint AS rows FROM ledger.rejection
-    WHERE batch IN (SELECT batch FROM ({_FILES}) AS file) GROUP BY reason
+    WHERE batch IN ({_BATCHES_OF_FILES}) GROUP BY reason
 """  # noqa: S608
 
 # Adjacent ranges of a partition are merged.
 _OFFSETS = f"""
     WITH marked AS (
         SELECT *, lag(until_offset) OVER of_partition IS DISTINCT FROM from_offset AS begins
-        FROM ledger.batch_offset WHERE batch IN (SELECT batch FROM ({_FILES}) AS file)
+        FROM ledger.batch_offset WHERE batch IN ({_BATCHES_OF_FILES})
         WINDOW of_partition AS (PARTITION BY topic_id, partition ORDER BY from_offset)
     ), numbered AS (
         SELECT *, count(*) FILTER (WHERE begins)

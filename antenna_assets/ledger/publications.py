@@ -139,8 +139,8 @@ def insert_publication(connection: psycopg.Connection, publication: Publication)
     connection.execute(
         "INSERT INTO ledger.publication"
         " (asset, hour, generation, rows, bytes, users_version, run_id, lake_version, content, attempt,"
-        "  lake_table)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        "  lake_table, shown_with_users)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, false)",
         [
             publication.asset,
             publication.hour,

@@ -1,7 +1,7 @@
 """Reading a Parquet file of the lake into a table.
 
-The bytes are read in Python first: Arrow's threads would need the GIL to read from a Python file, and abort
-the process if it exits at that moment.
+In the calling thread alone. A thread of Arrow needs the GIL to read from a Python file, and also to release
+bytes that Python owns, a moment after the table is complete; at the end of the process that aborts it.
 """
 
 from collections.abc import Sequence
@@ -22,4 +22,6 @@ def read_table(path: "LakePath", columns: Sequence[str] | None = None) -> pa.Tab
     """
     with path.open("rb") as file:
         data = file.read()
-    return pq.read_table(pa.BufferReader(data), columns=None if columns is None else list(columns))
+    # Not `pq.read_table`: a scan of a dataset starts a thread whatever it is told.
+    with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as parquet:
+        return parquet.read(None if columns is None else list(columns), use_threads=False)

@@ -6,7 +6,7 @@ and the sums of the files, read back from the disk.
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -77,10 +77,12 @@ class Committer:
     Args:
         say: takes one line of progress.
         on_commit: called after each commit.
+        on_landed: takes the hour of each file that was committed, None for one with rejected messages.
 
     Attributes:
         last_commit: when something was last committed, on the monotonic clock; at first the time of the
             start.
+        partitions: those of the topic when Kafka was last asked.
     """
 
     def __init__(
@@ -90,11 +92,13 @@ class Committer:
         *,
         say: Callable[[str], None],
         on_commit: Callable[[], None],
+        on_landed: Callable[[Iterable[datetime | None]], None] = lambda _hours: None,
     ) -> None:
         self._settings = settings
         self._broker = broker
         self._say = say
         self._on_commit = on_commit
+        self._on_landed = on_landed
         # One transaction at a time on the one connection: commits and heartbeats come from two threads.
         self._ledger_in_use = threading.Lock()
         self._clock: Clock | None = None
@@ -104,6 +108,7 @@ class Committer:
         self._oldest = settings.start
         self._full: list[datetime] = []
         self.last_commit = self._last_heartbeat = time.monotonic()
+        self.partitions: frozenset[int] = frozenset()
         self._unreported = [0, 0]
 
     def refresh(self, connection: psycopg.Connection) -> None:
@@ -168,6 +173,7 @@ class Committer:
             # After landing: the offsets of a topic that was replaced meanwhile mean other messages.
             topic = self._broker.identify()
             require_same_topic(self._head, topic.id)
+            self.partitions = frozenset(topic.partitions)
             topic = replace(topic, id=self._head.topic_id)
             done = self.next_offsets(connection, topic) | {r.partition: r.until_offset for r in batch.ranges}
             backlog = backlog_of(self._broker, topic, done)
@@ -180,6 +186,7 @@ class Committer:
                 before_commit=batch.attempt.keep,
             )
             self._record_commit()
+            self._on_landed(file.hour for file in content.files)
             self._refresh_acceptance(connection)
             self._report(batch, self._head)
 
@@ -197,6 +204,7 @@ class Committer:
             topic = self._broker.describe()
             head = claim_topic(connection, topic.name, topic.id)
             topic = replace(topic, id=head.topic_id)
+            self.partitions = frozenset(topic.partitions)
             backlog = backlog_of(self._broker, topic, self.next_offsets(connection, topic))
             past = self._read_past(connection, head, topic, backlog, now) if backlog else None
             commit_heartbeat(

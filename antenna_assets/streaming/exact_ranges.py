@@ -1,13 +1,12 @@
 """Exact ranges of offsets, read with Kafka's own client in this process, in parts of bounded size.
 
-For what Spark's reader cannot read: a record time that overflows there, messages too large for its Java
-(decision 18).
+For what the readers cannot read: a record time that overflows in Spark, messages too large for its Java
+(decision 18), and what the embedded reader's wider bounds refuse.
 """
 
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -16,9 +15,7 @@ from antenna_assets.domain.schema import TIMESTAMP
 from antenna_assets.errors import StreamError
 from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.streaming.envelope import kafka_micros
-
-if TYPE_CHECKING:
-    from confluent_kafka import Consumer
+from antenna_assets.streaming.ledger_consumer import ledger_consumer, unreadable_codes
 
 MESSAGES = pa.schema(
     [
@@ -36,8 +33,11 @@ PART_BYTES = 32 * 2**20
 PART_MESSAGES = 200_000
 
 # All batches of a response are unpacked at once, each up to the second bound: 76 kB of zstd can be 600 MB.
-_FETCH_BYTES = 8 * 2**10
-_UNPACKED_BYTES = 100 * 10**6
+_BOUNDS = {
+    "fetch.message.max.bytes": 8 * 2**10,
+    "receive.message.max.bytes": 100 * 10**6,
+    "queued.max.messages.kbytes": 16 * 1024,
+}
 
 _SILENT_SECONDS = 30
 
@@ -144,7 +144,7 @@ def _messages(broker: Broker, wanted: OffsetRange) -> Iterator[tuple[bytes | Non
     """Value, offset and record time (ms) of each committed message of a range, in offset order."""
     from confluent_kafka import KafkaError, TopicPartition
 
-    consumer = _consumer(broker)
+    consumer = ledger_consumer(broker, **_BOUNDS)
     following, last_heard = wanted.from_offset, time.monotonic()
     last_error = ""
     try:
@@ -171,7 +171,7 @@ def _messages(broker: Broker, wanted: OffsetRange) -> Iterator[tuple[bytes | Non
                     return
             elif error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
                 raise authorization_failed(broker.bootstrap, broker.topic, "Read")
-            elif error.code() in _unreadable():
+            elif error.code() in unreadable_codes():
                 # A batch is unpacked whole, and one that starts before this record was read in part.
                 raise _Stuck(max(following, message.offset()), error.str())
             else:
@@ -179,39 +179,3 @@ def _messages(broker: Broker, wanted: OffsetRange) -> Iterator[tuple[bytes | Non
                 last_error = error.str()
     finally:
         consumer.close()
-
-
-def _unreadable() -> set[int]:
-    from confluent_kafka import KafkaError
-
-    return {
-        KafkaError._BAD_COMPRESSION,
-        KafkaError._BAD_MSG,
-        KafkaError._UNDERFLOW,
-        KafkaError._INCONSISTENT,
-        KafkaError.INVALID_MSG,
-    }
-
-
-def _consumer(broker: Broker) -> "Consumer":
-    from confluent_kafka import Consumer
-
-    return Consumer(
-        {
-            **broker.config.for_librdkafka(),
-            "bootstrap.servers": broker.bootstrap,
-            # In no consumer group: nothing is committed to Kafka.
-            "group.id": "antenna",
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "error",
-            "isolation.level": "read_committed",
-            "check.crcs": True,
-            "fetch.message.max.bytes": _FETCH_BYTES,
-            "receive.message.max.bytes": _UNPACKED_BYTES,
-            "queued.max.messages.kbytes": 16 * 1024,
-            "fetch.queue.backoff.ms": 10,
-            "log_level": 0,
-        }
-    )

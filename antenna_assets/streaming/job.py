@@ -3,7 +3,7 @@
 Recovery, for an operator:
 
 - **Prepared.** The ledger in PostgreSQL is the only checkpoint. Nothing in the state directory is needed to
-  recover: Spark's own checkpoint is created for each start and thrown away.
+  recover: Spark's own checkpoint is created for each start and thrown away, and the embedded reader has none.
 - **After a crash.** Start the stream again, on this host or on another one. It takes the stream's lock, reads
   the last committed offset of each partition from the ledger, and reads on from there. A kill at any point, a
   lost disk of the stream's host, an upgrade and a failover all mean the same. While it runs, it restarts
@@ -18,7 +18,8 @@ Recovery, for an operator:
 - **Not recovered automatically.** Messages that Kafka removed unread, a topic that was created again, and a
   record that no client can read: the stream stops and names the command that records the loss.
 
-A reader turns messages into files, and is all that differs between Spark and others: see `spark/`.
+A reader turns messages into files, and is all that differs between the two ways (`ANTENNA_STREAM_ENGINE`):
+`embedded/` for a single machine, `spark/` for a cluster.
 """
 
 import math
@@ -45,8 +46,9 @@ from antenna_assets.settings import Settings
 from antenna_assets.storage.attempt import LakeUnwritable
 from antenna_assets.streaming.committer import Committer
 from antenna_assets.streaming.errors import QueryFailed, ReaderFailed, StateUnwritable, first_line
+from antenna_assets.streaming.merger import Merger
+from antenna_assets.streaming.reader import new_reader
 from antenna_assets.streaming.session import StreamSessions
-from antenna_assets.streaming.spark.reader import SparkReader
 from antenna_assets.streaming.waiting import Waiting, resource_of
 
 if TYPE_CHECKING:
@@ -82,7 +84,8 @@ class Stream:
         say: takes one line of progress.
         stop: set it to stop after the micro-batch in progress.
         start: where a topic begins that the ledger has not read yet, see `parse_start_position`.
-        spark: a session from `start_spark`, which stays open; if None, one is started and closed.
+        spark: for the Spark reader: a session from `start_spark`, which stays open; if None, one is started
+            and closed.
     """
 
     def __init__(
@@ -103,8 +106,11 @@ class Stream:
         begin = None if start is None else parse_start_position(start)
         self._sessions = StreamSessions(settings, postgres_url, broker, start=begin, say=say)
         self._waiting = Waiting(postgres_url, settings.topic, say)
-        self._committer = Committer(settings, broker, say=say, on_commit=self._waiting.ended)
-        self._reader = SparkReader(settings, broker, self._committer, say=say, stop=stop, spark=spark)
+        self._merger = Merger(settings.lake_uri, postgres_url, say)
+        self._committer = Committer(
+            settings, broker, say=say, on_commit=self._waiting.ended, on_landed=self._merger.landed
+        )
+        self._reader = new_reader(settings, broker, self._committer, say=say, stop=stop, spark=spark)
 
     def read_available(self) -> None:
         """Read to the broker's present end, and close the hours that can be closed.
@@ -192,5 +198,8 @@ class Stream:
             # Before the reader, which takes its time to start: a stream that restarts again and again closes
             # hours, too.
             self._committer.heartbeat(connection)
-            with blocked.lock_waits_reported(self._postgres_url, self._waiting.begin):
+            with (
+                blocked.lock_waits_reported(self._postgres_url, self._waiting.begin),
+                self._merger.running(connection),
+            ):
                 yield connection, topic

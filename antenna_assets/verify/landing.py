@@ -5,27 +5,29 @@ Whether the lake's tables hold the same rows is compared in `lake.py`.
 
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import psycopg
 import pyarrow as pa
 
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.ledger.certificate import Certificate
-from antenna_assets.ledger.files import FileRow, files_of_batch, files_of_hour
+from antenna_assets.ledger.files import FileRow, files_of_hour, rejected_files
 from antenna_assets.storage.paths import in_parallel, lake_path, reason_of
 from antenna_assets.verify.difference import Difference, compare
 from antenna_assets.verify.parquet import Parquet
 
+_RANGE = dict.fromkeys(("partition", "from_offset", "until_offset", "batch"), pa.int64())
+
 
 class Landing:
-    """The landed files of a lake. The rejected rows of a batch are read once for all its hours."""
+    """The landed files of a lake. A file with rejected messages is read once for all hours of its batches."""
 
     def __init__(self, connection: psycopg.Connection, root: str, parquet: Parquet) -> None:
         self._connection = connection
         self._root = root
         self._parquet = parquet
-        self._rejected: dict[int, Counter[str]] = {}
+        self._rejected: dict[str, Counter[tuple[int | None, str]]] = {}
 
     def paths(self, certificate: Certificate) -> list[str]:
         """Return the files of a certified hour."""
@@ -38,7 +40,10 @@ class Landing:
         found = [*self._files(hour_key(certificate.hour), files)]
         if not found:
             found += self._events(certificate, files)
-        return [*found, *self._rejections(certificate, sorted({file.batch for file in files}))]
+        return [
+            *found,
+            *self._rejections(certificate, sorted({one for file in files for one in file.batches})),
+        ]
 
     def _path(self, file: FileRow) -> str:
         return posixpath.join(self._root, file.path)
@@ -70,7 +75,7 @@ class Landing:
             )
 
     def _events(self, certificate: Certificate, files: Sequence[FileRow]) -> Iterator[Difference]:
-        """Every event is in its hour, within its batch's offsets, and there once."""
+        """Every event is in its hour, within the offsets of a batch of its file, and there once."""
         if not files:
             return
         key = hour_key(certificate.hour)
@@ -81,16 +86,20 @@ class Landing:
             # ledger knows their topic. Where a replay has the same coordinates of two topics, its rows are
             # numbered and matched in turn.
             "WITH event AS ("
-            "  SELECT file.batch, file.topic_id, kafka_partition, kafka_offset, timestamp"
+            "  SELECT file.path, file.batch, file.topic_id, kafka_partition, kafka_offset, timestamp"
             "  FROM read_parquet($1, filename = true, hive_partitioning = false) AS event"
-            "  JOIN file_of_batch AS file ON file.path = event.filename"
+            "  JOIN file ON file.path = event.filename"
             "), streamed AS ("
-            "  SELECT *, NOT EXISTS (SELECT 1 FROM batch_range AS range WHERE range.batch = event.batch"
+            # The range that begins last before the row is the only one that can hold it: none overlap.
+            "  SELECT event.topic_id, kafka_partition, kafka_offset, timestamp,"
+            "   of_file.batch IS NULL AS outside"
+            "  FROM (SELECT * FROM event WHERE topic_id IS NOT NULL) AS event"
+            "  ASOF LEFT JOIN batch_range AS range ON range.topic_id = event.topic_id"
             "   AND range.partition = event.kafka_partition AND range.from_offset <= event.kafka_offset"
-            "   AND event.kafka_offset < range.until_offset) AS outside"
-            "  FROM event WHERE topic_id IS NOT NULL"
+            "  LEFT JOIN batch_of_file AS of_file ON of_file.path = event.path"
+            "   AND of_file.batch = range.batch AND event.kafka_offset < range.until_offset"
             "), replayed AS ("
-            "  SELECT event.batch, of_replay.topic_id, event.kafka_partition, event.kafka_offset, timestamp,"
+            "  SELECT of_replay.topic_id, event.kafka_partition, event.kafka_offset, timestamp,"
             "   of_replay.topic_id IS NULL AS outside"
             "  FROM (SELECT *, row_number() OVER (PARTITION BY batch, kafka_partition, kafka_offset)"
             "    AS number FROM event WHERE topic_id IS NULL) AS event"
@@ -111,58 +120,80 @@ class Landing:
         yield from compare(key, "landed rows outside the offsets of their batch", 0, outside)
 
     def _register_batches(self, files: Sequence[FileRow]) -> None:
-        """Give DuckDB the files' batches and topics, the batches' offsets, and the messages of replays."""
+        """Give DuckDB the files with their batches and topics, the offsets, and the messages of replays."""
+        batches = sorted({batch for file in files for batch in file.batches})
         ranges = self._connection.execute(
-            "SELECT batch, coalesce(topic_id, ''), partition, from_offset, until_offset"
+            "SELECT coalesce(topic_id, ''), partition, from_offset, until_offset, batch"
             " FROM ledger.batch LEFT JOIN ledger.batch_offset USING (batch)"
             " WHERE kind = 'stream' AND batch = ANY(%s)",
-            [[file.batch for file in files]],
+            [batches],
         ).fetchall()
         messages = self._connection.execute(
             "SELECT batch, topic_id, partition, kafka_offset FROM ledger.replayed WHERE batch = ANY(%s)",
-            [[file.batch for file in files]],
+            [batches],
         ).fetchall()
-        topics = {batch: topic_id for batch, topic_id, *_ in ranges}
+        # A merged file has rows of one topic.
+        topics = {batch: topic_id for topic_id, *_, batch in ranges}
         of_file = [(self._path(file), file.batch, topics.get(file.batch)) for file in files]
-        of_batch = [(batch, *range_) for batch, _, *range_ in ranges]
         text, number = pa.string(), pa.int64()
         place = {"kafka_partition": pa.int32(), "kafka_offset": number}
-        bounds = ("batch", "partition", "from_offset", "until_offset")
-        for name, rows, columns in (
-            ("file_of_batch", of_file, {"path": text, "batch": number, "topic_id": text}),
-            ("batch_range", of_batch, dict.fromkeys(bounds, number)),
-            ("message_of_replay", messages, {"batch": number, "topic_id": text, **place}),
-        ):
-            records = [dict(zip(columns, row, strict=True)) for row in rows]
-            self._parquet.connection.register(name, pa.Table.from_pylist(records, pa.schema(columns)))
+        self._register("file", of_file, {"path": text, "batch": number, "topic_id": text})
+        self._register(
+            "batch_of_file",
+            [(self._path(file), batch) for file in files for batch in file.batches],
+            {"path": text, "batch": number},
+        )
+        self._register("batch_range", ranges, {"topic_id": text, **_RANGE})
+        self._register("message_of_replay", messages, {"batch": number, "topic_id": text, **place})
+
+    def _register(self, name: str, rows: Sequence[tuple], columns: Mapping[str, pa.DataType]) -> None:
+        """Give DuckDB a table of these rows."""
+        values = zip(*rows, strict=True) if rows else ([] for _ in columns)
+        arrays = [pa.array(column, type_) for column, type_ in zip(values, columns.values(), strict=True)]
+        self._parquet.connection.register(name, pa.Table.from_arrays(arrays, schema=pa.schema(columns)))
 
     def _rejections(self, certificate: Certificate, batches: Sequence[int]) -> Iterator[Difference]:
         """Count the rejected messages of the batches in their files."""
         key = hour_key(certificate.hour)
         total: Counter[str] = Counter()
-        for batch in batches:
-            if batch not in self._rejected:
-                files = files_of_batch(self._connection, batch, "rejected")
-                counts: Counter[str] = Counter()
-                for file in files:
-                    try:
-                        counts.update(
-                            dict(
-                                self._parquet.rows(
-                                    "SELECT reason, count(*) FROM read_parquet(?, hive_partitioning = false)"
-                                    " GROUP BY reason",
-                                    [self._path(file)],
-                                )
-                            )
-                        )
-                    except self._parquet.errors as error:
-                        reason = reason_of(error)
-                        yield Difference(key, f"file {file.path}", f"{file.rows:,} rows", reason)
-                    else:
-                        size = lake_path(self._path(file)).stat().st_size
-                        yield from compare(key, f"file {file.path}, size", file.size, size)
-                self._rejected[batch] = counts
-            total.update(self._rejected[batch])
+        of_hour = set(batches)
+        for file in rejected_files(self._connection, batches):
+            if file.path not in self._rejected:
+                try:
+                    counts = self._rejected_counts(file)
+                except self._parquet.errors as error:
+                    counts = Counter()
+                    yield Difference(key, f"file {file.path}", f"{file.rows:,} rows", reason_of(error))
+                else:
+                    size = lake_path(self._path(file)).stat().st_size
+                    yield from compare(key, f"file {file.path}, size", file.size, size)
+                self._rejected[file.path] = counts
+            for (batch, reason), count in self._rejected[file.path].items():
+                if batch in of_hour:
+                    total[reason] += count
         yield from compare(
             key, "rejected messages in the files", certificate.content["rejected"], dict(total)
         )
+
+    def _rejected_counts(self, file: FileRow) -> Counter[tuple[int | None, str]]:
+        """The messages of a file by batch and reason; the batch is None where no offsets of one hold them."""
+        if len(file.batches) == 1:
+            rows = self._parquet.rows(
+                "SELECT reason, count(*) FROM read_parquet(?, hive_partitioning = false) GROUP BY reason",
+                [self._path(file)],
+            )
+            return Counter({(file.batch, reason): count for reason, count in rows})
+        ranges = self._connection.execute(
+            "SELECT partition, from_offset, until_offset, batch FROM ledger.batch_offset"
+            " WHERE batch = ANY(%s)",
+            [file.batches],
+        ).fetchall()
+        self._register("rejected_range", ranges, _RANGE)
+        rows = self._parquet.rows(
+            "SELECT CASE WHEN kafka_offset < range.until_offset THEN range.batch END, reason, count(*)"
+            " FROM read_parquet(?, hive_partitioning = false) AS message"
+            " ASOF LEFT JOIN rejected_range AS range ON range.partition = message.kafka_partition"
+            "  AND range.from_offset <= message.kafka_offset GROUP BY ALL",
+            [self._path(file)],
+        )
+        return Counter({(batch, reason): count for batch, reason, count in rows})

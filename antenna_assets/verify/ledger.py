@@ -7,6 +7,7 @@ No file and no row of a serving table is read here. Generations and publications
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
@@ -105,20 +106,39 @@ def _sums(connection: psycopg.Connection, hour: datetime, up_to_batch: int) -> I
             " (SELECT coalesce(sum(r.rows), 0)::bigint FROM ledger.rejection AS r"
             "  WHERE r.batch = b.batch) AS rejections,"
             " (SELECT coalesce(sum(f.rows), 0)::bigint FROM ledger.file AS f"
-            "  WHERE f.batch = b.batch AND f.kind = 'landed') AS file_rows,"
+            "  WHERE f.batch = b.batch AND f.kind = 'landed' AND f.batches IS NULL) AS file_rows,"
             " (SELECT coalesce(sum(f.bytes), 0)::bigint FROM ledger.file AS f"
-            "  WHERE f.batch = b.batch AND f.kind = 'landed') AS file_bytes"
-            " FROM ledger.batch AS b WHERE batch IN (SELECT batch FROM ledger.file"
-            "  WHERE kind = 'landed' AND hour = %s AND batch <= %s) ORDER BY batch",
+            "  WHERE f.batch = b.batch AND f.kind = 'landed' AND f.batches IS NULL) AS file_bytes"
+            " FROM ledger.batch AS b WHERE batch IN (SELECT of FROM ledger.file,"
+            "   ledger.batches_of(file.batch, file.batches) AS of"
+            "  WHERE kind = 'landed' AND hour = %s AND file.batch <= %s) ORDER BY batch",
+            [hour, up_to_batch],
+        ).fetchall()
+        merged = cursor.execute(
+            "SELECT path, file.rows AS file_rows, file.bytes AS file_bytes, of_batches.rows, of_batches.bytes"
+            " FROM ledger.file CROSS JOIN LATERAL"
+            "  (SELECT coalesce(sum(b.rows), 0)::bigint AS rows, coalesce(sum(b.bytes), 0) AS bytes"
+            "   FROM ledger.batch AS b"
+            "   WHERE b.batch IN (SELECT ledger.batches_of(file.batch, file.batches))) AS of_batches"
+            " WHERE kind = 'landed' AND hour = %s AND file.batch <= %s AND batches IS NOT NULL ORDER BY path",
             [hour, up_to_batch],
         ).fetchall()
     for row in batches:
         what = f"ledger, batch {row['batch']}"
         yield from compare(key, f"{what}, quarantined", row["rejections"], row["quarantined"])
-        # The files may be fewer than the batch: those of its older hours may be past their retention.
-        if row["file_rows"] > row["rows"] or row["file_bytes"] > row["bytes"]:
-            expected = {"rows": row["file_rows"], "bytes": row["file_bytes"]}
-            yield from compare(key, what, expected, {name: row[name] for name in expected})
+        yield from _no_more_than(key, what, row)
+    for row in merged:
+        yield from _no_more_than(key, f"ledger, the batches of {row['path']}", row)
+
+
+def _no_more_than(key: str, what: str, row: dict[str, Any]) -> Iterator[Difference]:
+    """Require that files have no more rows and bytes than their batches.
+
+    They may have fewer: batches have files of other hours too, which may be past their retention.
+    """
+    if row["file_rows"] > row["rows"] or row["file_bytes"] > row["bytes"]:
+        expected = {"rows": row["file_rows"], "bytes": row["file_bytes"]}
+        yield from compare(key, what, expected, {name: int(row[name]) for name in expected})
 
 
 def _dirty(connection: psycopg.Connection, certificate: Certificate) -> str | None:

@@ -87,7 +87,12 @@ def test_an_hour_goes_from_kafka_to_the_published_tables_and_no_password_is_told
         "sys.argv = ['antenna', 'stream', '--available-now']; cli.main()"
     )
     read = subprocess.run(
-        (sys.executable, "-c", program), env=stream, capture_output=True, text=True, timeout=300, check=False
+        (sys.executable, "-c", program),
+        env={**stream, "ANTENNA_STREAM_ENGINE": "spark"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     dagster = {**publisher, **dict(re.findall(r"^export (\w+)='(.*)'$", exported.stdout, re.MULTILINE))}
     tags = f'{{"dagster/partition": "{hour_key(first)}"}}'
@@ -95,10 +100,14 @@ def test_an_hour_goes_from_kafka_to_the_published_tables_and_no_password_is_told
     published = antenna(dagster, *job, module="dagster")
     checked = antenna(owner, "check", "--answers", str(answers))
     status, looked = antenna(owner, "status"), antenna(owner, "doctor")
+    # Later messages go through the embedded reader.
+    more = antenna(simulator, "simulate", "--events", "50", "--start", first.isoformat(), "--hours", "1")
+    embedded = antenna(stream, "stream", "--available-now")
 
-    steps = (up, exported, sent, read, published, checked, status, looked)
+    steps = (up, exported, sent, read, published, checked, status, looked, more, embedded)
     assert [run.returncode for run in steps] == [0] * len(steps), "\n".join(map(said, steps))
     assert "all tables equal the answers" in said(checked)
+    assert "50 messages in" in said(embedded)
 
     log = (loud / "spark.log").read_text()
     assert "sasl.jaas.config = [hidden]" in log

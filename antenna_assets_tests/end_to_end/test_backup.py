@@ -34,7 +34,7 @@ from antenna_assets_tests.faults.live import committed, running, wait_until
 from antenna_assets_tests.faults.runs import send
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    pass
 
 pytestmark = pytest.mark.services
 
@@ -135,7 +135,6 @@ def in_the_lake(settings: Settings, table: str, hours: Iterable[datetime]) -> di
 
 def test_what_was_backed_up_while_events_landed_is_whole_and_the_rest_is_read_from_kafka(
     settings: Settings,
-    spark: "SparkSession",
     new_stream: Callable[..., Stream],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -143,7 +142,7 @@ def test_what_was_backed_up_while_events_landed_is_whole_and_the_rest_is_read_fr
     answers, backup, home = tmp_path / "answers.json", tmp_path / "backup", tmp_path / "new"
     old = Place({**settings.exports(), "BACKUP": str(backup)})
 
-    with running(settings, spark), instance(settings, tmp_path / "dagster", monkeypatch) as dagster:
+    with running(settings, None), instance(settings, tmp_path / "dagster", monkeypatch) as dagster:
         start = send(settings, answers, events=2_000)
         wait_until_read(settings)
         wait_until(lambda: two_hours_are_closed(settings))

@@ -33,7 +33,7 @@ from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.end_to_end.runs import EXECUTE, instance
 
 if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
+    pass
 
 pytestmark = pytest.mark.services
 
@@ -43,7 +43,6 @@ FIRST = hour_of(datetime.now(UTC) - timedelta(minutes=2)) - 3 * HOUR
 @pytest.fixture(scope="module")
 def landed_once(
     kafka: str,
-    spark: "SparkSession",
     new_database: Callable[[str], AbstractContextManager[str]],
     migrated_template: str,
     tmp_path_factory: pytest.TempPathFactory,
@@ -61,7 +60,6 @@ def landed_once(
             kafka_bootstrap=kafka,
             say=lambda _line: None,
             stop=threading.Event(),
-            spark=spark,
         ).read_available()
         yield urlsplit(url).path.removeprefix("/"), Path(settings.lake_uri)
 
@@ -108,6 +106,8 @@ def failure(result: dg.ExecuteInProcessResult) -> str:
     )
 
 
+# The Java of this process is started once, with the connectors of the stream.
+@pytest.mark.usefixtures("spark")
 def test_both_engines_give_the_same_rows(landed: Settings, tmp_path: Path) -> None:
     tags = {"dagster/partition": hour_key(FIRST)}
     found = []

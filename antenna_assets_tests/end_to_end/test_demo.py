@@ -22,22 +22,23 @@ def home() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def antenna(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def antenna(home: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "antenna_assets.cli", *arguments],
-        env={**os.environ, "ANTENNA_HOME": str(home), "COLUMNS": "120"},
+        env={**os.environ, "ANTENNA_HOME": str(home), "COLUMNS": "120", **variables},
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def test_the_demo_ends_with_tables_that_equal_the_answers_and_can_be_run_again(home: Path) -> None:
-    for _ in range(2):
-        run = antenna(home, "demo")
+def test_the_demo_ends_with_tables_that_equal_the_answers_and_can_be_run_again_on_spark(home: Path) -> None:
+    for engine in ("duckdb", "spark"):
+        run = antenna(home, "demo", ANTENNA_STREAM_ENGINE=engine, ANTENNA_ENGINE=engine)
         assert run.returncode == 0, run.stderr
         assert "all tables equal the answers" in run.stdout
         assert "Users over quota" in run.stdout
+        assert ("Spark" in run.stderr) == (engine == "spark")
         assert "@" not in run.stdout + run.stderr, "an e-mail address is not for a screen"
     status = antenna(home, "status")
     assert status.stdout.count("6 of 6") >= 4

@@ -22,6 +22,7 @@ from antenna_assets_tests.faults.processes import Process
 from antenna_assets_tests.faults.runs import STREAM
 from antenna_assets_tests.faults.topics import let_senders_choose_times
 from antenna_assets_tests.java_homes import java_home_with
+from antenna_assets_tests.stream_engines import EACH_ENGINE
 
 pytestmark = pytest.mark.services
 
@@ -96,6 +97,7 @@ def fuzzed(seed: int, count: int) -> Iterator[dict[str, Any]]:
         }
 
 
+@EACH_ENGINE
 def test_row_32_fuzzed_times_keys_and_headers_stop_no_stream_and_are_read_in_the_quarantine(
     settings: Settings,
     new_stream: Callable[[], Stream],
@@ -106,7 +108,7 @@ def test_row_32_fuzzed_times_keys_and_headers_stop_no_stream_and_are_read_in_the
     let_senders_choose_times(settings)
     sent = produce(settings, fuzzed(1, 20_000 if proving else 400))
     new_stream().read_available()
-    # What is sent next is read by Spark again.
+    # What is sent next is read by Spark again, if it is Spark's stream.
     sent += produce(settings, iter([{"value": event(1), "partition": 0}]))
     new_stream().read_available()
     assert len(named_by_the_ledger(settings)) == sent

@@ -31,8 +31,9 @@ from antenna_assets.simulator.send import Target, send
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.end_to_end.runs import instance, publish_what_the_sensor_asks_for
 from antenna_assets_tests.parse_oracle import Rejected, verdict
+from antenna_assets_tests.stream_engines import EACH_ENGINE
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, EACH_ENGINE]
 
 TEXTS = (
     *("'", '"', "''; --", "'; DROP TABLE user_metadata; --", "' OR 1=1 --", "$$x$$", "E'\\x'", "U&'\\0061'"),
@@ -224,6 +225,7 @@ def assert_harmless(text: str) -> None:
 
 
 def test_row_22_hostile_text_is_stored_as_it_is_and_shown_without_effect(
+    request: pytest.FixtureRequest,
     settings: Settings,
     connection: psycopg.Connection,
     new_stream: Callable[..., Stream],
@@ -246,6 +248,8 @@ def test_row_22_hostile_text_is_stored_as_it_is_and_shown_without_effect(
         assert [str(one) for one in differences(answers, url)] == []
         assert users_now(connection) == known
         if proving:
+            # The Java of this process is started once, with the connectors of the stream.
+            request.getfixturevalue("spark")
             job = build_definitions({"engine": EngineResource(name="spark")}).resolve_job_def("hourly_usage")
             assert job.execute_in_process(
                 instance=dagster, tags={"dagster/partition": hour_key(hour)}

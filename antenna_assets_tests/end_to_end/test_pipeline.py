@@ -204,4 +204,3 @@ def test_every_offset_is_accounted_for_once_and_nothing_lies_about(
         path.relative_to(settings.lake_uri).as_posix() for path in landing.rglob("*") if path.is_file()
     }
     assert on_disk == {path for path, _ in files}
-    assert list((settings.home / "checkpoints").iterdir()) == []

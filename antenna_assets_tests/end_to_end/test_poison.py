@@ -27,17 +27,18 @@ from antenna_assets.simulator.scenario import Scenario
 from antenna_assets.simulator.send import Target, send
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.end_to_end.runs import place
+from antenna_assets_tests.messages import TABLE
 from antenna_assets_tests.parse_oracle import Accepted, Rejected, verdict
-from antenna_assets_tests.test_streaming_parse import TABLE, random_message
+from antenna_assets_tests.random_messages import random_message
+from antenna_assets_tests.stream_engines import EACH_ENGINE
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, EACH_ENGINE]
 
 Places = dict[tuple[int, int], bytes | None]
 Verdicts = dict[tuple[int, int], Accepted | Rejected]
 
-# Kafka takes no larger message, and the standard library's parser sees these two otherwise (see the table's own test).
+# Kafka takes no larger message.
 LONGEST = 900_000
-NOT_FOR_THE_ORACLE = ("a number of 1,001 digits", "999 levels")
 
 
 def hostile(now: int) -> dict[bytes | None, str]:
@@ -49,7 +50,7 @@ def hostile(now: int) -> dict[bytes | None, str]:
 def payloads(seed: int, count: int, now: int) -> list[bytes | None]:
     """Hostile shapes, literal ones and random ones, in random order: of a few hours, as each is a file of its own."""
     rng = random.Random(f"payloads {seed}")
-    table = [value for name, (value, _) in TABLE.items() if name not in NOT_FOR_THE_ORACLE]
+    table = [value for value, _ in TABLE.values()]
     some: list[bytes | None] = [value for value in table if len(value or b"") < LONGEST]
     some += hostile(now)
     some += [random_message(rng, now, back=2 * 3600) for _ in range(count - len(some))]

@@ -6,10 +6,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
 
 import psycopg
 import pyarrow as pa
@@ -42,9 +40,6 @@ from antenna_assets.operations.quarantine.messages import Selection, find, selec
 from antenna_assets.operations.quarantine.replay import FAILED, IN_PART, LEFT, HourOfReplay, Plan, Skipped
 from antenna_assets.settings import Settings, load_settings
 from antenna_assets_tests.quarantined import SENT, TOPIC, TOPIC_ID, reject
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 pytestmark = pytest.mark.services
 
@@ -108,13 +103,11 @@ Replay = Callable[..., tuple[Plan, Callable[[], int]]]
 
 
 @pytest.fixture
-def planned(settings: Settings, spark: "SparkSession", ledger: psycopg.Connection) -> Replay:
+def planned(settings: Settings, ledger: psycopg.Connection) -> Replay:
     """Plans a replay; returns the plan, and what carries it out on a connection."""
 
     def make(selection: Selection = Selection(), transform: Transform | None = None) -> tuple:  # noqa: B008
-        found = replay.plan(
-            ledger, settings, lambda: nullcontext(spark), selection, clock=CLOCK, transform=transform
-        )
+        found = replay.plan(ledger, settings, selection, clock=CLOCK, transform=transform)
 
         def execute(on: psycopg.Connection = ledger) -> int:
             return replay.execute(on, settings, found, transform=transform)
@@ -257,7 +250,6 @@ def test_what_was_mended_joins_its_hours_under_its_first_coordinates(
     assert (head.batch, head.event_times, head.low_watermark) == (2, {}, None)
     assert ledger.execute("SELECT count(*) FROM ledger.file WHERE kind = 'rejected'").fetchone() == (1,)
     assert [batch for _, batch in find(ledger, settings.lake_uri, 0, 0)] == [2]
-    assert not list((Path(settings.lake_uri) / "scratch").iterdir())
     assert_each_message_is_in_one_place(ledger, settings)
 
 
@@ -451,16 +443,13 @@ def test_an_hour_that_lost_files_to_retention_is_not_rebuilt_from_a_part(
     assert coordinates(landed_rows(ledger, settings)) == [(0, 2), (3, 0)]
 
 
-def test_spark_is_not_started_where_nothing_is_to_parse(
+def test_a_replay_of_nothing_is_refused_or_says_why_nothing_is_left(
     ledger: psycopg.Connection, settings: Settings
 ) -> None:
-    def started() -> NoReturn:
-        raise AssertionError("Spark was started")
-
     with pytest.raises(QuarantineError, match="no message in quarantine is selected"):
-        replay.plan(ledger, settings, started, Selection(reasons=("not_utf8",)), clock=CLOCK)
+        replay.plan(ledger, settings, Selection(reasons=("not_utf8",)), clock=CLOCK)
     leave = Transform("", lambda _value: None)
-    found = replay.plan(ledger, settings, started, Selection(), clock=CLOCK, transform=leave)
+    found = replay.plan(ledger, settings, Selection(), clock=CLOCK, transform=leave)
     assert (found.hours, found.skipped_by_reason) == ([], {LEFT: 5})
 
 
@@ -475,11 +464,9 @@ def test_a_replay_parses_once(
     assert coordinates(landed_rows(ledger, settings)) == [(0, 2)]
 
 
-def test_an_event_before_the_first_hour_stays(
-    connection: psycopg.Connection, settings: Settings, spark: "SparkSession"
-) -> None:
+def test_an_event_before_the_first_hour_stays(connection: psycopg.Connection, settings: Settings) -> None:
     reject(connection, settings, {0: [("timestamp_too_old", event(timestamp="2025-12-31T23:59:59Z"))]})
-    found = replay.plan(connection, settings, lambda: nullcontext(spark), Selection(), clock=CLOCK)
+    found = replay.plan(connection, settings, Selection(), clock=CLOCK)
     assert found.skipped_by_reason == {"timestamp_too_old": 1}
     with pytest.raises(QuarantineError, match="none of the selected messages would be accepted"):
         replay.execute(connection, settings, found)

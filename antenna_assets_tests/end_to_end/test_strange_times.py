@@ -17,10 +17,10 @@ from antenna_assets.settings import Settings
 from antenna_assets.simulator.events import messages
 from antenna_assets.simulator.scenario import Scenario
 from antenna_assets.streaming.job import Stream
-from antenna_assets.streaming.spark import query
 from antenna_assets_tests.end_to_end.runs import place
+from antenna_assets_tests.stream_engines import EACH_ENGINE, limit_batches
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, EACH_ENGINE]
 
 Placed = tuple[int, bytes | None]
 Times = dict[tuple[int, int], datetime]
@@ -166,7 +166,7 @@ def test_row_12_events_with_strange_times_drop_no_row_and_close_no_hour_early(
     record_property: Callable[[str, object], None],
 ) -> None:
     seeds, events = (range(1, 5), 40_000) if proving else (range(1, 2), 8_000)
-    monkeypatch.setattr(query, "MESSAGES_PER_BATCH", events // BATCHES)
+    limit_batches(monkeypatch, events // BATCHES)
     strange = hours = 0
     for seed in seeds:
         ledgers = []

@@ -1,4 +1,4 @@
-"""The streaming job on real Kafka, Spark and PostgreSQL: what lands, what is refused, how it starts and stops."""
+"""The streaming job on real Kafka and PostgreSQL, with both readers: what lands, what is refused, how it starts and stops."""
 
 import json
 import signal
@@ -20,12 +20,11 @@ from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.settings import Settings
 from antenna_assets.streaming import committer
 from antenna_assets.streaming.job import Stream
-from antenna_assets.streaming.read_back import WrittenAttempt
-from antenna_assets.streaming.spark import micro_batch, query
 from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults.live import wait_until
 from antenna_assets_tests.faults.processes import Process
 from antenna_assets_tests.faults.runs import LIVE_STREAM, STREAM, send
+from antenna_assets_tests.stream_engines import EACH_ENGINE, after_each_landing, limit_batches
 
 pytestmark = pytest.mark.services
 
@@ -63,6 +62,7 @@ def rows(settings: Settings, ledger: psycopg.Connection, kind: str) -> list[dict
     return sorted(found, key=lambda row: (row["kafka_partition"], row["kafka_offset"]))
 
 
+@EACH_ENGINE
 def test_good_and_bad_messages_land_where_they_belong(
     settings: Settings, new_stream: Callable[[], Stream], ledger: psycopg.Connection
 ) -> None:
@@ -118,6 +118,7 @@ def test_good_and_bad_messages_land_where_they_belong(
     ]
 
 
+@EACH_ENGINE
 def test_a_topic_without_messages_is_read_to_its_end_without_a_batch(
     new_stream: Callable[[], Stream], ledger: psycopg.Connection
 ) -> None:
@@ -125,16 +126,18 @@ def test_a_topic_without_messages_is_read_to_its_end_without_a_batch(
     assert ledger.execute("SELECT count(*) FROM ledger.batch").fetchone() == (0,)
 
 
+@EACH_ENGINE
 def test_a_lost_checkpoint_means_to_go_on_from_the_ledger(
     settings: Settings, new_stream: Callable[[], Stream], ledger: psycopg.Connection
 ) -> None:
     for number in range(3):
         produce(settings, [event(bytes=number)], partition=number)
         new_stream().read_available()
-        assert not list((settings.home / "checkpoints").iterdir())
+        assert checkpoints(settings) == []
     assert ledger.execute("SELECT sum(rows), count(*) FROM ledger.batch").fetchone() == (3, 3)
 
 
+@EACH_ENGINE
 def test_a_ledger_that_moved_under_the_stream_is_not_written(
     settings: Settings,
     new_stream: Callable[[], Stream],
@@ -155,20 +158,24 @@ def test_a_ledger_that_moved_under_the_stream_is_not_written(
 
 def landings(monkeypatch: pytest.MonkeyPatch, number: int) -> tuple[list[str], threading.Event]:
     """The folders of the micro-batches that are written from now on, and what is set once there are so many."""
-    write, so_many = micro_batch.write, threading.Event()
+    so_many = threading.Event()
     landed: list[str] = []
 
-    def write_and_tell(*arguments: object, **named: object) -> WrittenAttempt:
-        written = write(*arguments, **named)  # type: ignore[arg-type]
-        landed.append(written.folder)
+    def tell(folder: str) -> None:
+        landed.append(folder)
         if len(landed) == number:
             so_many.set()
-        return written
 
-    monkeypatch.setattr(micro_batch, "write", write_and_tell)
+    after_each_landing(monkeypatch, tell)
     return landed, so_many
 
 
+def checkpoints(settings: Settings) -> list[Path]:
+    """What is left of Spark's checkpoints; the embedded reader has none."""
+    return list((settings.home / "checkpoints").glob("*"))
+
+
+@EACH_ENGINE
 def test_the_next_micro_batch_lands_while_one_is_committed(
     settings: Settings,
     new_stream: Callable[[], Stream],
@@ -182,7 +189,7 @@ def test_the_next_micro_batch_lands_while_one_is_committed(
         return commit_batch(*arguments, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(committer, "commit_batch", commit_after_the_second_landed)
-    monkeypatch.setattr(query, "MESSAGES_PER_BATCH", 10)
+    limit_batches(monkeypatch, 10)
     produce(settings, [event(bytes=number) for number in range(30)])
     new_stream().read_available()
     ranges = ledger.execute(
@@ -192,6 +199,7 @@ def test_the_next_micro_batch_lands_while_one_is_committed(
     assert [folder.split("-")[0] for folder in landed] == ["landing/1", "landing/2", "landing/3"]
 
 
+@EACH_ENGINE
 def test_what_landed_behind_a_commit_that_failed_is_not_committed_and_leaves_no_file(
     settings: Settings,
     new_stream: Callable[[], Stream],
@@ -210,11 +218,11 @@ def test_what_landed_behind_a_commit_that_failed_is_not_committed_and_leaves_no_
 
     with monkeypatch.context() as patch:
         patch.setattr(committer, "commit_batch", fail_the_second)
-        patch.setattr(query, "MESSAGES_PER_BATCH", 10)
+        limit_batches(patch, 10)
         produce(settings, [event(bytes=number) for number in range(40)])
         with pytest.raises(LedgerError, match="the second commit fails"):
             new_stream().read_available()
-    assert not list((settings.home / "checkpoints").iterdir())
+    assert checkpoints(settings) == []
     assert ledger.execute("SELECT batch, rows FROM ledger.batch").fetchall() == [(1, 10)]
     kept = [path.name for path in (Path(settings.lake_uri) / "landing").iterdir()]
     assert [f"landing/{name}" for name in kept] == landed[:1]
@@ -222,6 +230,7 @@ def test_what_landed_behind_a_commit_that_failed_is_not_committed_and_leaves_no_
     assert ledger.execute("SELECT sum(rows) FROM ledger.batch").fetchone() == (40,)
 
 
+@EACH_ENGINE
 def test_a_lake_that_cannot_be_written_is_named_before_anything_is_read(
     settings: Settings, new_stream: Callable[[], Stream], ledger: psycopg.Connection
 ) -> None:
@@ -232,26 +241,24 @@ def test_a_lake_that_cannot_be_written_is_named_before_anything_is_read(
     assert ledger.execute("SELECT count(*) FROM ledger.batch").fetchone() == (0,)
 
 
+@EACH_ENGINE
 def test_rows_that_are_lost_on_their_way_to_the_disk_are_not_committed(
     settings: Settings,
     new_stream: Callable[[], Stream],
     ledger: psycopg.Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write = micro_batch.write
+    def lose_a_file(folder: str) -> None:
+        next((Path(settings.lake_uri) / folder).glob("hour=*/*.parquet")).unlink()
 
-    def write_and_lose_a_file(*arguments: object, **named: object) -> WrittenAttempt:
-        written = write(*arguments, **named)  # type: ignore[arg-type]
-        next((Path(settings.lake_uri) / written.folder).glob("hour=*/*.parquet")).unlink()
-        return written
-
-    monkeypatch.setattr(micro_batch, "write", write_and_lose_a_file)
+    after_each_landing(monkeypatch, lose_a_file)
     produce(settings, [event()] * 3)
     with pytest.raises(AntennaError, match="read 3 messages and found 0 rows"):
         new_stream().read_available()
     assert ledger.execute("SELECT count(*) FROM ledger.batch").fetchone() == (0,)
 
 
+@EACH_ENGINE
 def test_a_compacted_topic_is_refused(settings: Settings, new_stream: Callable[[], Stream]) -> None:
     from confluent_kafka.admin import (
         AdminClient,
@@ -270,6 +277,7 @@ def test_a_compacted_topic_is_refused(settings: Settings, new_stream: Callable[[
         new_stream().read_available()
 
 
+@EACH_ENGINE
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_running_stream_stops_cleanly(
     settings: Settings, ledger: psycopg.Connection, how: signal.Signals
@@ -286,7 +294,7 @@ def test_a_running_stream_stops_cleanly(
     assert code == 0, said
     assert "Traceback" not in said
     assert "stopped" in said
-    assert not list((settings.home / "checkpoints").iterdir())
+    assert checkpoints(settings) == []
 
 
 def test_on_a_cluster_of_several_processes_spark_makes_the_sums_too(
@@ -301,6 +309,7 @@ def test_on_a_cluster_of_several_processes_spark_makes_the_sums_too(
     assert_exact(settings, answers)
 
 
+@EACH_ENGINE
 def test_the_clock_closes_the_hours_of_an_idle_stream(settings: Settings, ledger: psycopg.Connection) -> None:
     # One partition far behind the others keeps the watermark of events back.
     produce(settings, [event(timestamp=int(HOUR.timestamp()))], partition=0)

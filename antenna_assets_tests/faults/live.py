@@ -30,7 +30,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 180) -> None:
 @contextmanager
 def running(
     settings: Settings,
-    spark: "SparkSession",
+    spark: "SparkSession | None",
     url: str | None = None,
     *,
     errors: list[BaseException] | None = None,
@@ -38,6 +38,7 @@ def running(
     """A stream that runs in a thread until the block ends; yields what it says.
 
     Args:
+        spark: for a stream on Spark, the session that it shares.
         errors: takes what stops it. If it is not given, such an error is the test's.
     """
     said: list[str] = []

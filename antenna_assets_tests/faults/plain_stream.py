@@ -25,8 +25,8 @@ from antenna_assets.ledger.progress import backlog_of, next_to_read
 from antenna_assets.settings import Settings, load_settings
 from antenna_assets.storage.attempt import attempt_folder
 from antenna_assets.streaming.committer import Committer
+from antenna_assets.streaming.embedded_sums import embedded_sums
 from antenna_assets.streaming.read_back import WrittenAttempt, read_back
-from antenna_assets.streaming.spark.query import aggregation_engine
 from antenna_assets_tests.parse_oracle import EPOCH, Rejected, verdict
 
 MESSAGES_PER_BATCH = 400
@@ -119,7 +119,7 @@ def _commit(
 
 def summed_up(settings: Settings, written: WrittenAttempt) -> BatchContent:
     """What was written, read back by the stream's own code and the embedded engine."""
-    with aggregation_engine(settings, None) as engine:
+    with embedded_sums(settings) as engine:
         return read_back(written, engine, lake=settings.lake_uri, window=settings.window)
 
 

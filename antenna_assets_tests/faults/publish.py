@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -23,6 +22,8 @@ from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.ledger import failing_hours
 from antenna_assets.publishing.lake import Lake, LakeError
 from antenna_assets.settings import Settings, load_settings
+from antenna_assets.storage.parquet_file import read_table
+from antenna_assets.storage.paths import lake_path
 from antenna_assets_tests.local_runs import execute, tick
 
 _PROCESSES = multiprocessing.get_context("forkserver")
@@ -80,8 +81,7 @@ def published_in_the_lake(environment: dict[str, str]) -> dict[tuple[str, str], 
 
 
 def _coordinates(file: str) -> list[Row]:
-    with fsspec.open(file) as opened:
-        table = pq.read_table(opened, columns=["kafka_partition", "kafka_offset"])
+    table = read_table(lake_path(file), ["kafka_partition", "kafka_offset"])
     return list(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 

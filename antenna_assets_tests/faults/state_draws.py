@@ -18,6 +18,12 @@ STREAM_POINTS = (
     "stream.heartbeat.last_statement",
     "stream.heartbeat.committed",
 )
+MERGE_POINTS = (
+    "stream.merge.before_write",
+    "stream.merge.after_sync",
+    "stream.merge.last_statement",
+    "stream.merge.committed",
+)
 REPLAY_POINTS = ("stream.land.before_sync", "stream.commit.files", "stream.commit.live")
 # Each of them outside of a transaction: who is held there keeps nobody else waiting.
 HOLDS = (

@@ -23,7 +23,9 @@ LAKE = ("raw_parquet", "enriched_usage")
 _QUERIES = {
     "offsets": "SELECT partition, from_offset, until_offset, batch FROM ledger.batch_offset ORDER BY 1, 2",
     "batches": "SELECT batch, kind, rows, bytes, quarantined FROM ledger.batch ORDER BY batch",
-    "files": "SELECT path, kind, hour, rows, bytes, size, batch FROM ledger.file ORDER BY path",
+    "files": "SELECT path, kind, hour, rows, bytes, size, batch, (SELECT array_agg(number ORDER BY number)"
+    " FROM unnest(batches) AS part, generate_series(lower(part), upper(part) - 1) AS number) AS merged"
+    " FROM ledger.file ORDER BY path",
     "rejections": "SELECT batch, reason, rows FROM ledger.rejection ORDER BY 1, 2",
     "replayed": "SELECT partition, kafka_offset, reason, batch FROM ledger.replayed ORDER BY 1, 2",
     "hours": "SELECT hour, rows, bytes, closed_at, generation FROM ledger.hour ORDER BY hour",

@@ -6,6 +6,7 @@ It shares no code with the pipeline.
 from collections import Counter, defaultdict
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import psycopg
 
@@ -77,24 +78,29 @@ class Invariants:
             path = self._lake / file.path
             rows = self._files.rows(path)
             assert (len(rows), path.stat().st_size) == (file.rows, file.size), f"3: {file}"
+            batches = self._batches(file, rows, consumed)
             if file.kind == "rejected":
-                for row in rows:
+                for row, batch in zip(rows, batches, strict=True):
                     place = (row["kafka_partition"], row["kafka_offset"])
-                    rejected.append((place, file.batch))
-                    reasons[file.batch, row["reason"]] += 1
+                    rejected.append((place, batch))
+                    reasons[batch, row["reason"]] += 1
                     found = (row["value"], row["reason"])
                     assert found == (messages[place].value, messages[place].reason), f"2: {place}: {found}"
-                per_batch[file.batch]["quarantined"] += file.rows
+                    per_batch[batch]["quarantined"] += 1
                 continue
-            for row in rows:
+            for row, batch in zip(rows, batches, strict=True):
                 place, event = event_of(row)
                 assert event == messages[place].event, f"2: {place}: {event}, sent {messages[place].event}"
                 assert event.hour == file.hour
-                landed.append((place, file.batch))
+                landed.append((place, batch))
+                for counts in (per_batch[batch], per_hour[file.hour]):
+                    counts["rows"] += 1
+                    counts["bytes"] += event.bytes
             assert sum(row["bytes"] for row in rows) == file.bytes, f"3: {file}"
-            for counts in (per_batch[file.batch], per_hour[file.hour]):
-                counts["rows"] += file.rows
-                counts["bytes"] += file.bytes
+            for sealed in facts["generations"]:
+                if sealed.hour == file.hour:
+                    beyond = {batch > sealed.up_to_batch for batch in batches}
+                    assert len(beyond) == 1, f"4: {file} was merged across {sealed}"
         assert sorted(landed) == sorted(expected.items()), "2: landed rows are not the accepted messages"
         assert sorted(rejected) == sorted(refused.items()), "2: rejected rows are not the malformed messages"
         assert len(landed) + len(rejected) - len(replays) == len(consumed)
@@ -106,6 +112,16 @@ class Invariants:
             assert (row.rows, row.bytes) == (per_hour[row.hour]["rows"], per_hour[row.hour]["bytes"]), row
         assert per_hour.keys() <= {row.hour for row in facts["hours"]}
         return dict(landed)
+
+    @staticmethod
+    def _batches(file: Any, rows: list[dict], consumed: dict[Coordinates, int]) -> list[int]:
+        """The batch of each row: the file's, or in a merged file the one that read the row."""
+        if file.merged is None:
+            return [file.batch] * len(rows)
+        batches = [consumed[row["kafka_partition"], row["kafka_offset"]] for row in rows]
+        assert sorted(set(batches)) == file.merged, f"3: {file} has rows of other batches"
+        assert file.batch == file.merged[-1], f"3: {file}"
+        return batches
 
     def _generations(
         self, facts: Facts, landed: dict[Coordinates, int]

@@ -18,6 +18,7 @@ from antenna_assets_tests.faults.state_draws import (
     HOLDS,
     KILLS,
     KNOWN,
+    MERGE_POINTS,
     REPLAY_POINTS,
     STREAM_POINTS,
     batches,
@@ -74,6 +75,16 @@ class Ledger(RuleBasedStateMachine):
         self.world.stream(batch=batch)
         error = stale.let_go()
         assert isinstance(error, NotContiguous), f"an overtaken stream ended with {error!r}"
+
+    @rule(what=drafts, batch=batches)
+    def small_files_are_merged(self, what: list[Draft], batch: int) -> None:
+        self.world.send(what)
+        self.world.stream(batch=batch)
+        self.world.merge()
+
+    @rule(death=deaths(MERGE_POINTS))
+    def merging_dies(self, death: tuple[str, int]) -> None:
+        self.world.merge(death=death)
 
     @rule()
     def sensor_and_its_runs(self) -> None:
@@ -192,6 +203,7 @@ class Ledger(RuleBasedStateMachine):
             if self.held is not None:
                 self.held.let_go()
             self.done["deaths"] += self.world.faults.deaths
+            self.done["merges"] += self.world.merges
             self.done["messages"] += len(self.world.model.messages)
             self.world.close()
 

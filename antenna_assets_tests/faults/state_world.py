@@ -30,9 +30,8 @@ from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import load_settings
 from antenna_assets.stack.kafka_topic import admin_client, ensure_topic
 from antenna_assets.verify.run import verify
-from antenna_assets_tests.faults import plain_stream
+from antenna_assets_tests.faults import merging_stream, plain_stream
 from antenna_assets_tests.faults.in_process import Faults, Held
-from antenna_assets_tests.faults.plain_replay import no_session, without_spark
 from antenna_assets_tests.faults.state_facts import LAKE
 from antenna_assets_tests.faults.state_invariants import Invariants
 from antenna_assets_tests.faults.state_model import HOUR, TRANSFORM, Draft, Message, Model, User, first_hour
@@ -73,8 +72,8 @@ class World:
         # Late rows are published at once, and a failed run is asked for again at once.
         patch.setenv("ANTENNA_REPUBLISH_WAIT", "0 minutes")
         patch.setattr(failing_hours, "FIRST_WAIT", failing_hours.FIRST_WAIT * 0)
-        without_spark(patch)
         self.faults = Faults(patch)
+        self.merges = 0
         self.settings = load_settings()
         self.lake = Path(self.settings.lake_uri)
         self.instance = self._ends.enter_context(dg.DagsterInstance.ephemeral())
@@ -126,6 +125,11 @@ class World:
             patch.setattr(plain_stream, "MESSAGES_PER_BATCH", batch)
             plain_stream.read_everything(self.settings)
 
+    def merge(self, *, death: Death = None) -> None:
+        """Merge small files, wherever two or more may become one."""
+        with self.faults.dying(death), merging_stream.few_files(2):
+            self.merges += merging_stream.merge_everything(self.settings)
+
     def run(self, keys: Sequence[str], *, death: Death = None, on: dg.DagsterInstance | None = None) -> None:
         """Run the job for an hour, or for the range from the first to the last; it succeeds if it lives."""
         tags = {"dagster/partition": keys[0]}
@@ -162,7 +166,6 @@ class World:
             return replay.plan(
                 self._connection,
                 self.settings,
-                no_session,
                 Selection(),
                 clock=datetime.now(UTC),
                 transform=self._mend,

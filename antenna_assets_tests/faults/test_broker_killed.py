@@ -19,6 +19,7 @@ from antenna_assets_tests.faults.own_services import OwnKafka, own_kafka
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.processes import Process
 from antenna_assets_tests.faults.runs import first_hour, send
+from antenna_assets_tests.stream_engines import EACH_ENGINE_IN_THE_LONG_FORM
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -59,10 +60,11 @@ def held(settings: Settings) -> int:
     return len(held_by_the_broker(settings))
 
 
+@EACH_ENGINE_IN_THE_LONG_FORM
 def test_row_7_the_broker_is_killed_under_load_and_every_acknowledged_event_is_there_once(
     own: Settings,
     broker: OwnKafka,
-    spark: "SparkSession",
+    stream_spark: "SparkSession | None",
     tmp_path: Path,
     proving: bool,
     record_property: Callable[[str, object], None],
@@ -74,7 +76,7 @@ def test_row_7_the_broker_is_killed_under_load_and_every_acknowledged_event_is_t
     away: list[float] = []
     command = (*simulate(answers, events=events, rate=rate), "--append")
     send(own, answers, events=500)
-    with running(own, spark) as said:
+    with running(own, stream_spark) as said:
         wait_until(lambda: committed(own) == 500)
         with Process(own, command) as sending:
             for _ in range(kills):
@@ -155,17 +157,18 @@ def test_row_7_a_broker_that_stays_away_is_an_error_that_says_how_many_were_ackn
     record_property("sender ended after, s", round(took, 1))
 
 
+@EACH_ENGINE_IN_THE_LONG_FORM
 def test_row_8_kafka_is_away_for_seconds_and_the_stream_says_so_once_and_goes_on(
     own: Settings,
     broker: OwnKafka,
-    spark: "SparkSession",
+    stream_spark: "SparkSession | None",
     tmp_path: Path,
     proving: bool,
     record_property: Callable[[str, object], None],
 ) -> None:
     answers = tmp_path / "answers.json"
     send(own, answers, seed=1, events=500)
-    with running(own, spark) as said:
+    with running(own, stream_spark) as said:
         wait_until(lambda: committed(own) == 500)
         began = time.monotonic()
         broker.kill()

@@ -35,6 +35,7 @@ from antenna_assets.streaming.spark import reader as reader_module
 from antenna_assets_tests.faults import plain_stream
 from antenna_assets_tests.faults.live import committed, running, wait_until
 from antenna_assets_tests.faults.topics import add_partitions
+from antenna_assets_tests.stream_engines import EACH_ENGINE_IN_THE_LONG_FORM, SPARK
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -362,6 +363,7 @@ def test_row_26_no_other_module_reads_this_hosts_own_clock() -> None:
     assert found == HOST_CLOCK
 
 
+@SPARK
 def test_row_26_a_stream_that_does_not_come_to_read_closes_hours_all_the_same(
     settings: Settings, connection: psycopg.Connection, last: datetime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,10 +388,11 @@ def test_row_26_a_stream_that_does_not_come_to_read_closes_hours_all_the_same(
     assert reader.closed()[last] == "clock"
 
 
+@EACH_ENGINE_IN_THE_LONG_FORM
 def test_row_25_beside_garbage_old_events_and_transactions_every_message_is_committed_in_time(
     settings: Settings,
     connection: psycopg.Connection,
-    spark: "SparkSession",
+    stream_spark: "SparkSession | None",
     last: datetime,
     proving: bool,
     record_property: Callable[[str, object], None],
@@ -407,7 +410,7 @@ def test_row_25_beside_garbage_old_events_and_transactions_every_message_is_comm
         transactions.producer.commit_transaction(30)
         return 1
 
-    with running(quick, spark):
+    with running(quick, stream_spark):
         sender.send(1, event(last))
         began = time.monotonic()
         number = 0

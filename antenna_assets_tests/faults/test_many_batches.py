@@ -23,6 +23,7 @@ from antenna_assets_tests.end_to_end.runs import instance, publish_what_the_sens
 from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults import plain_stream
 from antenna_assets_tests.faults.runs import send
+from antenna_assets_tests.stream_engines import SPARK
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -84,6 +85,7 @@ def assert_published_in_one_file(settings: Settings, answers: Path, tmp_path: Pa
     record("the largest hour", f"one published file from {max(files for _, files in hours):,} landed ones")
 
 
+@SPARK
 @pytest.mark.rounds(6)
 @pytest.mark.timeout(1_500)
 def test_row_14_thousands_of_micro_batches_with_spark_leave_commits_and_memory_as_they_were(

@@ -15,12 +15,12 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.settings import Settings
 from antenna_assets.streaming import committer
 from antenna_assets.streaming.job import Stream
-from antenna_assets.streaming.spark import micro_batch
 from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults.live import committed, running, wait_until
 from antenna_assets_tests.faults.proxy import Proxy
 from antenna_assets_tests.faults.runs import send
 from antenna_assets_tests.standby import standby_of
+from antenna_assets_tests.stream_engines import EACH_ENGINE_IN_THE_LONG_FORM, after_each_landing
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -57,9 +57,10 @@ def test_row_4_the_checkpoint_is_deleted_while_the_stream_runs(
     record_property("checkpoints deleted", times)
 
 
+@EACH_ENGINE_IN_THE_LONG_FORM
 def test_row_4_the_commit_succeeds_but_its_answer_is_lost(
     settings: Settings,
-    spark: "SparkSession",
+    stream_spark: "SparkSession | None",
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     proving: bool,
@@ -81,7 +82,7 @@ def test_row_4_the_commit_succeeds_but_its_answer_is_lost(
 
     monkeypatch.setattr(committer, "commit_batch", commit_and_lose_the_answer)
     sent = 0
-    with running(settings, spark) as said:
+    with running(settings, stream_spark) as said:
         while lost < times or sent < 900:
             sent += 300
             send(settings, answers, seed=sent, events=300)
@@ -91,6 +92,7 @@ def test_row_4_the_commit_succeeds_but_its_answer_is_lost(
     record_property("answers to COMMIT lost", lost)
 
 
+@EACH_ENGINE_IN_THE_LONG_FORM
 def test_row_4_a_stalled_stream_whose_session_ended_cannot_commit_after_another_took_over(
     settings: Settings,
     new_stream: Callable[[], Stream],
@@ -100,14 +102,11 @@ def test_row_4_a_stalled_stream_whose_session_ended_cannot_commit_after_another_
     answers = tmp_path / "answers.json"
     send(settings, answers, events=500)
     stalled, wake_up, errors = threading.Event(), threading.Event(), []
-    write = micro_batch.write
 
-    def write_and_stall(*arguments: object, **named: object) -> object:
-        found = write(*arguments, **named)  # type: ignore[arg-type]
+    def stall_once(_folder: str) -> None:
         if not stalled.is_set():
             stalled.set()
             wake_up.wait(60)
-        return found
 
     def stall() -> None:
         try:
@@ -115,7 +114,7 @@ def test_row_4_a_stalled_stream_whose_session_ended_cannot_commit_after_another_
         except Exception as error:
             errors.append(error)
 
-    monkeypatch.setattr(micro_batch, "write", write_and_stall)
+    after_each_landing(monkeypatch, stall_once)
     first = new_stream()
     thread = threading.Thread(target=stall)
     thread.start()
@@ -136,12 +135,13 @@ def test_row_4_a_stalled_stream_whose_session_ended_cannot_commit_after_another_
     assert_exact(settings, answers)
 
 
+@EACH_ENGINE_IN_THE_LONG_FORM
 def test_row_8_postgresql_is_away_for_seconds_and_the_stream_says_so_once_and_goes_on(
-    settings: Settings, spark: "SparkSession", tmp_path: Path
+    settings: Settings, stream_spark: "SparkSession | None", tmp_path: Path
 ) -> None:
     answers = tmp_path / "answers.json"
     send(settings, answers, seed=1, events=500)
-    with Proxy(settings.postgres_url or "") as proxy, running(settings, spark, proxy.url) as said:
+    with Proxy(settings.postgres_url or "") as proxy, running(settings, stream_spark, proxy.url) as said:
         wait_until(lambda: committed(settings) == 500)
         proxy.cut()
         send(settings, answers, seed=2, events=500)
@@ -157,13 +157,14 @@ def test_row_8_postgresql_is_away_for_seconds_and_the_stream_says_so_once_and_go
     assert_exact(settings, answers)
 
 
+@EACH_ENGINE_IN_THE_LONG_FORM
 def test_row_8_postgresql_lets_nobody_in_for_seconds_and_the_stream_goes_on(
-    settings: Settings, spark: "SparkSession", postgres_server: str, tmp_path: Path
+    settings: Settings, stream_spark: "SparkSession | None", postgres_server: str, tmp_path: Path
 ) -> None:
     answers = tmp_path / "answers.json"
     send(settings, answers, seed=1, events=500)
     name = (settings.postgres_url or "").rpartition("/")[2]
-    with running(settings, spark) as said, connect(postgres_server) as server:
+    with running(settings, stream_spark) as said, connect(postgres_server) as server:
         wait_until(lambda: committed(settings) == 500)
         server.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false'.encode())
         server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
@@ -176,8 +177,9 @@ def test_row_8_postgresql_lets_nobody_in_for_seconds_and_the_stream_goes_on(
     assert_exact(settings, answers)
 
 
+@EACH_ENGINE_IN_THE_LONG_FORM
 def test_row_37_the_address_leads_to_a_standby_after_a_failover_and_the_stream_goes_on_when_it_is_promoted(
-    settings: Settings, spark: "SparkSession", tmp_path: Path
+    settings: Settings, stream_spark: "SparkSession | None", tmp_path: Path
 ) -> None:
     answers = tmp_path / "answers.json"
     send(settings, answers, seed=1, events=500)
@@ -185,7 +187,7 @@ def test_row_37_the_address_leads_to_a_standby_after_a_failover_and_the_stream_g
     with (
         standby_of(primary) as standby,
         Proxy(primary) as proxy,
-        running(settings, spark, proxy.url) as said,
+        running(settings, stream_spark, proxy.url) as said,
     ):
         after = settings.model_copy(update={"postgres_url": standby.url})
         wait_until(lambda: committed(settings) == 500)

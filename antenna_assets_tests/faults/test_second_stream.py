@@ -11,6 +11,7 @@ from antenna_assets.settings import Settings
 from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults.live import committed, running, wait_until
 from antenna_assets_tests.faults.runs import LIVE_STREAM, STREAM, run, send
+from antenna_assets_tests.stream_engines import EACH_ENGINE_IN_THE_LONG_FORM
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -18,16 +19,17 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.services
 
 
+@EACH_ENGINE_IN_THE_LONG_FORM
 def test_row_5_a_second_stream_ends_within_10_seconds_and_says_why(
     settings: Settings,
-    spark: "SparkSession",
+    stream_spark: "SparkSession | None",
     tmp_path: Path,
     proving: bool,
     record_property: Callable[[str, object], None],
 ) -> None:
     answers = tmp_path / "answers.json"
     times: list[float] = []
-    with running(settings, spark) as said:
+    with running(settings, stream_spark) as said:
         for number in range(1, 6 if proving else 2):
             send(settings, answers, seed=number, events=400)
             wait_until(lambda number=number: committed(settings) >= 400 * number - 399)

@@ -54,6 +54,7 @@ def test_row_19_no_order_of_events_crashes_and_runs_breaks_an_invariant_of_the_l
     record_property("examples", done["examples"])
     record_property("steps", done["checks"] - done["examples"])
     record_property("messages sent", done["messages"])
+    record_property("merges of small files", done["merges"])
     record_property("deaths at a commit point", done["deaths"])
     record_property("SIGKILLs", done["SIGKILLs"])
     record_property("older generations that committed late", done["older generations that came late"])

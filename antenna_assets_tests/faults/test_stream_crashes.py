@@ -19,6 +19,7 @@ from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.exactness import assert_exact, assert_whole, held_by_the_broker
 from antenna_assets_tests.faults.runs import PLAIN_STREAM, STREAM, crash, finish, run, send
 from antenna_assets_tests.java_homes import QUICK, java_home_with
+from antenna_assets_tests.stream_engines import EMBEDDED, SPARK
 
 pytestmark = pytest.mark.services
 
@@ -37,7 +38,10 @@ WITHOUT_SPARK = (
 )
 ONLY_WITH_SPARK = ("stream.land.before_write", "stream.before_sweep")
 IN_THE_SUITE_WITH_SPARK = (*JAVA_POINTS, *ONLY_WITH_SPARK)
-POINTS = {*WITHOUT_SPARK, *IN_THE_SUITE_WITH_SPARK}
+ONLY_EMBEDDED = ("stream.read", "stream.land.judged", "stream.land.accepted", "stream.land.written")
+WITH_SPARK = {*WITHOUT_SPARK, *IN_THE_SUITE_WITH_SPARK}
+EMBEDDED_POINTS = (*ONLY_EMBEDDED, *WITHOUT_SPARK)
+POINTS = {*WITH_SPARK, *ONLY_EMBEDDED}
 
 
 def kill(settings: Settings, crash_at: str) -> None:
@@ -71,10 +75,11 @@ def read_to_the_end(stream: Stream, settings: Settings, answers: Path) -> int:
 
 def every_crash(round_: int) -> list[str]:
     """Each point with Python, Java and both killed, in an order that differs from round to round."""
-    crashes = [f"{point}{whom}" for point in sorted(POINTS) for whom in ("", ":java", ":both")]
+    crashes = [f"{point}{whom}" for point in sorted(WITH_SPARK) for whom in ("", ":java", ":both")]
     return random.Random(round_).sample(crashes, len(crashes))
 
 
+@SPARK
 @pytest.mark.rounds(5)
 @pytest.mark.timeout(1_800)
 def test_row_1_killed_with_spark_at_a_point_and_in_a_task_of_java_the_stream_is_exact(
@@ -100,7 +105,7 @@ def test_row_1_killed_with_spark_at_a_point_and_in_a_task_of_java_the_stream_is_
         messages = [read_to_the_end(new_stream(over), over, answers) for over, answers, _ in lanes]
     record_property("kills with Spark", len(crashes))
     record_property(
-        "points", f"{len({crash_faults.parse(crash).point for crash in crashes})} of {len(POINTS)}"
+        "points", f"{len({crash_faults.parse(crash).point for crash in crashes})} of {len(WITH_SPARK)}"
     )
     record_property("messages", sum(messages))
     record_property("messages lost or doubled", 0)
@@ -123,4 +128,24 @@ def test_row_1_killed_at_a_point_the_ledger_and_the_lake_are_exact(
         assert assert_whole(settings) - 1_000 * seed in (400, 800, 1_000)
         finish(settings, PLAIN_STREAM)
         assert_exact(settings, answers)
+    record_property("kills", rounds)
+
+
+@EMBEDDED
+@pytest.mark.parametrize("point", EMBEDDED_POINTS)
+def test_row_1_killed_at_a_point_the_embedded_stream_is_exact(
+    settings: Settings,
+    tmp_path: Path,
+    point: str,
+    proving: bool,
+    record_property: Callable[[str, object], None],
+) -> None:
+    answers = tmp_path / "answers.json"
+    rounds = 5 if proving else 1
+    for seed in range(rounds):
+        send(settings, answers, seed=seed, events=300)
+        crash(settings, STREAM, point)
+        assert_whole(settings)
+    finish(settings, STREAM)
+    assert_exact(settings, answers)
     record_property("kills", rounds)

@@ -1,4 +1,4 @@
-"""proofs.md, row 6, with Spark: the topic changes before the stream starts or while it runs.
+"""proofs.md, row 6, with both readers: the topic changes before the stream starts or while it runs.
 
 Lost messages stop it by their offsets, a topic that was made again by its id, and `accept-loss` is the way on; added
 partitions are read. What `accept-loss` records is in `test_accept_loss.py`.
@@ -27,11 +27,12 @@ from antenna_assets_tests.exactness import (
 from antenna_assets_tests.faults.live import committed, running, wait_until
 from antenna_assets_tests.faults.runs import send
 from antenna_assets_tests.faults.topics import add_partitions, create_again, truncate
+from antenna_assets_tests.stream_engines import EACH_ENGINE_IN_THE_LONG_FORM
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
 
-pytestmark = pytest.mark.services
+pytestmark = [pytest.mark.services, EACH_ENGINE_IN_THE_LONG_FORM]
 
 # What was there before, and fewer and more than that: so the new topic ends before or after the ledger's offsets.
 BEFORE = 400
@@ -73,13 +74,13 @@ def test_row_6_messages_that_kafka_dropped_unread_stop_the_stream_by_their_offse
 
 
 def test_row_6_messages_that_kafka_drops_under_a_running_stream_stop_it_by_their_offsets(
-    settings: Settings, spark: "SparkSession", new_stream: Callable[[], Stream], tmp_path: Path
+    settings: Settings, stream_spark: "SparkSession | None", new_stream: Callable[[], Stream], tmp_path: Path
 ) -> None:
     # Between two micro-batches there is time to send and to drop.
     slow = settings.model_copy(update={"trigger": timedelta(seconds=8)})
     send(settings, tmp_path / "answers.json", seed=1, events=BEFORE)
     errors: list[BaseException] = []
-    with running(slow, spark, errors=errors):
+    with running(slow, stream_spark, errors=errors):
         wait_until(lambda: committed(settings) == BEFORE)
         before, end = named_by_the_ledger(settings), end_of(settings, 0)
         send(settings, tmp_path / "answers.json", seed=2, events=BEFORE)
@@ -113,16 +114,16 @@ def test_row_6_a_topic_that_was_created_again_stops_the_stream(
 @SHORTER_AND_LONGER
 def test_row_6_a_topic_that_is_created_again_under_a_running_stream_stops_it(
     settings: Settings,
-    spark: "SparkSession",
+    stream_spark: "SparkSession | None",
     new_stream: Callable[[], Stream],
     tmp_path: Path,
     messages: int,
 ) -> None:
-    # All of it happens between two micro-batches: what Spark sees are only other offsets.
+    # All of it happens between two micro-batches: what the reader sees are only other offsets.
     slow = settings.model_copy(update={"trigger": timedelta(seconds=8)})
     send(settings, tmp_path / "answers.json", seed=1, events=BEFORE)
     errors: list[BaseException] = []
-    with running(slow, spark, errors=errors):
+    with running(slow, stream_spark, errors=errors):
         wait_until(lambda: committed(settings) == BEFORE)
         before = named_by_the_ledger(settings)
         create_again(settings, 4)
@@ -137,7 +138,7 @@ def test_row_6_a_topic_that_is_created_again_under_a_running_stream_stops_it(
 
 
 def test_row_6_partitions_that_were_added_are_read_from_their_first_message(
-    settings: Settings, spark: "SparkSession", new_stream: Callable[[], Stream], tmp_path: Path
+    settings: Settings, stream_spark: "SparkSession | None", new_stream: Callable[[], Stream], tmp_path: Path
 ) -> None:
     answers = tmp_path / "answers.json"
     send(settings, answers, seed=1, events=BEFORE)
@@ -145,7 +146,7 @@ def test_row_6_partitions_that_were_added_are_read_from_their_first_message(
     add_partitions(settings, 6)
     send(settings, answers, seed=2, events=BEFORE)
     # Some before it starts, some while it runs.
-    with running(settings, spark):
+    with running(settings, stream_spark):
         wait_until(lambda: committed(settings) == 2 * BEFORE)
         add_partitions(settings, 8)
         send(settings, answers, seed=3, events=BEFORE)

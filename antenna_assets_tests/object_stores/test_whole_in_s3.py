@@ -32,6 +32,7 @@ from antenna_assets_tests.faults.runs import LIVE_STREAM, PLAIN_STREAM, STREAM, 
 from antenna_assets_tests.faults.test_publication_crashes import the_hour
 from antenna_assets_tests.object_stores.conftest import Bucket
 from antenna_assets_tests.object_stores.s3_server import environment, s3_server
+from antenna_assets_tests.stream_engines import SPARK
 
 pytestmark = pytest.mark.services
 
@@ -82,6 +83,7 @@ def differences(settings: Settings) -> list[str]:
     return [str(difference) for difference in found.differences]
 
 
+@SPARK
 @pytest.mark.timeout(900)
 def test_both_engines_make_the_same_exact_hours_of_what_spark_landed(
     on_s3: Settings, bucket: Bucket, tmp_path: Path

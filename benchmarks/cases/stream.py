@@ -30,7 +30,8 @@ USERS = 20_000
 SHORT_TOPIC, LONG_TOPIC = 1_200_000, 4_200_000
 EVENTS_PER_HOUR = 2_100_000
 """The same in both topics, so that the cost of windows is in the difference, too."""
-OURS, SPARK, FLINK, POLARS = "ours", "usual Spark shape", "Flink SQL", "confluent-kafka and Polars"
+OURS, OURS_ON_SPARK = "ours", "ours on Spark"
+SPARK, FLINK, POLARS = "usual Spark shape", "Flink SQL", "confluent-kafka and Polars"
 
 
 def measure(context: Context) -> Outcome:
@@ -111,15 +112,22 @@ def _contenders(
     def plain(_output: Path) -> dict[str, str]:
         return {"PYTHONPATH": str(PROJECT)}
 
-    def ledger(output: Path) -> dict[str, str]:
-        return {**fresh(environment, output), f"{PREFIX}TOPIC": topic}
+    def ours(engine: str) -> Callable[[], Run]:
+        def ledger(output: Path) -> dict[str, str]:
+            own = {f"{PREFIX}TOPIC": topic, f"{PREFIX}STREAM_ENGINE": engine}
+            return {**fresh(environment, output), **own}
 
-    ours = partial(
-        once, lambda _: context.program("stream_antenna"), ledger, "lake/landing/*/hour=*/*.parquet"
-    )
+        landed = "lake/landing/*/hour=*/*.parquet"
+        return partial(once, lambda _: context.program("stream_antenna"), ledger, landed)
+
     spark = partial(once, peer("stream_spark", ".venv", spark_jars()), plain, "lake/**/*.parquet")
     polars = partial(once, peer("stream_polars", ".venv-bench", []), plain, "hour=*/*.parquet")
-    found: dict[str, Callable[[], Run]] = {OURS: ours, SPARK: spark, POLARS: polars}
+    found: dict[str, Callable[[], Run]] = {
+        OURS: ours("duckdb"),
+        OURS_ON_SPARK: ours("spark"),
+        SPARK: spark,
+        POLARS: polars,
+    }
     # Flink's environment is half a gigabyte: the short form leaves it out.
     if not context.short:
         flink = peer("stream_flink", ".venv-flink", flink_classpath())
@@ -128,10 +136,12 @@ def _contenders(
 
 
 def _claims(sustained: dict[str, float]) -> list[Claim]:
-    ours = sustained[OURS]
-    spark, flink = ours / sustained[SPARK], ours / sustained[FLINK]
+    def ratio(ours: str, peer: str, least: float) -> Claim:
+        found = sustained[ours] / sustained[peer]
+        return Claim(f"{ours}: at least {least}x {peer}", f"{found:.2f}x", found >= least)
+
     return [
-        Claim("at least 2.5x the usual Spark shape", f"{spark:.2f}x", spark >= 2.5),
-        Claim("ahead of Flink SQL", f"{flink:.2f}x", flink > 1),
-        Claim("200,000 events/s", f"{ours:,.0f} events/s", ours >= 200_000),
+        ratio(OURS, FLINK, 1.5),
+        ratio(OURS, POLARS, 1.5),
+        ratio(OURS_ON_SPARK, SPARK, 1.68),
     ]

@@ -18,6 +18,7 @@ from antenna_assets.operations.doctor.machine import (
 from antenna_assets.operations.doctor.servers import (
     clock_offset,
     kafka_brokers,
+    old_previews,
     postgres_server,
     topic_settings,
 )
@@ -38,6 +39,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
         ("PostgreSQL", lambda: postgres_server(settings)),
         ("clock", lambda: clock_offset(settings)),
         ("lake and ledger", lambda: lake_and_ledger(settings)),
+        ("Dagster's old previews", lambda: old_previews(settings)),
         ("Kafka", lambda: kafka_brokers(settings)),
         ("topic", lambda: topic_settings(settings)),
         ("ports", lambda: listen_ports(settings)),
@@ -46,7 +48,7 @@ def findings(settings: Settings) -> Iterator[Finding]:
     answered: set[str] = set()
     for name, check in checks:
         # A PostgreSQL that did not answer would only be waited for again.
-        if name in ("clock", "lake and ledger") and "PostgreSQL" not in answered:
+        if name in ("clock", "lake and ledger", "Dagster's old previews") and "PostgreSQL" not in answered:
             continue
         try:
             yield Finding(name, True, check())

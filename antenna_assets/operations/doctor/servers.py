@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from antenna_assets.clients.kafka_broker import kept_by_sender, retention_warning
 from antenna_assets.clients.kafka_config import ConnectionErrors, KafkaConfigError
+from antenna_assets.clients.migrations import require_migrated, require_usable
 from antenna_assets.clients.postgres import connect
 from antenna_assets.clients.postgres_errors import DatabaseError, DatabaseUnfit
+from antenna_assets.ledger.old_previews import OldPreviewsLeft, require_cleaned
 from antenna_assets.operations.doctor.finding import CONNECT_SECONDS, UP, Problem
 from antenna_assets.settings import Settings
 from antenna_assets.stack import kafka_topic, ports, services
@@ -19,8 +21,6 @@ if TYPE_CHECKING:
 
 def postgres_server(settings: Settings) -> str:
     import psycopg
-
-    from antenna_assets.clients.migrations import require_usable
 
     url = services.postgres_url(settings)
     where = f"{'external' if services.external_postgres(settings) else 'embedded'} PostgreSQL"
@@ -53,6 +53,22 @@ def clock_offset(settings: Settings) -> str:
             "correct this machine's clock, as by NTP",
         )
     return "as PostgreSQL's, within half a minute"
+
+
+def old_previews(settings: Settings) -> str:
+    url = services.postgres_url(settings)
+    try:
+        with connect(url, application="antenna doctor", patience=CONNECT_SECONDS) as connection:
+            require_migrated(connection)
+            require_cleaned(connection)
+    except DatabaseUnfit:
+        raise
+    except DatabaseError as error:
+        raise Problem(str(error), UP) from error
+    except OldPreviewsLeft as error:
+        found, _, fix = str(error).partition("; ")
+        raise Problem(found, fix) from error
+    return "name no user"
 
 
 def kafka_brokers(settings: Settings) -> str:

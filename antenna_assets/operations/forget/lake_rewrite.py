@@ -191,7 +191,8 @@ def remove_replaced(
 ) -> None:
     """Remove the files with the user that are no longer needed.
 
-    - In landing: files that were replaced or have expired. Another one may belong to a batch in progress.
+    - In landing: files that were replaced or have expired. Another one may belong to a batch or a merge in
+      progress.
     - In the tables: files that the newest version does not reference. Older versions of the changed hours are
       unreadable afterwards.
     - Attempts of runs in the tables, and files in scratch, if they are older than the fence: those runs
@@ -202,7 +203,13 @@ def remove_replaced(
         before: an instant by the same clock, before the fence was raised.
     """
     root = lake_path(lake.root)
-    replaced = {path for (path,) in connection.execute("SELECT path FROM ledger.replaced_file").fetchall()}
+    # Files that were merged into others have their readers, unless the user is in them.
+    replaced = {
+        path
+        for (path,) in connection.execute(
+            "SELECT path FROM ledger.replaced_file WHERE NOT merged OR path = ANY(%s)", [list(found)]
+        ).fetchall()
+    }
     expired = connection.execute(
         "SELECT path FROM ledger.expired_file WHERE path = ANY(%s)", [list(found)]
     ).fetchall()

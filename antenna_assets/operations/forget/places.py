@@ -1,5 +1,4 @@
-"""The places where a user's id is kept, in PostgreSQL, Dagster's events and the lake, and tables that show
-them."""
+"""The places where a user's id is kept, in PostgreSQL and the lake, and tables that show them."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -8,7 +7,8 @@ import psycopg
 
 from antenna_assets.domain.listing import first_few
 from antenna_assets.ledger.lake_identity import require_matching_lake
-from antenna_assets.operations.forget import dagster_events, tables
+from antenna_assets.ledger.old_previews import require_cleaned
+from antenna_assets.operations.forget import tables
 from antenna_assets.operations.forget.identity import require_identity
 from antenna_assets.operations.forget.lake_search import LakeSearch, Unjudged, files_after, is_rejected
 from antenna_assets.operations.forget.replace_text import Search
@@ -41,7 +41,8 @@ def places(connection: psycopg.Connection, lake: Lake, user: str) -> Places:
     """Search for the id everywhere.
 
     Raises:
-        AntennaError: a file cannot be read, or this is not the ledger's lake.
+        AntennaError: a file cannot be read, this is not the ledger's lake, or Dagster's events of older
+            versions are not cleaned.
     """
     require_identity(user)
     require_matching_lake(connection, lake.root)
@@ -50,8 +51,13 @@ def places(connection: psycopg.Connection, lake: Lake, user: str) -> Places:
 
 
 def find(connection: psycopg.Connection, lake_search: LakeSearch, user: str, search: Search) -> Places:
-    """The same with a search of the lake that has read some of its files before."""
-    columns = tables.rows_with(connection, user) | dagster_events.rows_with(connection, user)
+    """The same with a search of the lake that has read some of its files before.
+
+    Raises:
+        OldPreviewsLeft: an older version published meanwhile, and may have shown the user in Dagster.
+    """
+    require_cleaned(connection)
+    columns = tables.rows_with(connection, user)
     if transforms := len(tables.transforms_with(connection, search)):
         columns["ledger.replay.transform"] = transforms
     found = lake_search.everywhere(connection)

@@ -21,7 +21,8 @@ from antenna_assets.errors import AntennaError, Superseded
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.head import lock_heads
 from antenna_assets.ledger.lake_identity import require_own_lake
-from antenna_assets.operations.forget import dagster_events, fence, lake_rewrite, tables
+from antenna_assets.ledger.old_previews import require_cleaned
+from antenna_assets.operations.forget import fence, lake_rewrite, tables
 from antenna_assets.operations.forget.identity import Identity, erase, record, require_identity
 from antenna_assets.operations.forget.lake_rewrite import Swap
 from antenna_assets.operations.forget.lake_search import LakeSearch, Unjudged, files_after, hours_with
@@ -61,6 +62,14 @@ class Forgotten:
     dropped: int
 
 
+@dataclass(frozen=True)
+class _Searched:
+    """Up to where the landed files were searched: the newest batch, and the number of merges."""
+
+    batch: int = 0
+    merges: int = 0
+
+
 def forget(
     connection: psycopg.Connection,
     lake: Lake,
@@ -83,9 +92,12 @@ def forget(
     Raises:
         ForgettingRunning: another user is being forgotten.
         NotForgotten: something is left; run it again.
+        OldPreviewsLeft: Dagster's events of older versions are not cleaned. Nothing was changed, unless an
+            older version published meanwhile.
         WrongLake: this is not the ledger's lake; nothing was changed.
     """
     require_identity(user)
+    require_cleaned(connection)
     require_own_lake(connection, lake.root)
     with fence.only_one(connection):
         identity = record(connection, user)
@@ -147,7 +159,6 @@ class _Work:
                 time.sleep(PAUSE_SECONDS * 2 ** (number - 1))
             self._replace_landed()
             self._replace_hours(users)
-            dagster_events.rewrite(self._connection, self._identity)
             tables.rewrite_transforms(self._connection, self._search)
             with _identity_file(self._lake, self._identity) as (_, before):
                 pass
@@ -175,19 +186,21 @@ class _Work:
 
     def _replace_landed(self) -> None:
         """Replace landed and rejected files and, with the last of them, users and live sums."""
-        searched = count = 0
+        searched, count = _Searched(), 0
         for _ in range(CATCH_UPS):
-            newest = _newest_batch(self._connection)
+            newest = _newest(self._connection)
             windows = tables.live_windows(self._connection, self._identity.id)
-            having = self._files_to_rewrite(files_after(self._connection, searched))
+            # A merged file may hold rows of any batch. Those that were searched before are not read again.
+            after = searched.batch if newest.merges == searched.merges else 0
+            having = self._files_to_rewrite(files_after(self._connection, after))
             for start in range(0, len(having), SWAPS_AT_ONCE):
                 self._swap(self._rewrite(having[start : start + SWAPS_AT_ONCE]))
             searched, count = newest, count + len(having)
             with self._connection.transaction():
                 lock_heads(self._connection)
-                # Nothing is searched under the lock: what was committed meanwhile is searched before the next
-                # attempt.
-                caught_up = _newest_batch(self._connection) == searched
+                # Nothing is searched under the lock: what was committed or merged meanwhile is searched
+                # before the next attempt.
+                caught_up = _newest(self._connection) == searched
                 if caught_up:
                     tables.rename(self._connection, self._identity, windows)
                     commit_point("forget.swapped")
@@ -223,18 +236,20 @@ class _Work:
                 raise NotForgotten(
                     "rewritten files are gone, as after hours of sleep and a sweep; forget the user again"
                 )
-            # A file that expired meanwhile is removed as it is.
-            self._connection.execute(
+            # A file that expired meanwhile is removed as it is, and so is one that was merged into another,
+            # which is searched next.
+            swapped = self._connection.execute(
                 "WITH swapped AS ("
                 " UPDATE ledger.file SET path = new.path, size = new.size"
                 " FROM unnest(%s::text[], %s::text[], %s::bigint[]) AS new (old, path, size)"
                 " WHERE file.path = new.old RETURNING new.old"
-                ") INSERT INTO ledger.replaced_file (path) SELECT old FROM swapped",
+                ") INSERT INTO ledger.replaced_file (path) SELECT old FROM swapped RETURNING path",
                 [[swap.old for swap in swaps], [swap.new for swap in swaps], [swap.size for swap in swaps]],
-            )
+            ).fetchall()
+            replaced = {path for (path,) in swapped}
             self._connection.execute(
                 "UPDATE ledger.forgotten SET dropped = coalesce(dropped, 0) + %s WHERE pseudonym = %s",
-                [sum(swap.dropped for swap in swaps), self._identity.pseudonym],
+                [sum(swap.dropped for swap in swaps if swap.old in replaced), self._identity.pseudonym],
             )
 
     def _replace_hours(self, users: list[str]) -> None:
@@ -272,5 +287,10 @@ def _identity_file(lake: Lake, identity: Identity) -> Iterator[tuple[str, dateti
         yield f"{folder}/identity.parquet", written.changed
 
 
-def _newest_batch(connection: psycopg.Connection) -> int:
-    return connection.execute("SELECT coalesce(max(batch), 0) FROM ledger.batch").fetchall()[0][0]
+def _newest(connection: psycopg.Connection) -> _Searched:
+    """Where the ledger is."""
+    row = connection.execute(
+        "SELECT (SELECT coalesce(max(batch), 0) FROM ledger.batch),"
+        " (SELECT coalesce(sum(merges), 0)::bigint FROM ledger.head)"
+    ).fetchone()
+    return _Searched(*row) if row else _Searched()

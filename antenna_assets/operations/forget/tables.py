@@ -1,7 +1,6 @@
 """A user's id in PostgreSQL: users, live and hourly sums, and the transformations of replays.
 
-Hours are replaced behind the fence that every publication passes. Dagster's events are in
-`dagster_events.py`.
+Hours are replaced behind the fence that every publication passes.
 """
 
 from collections.abc import Collection, Sequence

@@ -28,9 +28,17 @@ class QuarantineError(AntennaError):
 
 @contextmanager
 def open_files(
-    lake: str, files: Sequence[tuple[str, int, str]], replayed: Sequence[tuple[str, int, int]]
+    lake: str,
+    files: Sequence[tuple[str, int, str]],
+    replayed: Sequence[tuple[str, int, int]],
+    ranges: Sequence[tuple[str, int, int, int, int]] = (),
 ) -> "Iterator[duckdb.DuckDBPyConnection]":
     """Open a database whose view `message` has the rows of the files that were not replayed.
+
+    Args:
+        files: path, batch and topic's id of each. A message has the batch of its file, which is the newest of
+            a merged one.
+        ranges: topic's id, partition, first offset, end and batch: messages within them have this batch.
 
     Raises:
         QuarantineError: a file is missing, or the lake cannot be read.
@@ -67,6 +75,18 @@ def open_files(
             }
         )
         database.register("gone", replayed_rows)
+        text, number = pa.string(), pa.int64()
+        bounds = {
+            "topic_id": text,
+            "partition": pa.int32(),
+            "first": number,
+            "until": number,
+            "batch": number,
+        }
+        columns_of_ranges = zip(*ranges, strict=True) if ranges else ([] for _ in bounds)
+        database.register(
+            "read_range", pa.table(dict(zip(bounds, columns_of_ranges, strict=True)), pa.schema(bounds))
+        )
         if paths:
             quoted = ", ".join("'" + _literal(path).replace("'", "''") + "'" for path in paths)
             # A view takes no parameters, so the names are quoted.
@@ -77,13 +97,20 @@ def open_files(
             )
             rejected = "nothing"
         # Files of older versions hold times as the senders gave them.
-        columns = ", ".join(
-            f"{clamped_in_duckdb(name)} AS {name}" if name == "kafka_timestamp" else name
-            for name in MESSAGES.names
+        own = {
+            "kafka_timestamp": f"{clamped_in_duckdb('kafka_timestamp')} AS kafka_timestamp",
+            "batch": "CASE WHEN kafka_offset < of.until THEN of.batch ELSE file.batch END AS batch",
+            "topic_id": "file.topic_id AS topic_id",
+        }
+        columns = ", ".join(own.get(name, name) for name in MESSAGES.names)
+        left = (
+            f"SELECT * FROM {rejected} JOIN place USING (filename)"  # noqa: S608
+            " ANTI JOIN gone USING (topic_id, kafka_partition, kafka_offset)"
         )
         database.execute(
-            f"CREATE TEMP VIEW found AS SELECT {columns} FROM {rejected}"  # noqa: S608
-            " JOIN place USING (filename) ANTI JOIN gone USING (topic_id, kafka_partition, kafka_offset)"
+            f"CREATE TEMP VIEW found AS SELECT {columns} FROM ({left}) AS file"  # noqa: S608
+            " ASOF LEFT JOIN read_range AS of ON of.topic_id = file.topic_id"
+            "  AND of.partition = kafka_partition AND of.first <= kafka_offset"
         )
         database.execute("CREATE TEMP VIEW message AS SELECT * FROM found")
         yield database

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from antenna_assets.domain.schema import REASONS
 from antenna_assets.operations.quarantine.files import MESSAGES, QuarantineError, open_files
@@ -70,7 +71,7 @@ def select(connection: psycopg.Connection, lake: str, selection: Selection) -> p
             f"SELECT {', '.join(MESSAGES.names)} FROM message"  # noqa: S608
             f" ORDER BY topic_id, kafka_partition, kafka_offset{limit}"
         ).to_arrow_table()
-        return found.cast(MESSAGES)
+        return _with_exact_batches(connection, found.cast(MESSAGES))
 
 
 def by_reason(connection: psycopg.Connection, lake: str, selection: Selection) -> list[ReasonSummary]:
@@ -104,9 +105,10 @@ def find(
         QuarantineError: no message with these coordinates was rejected.
     """
     files = connection.execute(
-        "SELECT path, batch, topic_id FROM ledger.file JOIN ledger.batch_offset USING (batch)"
+        "SELECT path, read.batch, topic_id FROM ledger.batch_offset AS read JOIN ledger.file"
+        " ON file.batch = read.batch OR file.batches @> read.batch"
         " WHERE kind = 'rejected' AND partition = %s AND from_offset <= %s AND until_offset > %s"
-        " ORDER BY batch",
+        " ORDER BY read.batch",
         [partition, offset, offset],
     ).fetchall()
     with open_files(lake, files, []) as database:
@@ -129,6 +131,53 @@ def find(
     return [(row, replayed.get(row["topic_id"])) for row in rows.cast(MESSAGES).to_pylist()]
 
 
+def _with_exact_batches(connection: psycopg.Connection, messages: pa.Table) -> pa.Table:
+    """The messages with the batch that read each, also where a file holds those of several batches."""
+    merged = connection.execute(
+        "SELECT DISTINCT batch FROM ledger.file WHERE kind = 'rejected' AND batches IS NOT NULL"
+        " AND batch = ANY(%s)",
+        [pc.unique(messages["batch"]).to_pylist()],
+    ).fetchall()
+    unsure = pc.is_in(messages["batch"], pa.array([batch for (batch,) in merged], pa.int64()))
+    places = messages.filter(unsure).select(["topic_id", "kafka_partition", "kafka_offset", "batch"])
+    if not places.num_rows:
+        return messages
+    found = connection.execute(
+        "SELECT coalesce(read.batch, message.batch)"
+        " FROM unnest(%s::text[], %s::int[], %s::bigint[], %s::bigint[]) WITH ORDINALITY"
+        "  AS message (topic_id, partition, kafka_offset, batch, number)"
+        " LEFT JOIN LATERAL (SELECT batch FROM ledger.batch_offset AS of"
+        "  WHERE of.topic_id = message.topic_id AND of.partition = message.partition"
+        "   AND of.from_offset <= message.kafka_offset ORDER BY of.from_offset DESC LIMIT 1) AS read ON true"
+        " ORDER BY message.number",
+        [places[name].to_pylist() for name in places.column_names],
+    ).fetchall()
+    exact = pc.replace_with_mask(
+        messages["batch"].combine_chunks(),
+        unsure.combine_chunks(),
+        pa.array([batch for (batch,) in found], pa.int64()),
+    )
+    index = messages.schema.get_field_index("batch")
+    return messages.set_column(index, messages.schema.field(index), exact)
+
+
+def _ranges(
+    connection: psycopg.Connection, files: Sequence[str], selection: Selection
+) -> list[tuple[str, int, int, int, int]]:
+    """The offsets of the batches of those merged files of which only some batches are selected.
+
+    Each is a topic's id, a partition, the first offset, the offset before which it ends, and the batch.
+    """
+    if selection.first_batch is None and selection.last_batch is None:
+        return []
+    return connection.execute(
+        "SELECT topic_id, partition, from_offset, until_offset, batch FROM ledger.batch_offset"
+        " WHERE batch IN (SELECT of FROM ledger.file, ledger.batches_of(file.batch, file.batches) AS of"
+        "  WHERE path = ANY(%s) AND (lower(batches) < %s OR file.batch > %s))",
+        [list(files), selection.first_batch, selection.last_batch],
+    ).fetchall()
+
+
 @contextmanager
 def _quarantine(
     connection: psycopg.Connection, lake: str, selection: Selection
@@ -140,9 +189,11 @@ def _quarantine(
         "SELECT path, batch, topic_id FROM ledger.file CROSS JOIN LATERAL"
         " (SELECT topic_id FROM ledger.batch_offset WHERE batch_offset.batch = file.batch LIMIT 1) AS topic"
         " WHERE kind = 'rejected'"
-        " AND batch >= coalesce(%(first)s, batch) AND batch <= coalesce(%(last)s, batch)"
+        " AND batch >= coalesce(%(first)s, batch)"
+        " AND coalesce(lower(batches), batch) <= coalesce(%(last)s, batch)"
         " AND (%(reasons)s::text[] IS NULL OR EXISTS (SELECT FROM ledger.rejection"
-        "  WHERE rejection.batch = file.batch AND reason = ANY(%(reasons)s)))",
+        "  WHERE rejection.batch IN (SELECT ledger.batches_of(file.batch, file.batches))"
+        "   AND reason = ANY(%(reasons)s)))",
         {"first": selection.first_batch, "last": selection.last_batch, "reasons": reasons},
     ).fetchall()
     replayed = connection.execute(
@@ -150,17 +201,20 @@ def _quarantine(
         " WHERE %(reasons)s::text[] IS NULL OR reason = ANY(%(reasons)s)",
         {"reasons": reasons},
     ).fetchall()
-    with open_files(lake, files, replayed) as database:
+    ranges = _ranges(connection, [path for path, _, _ in files], selection)
+    with open_files(lake, files, replayed, ranges) as database:
         database.execute(
             "CREATE TEMP TABLE selected AS SELECT unnest(?::varchar[]) AS reason", [list(reasons or REASONS)]
         )
         database.execute(
-            "CREATE TEMP TABLE span AS SELECT ?::timestamptz AS since, ?::timestamptz AS until",
-            [selection.since, selection.until],
+            "CREATE TEMP TABLE span AS SELECT ?::timestamptz AS since, ?::timestamptz AS until,"
+            " ?::bigint AS first, ?::bigint AS last",
+            [selection.since, selection.until, selection.first_batch, selection.last_batch],
         )
         database.execute(
             "CREATE OR REPLACE TEMP VIEW message AS SELECT found.* FROM found CROSS JOIN span"
             " WHERE reason IN (SELECT reason FROM selected)"
             " AND (since IS NULL OR kafka_timestamp >= since) AND (until IS NULL OR kafka_timestamp < until)"
+            " AND (first IS NULL OR batch >= first) AND (last IS NULL OR batch <= last)"
         )
         yield database

@@ -1,34 +1,26 @@
-"""Rejected messages validated again by the stream's own code, in a local Spark session, and the accepted ones
-landed.
+"""Rejected messages judged again by the stream's rules, and the accepted ones landed.
 
 Which messages are replayed is decided in `replay.py`.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from antenna_assets.domain.hours import EPOCH, MICROSECOND
+from antenna_assets.domain.landing import LANDING_FORMAT
 from antenna_assets.domain.schema import LANDED_SCHEMA
-from antenna_assets.engines.duckdb import DuckDBEngine
-from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.batch import BatchContent
-from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
 from antenna_assets.storage.attempt import lake_errors
 from antenna_assets.storage.paths import lake_path
+from antenna_assets.streaming.embedded_sums import embedded_sums
 from antenna_assets.streaming.read_back import WrittenAttempt, read_back
-from antenna_assets.streaming.spark.query import AGGREGATION_MEMORY
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
-
-    from antenna_assets.storage.paths import LakePath
+from antenna_assets.streaming.verdicts.rules import Bounds, Rejection, judge
 
 VALIDATED = pa.schema(
     [*LANDED_SCHEMA, *(pa.field(name, pa.string()) for name in ("reason", "detail", "hour"))]
@@ -37,36 +29,27 @@ VALIDATED = pa.schema(
 and `hour`, the name of its landing folder (null if rejected)."""
 
 
-@contextmanager
-def local_spark(lake: str) -> "Iterator[SparkSession]":
-    """A local Spark session for a replay, configured as the stream's, without Kafka; stopped after the
-    block."""
-    from antenna_assets.engines.spark_session import session, store_configuration
-    from antenna_assets.streaming.spark.parse import SESSION_CONF
-
-    spark = session("antenna replay", master="local[*]", extra={**SESSION_CONF, **store_configuration(lake)})
-    try:
-        yield spark
-    finally:
-        spark.stop()
-
-
-def validate(settings: Settings, spark: "SparkSession", messages: pa.Table, clock: datetime) -> pa.Table:
-    """Parse the messages by the stream's rules at `clock`; returns a row of `VALIDATED` for each, in their
+def validate(settings: Settings, messages: pa.Table, clock: datetime) -> pa.Table:
+    """Judge the messages by the stream's rules at `clock`; returns a row of `VALIDATED` for each, in their
     order."""
-    from antenna_assets.streaming.spark.parse import parsed
+    bounds = Bounds(clock, settings.start)
+    rows = [
+        {"kafka_partition": partition, "kafka_offset": offset, **_verdict(value, bounds)}
+        for value, partition, offset in zip(
+            *(messages[name].to_pylist() for name in ("value", "kafka_partition", "kafka_offset")),
+            strict=True,
+        )
+    ]
+    return pa.Table.from_pylist(rows, pa.schema([field.with_nullable(True) for field in VALIDATED]))
 
-    with messages_file(settings.lake_uri, messages) as path:
-        # Spark takes a name with `*` or `[` for a pattern otherwise.
-        frame = spark.read.option("__globPaths__", "false").parquet(path.as_uri())
-        # Coordinates repeat where a topic was created again, so each message has a number, passed as its
-        # partition.
-        numbered = frame.selectExpr("value", "number AS partition", "offset", "timestamp")
-        rows = parsed(numbered, clock=clock, oldest=settings.start)
-        found = rows.select(*VALIDATED.names).toArrow().sort_by("kafka_partition")
-    place = found.schema.get_field_index("kafka_partition")
-    found = found.set_column(place, "kafka_partition", messages["kafka_partition"])
-    return found.cast(pa.schema([field.with_nullable(True) for field in VALIDATED]))
+
+def _verdict(value: bytes | None, bounds: Bounds) -> dict[str, Any]:
+    found = judge(value, bounds)
+    if isinstance(found, Rejection):
+        return {"reason": found.reason, "detail": found.detail}
+    time = EPOCH + found.micros * MICROSECOND
+    event = {name: getattr(found, name) for name in ("app", "id", "antenna_id", "bytes")}
+    return {"timestamp": time, **event, "hour": time.strftime(LANDING_FORMAT)}
 
 
 def land(settings: Settings, accepted: pa.Table, *, folder: str) -> BatchContent:
@@ -85,36 +68,6 @@ def land(settings: Settings, accepted: pa.Table, *, folder: str) -> BatchContent
             )
             with target.open("wb") as file:
                 pq.write_table(rows, file, compression="zstd")
-    engine = DuckDBEngine(memory_limit=AGGREGATION_MEMORY, temp_directory=str(settings.home / "spill"))
-    try:
+    with embedded_sums(settings) as engine:
         written = WrittenAttempt(folder, begun, accepted.num_rows)
         return read_back(written, engine, lake=settings.lake_uri, window=settings.window)
-    finally:
-        engine.close()
-
-
-@contextmanager
-def messages_file(lake: str, messages: pa.Table) -> "Iterator[LakePath]":
-    """The messages, numbered, as a file that only its owner can read; removed afterwards.
-
-    It is under the lake's `scratch/`: what a killed replay leaves there is swept, and searched when a user is
-    forgotten.
-    """
-    with Lake(lake).scratch() as folder:
-        path = lake_path(folder) / "messages.parquet"
-        if isinstance(path, Path):
-            path.parent.chmod(0o700)
-            path.touch(0o600)
-        table = pa.table(
-            {
-                "value": messages["value"],
-                "partition": messages["kafka_partition"],
-                "offset": messages["kafka_offset"],
-                "timestamp": messages["kafka_timestamp"],
-                "number": pa.array(range(messages.num_rows), pa.int32()),
-            }
-        )
-        with path.open("wb") as file:
-            pq.write_table(table, file)
-        commit_point("replay.messages_written")
-        yield path

@@ -6,11 +6,9 @@ again stays as it is: no file and no row is written of it.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import psycopg
 import pyarrow as pa
@@ -26,14 +24,11 @@ from antenna_assets.ledger.replay import ReplayedMessage, commit_replay, hours_i
 from antenna_assets.operations.quarantine.files import QuarantineError
 from antenna_assets.operations.quarantine.message_transform import Transform, TransformError
 from antenna_assets.operations.quarantine.messages import Selection, select
-from antenna_assets.operations.quarantine.reparse import VALIDATED, land, validate
+from antenna_assets.operations.quarantine.reparse import land, validate
 from antenna_assets.settings import Settings
 from antenna_assets.storage.attempt import Attempt, require_writable
 from antenna_assets.storage.files import remove_tree
 from antenna_assets.storage.paths import lake_path
-
-if TYPE_CHECKING:
-    from pyspark.sql import SparkSession
 
 LEFT = "left by the transformation"
 FAILED = "the transformation failed"
@@ -85,7 +80,6 @@ class Plan:
 def plan(
     connection: psycopg.Connection,
     settings: Settings,
-    spark_session: "Callable[[], AbstractContextManager[SparkSession]]",
     selection: Selection,
     *,
     clock: datetime,
@@ -93,9 +87,6 @@ def plan(
 ) -> Plan:
     """Validate the selected messages again, without changing anything. An event older than the horizon is
     accepted.
-
-    Args:
-        spark_session: opens the session that parses; not called if there is nothing to parse.
 
     Raises:
         QuarantineError: nothing is selected.
@@ -107,10 +98,7 @@ def plan(
             "`antenna quarantine list` shows the rest"
         )
     messages, skipped = _transformed(selected, transform)
-    validated = VALIDATED.empty_table()
-    if messages.num_rows:
-        with spark_session() as spark:
-            validated = validate(settings, spark, messages, clock)
+    validated = validate(settings, messages, clock)
     names = pc.unique(validated["hour"]).to_pylist()
     hours = {name: landing_hour(name) for name in names if name is not None}
     refused = _refused_hours(connection, hours)

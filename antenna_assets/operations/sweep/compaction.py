@@ -53,7 +53,9 @@ _HOUR = "date_bin('1 hour', committed_at, '2000-01-01 00:00:00+00'::timestamptz)
 
 _MERGEABLE = """kind = 'stream'
     AND NOT EXISTS (SELECT FROM ledger.file WHERE file.batch = batch.batch)
-    AND NOT EXISTS (SELECT FROM ledger.expired_file AS expired WHERE expired.batch = batch.batch)"""
+    AND NOT EXISTS (SELECT FROM ledger.file WHERE file.batches @> batch.batch)
+    AND NOT EXISTS (SELECT FROM ledger.expired_file AS expired WHERE expired.batch = batch.batch)
+    AND NOT EXISTS (SELECT FROM ledger.expired_file AS expired WHERE expired.batches @> batch.batch)"""
 
 # Whole hours only: batches that an hour got later would have to be merged again.
 _HOURS_TO_MERGE = f"""

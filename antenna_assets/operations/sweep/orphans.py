@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import psycopg
 
-from antenna_assets.domain.lifetimes import SAFE_AGE
+from antenna_assets.domain.lifetimes import GRACE_PERIOD, SAFE_AGE
 from antenna_assets.publishing.lake import SCRATCH
 from antenna_assets.storage.files import Entry, removable, walk
 from antenna_assets.storage.paths import name_within
@@ -46,22 +46,40 @@ def old_attempts(
     yield found
 
 
-def unreferenced(connection: psycopg.Connection, lake: "LakePath", found: Iterable[Entry]) -> list[Entry]:
+def unreferenced(
+    connection: psycopg.Connection, lake: "LakePath", found: Iterable[Entry], *, clock: datetime
+) -> list[Entry]:
     """Return the files that no ledger row references, and the folders that hold no other ones.
 
     To remove them, hold the heads' lock from this query on, so that no commit comes in between, whatever the
     clocks say.
+
+    Args:
+        clock: the present instant by PostgreSQL's clock.
     """
     paths = {one.path: name_within(lake, one.path) for one in found}
     # A file's name may be any bytes, which PostgreSQL's text cannot hold: such a file is in no row.
     rows = connection.execute(
         "SELECT path FROM ledger.file WHERE path = ANY(%(paths)s)"
         # Expired, but within the grace period.
-        " UNION ALL SELECT path FROM ledger.expired_file WHERE path = ANY(%(paths)s) AND removed_at IS NULL",
-        {"paths": [path for path in paths.values() if path.isprintable()]},
+        " UNION ALL SELECT path FROM ledger.expired_file WHERE path = ANY(%(paths)s) AND removed_at IS NULL"
+        # Merged into another file, within the grace period: its age is not that of the merge.
+        " UNION ALL SELECT path FROM ledger.replaced_file"
+        " WHERE path = ANY(%(paths)s) AND merged AND replaced_at > %(since)s",
+        {
+            "paths": [path for path in paths.values() if path.isprintable()],
+            "since": clock - GRACE_PERIOD,
+        },
     )
     referenced = {path for (path,) in rows}
     return removable(found, lambda one: one.is_folder or paths[one.path] not in referenced)
+
+
+def forget_replaced(connection: psycopg.Connection, *, clock: datetime) -> None:
+    """Forget the names of files that were merged into others and that sweeps have removed by now."""
+    connection.execute(
+        "DELETE FROM ledger.replaced_file WHERE merged AND replaced_at <= %s", [clock - 2 * GRACE_PERIOD]
+    )
 
 
 def _last_ledger_write(connection: psycopg.Connection, clock: datetime) -> datetime:

@@ -187,8 +187,8 @@ def _expire(connection: psycopg.Connection, which: str, values: Sequence[Any], n
     query = f"""
         WITH deleted AS (DELETE FROM ledger.file WHERE {which} RETURNING *),
         moved AS (
-            INSERT INTO ledger.expired_file (path, kind, hour, rows, bytes, size, batch, expired_at)
-            SELECT path, kind, hour, rows, bytes, size, batch, %(now)s FROM deleted RETURNING size
+            INSERT INTO ledger.expired_file (path, kind, hour, rows, bytes, size, batch, batches, expired_at)
+            SELECT path, kind, hour, rows, bytes, size, batch, batches, %(now)s FROM deleted RETURNING size
         )
         SELECT count(*), sum(size) FROM moved
     """  # noqa: S608

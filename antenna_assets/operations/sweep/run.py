@@ -25,7 +25,12 @@ from antenna_assets.ledger.head import lock_heads
 from antenna_assets.ledger.lake_identity import require_matching_lake
 from antenna_assets.operations.rebuild import published_files
 from antenna_assets.operations.sweep.compaction import forget_removed_files, merge_batches
-from antenna_assets.operations.sweep.orphans import LANDING, old_attempts, unreferenced
+from antenna_assets.operations.sweep.orphans import (
+    LANDING,
+    forget_replaced,
+    old_attempts,
+    unreferenced,
+)
 from antenna_assets.operations.sweep.retention import (
     Amount,
     drop_live_windows,
@@ -158,15 +163,17 @@ def _sweep_landing(
 ) -> Amount:
     amount = Amount()
     for found in old_attempts(connection, root, now=now, clock=clock):
-        orphans = unreferenced(connection, root, found)
+        orphans = unreferenced(connection, root, found, clock=clock)
         if orphans and not dry_run:
             # Queried again and removed under the lock that a commit takes before it checks its files, so one
             # of the two comes first. Some hundred files at a time, since the stream waits meanwhile.
             with connection.transaction():
                 lock_heads(connection)
-                orphans = unreferenced(connection, root, found)
+                orphans = unreferenced(connection, root, found, clock=clock)
                 remove(orphans)
         amount += Amount(len(orphans), sum(orphan.size for orphan in orphans))
+    if not dry_run:
+        forget_replaced(connection, clock=clock)
     return amount
 
 

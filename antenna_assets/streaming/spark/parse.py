@@ -3,29 +3,11 @@
 Nothing here reads a clock, a setting or a broker, or writes anything. Why a message is rejected is found in
 `reasons.py`.
 
-A message is accepted when it is one JSON object (RFC 8259, UTF-8) with the five fields of design 2.1. The
-first reason that applies is its verdict, in the order of `schema.REASONS` but with `blank` (a message) and
-`not_utf8` first. Choices that the design leaves open:
-
-- `timestamp` as a number: a plain decimal is cut after the microsecond, never rounded. With an exponent, more
-  than 38 digits or more than 38 decimals it is read as a double and taken to the nearest microsecond, half
-  up.
-- `timestamp` as text: `YYYY-MM-DDThh:mm:ss`, up to nine decimals (cut after six), then `Z`, `+hh:mm` or
-  `+hhmm` up to 18:00. A space for the `T`, second 60, hour 24 or an impossible date is `wrong_type`; a year
-  of five or six digits is `timestamp_in_future`.
-- `bytes` 5.0 and 1e3 are `wrong_type`: not written as integers. A number of 2^63 and beyond is
-  `bytes_out_of_range` or `negative_bytes`, however it is written. -0 is 0.
-- A JSON null in a field is `wrong_type`; the message `null` is `not_an_object`. Blank means empty or all
-  Unicode white space; a blank text for the timestamp is `blank`, for bytes it is `wrong_type`.
-- `trailing_data` is a complete object or array with more behind it; a scalar with more behind it is
-  `not_json`.
-- `not_json` stands for a name repeated inside a nested object (or inside an array that has more behind it),
-  for half a surrogate pair, and for what is beyond Spark's parser: more than 1,000 levels (exactly 1,000:
-  `trailing_data`) or a number of more than 1,000 digits, wherever it stands.
+The verdicts and values are those of `streaming/verdicts/rules.py`, where the rules are.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from uuid import uuid4
 
 from pyspark.sql import DataFrame
@@ -37,6 +19,7 @@ from antenna_assets.streaming.spark.fields import FIELDS, ISO, TEXTS, is_blank
 from antenna_assets.streaming.spark.layout import Layout
 from antenna_assets.streaming.spark.layout import steps as layout_steps
 from antenna_assets.streaming.spark.reasons import REASON_AND_DETAIL
+from antenna_assets.streaming.verdicts.bounds import AHEAD
 
 SESSION_CONF = {
     # Both are Spark's defaults, and verdicts depend on them: without the first the last of repeated fields
@@ -45,9 +28,6 @@ SESSION_CONF = {
     "spark.sql.variant.validateUnicodeInJsonParsing": "true",
 }
 """Configuration of the session that the verdicts depend on."""
-
-AHEAD = timedelta(minutes=5)
-"""How far ahead of the clock an event may be."""
 
 
 def _text_is_fine(name: str, longest: int) -> str:

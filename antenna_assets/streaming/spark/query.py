@@ -16,6 +16,7 @@ from antenna_assets.engines.contract import Engine
 from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.settings import Settings
 from antenna_assets.storage.disk import write_failure_message
+from antenna_assets.streaming.embedded_sums import embedded_sums
 from antenna_assets.streaming.errors import StateUnwritable
 
 if TYPE_CHECKING:
@@ -29,9 +30,6 @@ POLLS_PER_BATCH = 16
 
 FETCH_BYTES = 8 * 2**20
 """The most bytes that a task fetches from one partition at once."""
-
-AGGREGATION_MEMORY = "1GiB"
-"""DuckDB's memory limit beside Spark: many times what the sums of a micro-batch need."""
 
 
 def start_spark(master: str = "local[*]", lake: str = "") -> "SparkSession":
@@ -63,18 +61,17 @@ def start_spark(master: str = "local[*]", lake: str = "") -> "SparkSession":
 @contextmanager
 def aggregation_engine(settings: Settings, spark: "SparkSession") -> Iterator[Engine]:
     """The engine that sums up landed files, as set: DuckDB in this process, or the stream's own Spark."""
-    if settings.engine == "spark":
-        from antenna_assets.engines.spark import SparkEngine
+    if settings.engine != "spark":
+        with embedded_sums(settings) as engine:
+            yield engine
+        return
+    from antenna_assets.engines.spark import SparkEngine
 
-        engine: Engine = SparkEngine(lambda: spark)
-    else:
-        from antenna_assets.engines.duckdb import DuckDBEngine
-
-        engine = DuckDBEngine(memory_limit=AGGREGATION_MEMORY, temp_directory=str(settings.home / "spill"))
+    on_spark = SparkEngine(lambda: spark)
     try:
-        yield engine
+        yield on_spark
     finally:
-        engine.close()
+        on_spark.close()
 
 
 def new_checkpoint(home: Path) -> Path:

@@ -1,0 +1,237 @@
+"""Consuming a topic from given offsets on, into Arrow tables, with bounded memory.
+
+What is handed out, and how far, is in `positions`; what ends the reading is in `failure`, and never lost
+between two polls: messages that came before it are handed out first.
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from antenna_assets.clients.kafka_broker import Broker, BrokerError, authorization_failed
+from antenna_assets.domain.schema import TIMESTAMP
+from antenna_assets.streaming.embedded.errors import OffsetsGone, RecordRefused
+from antenna_assets.streaming.envelope import EARLIEST_MILLIS, LATEST_MILLIS
+from antenna_assets.streaming.exact_ranges import MESSAGES
+from antenna_assets.streaming.ledger_consumer import ledger_consumer, unreadable_codes
+
+if TYPE_CHECKING:
+    from confluent_kafka import Consumer, Message
+
+FETCH_BYTES = 16 * 2**10
+"""The most bytes of a response of the broker, unless its first record batch has more.
+
+All of a response is unpacked at once: 76 kB of zstd can be 600 MB. The next
+one is asked for while this one is read, so small ones cost little.
+"""
+
+UNPACKED_BYTES = 64 * 10**6
+"""The most bytes of one record batch, unpacked. A larger one is refused, and read by `exact_ranges.py`."""
+
+PREFETCHED_BYTES = 32 * 2**20
+"""The bytes at which librdkafka stops to fetch ahead."""
+
+POLL_MESSAGES = 20_000
+POLL_BYTES = 8 * 2**20
+"""The most messages and, estimated by those before, bytes that one poll turns into Arrow."""
+
+FIRST_POLL_MESSAGES = 500
+
+SILENT_SECONDS = 30
+"""Kafka gives something of a partition that is not read out, or moves on in it, within this time."""
+
+STATISTICS_MILLIS = 5_000
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Messages of one poll, with the columns of `MESSAGES`, and the bytes of their values."""
+
+    messages: pa.Table
+    value_bytes: int
+
+
+EMPTY = Chunk(MESSAGES.empty_table(), 0)
+
+
+class TopicConsumer:
+    """Reads the committed messages of some partitions; a context manager.
+
+    Args:
+        offsets: where to begin each partition.
+
+    Attributes:
+        positions: the next offset of each partition: everything before it was handed out. Control records
+            and aborted messages count as handed out once a later message, or the end, was seen.
+        failure: why nothing more is read; None while it goes on.
+    """
+
+    def __init__(self, broker: Broker, offsets: Mapping[int, int]) -> None:
+        self._broker = broker
+        self.positions = dict(offsets)
+        self.failure: Exception | None = None
+        self._ends: dict[int, int] = {}
+        self._fetched: dict[int, int] = {}
+        self._silent = dict.fromkeys(offsets, 0.0)
+        self._heard: set[int] = set()
+        self._limit = FIRST_POLL_MESSAGES
+        self._last_error = ""
+        self._first = EMPTY
+        self._unreadable = unreadable_codes()
+        self._consumer: Consumer = ledger_consumer(
+            broker,
+            **{
+                "fetch.message.max.bytes": FETCH_BYTES,
+                "fetch.max.bytes": FETCH_BYTES,
+                # Of producers only, but librdkafka wants a response to be no smaller.
+                "message.max.bytes": FETCH_BYTES,
+                "receive.message.max.bytes": UNPACKED_BYTES,
+                "queued.max.messages.kbytes": PREFETCHED_BYTES // 1024,
+                "statistics.interval.ms": STATISTICS_MILLIS,
+                "stats_cb": self._progress,
+            },
+        )
+        self.resume()
+
+    def __enter__(self) -> "TopicConsumer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._consumer.close()
+
+    @property
+    def read_out(self) -> bool:
+        """Whether nothing was left in any partition when it was last looked at."""
+        return all(self._ends.get(partition) == at for partition, at in self.positions.items())
+
+    @property
+    def heard(self) -> bool:
+        """Whether Kafka has given anything of a partition since the last `resume`: a message, or its end."""
+        return bool(self._heard)
+
+    def require_first_sign(self, seconds: float) -> None:
+        """Wait until Kafka has given anything, at most so long; the next poll begins with it.
+
+        Raises:
+            Exception: `failure`, if that came first.
+        """
+        end = time.monotonic() + seconds
+        while not self.heard and self.failure is None and time.monotonic() < end:
+            self._first = self.poll(1, 0.1)
+        if self.failure is not None and not self._first.messages.num_rows:
+            raise self.failure
+
+    def pause(self) -> None:
+        """Stop fetching; what was fetched ahead is dropped, and read again after `resume`."""
+        self._consumer.unassign()
+
+    def resume(self) -> None:
+        """Fetch from the present positions on; what is known of the partitions' ends is forgotten."""
+        from confluent_kafka import TopicPartition
+
+        self._ends, self._heard = {}, set()
+        places = [TopicPartition(self._broker.topic, *place) for place in self.positions.items()]
+        self._consumer.assign(places)
+
+    def poll(self, most: int, seconds: float) -> Chunk:
+        """At most so many messages: those that are there now, or that come first within the time.
+
+        Once something ends the reading, `failure` is set, and every later poll is empty.
+        """
+        if self._first.messages.num_rows:
+            first, self._first = self._first, EMPTY
+            return first
+        if self.failure is not None:
+            return EMPTY
+        began = time.monotonic()
+        limit = min(self._limit, most)
+        found: list[Message] = self._consumer.consume(1, seconds)
+        if found and limit > 1:
+            found += self._consumer.consume(limit - 1, 0)
+        messages = []
+        for one in found:
+            if one.error() is None:
+                messages.append(one)
+            elif not self._noted(one):
+                # What follows may be behind a gap.
+                break
+        chunk = self._chunk(messages) if messages else EMPTY
+        self._require_signs(time.monotonic() - began)
+        return chunk
+
+    def _chunk(self, messages: "list[Message]") -> Chunk:
+        partitions = [one.partition() for one in messages]
+        offsets = [one.offset() for one in messages]
+        values = pa.array([one.value() for one in messages], pa.binary())
+        millis = pa.array([one.timestamp()[1] for one in messages], pa.int64())
+        # The last one of each partition stays.
+        for partition, offset in dict(zip(partitions, offsets, strict=True)).items():
+            self.positions[partition] = max(self.positions[partition], offset + 1)
+            self._hear(partition)
+        clamped = pc.max_element_wise(pc.min_element_wise(millis, LATEST_MILLIS), EARLIEST_MILLIS)
+        columns = [
+            values,
+            pa.array(partitions, pa.int32()),
+            pa.array(offsets, pa.int64()),
+            pc.multiply(clamped, 1_000).cast(TIMESTAMP),
+        ]
+        value_bytes = pc.sum(pc.binary_length(values)).as_py() or 0
+        each = max(1, value_bytes // len(messages))
+        self._limit = max(1, min(POLL_MESSAGES, 2 * self._limit, POLL_BYTES // each))
+        return Chunk(pa.Table.from_arrays(columns, schema=MESSAGES), value_bytes)
+
+    def _noted(self, event: "Message") -> bool:
+        """Take note of an event that is no message; returns whether reading goes on."""
+        from confluent_kafka import KafkaError
+
+        error, partition, offset = event.error(), event.partition(), event.offset()
+        code = error.code()
+        if code == KafkaError._PARTITION_EOF:
+            # Between the last message and the end are control records and aborted messages only.
+            self.positions[partition] = max(self.positions[partition], offset)
+            self._ends[partition] = offset
+            self._hear(partition)
+        elif code == KafkaError._AUTO_OFFSET_RESET:
+            self.failure = OffsetsGone(self._broker.topic, partition, error.str())
+        elif code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED):
+            self.failure = authorization_failed(self._broker.bootstrap, self._broker.topic, "Read")
+        elif code in self._unreadable:
+            self.failure = RecordRefused(self._broker.topic, partition, error.str())
+        elif error.fatal():
+            self.failure = BrokerError(f"Kafka at {self._broker.bootstrap} cannot be used: {error.str()}")
+        else:
+            # Transient; or about consumer groups, for a login that has rights at the topic only.
+            self._last_error = error.str()
+        return self.failure is None
+
+    def _hear(self, partition: int) -> None:
+        self._heard.add(partition)
+        self._silent[partition] = 0.0
+
+    def _progress(self, statistics: str) -> None:
+        """Note where librdkafka fetches next: a long aborted transaction gives no message for long."""
+        topics = json.loads(statistics)["topics"]
+        found: dict[str, Any] = topics.get(self._broker.topic, {}).get("partitions", {})
+        for name, state in found.items():
+            partition, fetched = int(name), state["next_offset"]
+            if partition in self.positions and self._fetched.get(partition) != fetched:
+                self._fetched[partition] = fetched
+                self._silent[partition] = 0.0
+
+    def _require_signs(self, seconds: float) -> None:
+        """Add the time of a poll to the silence of each partition; waiting elsewhere adds none."""
+        for partition, at in self.positions.items():
+            if self._ends.get(partition) == at:
+                continue
+            self._silent[partition] += seconds
+            if self._silent[partition] > SILENT_SECONDS and self.failure is None:
+                self.failure = BrokerError(
+                    f"Kafka at {self._broker.bootstrap} gave nothing of partition {partition} of "
+                    f"{self._broker.topic} from offset {at} on for {SILENT_SECONDS} s"
+                    + (self._last_error and f": {self._last_error}")
+                )

