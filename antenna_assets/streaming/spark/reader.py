@@ -56,7 +56,7 @@ RETRY_SECONDS = 1.0
 
 
 class SparkReader:
-    """Reads one topic with Spark, for one stream.
+    """Reads one topic with Spark, for one stream. See `Reader`.
 
     Args:
         say: takes one line of progress.
@@ -98,21 +98,10 @@ class SparkReader:
     def started(
         self, connection: psycopg.Connection, topic: Topic, *, available_now: bool
     ) -> Iterator[Callable[[], None]]:
-        """Start reading at the ledger's offsets; yields a function that waits until the query ends.
-
-        What Spark failed over in an earlier query is read first. At the end of the block the micro-batches in
-        progress are committed, or have failed.
-
-        Args:
-            topic: with the id that the ledger knows.
-            available_now: end at the broker's present end.
+        """See `Reader.started`. What Spark failed over in an earlier query is read first.
 
         Raises:
-            ReaderFailed: `recover` says how to go on.
             QueryFailed, StateUnwritable: another start may succeed.
-            Unreadable: a record cannot be read. Everything before it, and in the other partitions, is
-                committed.
-            Exception: that of the micro-batch by which the query ended.
         """
         with java_exit_detected():
             self._read_exactly(connection, topic)
