@@ -1,6 +1,6 @@
 """What a message is, once more, in plain Python: the standard library's JSON reader with the rules written out.
 
-It shares no code with `streaming/verdicts/` or `streaming/spark/parse.py`, and its numbers are literals on purpose: a wrong bound is seen.
+It shares no code with `streaming/verdicts/`, and its numbers are literals on purpose: a wrong bound is seen.
 """
 
 import json

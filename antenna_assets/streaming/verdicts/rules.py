@@ -17,7 +17,7 @@ first reason that applies is its verdict, in the order of `schema.REASONS` but w
 - `trailing_data` is a complete object or array with more behind it; a scalar with more behind it is
   `not_json`.
 - `not_json` stands for a name repeated inside a nested object (or inside an array that has more behind it),
-  for half a surrogate pair, and for what is beyond Spark's parser: more than 1,000 levels (exactly 1,000:
+  for half a surrogate pair, and for what is beyond this parser: more than 1,000 levels (exactly 1,000:
   `trailing_data`) or a number of more than 1,000 digits, wherever it stands.
 """
 
