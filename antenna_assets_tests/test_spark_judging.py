@@ -138,6 +138,7 @@ def test_row_11_damaged_messages_have_the_rows_of_the_judge_on_spark(
     assert counts.total() == count
     # A generator that stops reaching a verdict proves nothing about it.
     assert set(counts) == {None, *REASONS}
+    record_property("seeds", 1)
     record_property("messages", count)
     record_property("accepted", counts[None])
     record_property("rows that differ from the embedded reader's", 0)
