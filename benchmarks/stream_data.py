@@ -21,16 +21,14 @@ JITTER_SECONDS = 2
 def messages(count: int, *, users: int, start: datetime, span: timedelta) -> Iterator[Message]:
     """Yield `count` messages spread evenly over the `span` from `start`, keyed by user."""
     begin, step = start.timestamp(), span.total_seconds() / count
-    number = "(kafka_offset * 4 + kafka_partition)"
-    jitter = f"{JITTER_SECONDS} * {uniform(9, number)}"
+    time = f"greatest({begin}, {begin} + i * {step} - {JITTER_SECONDS} * {uniform(9)})"
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         for first in range(0, count, CHUNK):
             size = min(CHUNK, count - first)
             rows = connection.execute(
-                f"""SELECT id, format('{MESSAGE}',
-                    bytes, greatest({begin}, {begin} + {number} * {step} - {jitter}), app, id, antenna_id)
-                FROM ({events_select(first, size, users=users)})"""
+                f"SELECT id, format('{MESSAGE}', bytes, {time}, app, id, antenna_id)"
+                f" FROM ({events_select(first, size, users=users)})"
             ).fetchall()
             for key, value in rows:
                 yield Message(key.encode(), value.encode(), None, None)
