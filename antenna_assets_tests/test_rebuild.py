@@ -220,7 +220,7 @@ def test_row_36_the_doctor_names_the_file_the_version_and_the_command(
     assert f"{8:020}.json is torn in line" in found
     run = CliRunner().invoke(app, ["rebuild-table", TABLE])
     assert run.exit_code == 0, run.output
-    assert "1 hours were committed again" in run.output
+    assert "1 hour was committed again" in run.output
     assert lake()[0]
     shutil.rmtree(house.root / TABLE / "_delta_log")
     assert "lacks 7 hours that the ledger has published" in lake("lake and ledger")[1]

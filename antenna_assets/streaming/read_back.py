@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import EPOCH, MICROSECOND
 from antenna_assets.domain.landing import REJECTED_FOLDER, landing_hour
 from antenna_assets.domain.schema import LANDED_SCHEMA, LIVE_TABLES, REJECTED_SCHEMA, TIMESTAMP, ServingTable
@@ -89,8 +90,8 @@ def read_back(written: WrittenAttempt, engine: Engine, *, lake: str, window: tim
     found = landed.rows + sum(landed.rejections.values())
     if found != written.messages:
         raise LandingError(
-            f"read {written.messages} messages and found {found} rows in {written.folder}: nothing was "
-            "committed"
+            f"read {counted(written.messages, 'message')} and found {counted(found, 'row')} in "
+            f"{written.folder}: nothing was committed"
         )
     return landed
 
