@@ -130,6 +130,16 @@ def test_a_micro_batch_is_bounded_by_its_bytes(
     assert [end - begin for begin, end in found] == [10] * 5
 
 
+def test_the_first_micro_batch_of_a_backlog_is_small(
+    settings: Settings, new_stream: Callable[[], Stream], ledger: psycopg.Connection
+) -> None:
+    produce(settings, [event()] * 100_000)
+    new_stream().read_available()
+    found = [end - begin for begin, end in ranges(ledger)]
+    assert sum(found) == 100_000
+    assert found[0] < 60_000
+
+
 def test_what_is_sent_to_a_running_stream_is_committed_at_once(
     settings: Settings, record_property: Callable[[str, object], None]
 ) -> None:

@@ -68,6 +68,7 @@ class TopicConsumer:
     Attributes:
         positions: the next offset of each partition: everything before it was handed out. Control records
             and aborted messages count as handed out once a later message, or the end, was seen.
+        drained: whether the last poll found fewer messages than it would have taken.
         failure: why nothing more is read; None while it goes on.
     """
 
@@ -80,6 +81,7 @@ class TopicConsumer:
         self._silent = dict.fromkeys(offsets, 0.0)
         self._heard: set[int] = set()
         self._limit = FIRST_POLL_MESSAGES
+        self.drained = True
         self._last_error = ""
         self._first = EMPTY
         self._unreadable = unreadable_codes()
@@ -92,6 +94,8 @@ class TopicConsumer:
                 "message.max.bytes": FETCH_BYTES,
                 "receive.message.max.bytes": UNPACKED_BYTES,
                 "queued.max.messages.kbytes": PREFETCHED_BYTES // 1024,
+                # So soon after the last message its partition is known to be read out.
+                "fetch.wait.max.ms": 100,
                 "statistics.interval.ms": STATISTICS_MILLIS,
                 "stats_cb": self._progress,
             },
@@ -153,6 +157,7 @@ class TopicConsumer:
         found: list[Message] = self._consumer.consume(1, seconds)
         if found and limit > 1:
             found += self._consumer.consume(limit - 1, 0)
+        self.drained = len(found) < self._limit
         messages = []
         for one in found:
             if one.error() is None:
