@@ -22,7 +22,7 @@ SPELLINGS = (
     '{{"v":2,"id":"{3}","antenna_id":"{4}","app":"{2}","cell":"7f-0a","timestamp":{1:.0f},"bytes":{0}}}',
     '{{ "timestamp" : {1:.3f} , "id" : "{3}" , "antenna_id" : "{4}" , "app" : "{2}" , "bytes" : {0} }}',
 )
-"""As five senders may write the same event: fields in another order, with white space, with further fields."""
+"""As five senders may write an event: fields in another order, with white space, with further fields."""
 
 ESCAPED = '{{"bytes":{0},"timestamp":{1:.3f},"app":"caf\\u00e9 {2}","id":"{3}","antenna_id":"{4}"}}'
 ESCAPED_SHARE = 0.02
@@ -78,7 +78,9 @@ def messages(
 def _one_of(forms: Sequence[str], number: str, values: str) -> str:
     """Return the branches of a CASE that gives each form the same share of messages."""
     share = f"floor({len(forms)} * {uniform(11, number)})"
-    return " ".join(f"WHEN {share} = {place} THEN {_format(form, values)}" for place, form in enumerate(forms))
+    return " ".join(
+        f"WHEN {share} = {place} THEN {_format(form, values)}" for place, form in enumerate(forms)
+    )
 
 
 def _format(form: str, values: str) -> str:
