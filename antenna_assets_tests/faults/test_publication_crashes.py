@@ -3,6 +3,7 @@
 from datetime import datetime
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from antenna_assets.clients.postgres import connect
@@ -88,15 +89,15 @@ def test_row_16_killed_at_a_point_of_the_publication_the_hour_is_run_again_and_w
     answers = landed(settings, tmp_path, hours=len(PUBLICATION))
     for point, hour in zip(PUBLICATION, the_hours(settings), strict=True):
         die(settings, point, publish_hour, hour_key(hour))
-    with instance(tmp_path / "dagster") as dagster:
+    with instance() as dagster:
         assert publish_what_the_sensor_asks_for(dagster) >= 1
     assert_published_once(settings, answers, 1)
 
 
 def test_row_16_killed_between_two_generations_the_newer_one_replaces_the_older_whole(
-    settings: Settings, answers: Path, tmp_path: Path
+    settings: Settings, answers: Path
 ) -> None:
-    with instance(tmp_path / "dagster") as dagster:
+    with instance() as dagster:
         assert publish_what_the_sensor_asks_for(dagster) >= 1
         send(settings, answers, seed=2, start=the_hour(settings), hours=1)
         read_everything(settings)
@@ -113,7 +114,7 @@ def test_row_15_a_tick_that_is_killed_is_asked_for_again_by_the_next(
     home = tmp_path / "dagster"
     home.mkdir()
     die(settings, point, tick_once, home)
-    with instance(home) as dagster:
+    with dg.instance_for_test(temp_dir=str(home)) as dagster:
         assert the_hour(settings) in hours_of(tick(dagster))
         publish_what_the_sensor_asks_for(dagster)
         assert tick(dagster) == []
