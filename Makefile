@@ -119,12 +119,14 @@ down: .venv/ready ## stop them
 	$(BIN)/antenna down
 
 lock: .venv/dev ## resolve the dependencies again into the lock files
-	$(COMPILE) --extra dev --extra s3 --extra gs pyproject.toml requirements/installer.in \
+	$(COMPILE) $(HERE) --extra dev --extra s3 --extra gs pyproject.toml requirements/installer.in \
 		--output-file requirements/dev.lock
-	$(COMPILE) $(LIKE_DEV) pyproject.toml --output-file requirements/run.lock
+	$(COMPILE) $(LIKE_DEV) $(HERE) pyproject.toml --output-file requirements/run.lock
 	$(COMPILE) $(LIKE_DEV) requirements/installer.in --output-file requirements/installer.lock
 	$(COMPILE) $(LIKE_DEV) --extra s3 --extra gs pyproject.toml docker/antenna/requirements.in \
 		--output-file docker/antenna/requirements.lock
+	$(COMPILE) $(LIKE_DEV) --extra s3 --extra gs --extra spark pyproject.toml docker/antenna/requirements.in \
+		--output-file docker/antenna/spark.lock
 	for packages in connect ui; do $(COMPILE) $(LIKE_DEV) antenna_assets_tests/$$packages.in \
 		--output-file antenna_assets_tests/$$packages.lock; done
 	for peers in bench flink; do $(COMPILE) benchmarks/peers/$$peers.in \
@@ -137,3 +139,5 @@ lock: .venv/dev ## resolve the dependencies again into the lock files
 COMPILE = requirements/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-annotate --custom-compile-command 'make lock'
 LIKE_DEV := --constraint requirements/dev.lock
+# What a checkout has beside a production's packages: the embedded services, and Spark.
+HERE := --extra embedded --extra spark

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from importlib import util
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,7 +17,8 @@ import pytest
 
 from antenna_assets.clients.kafka_broker import AuthorizationFailed, Broker, BrokerError
 from antenna_assets.clients.postgres import connect
-from antenna_assets.errors import StreamError
+from antenna_assets.engines import spark_session
+from antenna_assets.errors import EngineError
 from antenna_assets.settings import Settings
 from antenna_assets.streaming.embedded import batches, consumer
 from antenna_assets.streaming.embedded.consumer import TopicConsumer
@@ -176,8 +176,8 @@ def test_a_reader_that_is_not_there_is_named_with_those_that_are() -> None:
 
 
 def test_spark_without_its_package_is_told_with_the_way_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(util, "find_spec", lambda _name: None)
-    with pytest.raises(StreamError, match=r"pyspark is not installed.*--engine duckdb"):
+    monkeypatch.setattr(spark_session, "find_spec", lambda _name: None)
+    with pytest.raises(EngineError, match=r"pyspark is not installed.*--engine duckdb"):
         require_spark()
 
 
