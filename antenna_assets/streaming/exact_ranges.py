@@ -12,24 +12,13 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from antenna_assets.clients.kafka_broker import Broker, BrokerError, authorization_failed
-from antenna_assets.domain.schema import TIMESTAMP
 from antenna_assets.errors import StreamError
 from antenna_assets.ledger.offsets import OffsetRange
-from antenna_assets.streaming.envelope import kafka_micros
+from antenna_assets.streaming.envelope import MESSAGES, record_times
 from antenna_assets.streaming.ledger_consumer import ledger_consumer, unreadable_codes
 
 if TYPE_CHECKING:
     from confluent_kafka import KafkaError
-
-MESSAGES = pa.schema(
-    [
-        pa.field("value", pa.binary()),
-        pa.field("partition", pa.int32(), nullable=False),
-        pa.field("offset", pa.int64(), nullable=False),
-        pa.field("timestamp", TIMESTAMP, nullable=False),
-    ]
-)
-"""Messages as Spark's Kafka source returns them, with a clamped timestamp."""
 
 PART_BYTES = 32 * 2**20
 """The most bytes of a part, its last message not counted."""
@@ -109,12 +98,14 @@ class _PartBuilder:
         self.bytes = 0
 
     def build(self) -> Part:
-        columns = list(zip(*self.rows, strict=True)) or [(), (), (), ()]
+        values, partitions, offsets, millis = list(zip(*self.rows, strict=True)) or [(), (), (), ()]
         # The part has a copy of the messages, and is handed out while this builder still exists.
         self.rows = []
         arrays = [
-            pa.array(column, pa.int64() if field.name == "timestamp" else field.type).cast(field.type)
-            for column, field in zip(columns, MESSAGES, strict=True)
+            pa.array(values, pa.binary()),
+            pa.array(partitions, pa.int32()),
+            pa.array(offsets, pa.int64()),
+            record_times(pa.array(millis, pa.int64())),
         ]
         return Part(self.ranges, pa.Table.from_arrays(arrays, schema=MESSAGES), self.bytes)
 
@@ -133,7 +124,7 @@ def read_ranges(broker: Broker, ranges: Sequence[OffsetRange], bounds: PartBound
         begin = wanted.from_offset
         try:
             for value, offset, millis in _messages(broker, wanted):
-                part.rows.append((value, wanted.partition, offset, kafka_micros(millis)))
+                part.rows.append((value, wanted.partition, offset, millis))
                 part.bytes += len(value or b"")
                 if part.bytes >= bounds.bytes or len(part.rows) >= bounds.messages:
                     part.ranges.append(OffsetRange(wanted.partition, begin, offset + 1))

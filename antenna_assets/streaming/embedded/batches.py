@@ -11,7 +11,7 @@ import pyarrow as pa
 from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.streaming.embedded.consumer import Chunk, TopicConsumer
 from antenna_assets.streaming.embedded.errors import OffsetsGone
-from antenna_assets.streaming.exact_ranges import MESSAGES
+from antenna_assets.streaming.envelope import MESSAGES
 
 MESSAGES_PER_BATCH = 300_000
 """The most."""

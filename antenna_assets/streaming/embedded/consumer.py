@@ -14,10 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from antenna_assets.clients.kafka_broker import Broker, BrokerError, authorization_failed
-from antenna_assets.domain.schema import TIMESTAMP
 from antenna_assets.streaming.embedded.errors import OffsetsGone, RecordRefused
-from antenna_assets.streaming.envelope import EARLIEST_MILLIS, LATEST_MILLIS
-from antenna_assets.streaming.exact_ranges import MESSAGES
+from antenna_assets.streaming.envelope import MESSAGES, record_times
 from antenna_assets.streaming.ledger_consumer import ledger_consumer, unreadable_codes
 
 if TYPE_CHECKING:
@@ -192,12 +190,11 @@ class TopicConsumer:
         for partition, offset in dict(zip(partitions, offsets, strict=True)).items():
             self.positions[partition] = max(self.positions[partition], offset + 1)
             self._hear(partition)
-        clamped = pc.max_element_wise(pc.min_element_wise(millis, LATEST_MILLIS), EARLIEST_MILLIS)
         columns = [
             values,
             pa.array(partitions, pa.int32()),
             pa.array(offsets, pa.int64()),
-            pc.multiply(clamped, 1_000).cast(TIMESTAMP),
+            record_times(millis),
         ]
         value_bytes = pc.sum(pc.binary_length(values)).as_py() or 0
         return Chunk(pa.Table.from_arrays(columns, schema=MESSAGES), value_bytes)
