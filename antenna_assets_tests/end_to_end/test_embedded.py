@@ -28,9 +28,13 @@ from antenna_assets_tests.commands import refused
 from antenna_assets_tests.end_to_end.producing import event, produce
 from antenna_assets_tests.exactness import named_by_the_ledger
 from antenna_assets_tests.faults.live import committed, running, wait_until
+from antenna_assets_tests.faults.topics import add_partitions, create_again
 from antenna_assets_tests.stream_engines import EMBEDDED
 
 pytestmark = [pytest.mark.services, pytest.mark.usefixtures("settings"), EMBEDDED]
+
+SEEN_WITHIN_SECONDS = 30
+"""The stream's promise for changes of its topic."""
 
 
 class Transaction:
@@ -144,6 +148,41 @@ def test_a_trigger_spaces_the_micro_batches(settings: Settings, ledger: psycopg.
             time.sleep(0.1)
         wait_until(lambda: committed(settings) == 30, 30)
     assert len(ranges(ledger)) <= 4
+
+
+def partitions_with_a_start(ledger: psycopg.Connection) -> int:
+    return ledger.execute("SELECT count(*) FROM ledger.partition_start").fetchall()[0][0]
+
+
+def test_row_6_an_idle_stream_sees_new_partitions_and_reads_them_within_30_seconds(
+    settings: Settings, ledger: psycopg.Connection, record_property: Callable[[str, object], None]
+) -> None:
+    with running(settings, None):
+        wait_until(lambda: partitions_with_a_start(ledger) == 4, 60)
+        add_partitions(settings, 6)
+        added = time.monotonic()
+        wait_until(lambda: partitions_with_a_start(ledger) == 6, SEEN_WITHIN_SECONDS)
+        produce(settings, [event()], 5)
+        wait_until(lambda: committed(settings) == 1, SEEN_WITHIN_SECONDS)
+        took = time.monotonic() - added
+    record_property("read a new partition after, s", round(took, 1))
+    assert took < SEEN_WITHIN_SECONDS
+
+
+def test_row_6_a_topic_that_is_created_again_stops_an_idle_stream_within_30_seconds(
+    settings: Settings, record_property: Callable[[str, object], None]
+) -> None:
+    errors: list[BaseException] = []
+    produce(settings, [event()])
+    with running(settings, None, errors=errors):
+        wait_until(lambda: committed(settings) == 1, 60)
+        create_again(settings, 4)
+        created = time.monotonic()
+        wait_until(lambda: errors != [], SEEN_WITHIN_SECONDS)
+        took = time.monotonic() - created
+    record_property("stopped by a new topic after, s", round(took, 1))
+    assert "was deleted and created again" in str(errors[0])
+    assert took < SEEN_WITHIN_SECONDS
 
 
 def test_the_embedded_stream_imports_no_pyspark_and_needs_no_java(settings: Settings, tmp_path: Path) -> None:
