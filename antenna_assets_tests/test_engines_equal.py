@@ -39,7 +39,7 @@ from antenna_assets.ledger.batch import BatchContent
 from antenna_assets.streaming.read_back import WrittenAttempt, read_back
 from antenna_assets_tests.faults.live import wait_until
 from antenna_assets_tests.free_ports import free_port
-from benchmarks.hour_data import make_hour
+from benchmarks.hour_data import events_select, users_select
 
 pytestmark = pytest.mark.services
 
@@ -281,9 +281,15 @@ def test_an_hour_through_spark_connect_equals_the_embedded_one(engines, tmp_path
 
 def assert_equals_the_embedded_one(master: str, embedded: Engine, folder: Path) -> str:
     """Run an hour on the master and embedded; returns what the process with Spark said."""
-    hour = make_hour(folder / "hour", events=100_000, users=5_000)
-    landed = folder / "landed.parquet"
-    pq.write_table(pa.concat_tables(map(pq.read_table, hour.landed)).cast(LANDED_SCHEMA), landed)
+    landed, users = folder / "landed.parquet", folder / "users.parquet"
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(
+            f"""COPY (SELECT make_timestamptz({int(TEN.timestamp())}000000 + i * 36000) AS timestamp, app, id, antenna_id, bytes,
+                CAST(i % 4 AS INTEGER) AS kafka_partition, i // 4 AS kafka_offset
+                FROM ({events_select(0, 100_000, users=5_000)})) TO '{landed}' (FORMAT parquet)"""  # noqa: S608
+        )
+        connection.execute(f"COPY ({users_select(5_000)}) TO '{users}' (FORMAT parquet)")
     results = folder / "results"
     results.mkdir()
     program = (sys.executable, "-m", "antenna_assets_tests.cluster_hour")
@@ -293,13 +299,13 @@ def assert_equals_the_embedded_one(master: str, embedded: Engine, folder: Path) 
         "PYTHONPATH": os.pathsep.join((str(PROJECT), str(PROJECT / ".venv-connect"))),
     }
     done = subprocess.run(
-        (*program, master, str(landed), hour.users, str(results)),
+        (*program, master, str(landed), str(users), str(results)),
         env=environment,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    _, _, tables = through(embedded, [str(landed)], hour.users, folder / "embedded")
+    _, _, tables = through(embedded, [str(landed)], str(users), folder / "embedded")
     for name, table in tables.items():
         assert table.num_rows > 0
         assert pq.read_table(results / f"{name}.parquet").equals(table), name

@@ -50,19 +50,16 @@ def messages(
         poison: the share of messages that are rejected.
     """
     begin, step = start.timestamp(), span.total_seconds() / count
-    number = "(kafka_offset * 4 + kafka_partition)"
-    jitter = f"{JITTER_SECONDS} * {uniform(9, number)}"
-    values = f"bytes, greatest({begin}, {begin} + {number} * {step} - {jitter}), app, id, antenna_id"
-    spelling = f"CASE {_one_of(SPELLINGS, number, values)} END" if mixed else _format(USUAL, values)
+    time = f"greatest({begin}, {begin} + i * {step} - {JITTER_SECONDS} * {uniform(9)})"
+    values = f"bytes, {time}, app, id, antenna_id"
+    spelling = f"CASE {_one_of(SPELLINGS, values)} END" if mixed else _format(USUAL, values)
     if mixed:
         spelling = (
-            f"CASE WHEN {uniform(12, number)} < {ESCAPED_SHARE} THEN {_format(ESCAPED, values)}"
-            f" ELSE {spelling} END"
+            f"CASE WHEN {uniform(12)} < {ESCAPED_SHARE} THEN {_format(ESCAPED, values)} ELSE {spelling} END"
         )
     if poison:
         spelling = (
-            f"CASE WHEN {uniform(10, number)} < {poison} THEN CASE {_one_of(POISON, number, values)} END"
-            f" ELSE {spelling} END"
+            f"CASE WHEN {uniform(10)} < {poison} THEN CASE {_one_of(POISON, values)} END ELSE {spelling} END"
         )
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
@@ -75,9 +72,9 @@ def messages(
                 yield Message(key.encode(), value.encode(), None, None)
 
 
-def _one_of(forms: Sequence[str], number: str, values: str) -> str:
+def _one_of(forms: Sequence[str], values: str) -> str:
     """Return the branches of a CASE that gives each form the same share of messages."""
-    share = f"floor({len(forms)} * {uniform(11, number)})"
+    share = f"floor({len(forms)} * {uniform(11)})"
     return " ".join(
         f"WHEN {share} = {place} THEN {_format(form, values)}" for place, form in enumerate(forms)
     )
