@@ -1,6 +1,6 @@
 """What a message is, once more, in plain Python: the standard library's JSON reader with the rules written out.
 
-It shares no code with `streaming/verdicts/` or `streaming/spark/parse.py`, and its numbers are literals on purpose: a wrong bound is seen.
+It shares no code with `streaming/verdicts/`, and its numbers are literals on purpose: a wrong bound is seen.
 """
 
 import json
@@ -18,11 +18,6 @@ WHITE = (
 )
 JSON_WHITE = " \t\n\r"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-ISO = re.compile(
-    r"(?P<year>[0-9]{4}|\+?[1-9][0-9]{4,5})-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})"
-    r"T(?P<hour>[0-9]{2}):(?P<minute>[0-9]{2}):(?P<second>[0-9]{2})(?:\.(?P<fraction>[0-9]{1,9}))?"
-    r"(?:Z|(?P<sign>[+-])(?P<zone_hours>[0-9]{2}):?(?P<zone_minutes>[0-9]{2}))"
-)
 
 
 @dataclass(frozen=True)
@@ -179,21 +174,70 @@ def _micros_of_number(number: Number) -> float:
 
 
 def _micros_of_text(text: str) -> float | None:
-    match = ISO.fullmatch(text)
-    if match is None:
+    """ISO-8601, taken apart from its end: zone, fraction, clock, day."""
+    rest, ahead = _without_zone(text)
+    if ahead is None:
         return None
-    if len(match["year"].lstrip("+")) > 4:
-        return float("inf")
-    offset = timedelta(hours=int(match["zone_hours"] or 0), minutes=int(match["zone_minutes"] or 0))
-    if offset > timedelta(hours=18) or int(match["zone_minutes"] or 0) > 59:
+    day, clock = rest.split("T" if "T" in rest else " ", 1) if {"T", " "} & set(rest) else ("", "")
+    extended = "-" in day
+    clock, point, fraction = clock.partition("," if "," in clock else ".")
+    if point and not (fraction and _digits(fraction) and len(fraction) <= 9):
+        return None
+    time_fields = _apart(clock, ":" if extended else "", (2, 2, 2)) or _apart(
+        clock, ":" if extended else "", (2, 2)
+    )
+    if time_fields is None or (point and len(time_fields) == 2):
+        return None
+    if extended and day.removeprefix("+")[:1] != "0":
+        for size in (5, 6):
+            if _apart(day.removeprefix("+"), "-", (size, 2, 2)):
+                # Whatever the rest says.
+                return float("inf")
+    if abs(ahead) > timedelta(hours=18):
+        return None
+    day_fields = _apart(day, "-" if extended else "", (4, 2, 2))
+    if day_fields is None:
         return None
     # Python has no year 0, which is a leap year as 4 is, and as far in the past.
-    year = int(match["year"]) or 4
-    fields = [int(match[name]) for name in ("month", "day", "hour", "minute", "second")]
     try:
-        local = datetime(year, *fields, tzinfo=UTC)
+        local = datetime(day_fields[0] or 4, *day_fields[1:], *time_fields, tzinfo=UTC)
     except ValueError:
         return None
-    micros = (local - EPOCH) // timedelta(microseconds=1) + int((match["fraction"] or "0").ljust(6, "0")[:6])
-    shift = offset // timedelta(microseconds=1)
-    return micros + shift if match["sign"] == "-" else micros - shift
+    micros = (local - EPOCH) // timedelta(microseconds=1) + int((fraction or "0").ljust(6, "0")[:6])
+    return micros - ahead // timedelta(microseconds=1)
+
+
+def _without_zone(text: str) -> tuple[str, timedelta | None]:
+    """The text before the zone, and how far the zone is ahead of UTC; None if there is none."""
+    if text[-1:] in ("Z", "z"):
+        return text[:-1], timedelta()
+    for size, between, sizes in ((2, "", (2,)), (4, "", (2, 2)), (5, ":", (2, 2))):
+        sign, fields = text[-size - 1 : -size], _apart(text[-size:], between, sizes)
+        if sign in ("+", "-") and fields:
+            # Of 60 minutes and more there is no zone, as of more than 18 hours.
+            ahead = (
+                timedelta(hours=fields[0], minutes=sum(fields[1:]))
+                if sum(fields[1:]) < 60
+                else timedelta(days=9)
+            )
+            return text[: -size - 1], -ahead if sign == "-" else ahead
+    return text, None
+
+
+def _apart(text: str, between: str, sizes: tuple[int, ...]) -> list[int] | None:
+    """The numbers of these sizes that the text consists of."""
+    fields = []
+    for number, size in enumerate(sizes):
+        if number:
+            if not text.startswith(between):
+                return None
+            text = text[len(between) :]
+        if not _digits(text[:size]) or len(text) < size:
+            return None
+        fields.append(int(text[:size]))
+        text = text[size:]
+    return None if text else fields
+
+
+def _digits(text: str) -> bool:
+    return bool(text) and set(text) <= set("0123456789")

@@ -92,12 +92,15 @@ VALUES = (
 
 
 def random_time(rng: random.Random, now: int, back: int) -> str:
+    """A time as JSON: in the usual profiles of ISO-8601 or otherwise, now and then a step beside them."""
+    return _usual_time(rng, now, back) if rng.random() < 0.5 else _other_time(rng, now, back)
+
+
+def _other_time(rng: random.Random, now: int, back: int) -> str:
     seconds = now + rng.choice((0, 299, 300, 301, -3_024_000, -3_024_001, -3600, rng.randint(-back, 1000)))
     digits = "".join(rng.choices("0123456789", k=rng.choice((1, 3, 6, 6, 7, 9, 12, 30))))
     moment = datetime.fromtimestamp(seconds, UTC)
-    zone = rng.choice(
-        ("Z", "+00:00", "+0200", "-03:30", "+14:00", "-18:00", "+19:00", "+01:99", "", "z", "+1")
-    )
+    zone = rng.choice(("Z", "+00:00", "+0200", "-03:30", "+14:00", "-18:00", "+19:00", "+01:99", "", "+1"))
     return rng.choice(
         (
             str(seconds),
@@ -109,6 +112,23 @@ def random_time(rng: random.Random, now: int, back: int) -> str:
             f'"{moment:%Y}-{rng.randint(0, 13):02}-{rng.randint(0, 32):02}T{rng.randint(0, 25):02}:{rng.randint(0, 61):02}:00Z"',
         )
     )
+
+
+def _usual_time(rng: random.Random, now: int, back: int) -> str:
+    moment = datetime.fromtimestamp(now + rng.choice((0, 299, 301, rng.randint(-back, 1000))), UTC)
+    day, clock = rng.choice(
+        (
+            *(("%Y-%m-%d", "%H:%M:%S"), ("%Y-%m-%d", "%H:%M"), ("%Y%m%d", "%H%M%S"), ("%Y%m%d", "%H%M")) * 3,
+            *(("%Y-%m-%d", "%H%M%S"), ("%Y%m%d", "%H:%M"), ("%Y-%m-%d", "%H"), ("%Y%m%d", "%H")),
+        )
+    )
+    digits = "".join(rng.choices("0123456789", k=rng.choice((0, 1, 3, 6, 9, 10))))
+    fraction = rng.choice((f".{digits}", f",{digits}")) if clock[-1] == "S" and rng.random() < 0.6 else ""
+    zone = rng.choice(
+        ("Z", "z", "+02", "-03", "+0200", "-0330", "+14:00", "-18") * 2 + ("+19", "+1", "+020", "", " Z")
+    )
+    between = rng.choice(("T", "T", "T", " ", " ", " ", "t", ""))
+    return f'"{moment:{day}}{between}{moment:{clock}}{fraction}{zone}"'
 
 
 def random_message(rng: random.Random, now: int = NOW, back: int = 4_000_000) -> bytes:

@@ -424,7 +424,7 @@ def odd_world(
         connection.execute(sql.SQL("CREATE DATABASE {name} TEMPLATE {template}").format(**names))
     try:
         world = World(urlunsplit(urlsplit(postgres_server)._replace(path=f"/{name}")), tmp_path / "lake")
-        land_and_publish(world, tmp_path / "dagster")
+        land_and_publish(world)
         yield world
     finally:
         with connect(server) as connection:

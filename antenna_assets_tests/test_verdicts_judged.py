@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from antenna_assets.domain.schema import REJECTED_SCHEMA
-from antenna_assets.streaming.exact_ranges import MESSAGES
+from antenna_assets.streaming.envelope import MESSAGES
 from antenna_assets.streaming.verdicts import judged
 from antenna_assets.streaming.verdicts.judged import ACCEPTED_SCHEMA, Judge
 from antenna_assets.streaming.verdicts.rules import Bounds, Event, judge

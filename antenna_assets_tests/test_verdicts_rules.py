@@ -52,6 +52,15 @@ def test_verdict(name: str) -> None:
         assert_shown_fit(found, TABLE[name][0])
 
 
+@pytest.mark.parametrize("name", TABLE)
+def test_oracle_agrees_with_the_table(name: str) -> None:
+    assert verdict(TABLE[name][0], CLOCK, OLDEST) == expected(name)
+
+
+def test_table_has_every_reason() -> None:
+    assert {of for _, of in TABLE.values() if isinstance(of, str)} == set(REASONS)
+
+
 @pytest.mark.parametrize("name", DETAILS)
 def test_detail_says_what_was_found(name: str) -> None:
     found = judge(TABLE[name][0], BOUNDS)

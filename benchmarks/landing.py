@@ -23,7 +23,7 @@ from antenna_assets.stack.kafka_topic import admin_client, ensure_topic
 from antenna_assets.streaming.embedded import batches
 from antenna_assets.streaming.job import Stream
 from benchmarks.hour_data import events_select, uniform
-from benchmarks.stream_data import CHUNK, MESSAGE
+from benchmarks.stream_data import CHUNK, USUAL
 from benchmarks.world import PARTITIONS, add_users, settings_of
 
 NOTE = (
@@ -119,7 +119,7 @@ def _arriving(number: int, hours: int, first: datetime, events: int, users: int)
         time = f"hour + (place * 3600000 // {events}) / 1000"
         yield (
             f"SELECT place % {PARTITIONS},"
-            f" list(encode(format('{MESSAGE}', bytes, {time}, app, id, antenna_id)) ORDER BY place)"
+            f" list(encode(format('{USUAL}', bytes, {time}, app, id, antenna_id)) ORDER BY place)"
             f" FROM ({' UNION ALL '.join(parts)}) GROUP BY 1"
         )
 

@@ -7,6 +7,7 @@ import logging
 import os
 import pwd
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -66,6 +67,7 @@ _CLUSTER_VARIABLES = (
     "SPARK_LOCAL_HOSTNAME",
     "HADOOP_CONF_DIR",
     "YARN_CONF_DIR",
+    "PYSPARK_PYTHON",
 )
 _OURS = ("SPARK_LOCAL_DIRS", "SPARK_USER", "HADOOP_USER_NAME")
 
@@ -92,7 +94,8 @@ def use_java(master: str = "local") -> None:
     """Set up this process's environment for PySpark's launcher: the right Java, no foreign configuration.
 
     Variables of another Spark, Hadoop or Java are removed; those that a cluster needs stay if `master` is
-    one.
+    one. The executors' Python is this one, under the same path, unless `PYSPARK_PYTHON` of a cluster names
+    another.
     """
     from antenna_assets.stack.java import java_environment, java_home
 
@@ -105,7 +108,7 @@ def use_java(master: str = "local") -> None:
     }
     for name in os.environ.keys() - ours:
         del os.environ[name]
-    os.environ.update(ours, JAVA_HOME=str(home))
+    os.environ.update({"PYSPARK_PYTHON": sys.executable, **ours, "JAVA_HOME": str(home)})
 
 
 def start_java(options: Mapping[str, str], **popen: Any) -> None:

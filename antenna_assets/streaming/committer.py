@@ -6,7 +6,7 @@ and the sums of the files, read back from the disk.
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -30,6 +30,7 @@ from antenna_assets.ledger.progress import backlog_of, offsets_to_read, read_pas
 from antenna_assets.settings import Settings
 from antenna_assets.storage.attempt import Attempt
 from antenna_assets.streaming.read_back import WrittenAttempt, read_back
+from antenna_assets.streaming.verdicts.bounds import Bounds
 
 HEARTBEAT_SECONDS = 5
 """A running stream closes what it can this often, with a batch or without."""
@@ -55,21 +56,6 @@ class LandedBatch:
     clock: datetime
     began: float
     first: bool
-
-
-@dataclass(frozen=True)
-class Acceptance:
-    """The bounds within which an event is accepted.
-
-    Attributes:
-        clock: PostgreSQL's clock.
-        oldest: events before this instant are too old.
-        full: hours that take no more events.
-    """
-
-    clock: datetime
-    oldest: datetime
-    full: Collection[datetime]
 
 
 class Committer:
@@ -116,9 +102,9 @@ class Committer:
         """Read the ledger's head and what landing needs of the ledger; called when a query starts."""
         self._head = read_head(connection, self._settings.topic)
         self._newest_attempt = self._head.batch
-        self._refresh_acceptance(connection)
+        self._refresh_bounds(connection)
 
-    def _refresh_acceptance(self, connection: psycopg.Connection) -> None:
+    def _refresh_bounds(self, connection: psycopg.Connection) -> None:
         """Read what landing needs of the ledger: during a commit the connection cannot be asked.
 
         Retention may move on meanwhile; the commit checks again.
@@ -127,12 +113,12 @@ class Committer:
         self._oldest = max(self._settings.start, expired_before(connection) or self._settings.start)
         self._full = full_hours(connection)
 
-    def acceptance(self) -> Acceptance:
-        """The bounds for the next micro-batch, without a connection: it may be in the middle of a commit."""
+    def bounds(self) -> Bounds:
+        """Those of the next micro-batch, without a connection: it may be in the middle of a commit."""
         if self._clock is None:
             raise StreamError("no query runs: the clock was never read")
         clock = self._clock.now()
-        return Acceptance(clock, max(self._oldest, clock - self._settings.horizon), self._full)
+        return Bounds(clock, max(self._oldest, clock - self._settings.horizon), self._full)
 
     def new_attempt(self) -> Attempt:
         """A folder for the files of the next micro-batch.
@@ -188,7 +174,7 @@ class Committer:
             )
             self._record_commit()
             self._on_landed(file.hour for file in content.files)
-            self._refresh_acceptance(connection)
+            self._refresh_bounds(connection)
             self._report(batch, self._head)
 
     def heartbeat(self, connection: psycopg.Connection) -> bool:

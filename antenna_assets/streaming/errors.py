@@ -45,6 +45,9 @@ def first_line(error: BaseException) -> str:
     if isinstance(error, psycopg.Error):
         return error_line(error)
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    # Java's innermost cause says most; the first line of py4j only that there was an error.
+    # Java's innermost cause says most; the first line of py4j only that there was an error. What a Python of
+    # Spark's raised is the last line of its traceback.
     causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
-    return causes[-1] if causes else lines[0]
+    if causes:
+        return causes[-1]
+    return lines[-1] if any(line.startswith("Traceback (most recent") for line in lines) else lines[0]

@@ -7,36 +7,41 @@ For what the readers cannot read: a record time that overflows in Spark, message
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from antenna_assets.clients.kafka_broker import Broker, BrokerError, authorization_failed
-from antenna_assets.domain.schema import TIMESTAMP
 from antenna_assets.errors import StreamError
 from antenna_assets.ledger.offsets import OffsetRange
-from antenna_assets.streaming.envelope import kafka_micros
+from antenna_assets.streaming.envelope import MESSAGES, record_times
 from antenna_assets.streaming.ledger_consumer import ledger_consumer, unreadable_codes
 
-MESSAGES = pa.schema(
-    [
-        pa.field("value", pa.binary()),
-        pa.field("partition", pa.int32(), nullable=False),
-        pa.field("offset", pa.int64(), nullable=False),
-        pa.field("timestamp", TIMESTAMP, nullable=False),
-    ]
-)
-"""Messages as Spark's Kafka source returns them, with a clamped timestamp."""
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError
 
 PART_BYTES = 32 * 2**20
 """The most bytes of a part, its last message not counted."""
 
 PART_MESSAGES = 200_000
 
-# All batches of a response are unpacked at once, each up to the second bound: 76 kB of zstd can be 600 MB.
+UNPACKED_BYTES = 512 * 10**6
+"""The most bytes that a record batch of zstd may unpack to.
+
+A third of it is sure to be read: where the sender did not write the size, librdkafka guesses it in steps of
+three. It has no bound for gzip and lz4.
+"""
+
+RECORD_BYTES = 32 * 10**6
+"""The largest message that is read: judging and landing it takes several times as much memory."""
+
+# All batches of a response are unpacked at once: 76 kB of zstd can be 600 MB. So there is one large batch at
+# most, and the next response is asked for when nothing of it is left.
 _BOUNDS = {
     "fetch.message.max.bytes": 8 * 2**10,
-    "receive.message.max.bytes": 100 * 10**6,
+    "receive.message.max.bytes": UNPACKED_BYTES,
     "queued.max.messages.kbytes": 16 * 1024,
+    "queued.min.messages": 1,
 }
 
 _SILENT_SECONDS = 30
@@ -93,10 +98,14 @@ class _PartBuilder:
         self.bytes = 0
 
     def build(self) -> Part:
-        columns = list(zip(*self.rows, strict=True)) or [(), (), (), ()]
+        values, partitions, offsets, millis = list(zip(*self.rows, strict=True)) or [(), (), (), ()]
+        # The part has a copy of the messages, and is handed out while this builder still exists.
+        self.rows = []
         arrays = [
-            pa.array(column, pa.int64() if field.name == "timestamp" else field.type).cast(field.type)
-            for column, field in zip(columns, MESSAGES, strict=True)
+            pa.array(values, pa.binary()),
+            pa.array(partitions, pa.int32()),
+            pa.array(offsets, pa.int64()),
+            record_times(pa.array(millis, pa.int64())),
         ]
         return Part(self.ranges, pa.Table.from_arrays(arrays, schema=MESSAGES), self.bytes)
 
@@ -115,7 +124,7 @@ def read_ranges(broker: Broker, ranges: Sequence[OffsetRange], bounds: PartBound
         begin = wanted.from_offset
         try:
             for value, offset, millis in _messages(broker, wanted):
-                part.rows.append((value, wanted.partition, offset, kafka_micros(millis)))
+                part.rows.append((value, wanted.partition, offset, millis))
                 part.bytes += len(value or b"")
                 if part.bytes >= bounds.bytes or len(part.rows) >= bounds.messages:
                     part.ranges.append(OffsetRange(wanted.partition, begin, offset + 1))
@@ -163,6 +172,9 @@ def _messages(broker: Broker, wanted: OffsetRange) -> Iterator[tuple[bytes | Non
             if error is None:
                 if message.offset() >= wanted.until_offset:
                     return
+                if len(message) > RECORD_BYTES:
+                    size = f"it has {len(message):,} bytes, more than the {RECORD_BYTES:,} that are read"
+                    raise _Stuck(message.offset(), size)
                 yield message.value(), message.offset(), message.timestamp()[1]
                 following, last_heard = message.offset() + 1, time.monotonic()
             # Only control records are between the last message and the end.
@@ -173,9 +185,21 @@ def _messages(broker: Broker, wanted: OffsetRange) -> Iterator[tuple[bytes | Non
                 raise authorization_failed(broker.bootstrap, broker.topic, "Read")
             elif error.code() in unreadable_codes():
                 # A batch is unpacked whole, and one that starts before this record was read in part.
-                raise _Stuck(max(following, message.offset()), error.str())
+                raise _Stuck(max(following, message.offset()), _refusal(error))
             else:
                 # Transient; or about consumer groups, for a login that has rights at the topic only.
                 last_error = error.str()
     finally:
         consumer.close()
+
+
+def _refusal(error: "KafkaError") -> str:
+    """Why a record batch cannot be read, and what may read it."""
+    from confluent_kafka import KafkaError
+
+    if error.code() != KafkaError._BAD_COMPRESSION:
+        return str(error.str())
+    return (
+        f"{error.str()}: its batch is damaged, or unpacks to more than {UNPACKED_BYTES // 3 // 10**6} MB; "
+        "Spark unpacks record by record, so `antenna stream --engine spark --available-now` may read it"
+    )

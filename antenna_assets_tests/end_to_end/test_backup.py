@@ -232,11 +232,11 @@ def place_of(world: World, settings: Settings, backup: Path) -> Place:
     )
 
 
-def late_rows_come(world: World, dagster_home: Path) -> None:
+def late_rows_come(world: World) -> None:
     """A batch of the first hour lands and is published."""
     with connect(world.url) as connection:
         Land.on(connection, world.lake)({FIRST: 5})
-    publish(world, [FIRST], dagster_home)
+    publish(world, [FIRST])
 
 
 def test_an_hour_of_a_lake_that_is_ahead_is_published_only_after_the_cut(
@@ -244,8 +244,8 @@ def test_an_hour_of_a_lake_that_is_ahead_is_published_only_after_the_cut(
 ) -> None:
     old, home = place_of(old_world, settings, tmp_path / "backup"), tmp_path / "new"
     old.run(DUMP)
-    for number in range(2):
-        late_rows_come(old_world, tmp_path / f"dagster-{number}")
+    for _ in range(2):
+        late_rows_come(old_world)
     old.run(COPY)
     with new_home(settings, home, tmp_path / "backup") as new:
         new.run(SERVICES, POSTGRES, LAKE)
@@ -254,9 +254,9 @@ def test_an_hour_of_a_lake_that_is_ahead_is_published_only_after_the_cut(
             world.copy(tmp_path / "uncut") as uncut,
             pytest.raises(LedgerError, match="in ledger.hour_generation, found none"),
         ):
-            late_rows_come(uncut, tmp_path / "dagster-uncut")
+            late_rows_come(uncut)
         new.run(CUT)
-        late_rows_come(world, tmp_path / "dagster-new")
+        late_rows_come(world)
         assert "verified 3 hours and 4 certificates\neverything is as certified" in new.run(VERIFY)
 
 
@@ -267,7 +267,7 @@ def test_a_lake_that_was_copied_before_the_dump_lacks_what_the_dump_names(
     backup.mkdir()
     old = place_of(old_world, settings, backup)
     old.run(COPY)
-    late_rows_come(old_world, tmp_path / "dagster")
+    late_rows_come(old_world)
     old.run(DUMP)
     with new_home(settings, tmp_path / "new", backup) as new:
         new.run(SERVICES, POSTGRES, LAKE, CUT)

@@ -211,7 +211,7 @@ def test_without_a_transformation_the_stream_s_verdict_stands(planned: Replay) -
     found, _ = planned()
     assert coordinates(found.accepted.to_pylist()) == [(0, 2)]
     assert found.skipped_by_reason == {"wrong_type": 2, "not_json": 1, "missing_field": 1}
-    assert found.skipped[0] == Skipped(0, 0, "wrong_type", 'bytes is not an integer: "12"')
+    assert found.skipped[0] == Skipped(0, 0, "wrong_type", 'bytes is a number in quotes: "12"')
 
 
 def test_what_was_mended_joins_its_hours_under_its_first_coordinates(

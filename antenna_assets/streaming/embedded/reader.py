@@ -19,7 +19,7 @@ from antenna_assets.engines.contract import Engine
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.committer import REPORT_SECONDS, Acceptance, Committer, LandedBatch
+from antenna_assets.streaming.committer import REPORT_SECONDS, Committer, LandedBatch
 from antenna_assets.streaming.embedded.batches import ReadBatch, read_batches
 from antenna_assets.streaming.embedded.consumer import TopicConsumer
 from antenna_assets.streaming.embedded.errors import RecordRefused
@@ -29,6 +29,7 @@ from antenna_assets.streaming.embedded_sums import embedded_sums
 from antenna_assets.streaming.errors import ReaderFailed
 from antenna_assets.streaming.exact_ranges import PartBounds, read_ranges
 from antenna_assets.streaming.read_back import WrittenAttempt
+from antenna_assets.streaming.verdicts.bounds import Bounds
 
 if TYPE_CHECKING:
     from antenna_assets.streaming.verdicts.judged import Judge, Judged
@@ -117,26 +118,25 @@ class EmbeddedReader:
             LakeUnwritable: the lake's disk is full, or fails; nothing of the attempt is left there.
         """
         commit_point("stream.read")
-        accepted = self._committer.acceptance()
+        bounds = self._committer.bounds()
         attempt = self._committer.new_attempt()
         if not batch.messages.num_rows:
-            return LandedBatch(attempt, None, batch.ranges, accepted.clock, batch.began, first)
+            return LandedBatch(attempt, None, batch.ranges, bounds.clock, batch.began, first)
         begun = host_now()
-        judged = self._judged(batch.messages, accepted)
+        judged = self._judged(batch.messages, bounds)
         commit_point("stream.land.judged")
         with attempt:
             lander.write(attempt.folder, judged.accepted, judged.rejected)
         written = WrittenAttempt(attempt.folder, begun, batch.messages.num_rows, batch.value_bytes)
-        return LandedBatch(attempt, written, batch.ranges, accepted.clock, batch.began, first)
+        return LandedBatch(attempt, written, batch.ranges, bounds.clock, batch.began, first)
 
-    def _judged(self, messages: pa.Table, accepted: Acceptance) -> "Judged":
-        from antenna_assets.streaming.verdicts.bounds import Bounds
+    def _judged(self, messages: pa.Table, bounds: Bounds) -> "Judged":
         from antenna_assets.streaming.verdicts.judged import Judge
 
         # The same for all micro-batches: it learns how the senders write.
         if self._judge is None:
             self._judge = Judge()
-        return self._judge.judge(messages, Bounds(accepted.clock, accepted.oldest, accepted.full))
+        return self._judge.judge(messages, bounds)
 
     def _read_exactly(
         self, connection: psycopg.Connection, engine: Engine, lander: Lander, topic: Topic

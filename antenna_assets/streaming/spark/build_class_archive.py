@@ -48,10 +48,11 @@ def _rehearse(target: str) -> None:
 
     from antenna_assets.engines.spark_session import session
     from antenna_assets.stack.jars import spark_jars
+    from antenna_assets.streaming.spark.judging import ARROW_CONF
     from antenna_assets.streaming.spark.land import write
-    from antenna_assets.streaming.spark.parse import SESSION_CONF
+    from antenna_assets.streaming.verdicts.bounds import Bounds
 
-    recorded = {"spark.jars": ",".join(map(str, spark_jars())), **SESSION_CONF}
+    recorded = {"spark.jars": ",".join(map(str, spark_jars())), **ARROW_CONF}
     spark = session("class archive", master="local[*]", extra=recorded, archive_at_exit=target)
     good = '{"bytes":1,"timestamp":1790000000,"app":"a","id":"b","antenna_id":"c"}'
     messages = spark.sql(
@@ -61,7 +62,7 @@ def _rehearse(target: str) -> None:
     )
     clock = datetime.fromtimestamp(1_790_000_060, UTC)
     with tempfile.TemporaryDirectory() as lake:
-        write(messages, lake=lake, folder="landing/1", clock=clock, oldest=clock - timedelta(days=1))
+        write(messages, lake=lake, folder="landing/1", bounds=Bounds(clock, clock - timedelta(days=1)))
         query = (
             spark.readStream.format("rate")
             .load()

@@ -28,7 +28,6 @@ from antenna_assets.streaming.errors import QueryFailed, ReadingFailed, first_li
 from antenna_assets.streaming.exact_ranges import PART_MESSAGES, PartBounds, Unreadable, read_ranges
 from antenna_assets.streaming.spark import query
 from antenna_assets.streaming.spark.land import write
-from antenna_assets.streaming.spark.layout import CommonLayout
 from antenna_assets.streaming.spark.planned_offsets import planned_ranges
 from antenna_assets.streaming.spark.process import is_spark_error, java_exits_within
 
@@ -99,7 +98,6 @@ class MicroBatches:
         self._stop = stop
         self._landing = threading.Lock()
         self._committing: Future[None] | None = None
-        self._layout = CommonLayout()
         self.size = BatchSize()
         self.size_changed = False
         self.failure: BaseException | None = None
@@ -160,21 +158,18 @@ class MicroBatches:
             ReadingFailed: Spark failed over the messages.
             Exception: the commit before failed, and nothing may be committed after it.
         """
-        accepted = self._committer.acceptance()
+        bounds = self._committer.bounds()
         with self._committer.new_attempt() as attempt:
             with source.failures_told_apart():
                 written = write(
                     messages,
                     lake=self._settings.lake_uri,
                     folder=attempt.folder,
-                    clock=accepted.clock,
-                    oldest=accepted.oldest,
-                    full=accepted.full,
-                    layout=self._layout.of(messages),
+                    bounds=bounds,
                 )
             if self._committing is not None:
                 self._committing.result()
-        return LandedBatch(attempt, written, source.ranges, accepted.clock, began, first)
+        return LandedBatch(attempt, written, source.ranges, bounds.clock, began, first)
 
     def _commit(self, connection: psycopg.Connection, engine: Engine, batch: LandedBatch) -> None:
         with self._recording_failure():
@@ -251,7 +246,7 @@ class MicroBatches:
             self.size.learn(messages_read, bytes_read, query.MESSAGES_PER_BATCH)
 
     def _without_messages(self, ranges: Sequence[OffsetRange]) -> LandedBatch:
-        clock = self._committer.acceptance().clock
+        clock = self._committer.bounds().clock
         return LandedBatch(self._committer.new_attempt(), None, ranges, clock, time.monotonic(), first=False)
 
     def _read_one_by_one(

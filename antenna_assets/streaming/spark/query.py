@@ -36,10 +36,14 @@ def start_spark(master: str = "local[*]", lake: str = "") -> "SparkSession":
     """A Spark session for a stream, with the connectors of Kafka and of the lake's store.
 
     Spark Connect cannot run a stream. The workers of a cluster must see the lake under the same path.
+
+    Raises:
+        ExecutorsUnfit: the executors of a cluster lack what judging needs.
     """
     from antenna_assets.engines.spark_session import session, store_configuration
     from antenna_assets.stack.jars import spark_jars
-    from antenna_assets.streaming.spark.parse import SESSION_CONF
+    from antenna_assets.streaming.spark.executors import prepare_executors
+    from antenna_assets.streaming.spark.judging import ARROW_CONF
 
     store = store_configuration(lake)
     jars = [*map(str, spark_jars()), *filter(None, [store.get("spark.jars")])]
@@ -53,9 +57,11 @@ def start_spark(master: str = "local[*]", lake: str = "") -> "SparkSession":
         "spark.driver.defaultJavaOptions": "-XX:+ExitOnOutOfMemoryError",
         # Messages from this process are data; below this threshold Spark would evaluate them while it plans.
         "spark.sql.execution.arrow.localRelationThreshold": "0",
-        **SESSION_CONF,
+        **ARROW_CONF,
     }
-    return session("antenna stream", master=master, extra=conf)
+    spark = session("antenna stream", master=master, extra=conf)
+    prepare_executors(spark)
+    return spark
 
 
 @contextmanager

@@ -103,7 +103,8 @@ def read_exactly(body: str) -> Exact:
 
 
 def _judged(found: Exact, size: int) -> dict[str, object]:
-    # Spark's parser reads within brackets of its own, which the deepest of values leave no level for.
+    # The deepest of values counts as having more behind it, as it had for Spark's parser (decision 4), which
+    # read within brackets of its own.
     if found.end != size or found.depth == MAX_DEPTH:
         whole = found.members is not None or (found.depth > 0 and not found.broken)
         raise Refused("trailing_data" if whole else "not_json")

@@ -9,7 +9,12 @@ from antenna_assets.domain.schema import MAX_BYTES
 from antenna_assets.streaming.verdicts.bounds import Bounds
 from antenna_assets.streaming.verdicts.exact import Nested, Written
 from antenna_assets.streaming.verdicts.fields import FIELDS, TEXTS, is_blank
-from antenna_assets.streaming.verdicts.instants import has_no_zone, micros_of_number, micros_of_text
+from antenna_assets.streaming.verdicts.instants import (
+    has_no_zone,
+    micros_of_number,
+    micros_of_text,
+    unit_of,
+)
 
 DETAIL_CHARACTERS = 200
 _SHOWN_CHARACTERS = 60
@@ -20,7 +25,11 @@ _FIELD_SET = frozenset(FIELDS)
 HUGE = 2.0**63
 """A number from here on is out of range as an integer, however it is written."""
 
+_QUOTED_NUMBER = "a number in quotes"
+
+_number = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?").fullmatch
 _control = re.compile(r"[\x00-\x1f\x7f]")
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Rejection(NamedTuple):
@@ -37,9 +46,11 @@ class Rejection(NamedTuple):
 
 def rejection(reason: str, detail: str) -> Rejection:
     """A rejection with its detail made fit to be shown and stored."""
-    if not detail.isascii():
-        detail = detail.encode(errors="replace").decode()
-    return Rejection(reason, _control.sub("?", detail[:DETAIL_CHARACTERS]))
+    detail = detail[:DETAIL_CHARACTERS]
+    # As most are: a sender whose messages are all rejected must not slow the others down.
+    if detail.isascii() and detail.isprintable():
+        return Rejection(reason, detail)
+    return Rejection(reason, _control.sub("?", detail.encode(errors="replace").decode()))
 
 
 def beginning(value: bytes, text: str) -> str:
@@ -74,14 +85,15 @@ def _wrong_types(event: Mapping[str, object], micros: float | None) -> dict[str,
     """What is wrong with the type of fields."""
     found = {}
     if not _is_integer(event["bytes"]):
-        found["bytes"] = "bytes is not an integer"
+        found["bytes"] = f"bytes is {_QUOTED_NUMBER if _is_quoted(event['bytes']) else 'not an integer'}"
     time = event["timestamp"]
     if micros is None and not (type(time) is str and is_blank(time)):
-        found["timestamp"] = (
-            "timestamp has no time zone"
-            if type(time) is str and has_no_zone(time)
-            else "timestamp is neither Unix seconds nor ISO-8601 with a zone"
-        )
+        if _is_quoted(time):
+            found["timestamp"] = f"timestamp is {_QUOTED_NUMBER}"
+        elif type(time) is str and has_no_zone(time):
+            found["timestamp"] = "timestamp has no time zone"
+        else:
+            found["timestamp"] = "timestamp is neither Unix seconds nor ISO-8601 with a zone"
     for name in TEXTS:
         if type(event[name]) is not str:
             found[name] = f"{name} is not text"
@@ -104,13 +116,21 @@ def _wrong_value(event: Mapping[str, object], micros: float | None, text: str, b
     sizes = {name: len(value.encode()) for name, value in texts.items()}
     long = [name for name, longest in TEXTS.items() if sizes[name] > longest]
     if long:
-        said = (f"{name} has {sizes[name]} bytes, at most {TEXTS[name]} fit" for name in long)
-        return rejection("too_long", "; ".join(said))
+        details = (f"{name} has {sizes[name]} bytes, at most {TEXTS[name]} fit" for name in long)
+        return rejection("too_long", "; ".join(details))
     nul = [name for name, value in texts.items() if "\0" in value]
     if nul:
         return rejection("unstorable_text", f"NUL in {', '.join(nul)}")
-    reason = "timestamp_in_future" if micros > bounds.newest_micros else "timestamp_too_old"
-    return rejection(reason, f"timestamp is {_shown(event['timestamp'], most)}")
+    time = event["timestamp"]
+    said = f"timestamp is {_shown(time, most)}"
+    if micros < bounds.oldest_micros:
+        return rejection("timestamp_too_old", said)
+    unit = None if type(time) is str else unit_of(micros, bounds.newest_micros)
+    return rejection("timestamp_in_future", f"{said}: {unit} in the place of seconds" if unit else said)
+
+
+def _is_quoted(value: object) -> bool:
+    return type(value) is str and _number(value) is not None
 
 
 def _is_integer(value: object) -> bool:
@@ -132,4 +152,4 @@ def _shown(value: object, most: int) -> str:
     if type(value) is int:
         return str(value)[:most]
     # Long texts are cut before they are escaped.
-    return json.dumps(value[:most] if isinstance(value, str) else value, ensure_ascii=False)[:most]
+    return _as_json(value[:most] if isinstance(value, str) else value)[:most]

@@ -13,11 +13,21 @@ _MICROS = 1_000_000
 # A plain decimal is exact up to so many digits, and as many decimals.
 _EXACT_DIGITS = 38
 
-_ISO = re.compile(
-    r"(?P<far>\+?[1-9][0-9]{4,5}|[0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})"
-    r"(?:\.([0-9]{1,9}))?(?:Z|([+-])([0-9]{2}):?([0-9]{2}))"
+_DIGITS = "([0-9]{2})"
+_FRACTION = "(?:[.,]([0-9]{1,9}))?"
+_ZONE = f"(?:[Zz]|([+-]){_DIGITS}(?::?{_DIGITS})?)"
+_EXTENDED = re.compile(
+    rf"(\+?[1-9][0-9]{{4,5}}|[0-9]{{4}})-{_DIGITS}-{_DIGITS}"
+    rf"[T ]{_DIGITS}:{_DIGITS}(?::{_DIGITS}{_FRACTION})?{_ZONE}"
 )
-_ISO_WITHOUT_ZONE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.][0-9]*)?)?)?")
+_BASIC = re.compile(rf"([0-9]{{4}}){_DIGITS}{_DIGITS}[T ]{_DIGITS}{_DIGITS}(?:{_DIGITS}{_FRACTION})?{_ZONE}")
+_WITHOUT_ZONE = re.compile(
+    "[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}([.,][0-9]*)?)?)?"
+    "|[0-9]{8}[T ][0-9]{4}([0-9]{2}([.,][0-9]*)?)?"
+)
+# A thousand million seconds.
+_SINCE_2001 = 10**15
+
 _MOST_ZONE_MINUTES = 18 * 60
 
 
@@ -40,8 +50,12 @@ def micros_of_number(seconds: int | Written) -> float:
 
 
 def micros_of_text(text: str) -> float | None:
-    """ISO-8601 with a zone as microseconds, cut; infinity beyond the year 9999, None if it is no instant."""
-    match = _ISO.fullmatch(text)
+    """ISO-8601 with a zone as microseconds, cut; infinity beyond the year 9999, None if it is no instant.
+
+    Its common profiles: the extended or the basic form, `T` or a space, seconds or none, a point or a comma
+    before the fraction, `Z`, `z`, `+hh`, `+hhmm` or `+hh:mm`.
+    """
+    match = _EXTENDED.fullmatch(text) or _BASIC.fullmatch(text)
     if match is None:
         return None
     written_year, month, day, hour, minute, second, fraction, sign, zone_hours, zone_minutes = match.groups()
@@ -49,13 +63,14 @@ def micros_of_text(text: str) -> float | None:
         return inf
     zone = 0
     if sign is not None:
-        zone = int(zone_hours) * 60 + int(zone_minutes)
-        if zone > _MOST_ZONE_MINUTES or int(zone_minutes) > 59:
+        minutes = int(zone_minutes or 0)
+        zone = int(zone_hours) * 60 + minutes
+        if zone > _MOST_ZONE_MINUTES or minutes > 59:
             return None
     # Python has no year 0, which is a leap year as 4 is, and as far in the past.
     year = int(written_year) or 4
     try:
-        local = datetime(year, int(month), int(day), int(hour), int(minute), int(second), tzinfo=UTC)
+        local = datetime(year, int(month), int(day), int(hour), int(minute), int(second or 0), tzinfo=UTC)
     except ValueError:
         return None
     micros = (local - EPOCH) // MICROSECOND
@@ -65,9 +80,21 @@ def micros_of_text(text: str) -> float | None:
     return micros + shift if sign == "-" else micros - shift
 
 
+def unit_of(seconds: float, newest_micros: int) -> str | None:
+    """The unit that a number of seconds beyond the newest instant is probably in.
+
+    Args:
+        seconds: as microseconds.
+    """
+    for unit, factor in (("milliseconds", 10**3), ("microseconds", 10**6), ("nanoseconds", 10**9)):
+        if _SINCE_2001 * factor <= seconds <= newest_micros * factor:
+            return unit
+    return None
+
+
 def has_no_zone(text: str) -> bool:
     """Whether a text is a day or a time of ISO-8601 without a zone."""
-    return _ISO_WITHOUT_ZONE.fullmatch(text) is not None
+    return _WITHOUT_ZONE.fullmatch(text) is not None
 
 
 def micros_of(moment: datetime) -> int:

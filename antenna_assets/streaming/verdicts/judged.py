@@ -85,7 +85,7 @@ class Judge:
         """The verdict on each message.
 
         Args:
-            messages: with the columns of `exact_ranges.MESSAGES`.
+            messages: with the columns of `envelope.MESSAGES`.
             bounds: the same for all of them.
         """
         accepted: list[pa.Table] = []

@@ -7,9 +7,10 @@ first reason that applies is its verdict, in the order of `schema.REASONS` but w
 - `timestamp` as a number: a plain decimal is cut after the microsecond, never rounded. With an exponent, more
   than 38 digits or more than 38 decimals it is read as a double and taken to the nearest microsecond, half
   up.
-- `timestamp` as text: `YYYY-MM-DDThh:mm:ss`, up to nine decimals (cut after six), then `Z`, `+hh:mm` or
-  `+hhmm` up to 18:00. A space for the `T`, second 60, hour 24 or an impossible date is `wrong_type`; a year
-  of five or six digits is `timestamp_in_future`.
+- `timestamp` as text: `YYYY-MM-DDThh:mm:ss` or `YYYYMMDDThhmmss`, the `T` maybe a space, the seconds maybe
+  left out; up to nine decimals of a second behind a point or a comma (cut after six); then `Z`, `z`, `+hh`,
+  `+hhmm` or `+hh:mm` up to 18:00. Second 60, hour 24 or an impossible date is `wrong_type`; a year of five
+  or six digits is `timestamp_in_future`.
 - `bytes` 5.0 and 1e3 are `wrong_type`: not written as integers. A number of 2^63 and beyond is
   `bytes_out_of_range` or `negative_bytes`, however it is written. -0 is 0.
 - A JSON null in a field is `wrong_type`; the message `null` is `not_an_object`. Blank means empty or all
@@ -17,7 +18,7 @@ first reason that applies is its verdict, in the order of `schema.REASONS` but w
 - `trailing_data` is a complete object or array with more behind it; a scalar with more behind it is
   `not_json`.
 - `not_json` stands for a name repeated inside a nested object (or inside an array that has more behind it),
-  for half a surrogate pair, and for what is beyond Spark's parser: more than 1,000 levels (exactly 1,000:
+  for half a surrogate pair, and for what is beyond this parser: more than 1,000 levels (exactly 1,000:
   `trailing_data`) or a number of more than 1,000 digits, wherever it stands.
 """
 
@@ -26,6 +27,7 @@ from typing import NamedTuple
 from antenna_assets.domain.schema import MAX_BYTES
 from antenna_assets.streaming.verdicts.bounds import HOUR_MICROS, Bounds
 from antenna_assets.streaming.verdicts.document import JSON_WHITE, Refused, read_exactly, read_object
+from antenna_assets.streaming.verdicts.encodings import encoding
 from antenna_assets.streaming.verdicts.exact import Written
 from antenna_assets.streaming.verdicts.faults import Rejection, beginning, fault, full_hour, rejection
 from antenna_assets.streaming.verdicts.fields import FIELDS, fits, is_blank
@@ -55,13 +57,15 @@ def judge(value: bytes | None, bounds: Bounds) -> Event | Rejection:
     try:
         text = value.decode()
     except UnicodeDecodeError:
-        return rejection("not_utf8", f"{len(value)} bytes")
+        known = encoding(value)
+        return rejection("not_utf8", f"{len(value)} bytes" + (f": {known}" if known else ""))
     try:
         event = read_object(value, text)
     except Refused as refused:
         if is_blank(text):
             return rejection("blank", f"{len(value)} bytes of white space")
-        return rejection(refused.reason, refused.detail or beginning(value, text))
+        known = encoding(value) if refused.reason == "not_json" else None
+        return rejection(refused.reason, known or refused.detail or beginning(value, text))
     return _accepted(event, bounds) or _rejected(event, text, bounds)
 
 
@@ -94,7 +98,7 @@ def _accepted(event: dict[str, object], bounds: Bounds) -> Event | Rejection | N
 
 
 def _rejected(event: dict[str, object], text: str, bounds: Bounds) -> Rejection:
-    if any(isinstance(event.get(name), list | dict) for name in FIELDS):
+    if any(isinstance(event.get(name), (list, dict)) for name in FIELDS):
         # As it is written, for the detail.
         event = read_exactly(text.strip(JSON_WHITE)).members or {}
     return fault(event, text, bounds)
