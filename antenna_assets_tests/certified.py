@@ -6,7 +6,7 @@ Copies of it are made from a template database and a folder, so that each test m
 import random
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -155,22 +155,30 @@ class Land:
         return AttemptFile(f"{folder}/part-0.parquet", hour, table.num_rows, bytes_, path.stat().st_size)
 
 
-def publish(world: World, hours: Sequence[datetime], dagster_home: Path, *, log_level: str = "ERROR") -> None:
-    """Run the real job over a range of hours, in this process."""
+def publish(
+    world: World,
+    hours: Sequence[datetime],
+    *,
+    on: dg.DagsterInstance | None = None,
+    log_level: str = "ERROR",
+) -> None:
+    """Run the real job over a range of hours, in this process, on this instance or on one in memory."""
     tags = {
         "dagster/asset_partition_range_start": hour_key(hours[0]),
         "dagster/asset_partition_range_end": hour_key(hours[-1]),
     }
-    dagster_home.mkdir(exist_ok=True)
-    with pytest.MonkeyPatch.context() as environment, dg.instance_for_test(temp_dir=str(dagster_home)) as on:
+    with (
+        pytest.MonkeyPatch.context() as environment,
+        nullcontext(on) if on else dg.DagsterInstance.ephemeral() as instance,
+    ):
         environment.setenv("ANTENNA_POSTGRES_URL", world.url)
         environment.setenv("ANTENNA_LAKE", str(world.lake))
         job = build_definitions().resolve_job_def("hourly_usage")
         config = {"loggers": {"console": {"config": {"log_level": log_level}}}}
-        assert job.execute_in_process(instance=on, tags=tags, run_config=config).success
+        assert job.execute_in_process(instance=instance, tags=tags, run_config=config).success
 
 
-def land_and_publish(world: World, dagster_home: Path) -> None:
+def land_and_publish(world: World) -> None:
     """Two hours of events with rejected, late and unknown users' ones, and a quiet hour, all published."""
     with connect(world.url) as connection:
         land = Land(connection, world.lake, seed=4)
@@ -178,4 +186,4 @@ def land_and_publish(world: World, dagster_home: Path) -> None:
         land({FIRST: 40, FIRST + HOUR: 30})
         land({FIRST + HOUR: 50}, rejected=["missing_field"], newest=FIRST + 3 * HOUR + timedelta(minutes=9))
         land({FIRST: 5, FIRST + 3 * HOUR: 3}, newest=FIRST + 3 * HOUR + timedelta(minutes=10))
-    publish(world, HOURS, dagster_home)
+    publish(world, HOURS)

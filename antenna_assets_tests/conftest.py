@@ -342,5 +342,5 @@ def certified_world(
         )
     folder = tmp_path_factory.mktemp("certified")
     world = World(_database(postgres_server, "certified"), folder / "lake")
-    land_and_publish(world, folder / "dagster")
+    land_and_publish(world)
     return world

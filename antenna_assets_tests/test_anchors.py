@@ -68,7 +68,7 @@ def test_row_21_an_anchor_holds_while_the_chain_grows_and_finds_one_that_was_cut
     with certified_world.copy(tmp_path) as world, connect(world.url) as connection:
         append_anchor(file, newest_of_chain(connection))
         Land.on(connection, world.lake)({FIRST: 1})
-        publish(world, HOURS[:1], tmp_path / "dagster")
+        publish(world, HOURS[:1])
         newest = newest_of_chain(connection)
         append_anchor(file, newest)
         assert [anchor.number for anchor in read_anchors(file)] == [newest.number - 1, newest.number]
@@ -91,7 +91,7 @@ def test_a_line_that_was_taken_out_of_a_file_of_anchors_is_found(
         append_anchor(file, newest_of_chain(connection))
         for _ in range(2):
             Land.on(connection, world.lake)({FIRST: 1})
-            publish(world, HOURS[:1], tmp_path / "dagster")
+            publish(world, HOURS[:1])
             append_anchor(file, newest_of_chain(connection))
         first, _, third = file.read_text().splitlines()
         file.write_text(f"{first}\n{third}\n")
@@ -137,7 +137,7 @@ def test_the_run_that_brings_a_certificate_logs_its_anchor(
 ) -> None:
     with certified_world.copy(tmp_path) as world, connect(world.url) as connection:
         Land.on(connection, world.lake)({FIRST: 1})
-        publish(world, HOURS[:1], tmp_path / "dagster", log_level="INFO")
+        publish(world, HOURS[:1], log_level="INFO")
         log = tmp_path / "log"
         log.write_text("".join(capfd.readouterr()))
         newest = newest_of_chain(connection)

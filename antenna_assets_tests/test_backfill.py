@@ -130,14 +130,12 @@ def test_new_quotas_would_change_only_who_is_over_them(world: World, connection:
     assert all(row.after is None for row in found(world, connection).rows)
 
 
-def test_what_would_change_is_what_publishing_changes(
-    world: World, connection: psycopg.Connection, tmp_path: Path
-) -> None:
+def test_what_would_change_is_what_publishing_changes(world: World, connection: psycopg.Connection) -> None:
     land_late(world, connection, 77_777)
     connection.execute("UPDATE user_metadata SET quota = quota / 3")
     before, expected = content(connection), found(world, connection)
     assert content(connection) == before
-    publish(world, [FIRST], tmp_path / "dagster")
+    publish(world, [FIRST])
     after = content(connection)
     assert {(row.table, row.key): (row.before, row.after) for row in expected.rows} == {
         key: (before.get(key), after.get(key))

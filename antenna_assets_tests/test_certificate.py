@@ -222,7 +222,7 @@ def test_row_21_verify_finds_nothing_on_clean_data(world: World) -> None:
 
 
 def test_row_21_late_rows_are_no_difference_and_their_generation_gets_its_own_certificate(
-    world: World, tmp_path: Path
+    world: World,
 ) -> None:
     with connect(world.url) as connection:
         land = Land(connection, world.lake, seed=5)
@@ -233,7 +233,7 @@ def test_row_21_late_rows_are_no_difference_and_their_generation_gets_its_own_ce
     found = verified(world)
     assert found.differences == []
     assert found.pending == {hour_key(FIRST): "dirty: generation 1 is without 4 late rows"}
-    publish(world, HOURS[:1], tmp_path / "dagster")
+    publish(world, HOURS[:1])
     found = verified(world)
     assert (found.differences, found.pending) == ([], {})
     with connect(world.url) as connection:
@@ -241,11 +241,11 @@ def test_row_21_late_rows_are_no_difference_and_their_generation_gets_its_own_ce
     assert (second.generation, second.content["landed"]["late_rows"]) == (2, 9)
 
 
-def test_row_21_an_hour_run_again_and_other_users_are_no_difference(world: World, tmp_path: Path) -> None:
+def test_row_21_an_hour_run_again_and_other_users_are_no_difference(world: World) -> None:
     with connect(world.url) as connection:
         connection.execute("UPDATE user_metadata SET quota = 1")
     assert verified(world).differences == []
-    publish(world, HOURS[:1], tmp_path / "dagster")
+    publish(world, HOURS[:1])
     found = verified(world)
     assert (found.differences, found.pending) == ([], {})
     with connect(world.url) as connection:

@@ -3,6 +3,7 @@ import socket
 import time
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ def look(settings: Settings) -> dict[str, Finding]:
 def test_every_problem_has_a_fix_and_nothing_else_has(tmp_path: Path) -> None:
     found = look(Settings(home=tmp_path / "home"))
     assert list(found) == [
-        "Python", "Java", "Spark connector", "Kafka jars", "state directory", "disk", "lake",
+        "Python", "Java", "Kafka jars", "state directory", "disk", "lake",
         "PostgreSQL", "Kafka", "topic", "ports", "DAGSTER_HOME",
     ]  # fmt: skip
     assert all(finding.found and bool(finding.fix) == (not finding.ok) for finding in found.values())
@@ -75,7 +76,7 @@ def test_no_java_is_found_with_its_fix(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_missing_jars_are_found_with_their_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jars, "jars_home", lambda: tmp_path)
-    found = look(Settings(home=tmp_path))
+    found = look(Settings(home=tmp_path, stream_engine="spark"))
     assert found["Kafka jars"].found.startswith("46 of 46 jars missing or changed in ")
     assert (
         found["Kafka jars"].fix == found["Spark connector"].fix == "run `python -m antenna_assets.stack.jars`"
@@ -86,7 +87,40 @@ def test_a_connector_of_another_version_is_found_with_its_fix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jars, "version", lambda _: "4.2.9")
-    assert look(Settings(home=tmp_path))["Spark connector"].fix == "run `pip install pyspark==4.2.0`"
+    found = look(Settings(home=tmp_path, engine="spark"))
+    assert found["Spark connector"].fix == "run `pip install pyspark==4.2.0`"
+
+
+def test_spark_that_is_not_installed_is_found_with_the_image_that_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_package(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(jars, "version", no_package)
+    found = look(Settings(home=tmp_path, stream_engine="spark"))["Spark connector"]
+    assert (found.found, found.fix) == (
+        "pyspark is not installed",
+        "run `pip install 'antenna-assets[spark]'`; in containers use the image antenna-lakehouse-spark",
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked"),
+    [
+        ({}, ["Java", "Kafka jars"]),
+        ({"kafka_bootstrap": "127.0.0.1:1"}, []),
+        ({"kafka_bootstrap": "127.0.0.1:1", "stream_engine": "spark"}, ["Java", "Spark connector"]),
+        ({"kafka_bootstrap": "127.0.0.1:1", "engine": "spark"}, ["Java", "Spark connector"]),
+        # The server of Spark Connect has the Java.
+        ({"kafka_bootstrap": "127.0.0.1:1", "engine": "spark", "spark_remote": "sc://127.0.0.1"}, []),
+    ],
+)
+def test_java_and_spark_are_asked_for_where_something_needs_them(
+    tmp_path: Path, settings: dict[str, Any], asked: list[str]
+) -> None:
+    found = look(Settings(home=tmp_path, **settings))
+    assert [name for name in found if name in ("Java", "Spark connector", "Kafka jars")] == asked
 
 
 def test_a_full_disk_is_found_with_its_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyspark
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from antenna_assets.domain.schema import (
@@ -39,7 +39,7 @@ from antenna_assets.ledger.batch import BatchContent
 from antenna_assets.streaming.read_back import WrittenAttempt, read_back
 from antenna_assets_tests.faults.live import wait_until
 from antenna_assets_tests.free_ports import free_port
-from benchmarks.hour_data import make_hour
+from benchmarks.hour_data import events_select, users_select
 
 pytestmark = pytest.mark.services
 
@@ -135,12 +135,18 @@ def hours(draw: Callable) -> tuple[list[dict], list[dict]]:
     return events, users
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@example(([], []))
-@given(hours())
-def test_any_hour_is_the_same_through_both_engines(engines, tmp_path, hour):
-    events, users = hour
-    folder = tmp_path / "hour"
+def test_row_3_any_hour_is_the_same_through_both_engines(engines, tmp_path, proving):
+    @settings(max_examples=100 if proving else 6, deadline=None)
+    @example(([], []))
+    @given(hours())
+    def any_hour(hour):
+        assert_same_hour(engines, tmp_path / "hour", *hour)
+
+    any_hour()
+
+
+def assert_same_hour(engines: list[Engine], folder: Path, events: list[dict], users: list[dict]) -> None:
+    """Every table of the hour is the same through both engines, and no event is missing."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     pq.write_table(pa.Table.from_pylist(events, schema=LANDED_SCHEMA), folder / "landed.parquet")
@@ -162,13 +168,22 @@ def test_any_hour_is_the_same_through_both_engines(engines, tmp_path, hour):
         assert table.equals(by_spark[name], check_metadata=True), name
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(hours(), st.sampled_from([timedelta(minutes=5), timedelta(hours=1), timedelta(seconds=1)]))
-def test_a_micro_batch_has_the_same_sums_through_both_engines_and_in_plain_python(
-    engines, tmp_path, hour, window
+def test_row_3_a_micro_batch_has_the_same_sums_through_both_engines_and_in_plain_python(
+    engines, tmp_path, proving
 ):
-    events, _ = hour
-    folder = tmp_path / "a lake" / "landing" / "1-a"
+    windows = st.sampled_from([timedelta(minutes=5), timedelta(hours=1), timedelta(seconds=1)])
+
+    @settings(max_examples=100 if proving else 6, deadline=None)
+    @given(hours(), windows)
+    def any_micro_batch(hour, window):
+        assert_same_sums(engines, tmp_path / "a lake", hour[0], window)
+
+    any_micro_batch()
+
+
+def assert_same_sums(engines: list[Engine], lake: Path, events: list[dict], window: timedelta) -> None:
+    """A micro-batch of these events has the sums of plain Python through both engines."""
+    folder = lake / "landing" / "1-a"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "hour=2026112210").mkdir(parents=True)
     (folder / "rejected").mkdir()
@@ -191,7 +206,7 @@ def test_a_micro_batch_has_the_same_sums_through_both_engines_and_in_plain_pytho
     )
     written = WrittenAttempt("landing/1-a", TEN, len(events) + len(rejected))
     duckdb_found, spark_found = (
-        read_back(written, engine, lake=str(tmp_path / "a lake"), window=window) for engine in engines
+        read_back(written, engine, lake=str(lake), window=window) for engine in engines
     )
     assert _in_order(duckdb_found) == _in_order(spark_found)
     expected: dict[str, Counter] = {name: Counter() for name in LIVE_TABLES}
@@ -216,8 +231,8 @@ def _in_order(landed: BatchContent) -> BatchContent:
 
 def test_row_3_an_hour_of_many_users_is_the_same_through_both_engines(engines, tmp_path, proving):
     landed, users = tmp_path / "landed.parquet", tmp_path / "users.parquet"
-    # In the suite, too, more than a row group of parquet.
-    people = 1_000_000 if proving else 200_000
+    # In the suite, too, more events than a row group of parquet holds, 122,880.
+    people = 1_000_000 if proving else 70_000
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         # Each user twice; sums of an app are far beyond 32 bits; one user in ten is unknown. Of three users one has used
@@ -266,9 +281,15 @@ def test_an_hour_through_spark_connect_equals_the_embedded_one(engines, tmp_path
 
 def assert_equals_the_embedded_one(master: str, embedded: Engine, folder: Path) -> str:
     """Run an hour on the master and embedded; returns what the process with Spark said."""
-    hour = make_hour(folder / "hour", events=100_000, users=5_000)
-    landed = folder / "landed.parquet"
-    pq.write_table(pa.concat_tables(map(pq.read_table, hour.landed)).cast(LANDED_SCHEMA), landed)
+    landed, users = folder / "landed.parquet", folder / "users.parquet"
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute(
+            f"""COPY (SELECT make_timestamptz({int(TEN.timestamp())}000000 + i * 36000) AS timestamp, app, id, antenna_id, bytes,
+                CAST(i % 4 AS INTEGER) AS kafka_partition, i // 4 AS kafka_offset
+                FROM ({events_select(0, 100_000, users=5_000)})) TO '{landed}' (FORMAT parquet)"""  # noqa: S608
+        )
+        connection.execute(f"COPY ({users_select(5_000)}) TO '{users}' (FORMAT parquet)")
     results = folder / "results"
     results.mkdir()
     program = (sys.executable, "-m", "antenna_assets_tests.cluster_hour")
@@ -278,13 +299,13 @@ def assert_equals_the_embedded_one(master: str, embedded: Engine, folder: Path) 
         "PYTHONPATH": os.pathsep.join((str(PROJECT), str(PROJECT / ".venv-connect"))),
     }
     done = subprocess.run(
-        (*program, master, str(landed), hour.users, str(results)),
+        (*program, master, str(landed), str(users), str(results)),
         env=environment,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    _, _, tables = through(embedded, [str(landed)], hour.users, folder / "embedded")
+    _, _, tables = through(embedded, [str(landed)], str(users), folder / "embedded")
     for name, table in tables.items():
         assert table.num_rows > 0
         assert pq.read_table(results / f"{name}.parquet").equals(table), name

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 import antenna_assets
@@ -60,7 +61,9 @@ def test_row_38_what_a_run_publishes_is_its_owners_alone(certified_world: World,
     with certified_world.copy(tmp_path) as world:
         for path in (world.lake, *world.lake.rglob("*")):
             path.chmod(0o700 if path.is_dir() else 0o600)
-        publish(world, [FIRST], tmp_path / "dagster")
+        (tmp_path / "dagster").mkdir()
+        with dg.instance_for_test(temp_dir=str(tmp_path / "dagster")) as on:
+            publish(world, [FIRST], on=on)
         assert any(world.lake.glob("enriched_usage/**/*.parquet"))
         assert open_to_others(world.lake) == {}
     assert open_to_others(tmp_path / "dagster") == {}

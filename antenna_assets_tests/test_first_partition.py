@@ -131,7 +131,7 @@ def test_a_start_after_hours_that_are_there_is_refused_by_up_and_by_the_stream(
     monkeypatch.setenv("ANTENNA_START", "2026-11-22T10:00:00Z")
     late = load_settings()
     refusal = (
-        "ANTENNA_START: expected 2026-11-22-09:00 or earlier, the oldest of the 1 hours that the ledger has before it, "
+        "ANTENNA_START: expected 2026-11-22-09:00 or earlier, the oldest of the 1 hour that the ledger has before it, "
         "found 2026-11-22-10:00"
     )
     with pytest.raises(StartTooLate, match=refusal):

@@ -6,8 +6,11 @@ import json
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import dagster as dg
 import psycopg
@@ -34,7 +37,8 @@ from antenna_assets.operations.forget.replace_text import (
 )
 from antenna_assets.operations.forget.run import NotForgotten, forget
 from antenna_assets.publishing.lake import Lake
-from antenna_assets.settings import Settings
+from antenna_assets.settings import Settings, load_settings
+from antenna_assets.stack.kafka_topic import ensure_topic
 from antenna_assets.storage.project_files import docker_folder
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.certified import FIRST, KNOWN, World
@@ -372,21 +376,58 @@ def test_row_34_a_batch_of_the_stream_under_way_is_left_and_named(
         assert differences(connection, world.lake) == []
 
 
+@pytest.fixture(scope="module")
+def published_once(
+    kafka: str,
+    new_database: Callable[[str], AbstractContextManager[str]],
+    migrated_template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[str, Path]]:
+    """Two hours with rejected messages of each user, published by Dagster on PostgreSQL, with previews and pictures.
+
+    The database's name and the home, to copy from.
+    """
+    home, topic = tmp_path_factory.mktemp("published"), f"published-{uuid4().hex[:12]}"
+    with new_database(migrated_template) as url, pytest.MonkeyPatch.context() as environment:
+        settings = Settings(home=home, postgres_url=url, kafka_bootstrap=kafka, topic=topic)
+        ensure_topic(kafka, topic, 4)
+        send(settings, home / "answers.json", events=2_000, hours=2)
+        for user in (f"00000000-0000-0000-0000-{number:012}" for number in range(1, 21)):
+            place(settings, [(0, b'{"id":"%s","bytes":-5}' % user.encode()), (1, b"broken " + user.encode())])
+        read_everything(settings)
+        for name, value in settings.exports().items():
+            environment.setenv(name, value)
+        environment.setenv("DAGSTER_HOME", str(home / "dagster"))
+        environment.setenv("DAGSTER_POSTGRES_URL", dagster_url(url))
+        (home / "dagster").mkdir()
+        shutil.copyfile(docker_folder() / "dagster.yaml", home / "dagster" / "dagster.yaml")
+        with dg.DagsterInstance.get() as instance:
+            assert all(result.success for _, result in publish(instance))
+        environment.undo()
+        # Those that Dagster keeps open: a database in use is not copied.
+        with connect(url) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        yield urlsplit(url).path.removeprefix("/"), home
+
+
 @pytest.fixture
-def published(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Two hours with rejected messages of each user, published by Dagster on PostgreSQL, with previews and pictures."""
-    send(settings, tmp_path / "answers.json", events=2_000, hours=2)
-    for user in (f"00000000-0000-0000-0000-{number:012}" for number in range(1, 21)):
-        place(settings, [(0, b'{"id":"%s","bytes":-5}' % user.encode()), (1, b"broken " + user.encode())])
-    read_everything(settings)
-    home = tmp_path / "dagster"
-    home.mkdir()
-    shutil.copyfile(docker_folder() / "dagster.yaml", home / "dagster.yaml")
-    monkeypatch.setenv("DAGSTER_HOME", str(home))
-    monkeypatch.setenv("DAGSTER_POSTGRES_URL", dagster_url(settings.postgres_url or ""))
-    with dg.DagsterInstance.get() as instance:
-        assert all(result.success for _, result in publish(instance))
-    return settings
+def published(
+    settings: Settings,
+    published_once: tuple[str, Path],
+    new_database: Callable[[str], AbstractContextManager[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Settings]:
+    """A copy of what was published once."""
+    database, home = published_once
+    with new_database(database) as url:
+        shutil.copytree(home, settings.home, dirs_exist_ok=True)
+        monkeypatch.setenv("ANTENNA_POSTGRES_URL", url)
+        monkeypatch.setenv("DAGSTER_HOME", str(settings.home / "dagster"))
+        monkeypatch.setenv("DAGSTER_POSTGRES_URL", dagster_url(url))
+        yield load_settings()
 
 
 POINTS = ("forget.swapped", "forget.hour_in_lake", "forget.fenced", "forget.replaced")

@@ -151,9 +151,7 @@ def test_row_34_a_publication_in_its_transaction_is_waited_for_and_named(
         Land.on(connection, world.lake)({FOURTH: 9}, newest=FOURTH + HOUR + timedelta(minutes=9))
         with Worker(settings, tmp_path / "run", publish_hour, hour_key(FOURTH), crash_at=point) as run:
             run.wait_until_paused()
-            with pytest.raises(
-                WriterStuck, match="1 publications or replays have not ended their transaction"
-            ):
+            with pytest.raises(WriterStuck, match="1 publication or replay did not end within"):
                 forget(connection, Lake(str(world.lake)), USER, say=print)
             run.wake()
             wait_for(run)
@@ -426,7 +424,7 @@ def odd_world(
         connection.execute(sql.SQL("CREATE DATABASE {name} TEMPLATE {template}").format(**names))
     try:
         world = World(urlunsplit(urlsplit(postgres_server)._replace(path=f"/{name}")), tmp_path / "lake")
-        land_and_publish(world, tmp_path / "dagster")
+        land_and_publish(world)
         yield world
     finally:
         with connect(server) as connection:

@@ -274,11 +274,11 @@ def test_row_35_a_run_with_another_lake_publishes_nothing(certified_world: World
         elsewhere = World(world.url, tmp_path / "elsewhere")
         before = connection.execute("SELECT count(*) FROM ledger.publication").fetchall()
         with pytest.raises(WrongLake, match="do not belong together"):
-            publish(elsewhere, [FIRST], tmp_path / "dagster")
+            publish(elsewhere, [FIRST])
         assert not elsewhere.lake.exists()
         assert connection.execute("SELECT count(*) FROM ledger.publication").fetchall() == before
         # A copy of both is a whole of its own.
-        publish(world, [FIRST], tmp_path / "dagster")
+        publish(world, [FIRST])
 
 
 def test_row_35_a_sample_shows_how_much_of_the_ledger_is_in_a_lake(house: House) -> None:

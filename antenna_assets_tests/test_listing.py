@@ -9,9 +9,10 @@ def test_what_is_shown_whole_has_no_rest() -> None:
 
 def test_the_rest_is_counted() -> None:
     assert and_more(1_517, 20) == "and 1,497 more"
-    assert and_more(7, 5, "partitions") == "and 2 more partitions"
+    assert and_more(7, 5, "partition") == "and 2 more partitions"
+    assert and_more(6, 5, "partition") == "and 1 more partition"
     assert first_few(["a", "b", "c"], 2) == "a, b and 1 more"
-    assert first_few(["a", "b", "c"], 2, separator="; ", what="files") == "a; b; and 1 more files"
+    assert first_few(["a", "b", "c"], 2, separator="; ", what="file") == "a; b; and 1 more file"
 
 
 def test_a_list_that_was_cut_before_is_counted_by_its_total() -> None:

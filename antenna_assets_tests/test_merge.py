@@ -469,14 +469,14 @@ def test_the_quarantine_is_the_same_after_a_merge(land: Land) -> None:
 
 @services
 def test_an_hour_is_certified_and_verified_across_merges_and_the_next_generation(
-    postgres_url: str, land: Land, tmp_path: Path
+    postgres_url: str, land: Land
 ) -> None:
     world = World(postgres_url, land.lake)
     for number in range(7):
         land({FIRST: 3, FIRST + HOUR: 1}, rejected=["blank"] * (number % 2))
         merge_all(land, FIRST)
     close(land)
-    publish(world, [FIRST, FIRST + HOUR], tmp_path / "dagster")
+    publish(world, [FIRST, FIRST + HOUR])
     assert what_verify_finds(land) == ([], {})
     for _ in range(3):
         land({FIRST: 2}, rejected=["not_json"])
@@ -486,7 +486,7 @@ def test_an_hour_is_certified_and_verified_across_merges_and_the_next_generation
     differences, pending = what_verify_finds(land)
     assert differences == []
     assert [*pending.values()] == ["dirty: generation 1 is without 6 late rows"]
-    publish(world, [FIRST], tmp_path / "dagster")
+    publish(world, [FIRST])
     assert what_verify_finds(land) == ([], {})
     (merged,) = rejected_files(land.connection, [8, 9])[:1]
     (land.lake / merged.path).unlink()
@@ -513,28 +513,26 @@ def what_verify_finds(land: Land) -> tuple[list[str], dict[str, str]]:
     ],
 )
 def test_verify_finds_what_is_wrong_with_a_merged_file(
-    postgres_url: str, land: Land, tmp_path: Path, change: str, found: str
+    postgres_url: str, land: Land, change: str, found: str
 ) -> None:
     for _ in range(3):
         land({FIRST: 3})
     assert merge_all(land, FIRST) == 1
     close(land)
-    publish(World(postgres_url, land.lake), [FIRST, FIRST + HOUR], tmp_path / "dagster")
+    publish(World(postgres_url, land.lake), [FIRST, FIRST + HOUR])
     assert what_verify_finds(land) == ([], {})
     land.connection.execute(f"UPDATE ledger.file SET {change} WHERE merges > 0".encode())  # noqa: S608
     assert found in "\n".join(what_verify_finds(land)[0])
 
 
 @services
-def test_a_forgotten_user_is_in_no_file_that_was_merged(
-    postgres_url: str, land: Land, tmp_path: Path
-) -> None:
+def test_a_forgotten_user_is_in_no_file_that_was_merged(postgres_url: str, land: Land) -> None:
     world, user = World(postgres_url, land.lake), KNOWN[2]
     for _ in range(4):
         land({FIRST: 30, OPEN: 30})
     assert merge_all(land, FIRST) + merge_all(land, OPEN) == 2
     close(land)
-    publish(world, [FIRST, FIRST + HOUR], tmp_path / "dagster")
+    publish(world, [FIRST, FIRST + HOUR])
     other = land.lake / replaced(land.connection)[0]
     table = pq.ParquetFile(other).read()
     other.unlink()

@@ -173,7 +173,7 @@ def test_row_33_a_topic_that_is_a_copy_names_the_hours_that_would_double_and_one
     place(settings, values)
     hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=2)
     with pytest.raises(
-        StreamError, match=f"1 hours may double: {hour:%Y-%m-%d-%H}:00; .*antenna stream --from"
+        StreamError, match=f"1 hour may double: {hour:%Y-%m-%d-%H}:00; .*antenna stream --from"
     ):
         settle(settings, connection)
     settle(settings, connection, "latest")
@@ -234,7 +234,7 @@ def test_row_32_a_record_is_stepped_over_if_it_is_the_next_to_read_and_no_stream
         assert connection.execute("SELECT count(*) FROM ledger.accepted_loss").fetchone() == (0,)
     command = ["accept-loss", "--skip", "0", "0", "--reason", "600 MB"]
     assert (
-        "partition 0: 1 messages, offsets 0 to 0: recorded as lost" in CliRunner().invoke(app, command).output
+        "partition 0: 1 message, offsets 0 to 0: recorded as lost" in CliRunner().invoke(app, command).output
     )
     assert connection.execute(
         "SELECT partition, from_offset, until_offset, reason FROM ledger.accepted_loss"

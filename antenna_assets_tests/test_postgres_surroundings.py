@@ -191,7 +191,7 @@ def test_row_37_hours_are_published_and_verified_whatever_the_database_and_the_e
             given(connection, "DATABASE", database_of(world.url))
         for name, text in ENVIRONMENT.items():
             monkeypatch.setenv(name, text)
-        publish(world, HOURS, tmp_path / "dagster")
+        publish(world, HOURS)
         with connect(world.url) as connection:
             found = verify(connection, Lake(str(world.lake)), kept_since=FIRST)
             assert (found.hours, found.differences, found.pending) == (3, [], {})

@@ -167,7 +167,7 @@ def test_the_stream_and_the_runs_work_with_their_roles_and_dashboards_see_no_e_m
     send(settings, scenario(7), answers)
     with login("antenna_stream") as url:
         new_stream(settings.model_copy(update={"postgres_url": url})).read_available()
-    with login("antenna_publisher") as url, instance(tmp_path / "dagster") as dagster:
+    with login("antenna_publisher") as url, instance() as dagster:
         monkeypatch.setenv("ANTENNA_POSTGRES_URL", url)
         assert publish_what_the_sensor_asks_for(dagster) >= 1
     assert wrong(settings, answers) == []

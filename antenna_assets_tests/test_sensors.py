@@ -45,7 +45,7 @@ def dagster(
     """An instance whose sensor reads the test's database."""
     monkeypatch.setenv("ANTENNA_HOME", str(tmp_path))
     monkeypatch.setenv("ANTENNA_POSTGRES_URL", postgres_url)
-    with instance(tmp_path / "dagster") as opened:
+    with instance() as opened:
         yield opened
 
 
@@ -144,7 +144,7 @@ def test_a_failed_hour_waits_is_shown_in_the_status_and_forgotten_once_it_is_pub
     connection.execute("DELETE FROM ledger.hour WHERE hour <> %s AND rows = 0", [hour])
     connection.execute("UPDATE ledger.hour SET closed_at = NULL, closed_by = NULL WHERE hour <> %s", [hour])
     connection.execute("ALTER TABLE bytes_agg_app_1h RENAME TO away")
-    with instance(tmp_path / "dagster") as dagster:
+    with instance() as dagster:
         (request,) = tick(dagster)
         assert not execute(dagster, request).success
         assert tick(dagster) == []
@@ -166,7 +166,7 @@ def test_a_failed_hour_waits_is_shown_in_the_status_and_forgotten_once_it_is_pub
 
 @pytest.mark.usefixtures("settings")
 def test_the_sensor_tells_once_when_hours_come_late_and_once_when_they_do_not(
-    connection: psycopg.Connection, tmp_path: Path
+    connection: psycopg.Connection,
 ) -> None:
     connection.execute(
         "INSERT INTO ledger.hour (hour, closed_at, closed_by) VALUES (%s, now(), 'clock')",
@@ -181,7 +181,7 @@ def test_the_sensor_tells_once_when_hours_come_late_and_once_when_they_do_not(
             for evaluation in [record.event.dagster_event.asset_check_evaluation_data]  # type: ignore[union-attr]
         ]
 
-    with instance(tmp_path / "dagster") as dagster:
+    with instance() as dagster:
         cursor = None
         for _ in range(3):
             cursor = evaluated(dagster, cursor).cursor
@@ -294,7 +294,7 @@ def test_row_27_after_a_weekend_without_a_daemon_a_failed_hour_is_asked_for_by_a
 
 
 def test_row_27_a_key_is_new_after_dagsters_storage_or_the_ledger_came_back_from_a_backup(
-    connection: psycopg.Connection, dagster: dg.DagsterInstance, tmp_path: Path
+    connection: psycopg.Connection, dagster: dg.DagsterInstance
 ) -> None:
     close(connection, past(3))
     (first,) = tick(dagster)
@@ -306,7 +306,7 @@ def test_row_27_a_key_is_new_after_dagsters_storage_or_the_ledger_came_back_from
     run_of(dagster, second)
     assert tick(dagster) == []
     # Dagster's storage is from before all of this.
-    with instance(tmp_path / "restored") as restored:
+    with instance() as restored:
         assert tick(restored) == []
         connection.execute("UPDATE ledger.failing_hour SET next_attempt = now()")
         (third,) = tick(restored)

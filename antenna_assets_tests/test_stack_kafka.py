@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from antenna_assets.stack import kafka, kafka_storage, kafka_topic, ports
+from antenna_assets.stack.jars import kafka_classpath
 
 pytestmark = pytest.mark.services
 
@@ -38,10 +39,15 @@ def leaders(bootstrap: str, topic: str) -> list[int]:
     return [partition.leader for partition in found.partitions.values()]
 
 
-def test_one_broker_outlives_its_caller_and_keeps_its_topics_on_other_ports(home: Path) -> None:
+def test_one_broker_maps_its_class_archive_outlives_its_caller_and_keeps_its_topics_on_other_ports(
+    home: Path,
+) -> None:
     bootstrap = kafka.start(home)
     assert kafka.start(home) == kafka.running(home) == bootstrap
     (broker,) = brokers(home)
+    archive = kafka_storage.class_archive(kafka_classpath())
+    assert archive.is_file(), "run `make setup`, or the tests by `make test`"
+    assert str(archive) in {mapped.path for mapped in broker.memory_maps()}
     assert os.getsid(broker.pid) != os.getsid(0)
     kafka_topic.ensure_topic(bootstrap, "devices")
     kafka_topic.ensure_topic(bootstrap, "devices", partitions=9)

@@ -147,7 +147,7 @@ def test_a_database_of_an_older_level_is_brought_up_with_every_hour_as_it_was(
         # Hours from before there were certificates get theirs when they are published again.
         with connect(world.url) as connection:
             assert verify(connection, Lake(str(world.lake)), kept_since=FIRST).certificates == 0
-        publish(world, HOURS, tmp_path / "dagster")
+        publish(world, HOURS)
     with connect(world.url) as connection:
         found = verify(connection, Lake(str(world.lake)), kept_since=FIRST)
         assert (found.hours, found.differences, found.pending) == (3, [], {})

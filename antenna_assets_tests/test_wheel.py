@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import urllib.request
 import zipfile
@@ -20,20 +19,12 @@ import pytest
 
 from antenna_assets.stack import superset
 from antenna_assets.stack.jars import ensure, jars_home
-
-CHECKOUT = Path(__file__).resolve().parent.parent
-UV = CHECKOUT / "requirements" / "uv"
-# As make builds it, so that uv finds what it built.
-PYSPARK = ("--config-settings-package", "pyspark:--build-option=--compression=stored")
+from antenna_assets_tests.installing import CHECKOUT, build_wheel, environment, uv
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
-    build = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder))
-    subprocess.run(build, cwd=CHECKOUT, check=True, capture_output=True)
-    (wheel,) = folder.glob("*.whl")
-    return wheel
+    return build_wheel(CHECKOUT, tmp_path_factory.mktemp("wheel"))
 
 
 def files(folder: str) -> set[str]:
@@ -74,26 +65,14 @@ class Installed:
             "ANTENNA_HOME": str(folder / "state"),
             "COLUMNS": "120",
         }
-        _uv("venv", "--python", sys.executable, str(self._environment))
-        self._install(
-            "--require-hashes", *PYSPARK, "--requirement", str(CHECKOUT / "requirements" / "run.lock")
-        )
-        self._install(str(wheel))
+        environment(self._environment, CHECKOUT / "requirements" / "run.lock", wheel)
         self._link_what_was_downloaded()
-
-    def _install(self, *packages: str) -> None:
-        command = ("pip", "install", "--python", str(self._environment), "--no-deps", *packages)
-        try:
-            _uv(*command, "--offline")
-        except subprocess.CalledProcessError:  # uv's cache is not that of `make`
-            _uv(*command)
 
     def _link_what_was_downloaded(self) -> None:
         """Jars and Superset's environment: their downloads have tests of their own."""
         share = self._environment / "share" / "antenna"
-        for name in ("spark", "kafka"):
-            ensure(name)
-            shutil.copytree(jars_home() / name, share / "jars" / name, copy_function=os.link)
+        ensure("kafka")
+        shutil.copytree(jars_home() / "kafka", share / "jars" / "kafka", copy_function=os.link)
         superset.install(print)
         (share / "superset").symlink_to(superset.ENVIRONMENT)
 
@@ -127,10 +106,6 @@ class Installed:
         return lines
 
 
-def _uv(*arguments: str) -> None:
-    subprocess.run((UV, "--quiet", *arguments), cwd=CHECKOUT, check=True, umask=0o022)
-
-
 @pytest.fixture
 def installed(wheel: Path) -> Iterator[Installed]:
     # Not under pytest's own folder, whose parents are closed to the user that PostgreSQL runs as.
@@ -147,7 +122,7 @@ def installed(wheel: Path) -> Iterator[Installed]:
 @pytest.mark.services
 @pytest.mark.timeout(900)
 def test_an_hour_from_doctor_to_report_and_dashboards_in_a_fresh_environment(installed: Installed) -> None:
-    _uv("pip", "check", "--python", str(installed.folder / "venv"))
+    uv("pip", "check", "--python", str(installed.folder / "venv"))
     where = "import antenna_assets.definitions as found; print(found.__file__)"
     assert installed.run("python", "-c", where).startswith(f"{installed.folder}/venv/lib/")
 

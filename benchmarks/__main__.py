@@ -26,6 +26,7 @@ CASES = (
     "hour",
     "dagster_hour",
     "stream",
+    "stream_forms",
     "live_delay",
     "backfill",
     "backfill_killed",

@@ -1,8 +1,4 @@
-"""The services of the cases, started as a user starts them, and hours that land without a stream.
-
-Only the cases of the stream use Kafka. Where a case starts from landed hours, `land_hours` writes their files
-and commits them to the ledger with the product's own transaction.
-"""
+"""The services of the cases, started as a user starts them; for each use an empty ledger, lake and topic."""
 
 import os
 import shlex
@@ -22,16 +18,10 @@ from psycopg import sql
 
 from antenna_assets.clients.migrations import migrate
 from antenna_assets.clients.postgres import connect
-from antenna_assets.domain.closing_rule import NO_BACKLOG
 from antenna_assets.domain.hours import HOUR, hour_of
-from antenna_assets.ledger.batch import AttemptFile, BatchContent, BatchPlan
-from antenna_assets.ledger.commit import Observation, commit_batch, commit_heartbeat
-from antenna_assets.ledger.head import claim_topic, read_head
-from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.settings import PREFIX, Settings
-from antenna_assets.storage.attempt import attempt_folder
 from benchmarks.context import PROJECT
-from benchmarks.hour_data import events_select, users_select
+from benchmarks.hour_data import users_select
 
 PARTITIONS = 4
 ANTENNA = (sys.executable, "-m", "antenna_assets.cli")
@@ -59,7 +49,10 @@ def _antenna(environment: Mapping[str, str], command: str) -> str:
 
 
 def fresh(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """Return the environment of the same services with an empty ledger, lake and state directory."""
+    """Return the environment of the same services with an empty ledger, lake and state directory.
+
+    Its topic has a name of its own, and is not there yet.
+    """
     url = environment[f"{PREFIX}POSTGRES_URL"]
     name = f"bench_{uuid4().hex[:12]}"
     with connect(url) as connection:
@@ -72,6 +65,7 @@ def fresh(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
         f"{PREFIX}POSTGRES_URL": own,
         f"{PREFIX}HOME": str(folder),
         f"{PREFIX}LAKE": str(folder / "lake"),
+        f"{PREFIX}TOPIC": name,
     }
 
 
@@ -95,57 +89,3 @@ def add_users(connection: psycopg.Connection, count: int) -> None:
 def last_full_hour() -> datetime:
     """Return the newest hour that has ended."""
     return hour_of(datetime.now(UTC) - timedelta(minutes=5)) - HOUR
-
-
-def land_hours(
-    environment: Mapping[str, str],
-    *,
-    first: datetime,
-    hours: int,
-    events: int,
-    users: int,
-) -> None:
-    """Land `events` in each hour, as one batch with one file, and close the hours."""
-    lake = Path(environment[f"{PREFIX}LAKE"])
-    topic, topic_id = environment[f"{PREFIX}TOPIC"], "bench"
-    with connect(environment[f"{PREFIX}POSTGRES_URL"]) as connection, duckdb.connect() as database:
-        database.execute("SET TimeZone = 'UTC'")
-        add_users(connection, users)
-        claim_topic(connection, topic, topic_id)
-        for number in range(hours):
-            hour = first + number * HOUR
-            begun = datetime.now(UTC)
-            folder = f"{attempt_folder(number + 1)}/hour={hour:%Y%m%d%H}"
-            path = lake / folder / "part-0.parquet"
-            path.parent.mkdir(parents=True)
-            select = events_select(number * events, events, users=users, hour=hour)
-            database.execute(f"COPY ({select}) TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
-            row = database.execute(
-                f"SELECT count(*), sum(bytes)::BIGINT, max(timestamp) FROM '{path}'"
-            ).fetchone()
-            if row is None:
-                raise RuntimeError(f"expected rows in {path}")
-            file = AttemptFile(f"{folder}/part-0.parquet", hour, row[0], row[1], path.stat().st_size)
-            each = events // PARTITIONS
-            commit_batch(
-                connection,
-                BatchPlan(
-                    topic,
-                    topic_id,
-                    number + 1,
-                    datetime.now(UTC),
-                    [OffsetRange(p, number * each, (number + 1) * each) for p in range(PARTITIONS)],
-                ),
-                BatchContent(
-                    files=[file],
-                    event_times=dict.fromkeys(range(PARTITIONS), row[2]),
-                    first_event_time=hour,
-                    begun=begun,
-                ),
-                Observation(datetime.now(UTC), dict.fromkeys(range(PARTITIONS), NO_BACKLOG)),
-                lateness=timedelta(minutes=1),
-            )
-        batch = read_head(connection, topic).batch
-        commit_heartbeat(
-            connection, topic, batch, Observation(datetime.now(UTC)), lateness=timedelta(minutes=1)
-        )

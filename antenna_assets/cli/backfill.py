@@ -13,6 +13,7 @@ import typer
 
 from antenna_assets.cli.console import out, progress_bar
 from antenna_assets.cli.database import database
+from antenna_assets.domain.counted import counted
 
 if TYPE_CHECKING:
     import psycopg
@@ -51,7 +52,7 @@ def backfill(
 
         with environment_of(settings), open_instance() as instance:
             id_ = launch(build_definitions(), instance, hours)
-            out.print(f"requested backfill {id_} of {len(hours):,} hours from Dagster")
+            out.print(f"requested backfill {id_} of {counted(len(hours), 'hour')} from Dagster")
             if not daemon_runs(instance):
                 out.print(
                     "It waits for Dagster's daemon, which is not running:"
@@ -60,7 +61,7 @@ def backfill(
             if wait:
                 with progress_bar("publishing", len(hours)) as advance:
                     follow(instance, connection, id_, hours, advance)
-                out.print(f"[green]all {len(hours):,} hours are published[/green]")
+                out.print(f"[green]{counted(len(hours), 'hour is', 'hours are')} published[/green]")
 
 
 def _show_changes(connection: "psycopg.Connection", settings: "Settings", hours: Sequence[datetime]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rich.console import RenderableType
 from rich.table import Column, Table
 
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.fitting_table import FittingTable
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.listing import and_more
@@ -34,12 +35,13 @@ def _facts(certificate: Certificate) -> Table:
     rejected = ", ".join(f"{rows:,} {reason}" for reason, rows in sorted(content["rejected"].items()))
     facts = {
         "generation": f"{certificate.generation}, with all batches up to {content['up_to_batch']:,}",
-        "landed": f"{landed['rows']:,} rows, {landed['bytes']:,} bytes, {landed['files']:,} files",
-        "late": f"{landed['late_rows']:,} rows arrived after the hour had closed",
-        "batches": f"{batches['batches']:,}, with {batches['rows']:,} rows of this and other hours",
+        "landed": ", ".join(counted(landed[f"{what}s"], what) for what in ("row", "byte", "file")),
+        "late": f"{counted(landed['late_rows'], 'row')} arrived after the hour had closed",
+        "batches": f"{batches['batches']:,}, with {counted(batches['rows'], 'row')} of this and other hours",
         "rejected": f"in these batches: {rejected or 'none'}",
         "unknown users": (
-            f"{unknown['users']:,}, with {unknown['rows']:,} rows and {unknown['bytes']:,} bytes"
+            f"{unknown['users']:,}, with {counted(unknown['rows'], 'row')} and"
+            f" {counted(unknown['bytes'], 'byte')}"
         ),
         "users' version": f"{certificate.users_version:,}",
         "SHA-256": certificate.sha256,
@@ -74,7 +76,7 @@ def _published(published: Mapping[str, Mapping]) -> Table:
 
 def differences_table(differences: Sequence[Difference]) -> Table:
     """The first differences, and how many more there are."""
-    title = f"{len(differences):,} difference{'' if len(differences) == 1 else 's'}"
+    title = counted(len(differences), "difference")
     table = FittingTable(title=title)
     for name in ("hour", "what", "expected", "found"):
         table.add_column(name, overflow="fold", no_wrap=name == "hour")

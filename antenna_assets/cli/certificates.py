@@ -8,6 +8,7 @@ import typer
 
 from antenna_assets.cli.console import out, progress_bar
 from antenna_assets.cli.database import database
+from antenna_assets.domain.counted import counted
 
 
 def certificate(
@@ -68,11 +69,12 @@ def verify(
         out.print(pending_table(verified.pending))
     if verified.not_recomputed:
         out.print(
-            f"{len(verified.not_recomputed):,} hours are past the horizon and have no landed files left:"
-            " their published rows were verified"
+            f"{counted(len(verified.not_recomputed), 'hour is', 'hours are')} past the horizon, with no"
+            " landed files left: what is published was verified"
         )
-    against = f", against {len(anchored):,} anchors" if anchored else ""
-    out.print(f"verified {verified.hours:,} hours and {verified.certificates:,} certificates{against}")
+    against = f", against {counted(len(anchored), 'anchor')}" if anchored else ""
+    hours, certificates = counted(verified.hours, "hour"), counted(verified.certificates, "certificate")
+    out.print(f"verified {hours} and {certificates}{against}")
     if verified.differences:
         out.print(differences_table(verified.differences))
         raise typer.Exit(1)

@@ -8,6 +8,7 @@ import typer
 
 from antenna_assets.cli.console import out
 from antenna_assets.cli.database import database
+from antenna_assets.domain.counted import counted
 
 if TYPE_CHECKING:
     from antenna_assets.operations.quarantine.messages import Selection
@@ -135,7 +136,7 @@ def export(
     with database("quarantine") as (settings, connection):
         messages = select(connection, settings.lake_uri, selection)
     write(messages, output)
-    out.print(f"wrote {messages.num_rows:,} messages to {output}", markup=False, soft_wrap=True)
+    out.print(f"wrote {counted(messages.num_rows, 'message')} to {output}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -182,7 +183,7 @@ def replay(
             out.print("a dry run: nothing was changed")
             return
         batch = execute(connection, settings, planned, transform=loaded)
-    out.print(f"batch {batch} replayed {planned.accepted.num_rows:,} messages")
+    out.print(f"batch {batch} replayed {counted(planned.accepted.num_rows, 'message')}")
 
 
 def _is_everything(selection: "Selection") -> bool:

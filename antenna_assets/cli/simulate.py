@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from antenna_assets.cli.console import out, progress_bar, say, stop_on_signals
+from antenna_assets.domain.counted import counted
 
 
 def demo(
@@ -80,7 +81,7 @@ def simulate(
     with progress_bar("sending", events) as advance:
         sent = run(settings, scenario, target, answers=file, rate=rate, progress=advance)
     written = f"; answers in {answers}" if answers else ""
-    out.print(f"sent {sent.messages:,} messages, all acknowledged{written}")
+    out.print(f"sent {counted(sent.messages, 'message')}, all acknowledged{written}")
 
 
 def _hour(text: str) -> datetime:

@@ -103,6 +103,26 @@ class Broker:
         ).values()
         return Topic(self.topic, str(found.topic_id), tuple(sorted(p.id for p in found.partitions)))
 
+    def require_read(self) -> None:
+        """Require the right to read the topic's messages; every Kafka since 2.3 tells a login its rights.
+
+        Raises:
+            AuthorizationFailed: the login may describe the topic only.
+            BrokerError: Kafka does not answer or denies access, or the topic does not exist.
+        """
+        from confluent_kafka import TopicCollection
+        from confluent_kafka.admin import AclOperation
+
+        topics = TopicCollection([self.topic])
+        (found,) = self._ask(
+            lambda: self._admin.describe_topics(
+                topics, include_authorized_operations=True, request_timeout=TIMEOUT_SECONDS
+            )
+        ).values()
+        # One that tells none may still let us read.
+        if found.authorized_operations and AclOperation.READ not in found.authorized_operations:
+            raise authorization_failed(self.bootstrap, self.topic, "Read")
+
     def earliest(self, topic: Topic) -> dict[int, int]:
         """The first offset of each partition that Kafka still holds."""
         from confluent_kafka.admin import OffsetSpec

@@ -10,6 +10,7 @@ from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.utils import make_new_backfill_id
 from dagster._daemon.daemon import BackfillDaemon
 
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.errors import AntennaError
@@ -75,8 +76,8 @@ def follow(
     progress(done)
     if backfill.status != BulkActionStatus.COMPLETED_SUCCESS:
         raise BackfillFailed(
-            f"backfill {id_} ended as {backfill.status.value}, with {done:,} of {len(hours):,} hours "
-            "published; Dagster's page of the backfill says why"
+            f"backfill {id_} ended as {backfill.status.value}, with {done:,} of "
+            f"{counted(len(hours), 'hour')} published; Dagster's page of the backfill says why"
         )
 
 

@@ -14,6 +14,7 @@ from antenna_assets.clients.clock import database_now
 from antenna_assets.clients.postgres import snapshot
 from antenna_assets.defs.partitions import HOURS, POOL, hours_of
 from antenna_assets.defs.resources import EngineResource, LakeResource, PostgresResource
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.schema import HOURLY_TABLES, LIVE_TABLES
 from antenna_assets.verify.claims import CLAIMS
@@ -207,7 +208,7 @@ def _together(of_hours: Mapping[str, Verdict]) -> Verdict:
     message = "; ".join(f"{hour}: {verdict.message}" for hour, verdict in failed.items())
     return Verdict(
         not failed,
-        message or f"it holds for all {len(of_hours)} hours",
+        message or f"it holds for {counted(len(of_hours), 'hour')}",
         {"hours_checked": len(of_hours), "hours_failed": len(failed)},
         only_warns=all(verdict.only_warns for verdict in failed.values()),
     )

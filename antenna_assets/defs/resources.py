@@ -136,8 +136,17 @@ def default_resources(settings: Settings) -> dict[str, object]:
 
 
 def default_engine(settings: Settings) -> EngineResource:
-    """The engine that the settings describe."""
+    """The engine that the settings describe.
+
+    Raises:
+        EngineError: it is Spark, which is not installed: known when the definitions load, not in each run.
+    """
     from antenna_assets.engines.duckdb import EMBEDDED_MEMORY
+
+    if settings.engine == "spark":
+        from antenna_assets.engines.spark_session import require_pyspark
+
+        require_pyspark("the hourly work", without="ANTENNA_ENGINE=duckdb")
 
     return EngineResource(
         name=settings.engine,

@@ -18,6 +18,7 @@ from antenna_assets.defs.jobs import hourly_usage, publishes_hours
 from antenna_assets.defs.partitions import first_and_end
 from antenna_assets.defs.resources import PostgresResource
 from antenna_assets.defs.sensor_policy import HOURS_PER_RUN, plan_requests
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import HOUR, NotAnHour, hour_key, hours_between, parse_hour
 from antenna_assets.domain.listing import first_few
 from antenna_assets.failpoints import commit_point
@@ -104,7 +105,7 @@ def closed_hours(context: dg.SensorEvaluationContext, postgres: PostgresResource
 def _skip_reason(running: int, messages: Sequence[str]) -> str:
     if not running and not messages:
         return "every closed hour is published"
-    in_progress = [f"{running} hours are left to runs in progress"] if running else []
+    in_progress = [f"{counted(running, 'hour is', 'hours are')} left to runs in progress"] if running else []
     return "; ".join(["nothing to ask for now", *in_progress, *messages])
 
 
@@ -169,11 +170,11 @@ def _failing_message(failing: Iterable[FailingHour]) -> list[str]:
     """A sentence on the hours that failed, soonest retry first, and one on those that are stuck."""
     ordered = sorted(failing, key=lambda one: one.next_attempt)
     waiting = [
-        f"{hour_key(one.hour)} ({one.attempts} attempts, next at {one.next_attempt:%H:%M:%S} UTC)"
+        f"{hour_key(one.hour)} ({counted(one.attempts, 'attempt')}, next at {one.next_attempt:%H:%M:%S} UTC)"
         for one in ordered
         if not one.stuck
     ]
-    stuck = [f"{hour_key(one.hour)} ({one.attempts} attempts)" for one in ordered if one.stuck]
+    stuck = [f"{hour_key(one.hour)} ({counted(one.attempts, 'attempt')})" for one in ordered if one.stuck]
     messages = []
     if waiting:
         messages.append(f"failing hours: {first_few(waiting, HOURS_NAMED)}")

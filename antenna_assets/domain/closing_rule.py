@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import HOUR, closed_before, hours_between
 from antenna_assets.domain.listing import first_few
 
@@ -194,7 +195,7 @@ def backlog_text(backlog: Mapping[int, Backlog]) -> str:
     parts = []
     for partition, one in sorted(backlog.items())[:NAMED_PARTITIONS]:
         readable = max(0, one.readable - one.offset)
-        words = [f"{readable:,} messages to read"] if readable else []
+        words = [f"{counted(readable, 'message')} to read"] if readable else []
         words += [f"{one.held:,} in or behind an open transaction"] if one.held else []
         parts.append(f"partition {partition}: {' and '.join(words)}")
-    return first_few(parts, NAMED_PARTITIONS, total=len(backlog), separator="; ", what="partitions")
+    return first_few(parts, NAMED_PARTITIONS, total=len(backlog), separator="; ", what="partition")

@@ -2,10 +2,19 @@
 
 from collections.abc import Sequence
 
+from antenna_assets.domain.counted import counted
+
 
 def and_more(total: int, shown: int, what: str = "") -> str:
-    """`and 1,497 more`, or `and 2 more partitions` with `what`; empty if all `total` items are shown."""
-    return f"and {total - shown:,} more {what}".rstrip() if total > shown else ""
+    """`and 1,497 more`, or `and 2 more partitions` with `what`; empty if all `total` items are shown.
+
+    Args:
+        what: the noun of one item.
+    """
+    if total <= shown:
+        return ""
+    rest = total - shown
+    return f"and {counted(rest, f'more {what}')}" if what else f"and {rest:,} more"
 
 
 def first_few(
@@ -16,7 +25,7 @@ def first_few(
     Args:
         total: how many there are, if `items` has only the first of them.
         separator: between items; one with a semicolon also precedes `and`.
-        what: the noun behind `more`.
+        what: the noun of one item, which then stands behind `more`.
     """
     rest = and_more(len(items) if total is None else total, shown, what)
     before_rest = "; " if separator.startswith(";") else " "

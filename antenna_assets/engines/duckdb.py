@@ -163,6 +163,8 @@ class DuckDBEngine:
                 self._database = duckdb.connect(
                     ":memory:", config={**self._options, "temp_directory": self._spill.name}
                 )
+                # Spark's name for it.
+                self._database.execute("CREATE MACRO unix_micros(instant) AS epoch_us(instant)")
                 if self._memory_limit is not None:
                     _lower_memory_limit(self._database, self._memory_limit)
             register_stores(self._database, places)

@@ -13,9 +13,11 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from antenna_assets.errors import EngineError
 from antenna_assets.file_modes import umask
 from antenna_assets.settings import foreign_variable, s3_endpoint
 from antenna_assets.stack.jars import jars_home, store_jars
@@ -23,6 +25,9 @@ from antenna_assets.stack.java import LOCALE
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
+
+IMAGE = "antenna-lakehouse-spark"
+"""The container image that has Spark and a Java; the one that is built by default has neither."""
 
 LOG_CONFIGURATION = Path(__file__).with_name("log4j2.properties")
 
@@ -65,6 +70,24 @@ _CLUSTER_VARIABLES = (
     "PYSPARK_PYTHON",
 )
 _OURS = ("SPARK_LOCAL_DIRS", "SPARK_USER", "HADOOP_USER_NAME")
+
+
+def require_pyspark(what: str, *, without: str) -> None:
+    """Require the package pyspark.
+
+    Args:
+        what: the part of the system that is set to run on Spark.
+        without: the setting with which it runs on something else.
+
+    Raises:
+        EngineError: the package is not installed.
+    """
+    if find_spec("pyspark") is None:
+        raise EngineError(
+            f"{what} is set to run on Spark, and the package pyspark is not installed: use the image "
+            f"{IMAGE} (docs/containers.md) or `pip install 'antenna-assets[spark]'`, or set {without}, which "
+            "needs neither Spark nor Java"
+        )
 
 
 def use_java(master: str = "local") -> None:

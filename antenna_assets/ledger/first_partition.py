@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import hour_key, hour_of
 from antenna_assets.errors import AntennaError
 from antenna_assets.settings import FIRST_START, Settings, start_file
@@ -56,7 +57,8 @@ def require_start(connection: psycopg.Connection, start: datetime) -> None:
     ).fetchall()
     if count:
         raise StartTooLate(
-            f"ANTENNA_START: expected {hour_key(oldest)} or earlier, the oldest of the {count:,} hours that "
-            f"the ledger has before it, found {hour_key(start)}; those hours could not be published any "
-            "more; unset it, and run `antenna up`, which copies the recorded one to the state directory"
+            f"ANTENNA_START: expected {hour_key(oldest)} or earlier, the oldest of the "
+            f"{counted(count, 'hour')} that the ledger has before it, found {hour_key(start)}; "
+            "those hours could not be published any more; unset it, and run `antenna up`, which "
+            "copies the recorded one to the state directory"
         )

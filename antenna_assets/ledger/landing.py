@@ -12,6 +12,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.errors import AntennaError
 from antenna_assets.ledger.files import EXPIRED_FILES_OF_HOUR, FILES_OF_HOUR
@@ -102,9 +103,9 @@ def landing_of(connection: psycopg.Connection, sealed: "Generation") -> LandingF
     ).fetchone()
     if certified is None:
         raise LandingUnknown(
-            f"generation {sealed.generation} of {hour_key(sealed.hour)} has {sealed.rows:,} rows, but the "
-            f"ledger has files with {found['landed']['rows']:,} and no certificate with more; `antenna "
-            "verify` shows all differences"
+            f"generation {sealed.generation} of {hour_key(sealed.hour)} has {counted(sealed.rows, 'row')}, "
+            f"but the ledger has files with {found['landed']['rows']:,} and no certificate with more; "
+            "`antenna verify` shows all differences"
         )
     return {name: certified[0][name] for name in found}
 

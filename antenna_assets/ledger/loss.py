@@ -9,6 +9,7 @@ import psycopg
 
 from antenna_assets.clients.clock import database_now
 from antenna_assets.clients.kafka_broker import Broker, Topic
+from antenna_assets.domain.counted import counted
 from antenna_assets.errors import StreamError
 from antenna_assets.ledger.head import Head, kafka_id, next_life, read_head
 from antenna_assets.ledger.offsets import committed_offsets
@@ -47,7 +48,7 @@ class Loss:
             )
         count = self.until_offset - self.from_offset
         offsets = f"offsets {self.from_offset} to {self.until_offset - 1}"
-        return f"partition {self.partition}: {count:,} messages, {offsets}"
+        return f"partition {self.partition}: {counted(count, 'message')}, {offsets}"
 
 
 def losses(connection: psycopg.Connection, broker: Broker) -> list[Loss]:

@@ -3,12 +3,14 @@
 `operations/quarantine/replay.py` selects the messages and writes their files.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
 import psycopg
 
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.ledger.batch import BatchContent, insert_batch, rows_per_hour
 from antenna_assets.ledger.closed_hours import close_passed
@@ -70,12 +72,44 @@ def commit_replay(
     """
     if content.rejections or content.rows != len(messages):
         raise LedgerError(
-            f"expected {len(messages)} accepted rows of a replay and no rejected one, found {content.rows} "
-            f"and {sum(content.rejections.values())}: nothing was committed"
+            f"expected {counted(len(messages), 'accepted row')} of a replay and no rejected one, found "
+            f"{content.rows} and {sum(content.rejections.values())}: nothing was committed"
         )
+    with _each_message_once(), connection.transaction():
+        head = read_head(connection, topic, lock=True)
+        number = head.batch + 1
+        _require_whole_hours(connection, content)
+        insert_batch(
+            connection,
+            content,
+            number=number,
+            kind="replay",
+            clock=clock,
+            low_watermark=head.low_watermark,
+            now=clock,
+        )
+        connection.execute(
+            "INSERT INTO ledger.replay (batch, transform) VALUES (%s, %s)", [number, transform]
+        )
+        require_nobody_forgotten(connection)
+        _insert_messages(connection, messages, number)
+        # Or an hour that a replay opens behind the watermark would stay open until the stream's next batch.
+        close_passed(
+            connection, head, head.low_watermark, now=clock, first_hour=head.first_hour, closed_by="watermark"
+        )
+        connection.execute("UPDATE ledger.head SET batch = %s WHERE topic = %s", [number, topic])
+    return number
+
+
+@contextmanager
+def _each_message_once() -> Iterator[None]:
+    """Turn the violation of the replayed messages' key into an error of ours.
+
+    Raises:
+        AlreadyReplayed: another replay was faster.
+    """
     try:
-        with connection.transaction():
-            return _commit(connection, topic, clock, messages, content, transform)
+        yield
     except psycopg.errors.UniqueViolation as error:
         if error.diag.constraint_name != "replayed_pkey":
             raise
@@ -85,40 +119,19 @@ def commit_replay(
         ) from error
 
 
-def _commit(
-    connection: psycopg.Connection,
-    topic: str,
-    clock: datetime,
-    messages: Sequence[ReplayedMessage],
-    content: BatchContent,
-    transform: str | None,
-) -> int:
-    head = read_head(connection, topic, lock=True)
-    number = head.batch + 1
+def _require_whole_hours(connection: psycopg.Connection, content: BatchContent) -> None:
     in_part = hours_in_part(connection, rows_per_hour(content))
     if in_part:
         raise HourInPart(
             f"hour {hour_key(in_part[0])} has lost landed files to retention since the messages were "
             "selected, so nothing was written; run the replay again, which skips such hours"
         )
-    insert_batch(
-        connection,
-        content,
-        number=number,
-        kind="replay",
-        clock=clock,
-        low_watermark=head.low_watermark,
-        now=clock,
-    )
-    connection.execute("INSERT INTO ledger.replay (batch, transform) VALUES (%s, %s)", [number, transform])
-    require_nobody_forgotten(connection)
+
+
+def _insert_messages(
+    connection: psycopg.Connection, messages: Sequence[ReplayedMessage], number: int
+) -> None:
     statement = "COPY ledger.replayed (topic_id, partition, kafka_offset, reason, batch) FROM STDIN"
     with connection.cursor().copy(statement) as writer:
         for message in messages:
             writer.write_row((message.topic_id, message.partition, message.offset, message.reason, number))
-    # Or an hour that a replay opens behind the watermark would stay open until the stream's next batch.
-    close_passed(
-        connection, head, head.low_watermark, now=clock, first_hour=head.first_hour, closed_by="watermark"
-    )
-    connection.execute("UPDATE ledger.head SET batch = %s WHERE topic = %s", [number, topic])
-    return number

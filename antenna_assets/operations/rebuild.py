@@ -15,6 +15,7 @@ import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.errors import AntennaError
@@ -277,14 +278,16 @@ def lines(table: str, done: Rebuilt, *, dry_run: bool) -> Iterator[str]:
     elif done.torn:
         yield f"the torn files {were} set aside: the rest of the log is complete"
     if done.restored:
-        yield f"{len(done.restored):,} hours {were} committed again, with their files"
+        restored = counted(len(done.restored), f"hour {was}", f"hours {were}")
+        yield f"{restored} committed again, with the files"
     if done.to_run:
-        yield f"{len(done.to_run):,} hours lack files and have their landed files. Publish them again:"
+        to_run = counted(len(done.to_run), "hour lacks", "hours lack")
+        yield f"{to_run} files, and the landed ones are there. Publish again:"
         yield from (f"  antenna backfill --from {hour_key(hour)}" for hour in done.to_run)
     if done.lost:
         yield (
-            f"{len(done.lost):,} hours cannot be rebuilt: their files are gone, and their landed files are"
-            " past the horizon:"
+            f"{counted(len(done.lost), 'hour')} cannot be rebuilt: the files are gone, and the landed ones"
+            " are past the horizon:"
         )
         yield from (f"  {hour_key(hour)}" for hour in done.lost)
     if not done:

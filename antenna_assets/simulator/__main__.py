@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 
+from antenna_assets.domain.counted import counted
 from antenna_assets.errors import AntennaError
 from antenna_assets.settings import load_settings
 from antenna_assets.simulator.run import send_live
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> int:
     sys.stderr.write(f"{rate:g} events per second to topic {settings.topic}\n")
     target = Target(kafka_bootstrap(settings), settings.topic, kafka_config(settings))
     sent = send_live(target, rate=rate, stop=stop)
-    sys.stderr.write(f"sent {sent.messages:,} events, all acknowledged\n")
+    sys.stderr.write(f"sent {counted(sent.messages, 'event')}, all acknowledged\n")
     return 0
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.differences import differences as differing
 from antenna_assets.simulator.answers import Answers
 from antenna_assets.simulator.pending import (
@@ -92,7 +93,7 @@ def report(found: list[Difference], limit: int = 20) -> "Table":
     from antenna_assets.domain.listing import and_more
     from antenna_assets.domain.safe_text import safe_cell
 
-    title = f"{len(found):,} difference{'' if len(found) == 1 else 's'}" if found else "No difference"
+    title = counted(len(found), "difference") if found else "No difference"
     table = FittingTable("table", "key", "expected", "found", title=title)
     table.caption = and_more(len(found), limit) or None
     for difference in found[:limit]:
@@ -122,7 +123,7 @@ def _row_differences(table: str, expected: Rows, found: Rows) -> Iterator[Differ
 
 def _rejected_differences(expected: dict[str, int], found: dict[str, int]) -> Iterator[Difference]:
     for reason, left, right in differing(expected, found, absent=0):
-        yield Difference("rejected", reason, f"{left:,} messages", f"{right:,} messages")
+        yield Difference("rejected", reason, counted(left, "message"), counted(right, "message"))
 
 
 def _keyed(rows: Iterable[dict[str, Any]], columns: tuple[str, ...]) -> Rows:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
+from antenna_assets.domain.counted import counted
 from antenna_assets.simulator.answers import Answers
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def unread(answers: Answers, connection: "Connection") -> Iterator[Difference]:
             "ledger",
             f"topic {topic} (id {topic_id})",
             "every sent message read",
-            f"the stream has not read {unread:,} messages yet: run `antenna stream --available-now`",
+            f"the stream has not read {counted(unread, 'message')} yet: run `antenna stream --available-now`",
         )
 
 
@@ -74,7 +75,12 @@ def unpublished_hours(missing: dict[str, set[datetime]]) -> Iterator[Difference]
         by_hours.setdefault(tuple(sorted(hours)), []).append(table)
     for gap, tables in by_hours.items():
         text = ", ".join(span(first, end) for first, end in spans(gap))
-        yield Difference(", ".join(tables), text, "published", f"{_hours(len(gap))} not published: {_JOB}")
+        yield Difference(
+            ", ".join(tables),
+            text,
+            "published",
+            f"{counted(len(gap), 'hour is', 'hours are')} not published: {_JOB}",
+        )
 
 
 def outdated(answers: Answers, connection: "Connection") -> Iterator[Difference]:
@@ -117,10 +123,6 @@ def spans(hours: Iterable[datetime]) -> list[tuple[datetime, datetime]]:
         else:
             found.append((hour, hour + _HOUR))
     return found
-
-
-def _hours(count: int) -> str:
-    return "1 hour is" if count == 1 else f"{count} hours are"
 
 
 def span(first: datetime, end: datetime) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from antenna_assets.clients.kafka_broker import Broker, BrokerError
 from antenna_assets.clients.kafka_config import PLAIN, KafkaConfig
+from antenna_assets.domain.counted import counted
 from antenna_assets.errors import AntennaError
 from antenna_assets.simulator.events import Message
 
@@ -152,7 +153,7 @@ def send(
     if receipts.failed or receipts.failure or unacknowledged:
         reason = f": {receipts.failure}" if receipts.failure else ""
         raise SendError(
-            f"Kafka at {target.bootstrap} acknowledged {receipts.delivered} of {count} messages,"
+            f"Kafka at {target.bootstrap} acknowledged {receipts.delivered} of {counted(count, 'message')},"
             f" {receipts.failed} failed and {unacknowledged} are without an answer{reason}."
             f" Topic {target.topic} has some of them, so no answers fit it:"
             " check the broker (`antenna doctor`), then send to a new topic"

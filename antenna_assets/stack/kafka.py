@@ -32,8 +32,11 @@ _STOP_SECONDS = 30
 _BROKER_OPTIONS = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true")
 
 
-def start(home: Path) -> str:
+def start(home: Path, *, archive_at_exit: Path | None = None) -> str:
     """Start the broker unless it runs, wait until it answers, and return its bootstrap address.
+
+    Args:
+        archive_at_exit: where it writes its classes when it ends, see `kafka_class_archive.py`.
 
     Raises:
         KafkaError: it does not start; the message has the end of its log, and no process is left.
@@ -45,7 +48,7 @@ def start(home: Path) -> str:
     for last in (False, True):
         if broker is None:
             format_storage(folder)
-            broker = _launch(folder, fresh_ports=last)
+            broker = _launch(folder, fresh_ports=last, archive_at_exit=archive_at_exit)
         try:
             return _answering(folder, broker)
         except BaseException as error:
@@ -118,14 +121,15 @@ def _port(folder: Path) -> int:
     return int(match[1])
 
 
-def _launch(folder: Path, *, fresh_ports: bool) -> psutil.Process:
+def _launch(folder: Path, *, fresh_ports: bool, archive_at_exit: Path | None) -> psutil.Process:
     (folder / "log").mkdir(exist_ok=True)
     for log in _logs(folder):  # so that the end of the log belongs to this start
         with contextlib.suppress(FileNotFoundError):
             log.replace(log.with_suffix(".previous.log"))
     port, controller_port = ports.remembered(folder / "ports.json", 2, fresh=fresh_ports)
     (folder / "server.properties").write_text(server_properties("data", port, controller_port))
-    command = [*java_command(*_BROKER_OPTIONS, _marker(folder)), "kafka.Kafka", "server.properties"]
+    java = java_command(*_BROKER_OPTIONS, _marker(folder), archive_at_exit=archive_at_exit)
+    command = [*java, "kafka.Kafka", "server.properties"]
     # The shell exits at once and the broker is reparented: it outlives this process and leaves no zombie. A
     # session of its own keeps Ctrl-C away from it.
     done = subprocess.run(

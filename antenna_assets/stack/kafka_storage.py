@@ -6,11 +6,12 @@ import re
 import shutil
 import subprocess
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 from antenna_assets.errors import AntennaError
 from antenna_assets.stack import ports
-from antenna_assets.stack.jars import kafka_classpath
+from antenna_assets.stack.jars import jars_home, kafka_classpath
 from antenna_assets.stack.java import LOCALE, java_environment, java_home
 from antenna_assets.storage.atomic_files import set_aside
 
@@ -114,8 +115,30 @@ def server_properties(data: str, port: int, controller_port: int) -> str:
     )
 
 
-def java_command(*options: str) -> list[str]:
-    """Return the Java command with Kafka's class path, up to the name of the class to run."""
-    classpath = os.pathsep.join(map(str, kafka_classpath()))
-    log4j = "-Dlog4j2.configurationFile=log4j2.properties"
-    return [str(java_home() / "bin" / "java"), *LOCALE, *options, log4j, "-cp", classpath]
+def java_command(*options: str, archive_at_exit: Path | None = None) -> list[str]:
+    """Return the Java command with Kafka's class path, up to the name of the class to run.
+
+    Args:
+        archive_at_exit: where Java writes its classes when it ends, see `kafka_class_archive.py`.
+    """
+    classpath = kafka_classpath()
+    if archive_at_exit is not None:
+        archived = [f"-XX:ArchiveClassesAtExit={archive_at_exit}"]
+    else:
+        shared = class_archive(classpath)
+        archived = [f"-XX:SharedArchiveFile={shared}"] if shared.is_file() else []
+    return [
+        str(java_home() / "bin" / "java"),
+        *LOCALE,
+        *options,
+        # An archive of other classes is ignored silently.
+        *("-Xlog:cds=off", "-Xlog:cds+dynamic=off", *archived),
+        "-Dlog4j2.configurationFile=log4j2.properties",
+        *("-cp", os.pathsep.join(map(str, classpath))),
+    ]
+
+
+def class_archive(classpath: Sequence[Path]) -> Path:
+    """The path of the archive of these jars' classes, if it was made."""
+    broker = next(jar.stem for jar in classpath if jar.name.startswith("kafka_"))
+    return jars_home().parent / f"{broker}.jsa"

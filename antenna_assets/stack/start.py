@@ -9,6 +9,7 @@ from pathlib import Path
 from antenna_assets import file_modes
 from antenna_assets.clients.migrations import migrate
 from antenna_assets.clients.postgres import connect, dagster_url
+from antenna_assets.domain.counted import counted
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.first_partition import record_first_partition, require_start
 from antenna_assets.settings import Settings, is_local
@@ -29,14 +30,17 @@ def start(settings: Settings, say: Callable[[str], None]) -> Services:
     commit_point("up.services_started")
     changed = tighten(settings)
     if changed:
-        say(f"{changed:,} files and folders are now accessible to their owner only, by ANTENNA_UMASK")
+        say(
+            f"{counted(changed, 'file or folder is', 'files and folders are')} now accessible to the owner"
+            " only, by ANTENNA_UMASK"
+        )
     with connect(found.postgres_url, application="antenna up") as connection:
         applied = migrate(connection)
         recorded = record_first_partition(connection, settings)
         # Without the setting, the recorded one is in force from now on.
         require_start(connection, settings.start if "start" in settings.model_fields_set else recorded)
     if applied:
-        say(f"applied {len(applied)} migrations")
+        say(f"applied {counted(len(applied), 'migration')}")
     home = dagster_home(settings)
     home.mkdir(parents=True, exist_ok=True)
     commit_point("up.before_dagster_yaml")

@@ -15,6 +15,7 @@ import psycopg
 from antenna_assets.clients.clock import TOLERANCE, Clock
 from antenna_assets.clients.kafka_broker import Broker, Topic
 from antenna_assets.domain.closing_rule import Backlog, observed
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import closed_before, hour_key
 from antenna_assets.engines.contract import Engine
 from antenna_assets.errors import StreamError
@@ -235,7 +236,7 @@ class Committer:
         messages, batches = self._unreported
         if not messages:
             return False
-        self._say(f"{messages:,} messages in {batches:,} batches")
+        self._say(f"{counted(messages, 'message')} in {counted(batches, 'batch', 'batches')}")
         self._unreported = [0, 0]
         return True
 
@@ -273,4 +274,4 @@ class Committer:
             if head.low_watermark
             else "no hour is closed yet"
         )
-        self._say(f"batch {head.batch}: {read:,} messages in {seconds:.1f} s; {closed}")
+        self._say(f"batch {head.batch}: {counted(read, 'message')} in {seconds:.1f} s; {closed}")

@@ -13,6 +13,7 @@ import psycopg
 import pyarrow as pa
 
 from antenna_assets.clients.kafka_broker import Broker, Topic
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import hour_key, hour_of
 from antenna_assets.domain.listing import first_few
 from antenna_assets.engines.duckdb_files import register_stores
@@ -64,7 +65,7 @@ def doubled_reading(
     named = first_few([*map(hour_key, doubled)], HOURS_NAMED)
     return (
         f"topic {topic.name} begins with messages that are landed already, so it is a copy of the one before "
-        f"it: read from its first message, {len(doubled)} hours may double: {named}; {advice}"
+        f"it: read from its first message, {counted(len(doubled), 'hour')} may double: {named}; {advice}"
     )
 
 

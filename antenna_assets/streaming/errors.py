@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import psycopg
 
 from antenna_assets.clients.postgres_errors import error_line
+from antenna_assets.domain.counted import counted
 from antenna_assets.errors import StreamError
 
 
@@ -32,7 +33,7 @@ class ReadingFailed(QueryFailed, ReaderFailed):
     def __init__(
         self, reason: str, until: Mapping[int, int], messages: int, record: tuple[int, int] | None = None
     ) -> None:
-        super().__init__(f"Spark could not read {messages:,} messages: {reason}")
+        super().__init__(f"Spark could not read {counted(messages, 'message')}: {reason}")
         self.reason = reason
         self.until = until
         self.messages = messages

@@ -7,6 +7,7 @@ For what the readers cannot read: a record time that overflows in Spark, message
 import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -16,16 +17,31 @@ from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.streaming.envelope import MESSAGES, record_times
 from antenna_assets.streaming.ledger_consumer import ledger_consumer, unreadable_codes
 
+if TYPE_CHECKING:
+    from confluent_kafka import KafkaError
+
 PART_BYTES = 32 * 2**20
 """The most bytes of a part, its last message not counted."""
 
 PART_MESSAGES = 200_000
 
-# All batches of a response are unpacked at once, each up to the second bound: 76 kB of zstd can be 600 MB.
+UNPACKED_BYTES = 512 * 10**6
+"""The most bytes that a record batch of zstd may unpack to.
+
+A third of it is sure to be read: where the sender did not write the size, librdkafka guesses it in steps of
+three. It has no bound for gzip and lz4.
+"""
+
+RECORD_BYTES = 32 * 10**6
+"""The largest message that is read: judging and landing it takes several times as much memory."""
+
+# All batches of a response are unpacked at once: 76 kB of zstd can be 600 MB. So there is one large batch at
+# most, and the next response is asked for when nothing of it is left.
 _BOUNDS = {
     "fetch.message.max.bytes": 8 * 2**10,
-    "receive.message.max.bytes": 100 * 10**6,
+    "receive.message.max.bytes": UNPACKED_BYTES,
     "queued.max.messages.kbytes": 16 * 1024,
+    "queued.min.messages": 1,
 }
 
 _SILENT_SECONDS = 30
@@ -83,6 +99,8 @@ class _PartBuilder:
 
     def build(self) -> Part:
         values, partitions, offsets, millis = list(zip(*self.rows, strict=True)) or [(), (), (), ()]
+        # The part has a copy of the messages, and is handed out while this builder still exists.
+        self.rows = []
         arrays = [
             pa.array(values, pa.binary()),
             pa.array(partitions, pa.int32()),
@@ -154,6 +172,9 @@ def _messages(broker: Broker, wanted: OffsetRange) -> Iterator[tuple[bytes | Non
             if error is None:
                 if message.offset() >= wanted.until_offset:
                     return
+                if len(message) > RECORD_BYTES:
+                    size = f"it has {len(message):,} bytes, more than the {RECORD_BYTES:,} that are read"
+                    raise _Stuck(message.offset(), size)
                 yield message.value(), message.offset(), message.timestamp()[1]
                 following, last_heard = message.offset() + 1, time.monotonic()
             # Only control records are between the last message and the end.
@@ -164,9 +185,21 @@ def _messages(broker: Broker, wanted: OffsetRange) -> Iterator[tuple[bytes | Non
                 raise authorization_failed(broker.bootstrap, broker.topic, "Read")
             elif error.code() in unreadable_codes():
                 # A batch is unpacked whole, and one that starts before this record was read in part.
-                raise _Stuck(max(following, message.offset()), error.str())
+                raise _Stuck(max(following, message.offset()), _refusal(error))
             else:
                 # Transient; or about consumer groups, for a login that has rights at the topic only.
                 last_error = error.str()
     finally:
         consumer.close()
+
+
+def _refusal(error: "KafkaError") -> str:
+    """Why a record batch cannot be read, and what may read it."""
+    from confluent_kafka import KafkaError
+
+    if error.code() != KafkaError._BAD_COMPRESSION:
+        return str(error.str())
+    return (
+        f"{error.str()}: its batch is damaged, or unpacks to more than {UNPACKED_BYTES // 3 // 10**6} MB; "
+        "Spark unpacks record by record, so `antenna stream --engine spark --available-now` may read it"
+    )

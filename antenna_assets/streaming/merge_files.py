@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from antenna_assets.clients.clock import host_now
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.landing import LANDING_FORMAT, REJECTED_FOLDER
 from antenna_assets.domain.schema import COORDINATES, LANDED_SCHEMA, REJECTED_SCHEMA
 from antenna_assets.failpoints import commit_point
@@ -103,15 +104,15 @@ def _rows_of(root: "LakePath", file: SmallFile) -> pa.Table:
         rows = read_table(root / file.path).select(schema.names).cast(schema)
     except FileNotFoundError as error:
         raise LandingError(
-            f"expected {file.path} with {file.rows} rows in {root}, but there is no such file: nothing was "
-            "merged; `antenna verify` shows all differences"
+            f"expected {file.path} with {counted(file.rows, 'row')} in {root}, but there is no such file: "
+            "nothing was merged; `antenna verify` shows all differences"
         ) from error
     # Forgetting a user changes the length of rejected messages, and not what the ledger says of it.
     bytes_ = file.bytes if file.hour is None else pc.sum(rows["bytes"], min_count=0).as_py()
     if (rows.num_rows, bytes_) != (file.rows, file.bytes):
         raise LandingError(
-            f"expected {file.path} to hold {file.rows} rows and {file.bytes} bytes, found {rows.num_rows} "
-            f"and {bytes_}: nothing was merged; `antenna verify` shows all differences"
+            f"expected {file.path} to hold {counted(file.rows, 'row')} and {counted(file.bytes, 'byte')}, "
+            f"found {rows.num_rows} and {bytes_}: nothing was merged; `antenna verify` shows all differences"
         )
     return rows
 

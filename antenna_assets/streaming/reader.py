@@ -84,17 +84,11 @@ def require_spark() -> None:
     """Require what the Spark reader needs of this machine: its package and a Java.
 
     Raises:
-        StreamError: the package is not installed.
+        EngineError: the package is not installed.
         JavaError: there is no Java that can run it.
     """
-    from importlib.util import find_spec
-
-    from antenna_assets.errors import StreamError
+    from antenna_assets.engines.spark_session import require_pyspark
     from antenna_assets.stack.java import java_home
 
-    if find_spec("pyspark") is None:
-        raise StreamError(
-            "the stream is set to run on Spark, and the package pyspark is not installed; install it, or set "
-            "ANTENNA_STREAM_ENGINE=duckdb (`antenna stream --engine duckdb`), which needs neither it nor Java"
-        )
+    require_pyspark("the stream", without="ANTENNA_STREAM_ENGINE=duckdb (`antenna stream --engine duckdb`)")
     java_home()

@@ -65,6 +65,8 @@ class StreamSessions:
                     require_own_lake(connection, lake)
                 require_writable(lake)
                 found = self._broker.describe()
+                # Spark would try again and again.
+                self._broker.require_read()
                 topic = replace(found, id=claim_topic(connection, found.name, found.id).topic_id)
                 self._warn(topic)
                 # Before a start is noted: the ledger must not end at messages that are gone.

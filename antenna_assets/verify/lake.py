@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import psycopg
 
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.ledger.certificate import Certificate
 from antenna_assets.publishing.digests import UNKNOWN_ROWS, file_sha256
@@ -131,7 +132,9 @@ def user_differences(
     if users_version(connection) == certificate.users_version:
         for user, rows in _wrongly_enriched(connection, paths, parquet):
             what = f"enriched_usage, name, e-mail and quota of user {user}"
-            differences.append(Difference(key, what, "as in user_metadata", f"others in {rows:,} rows"))
+            differences.append(
+                Difference(key, what, "as in user_metadata", f"others in {counted(rows, 'row')}")
+            )
     return differences
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import psycopg
 import pyarrow as pa
 
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.ledger.certificate import Certificate
 from antenna_assets.ledger.files import FileRow, files_of_hour, rejected_files
@@ -53,7 +54,7 @@ class Landing:
         for file in files:
             if self._path(file) in unreadable:
                 yield Difference(
-                    hour, f"file {file.path}", f"{file.rows:,} rows", unreadable[self._path(file)]
+                    hour, f"file {file.path}", counted(file.rows, "row"), unreadable[self._path(file)]
                 )
         readable = [file for file in files if self._path(file) not in unreadable]
         measured = {
@@ -163,7 +164,7 @@ class Landing:
                     counts = self._rejected_counts(file)
                 except self._parquet.errors as error:
                     counts = Counter()
-                    yield Difference(key, f"file {file.path}", f"{file.rows:,} rows", reason_of(error))
+                    yield Difference(key, f"file {file.path}", counted(file.rows, "row"), reason_of(error))
                 else:
                     size = lake_path(self._path(file)).stat().st_size
                     yield from compare(key, f"file {file.path}, size", file.size, size)

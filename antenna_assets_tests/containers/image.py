@@ -8,27 +8,29 @@ import re
 import shutil
 import subprocess
 import sys
-import zipfile
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from antenna_assets_tests.containers.secured import CHECKOUT, DOCKER
+from antenna_assets_tests.installing import build_wheel, environment
 
 IMAGES = ("antenna", "superset")
 PROFILES = ("demo", "secure")
 
 
-def compose(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Docker's own compose over docker/compose.yaml, with none of this environment's variables but the path."""
+def compose(*arguments: str, files: tuple[str, ...] = ("compose.yaml",)) -> subprocess.CompletedProcess[str]:
+    """Docker's own compose over files of docker/, with none of this environment's variables but the path."""
     program = str(Path(sys.executable).with_name("docker-compose"))
-    command = (program, "--file", str(DOCKER / "compose.yaml"), *arguments)
+    named = [word for file in files for word in ("--file", str(DOCKER / file))]
+    command = (program, *named, *arguments)
     return subprocess.run(command, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False)
 
 
-def composed(profile: str) -> dict[str, Any]:
-    """compose.yaml as it is with a profile's variables, in full."""
-    run = compose("--env-file", str(DOCKER / f"{profile}.env"), "config", "--format", "json")
+def composed(profile: str, *more: str) -> dict[str, Any]:
+    """compose.yaml as it is with a profile's variables and more files over it, in full."""
+    variables = ("--env-file", str(DOCKER / f"{profile}.env"))
+    run = compose(*variables, "config", "--format", "json", files=("compose.yaml", *more))
     assert (run.returncode, run.stderr) == (0, "")
     return json.loads(run.stdout)
 
@@ -65,26 +67,27 @@ def is_sent(path: str) -> bool:
 
 
 def lay_out(folder: Path) -> Path:
-    """The antenna image's files in a folder, as its Dockerfile puts them, with the project's wheel unpacked; its /opt/antenna.
+    """The antenna image's files in a folder, as its Dockerfile puts them: packages of its lock, and the project's wheel.
 
-    The packages of the lock are those of this environment.
+    Returns its /opt/antenna. Only Python is that of this machine.
     """
     build, home = folder / "build", folder / "opt" / "antenna"
     for sources, target in copies("antenna"):
-        place = folder / target.lstrip("/") if target.startswith("/") else build / target
-        for source in sources:
-            _copy(CHECKOUT / source, place if (CHECKOUT / source).is_dir() else place / Path(source).name)
-    hatchling = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder))
-    subprocess.run(hatchling, cwd=build, check=True, capture_output=True)
-    (wheel,) = folder.glob("*.whl")
-    zipfile.ZipFile(wheel).extractall(home / "site")
+        if not target.startswith("/"):
+            _copy(sources, build / target)
+    environment(home, build / "docker" / "antenna" / "requirements.lock", build_wheel(build, folder))
+    for sources, target in copies("antenna"):
+        if target.startswith("/"):
+            _copy(sources, folder / target.lstrip("/"))
     return home
 
 
-def _copy(source: Path, target: Path) -> None:
-    files = [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
-    for path in files:
-        if is_sent(str(path.relative_to(CHECKOUT))):
-            place = target if path == source else target / path.relative_to(source)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, place)
+def _copy(sources: list[str], target: Path) -> None:
+    """Copy files into a folder, and of a folder what is in it, as a Dockerfile's COPY does."""
+    for source in (CHECKOUT / name for name in sources):
+        files = [source] if source.is_file() else [path for path in source.rglob("*") if path.is_file()]
+        for path in files:
+            if is_sent(str(path.relative_to(CHECKOUT))):
+                place = target / (path.name if path == source else path.relative_to(source))
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, place)

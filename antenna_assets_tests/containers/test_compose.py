@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from antenna_assets.engines.spark_session import IMAGE
 from antenna_assets_tests.containers.image import (
     IMAGES,
     PROFILES,
@@ -97,9 +98,35 @@ def test_images_are_pinned_by_version(services: dict[str, Any]) -> None:
     for name, service in services.items():
         assert re.fullmatch(r"[a-z/-]+:\d+\.\d+(\.\d+)?", service["image"]), name
     for image in IMAGES:
-        bases = [words[0] for instruction, words in instructions(image) if instruction == "FROM"]
+        stages = [words for instruction, words in instructions(image) if instruction == "FROM"]
+        named = {words[2] for words in stages if words[1:2] == ["AS"]}
+        bases = [words[0] for words in stages if words[0] not in named]
         assert len(bases) == 2
         assert all(re.fullmatch(r"python:\d+\.\d+\.\d+-slim-[a-z]+", base) for base in bases)
+
+
+def test_what_is_built_without_a_target_is_what_compose_runs(services: dict[str, Any]) -> None:
+    stages = [words[-1] for instruction, words in instructions("antenna") if instruction == "FROM"]
+    assert stages == ["build", "build-spark", "run", "spark", "antenna"]
+    ours = [one for one in services.values() if one["image"].startswith("antenna-lakehouse")]
+    assert {(one["image"], one["build"]["target"]) for one in ours} == {
+        ("antenna-lakehouse:0.1.0", "antenna")
+    }
+
+
+def test_what_runs_on_spark_is_of_the_image_that_has_it() -> None:
+    usual, on_spark = (composed("secure", *more)["services"] for more in ((), ("compose.spark.yaml",)))
+    changed = {name: one for name, one in on_spark.items() if one != usual[name]}
+    assert {
+        name: (one["image"], one["build"]["target"], engines_of(one)) for name, one in changed.items()
+    } == {
+        "stream": (f"{IMAGE}:0.1.0", "spark", {"ANTENNA_STREAM_ENGINE": "spark"}),
+        "code": (f"{IMAGE}:0.1.0", "spark", {"ANTENNA_ENGINE": "spark"}),
+    }
+
+
+def engines_of(service: dict[str, Any]) -> dict[str, str]:
+    return {name: text for name, text in service["environment"].items() if name.endswith("ENGINE")}
 
 
 def test_kafka_and_superset_are_of_the_versions_that_the_tests_run(services: dict[str, Any]) -> None:

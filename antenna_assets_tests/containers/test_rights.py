@@ -1,9 +1,10 @@
 """What a login may do at a Kafka that asks for rights: with the least the stream reads, and what is missing is named."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import (
@@ -17,10 +18,13 @@ from confluent_kafka.admin import (
 from antenna_assets.clients.kafka_broker import AuthorizationFailed, Broker
 from antenna_assets.clients.kafka_config import KafkaConfig, read_kafka_config
 from antenna_assets.ledger.offsets import OffsetRange
+from antenna_assets.settings import Settings
 from antenna_assets.stack.kafka_topic import admin_client, ensure_topic
 from antenna_assets.streaming.exact_ranges import PartBounds, read_ranges
 from antenna_assets_tests.containers.secured import TOPIC, Secured, make_secrets, secured_kafka
+from antenna_assets_tests.faults.runs import LIVE_STREAM, run
 from antenna_assets_tests.free_ports import free_port
+from antenna_assets_tests.stream_engines import EACH_ENGINE, EACH_ENGINE_IN_THE_LONG_FORM
 
 pytestmark = pytest.mark.services
 
@@ -90,3 +94,48 @@ def test_row_25_a_right_that_a_login_lacks_is_named(guarded: Secured) -> None:
     config = read_kafka_config(guarded.folder / "kafka_stream")
     with pytest.raises(AuthorizationFailed, match="no right Describe on topic another"):
         Broker(guarded.kafka, "another", config).describe()
+
+
+@pytest.fixture
+def stream_of(
+    guarded: Secured, postgres_url: str, tmp_path: Path, stream_engine: str
+) -> Callable[..., tuple[int, str]]:
+    """Runs `antenna stream` with a login at a topic; its exit code and what it said."""
+
+    def stream(login: str, topic: str = TOPIC, *options: str) -> tuple[int, str]:
+        settings = Settings(
+            home=tmp_path,
+            postgres_url=postgres_url,
+            kafka_bootstrap=guarded.kafka,
+            kafka_config=guarded.folder / f"kafka_{login}",
+            topic=topic,
+            stream_engine=stream_engine,
+        )
+        code, said = run(settings, (*LIVE_STREAM, *options), seconds=300)
+        return code, " ".join(said.split())
+
+    return stream
+
+
+@EACH_ENGINE
+def test_row_25_a_stream_ends_with_the_right_that_its_login_lacks(
+    guarded: Secured, stream_of: Callable[..., tuple[int, str]]
+) -> None:
+    ensure_topic(guarded.kafka, "another", 1, config=read_kafka_config(guarded.folder / "kafka_owner"))
+    for login, topic, right in (("simulator", TOPIC, "Read"), ("stream", "another", "Describe")):
+        code, said = stream_of(login, topic)
+        assert code == 1, said
+        assert f"has no right {right} on topic {topic}: add an ACL with operation {right}" in said
+        assert "Traceback" not in said
+        assert "waiting" not in said
+        assert "starting Spark" not in said
+
+
+@EACH_ENGINE_IN_THE_LONG_FORM
+def test_row_25_a_stream_that_may_not_see_the_topics_settings_warns_once_and_reads(
+    connection: psycopg.Connection, stream_of: Callable[..., tuple[int, str]]
+) -> None:
+    code, said = stream_of("stream", TOPIC, "--available-now")
+    assert code == 0, said
+    assert said.count("no right DescribeConfigs on topic devices") == 1
+    assert connection.execute("SELECT sum(quarantined) FROM ledger.batch").fetchone() == (1,)

@@ -5,26 +5,34 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import dagster as dg
+import psycopg
 import pytest
 import yaml
 
 from antenna_assets.clients.kafka_broker import Broker
 from antenna_assets.clients.postgres import connect, dagster_url
+from antenna_assets.domain.hours import HOUR
+from antenna_assets.domain.lifetimes import GRACE_PERIOD, SAFE_AGE
+from antenna_assets.errors import EngineError
+from antenna_assets.ledger import merge
 from antenna_assets.ledger.errors import LedgerError
+from antenna_assets.ledger.files import files_of_hour
 from antenna_assets.ledger.offsets import committed_offsets
+from antenna_assets.operations.sweep.run import sweep
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings, load_settings
 from antenna_assets.simulator.run import AnswersFile, simulate
 from antenna_assets.simulator.scenario import Scenario
 from antenna_assets.simulator.send import Target
 from antenna_assets.stack import postgres
+from antenna_assets.storage.attempt import LandingError
 from antenna_assets.storage.project_files import docker_folder
 from antenna_assets.streaming.job import Stream
+from antenna_assets.streaming.merge_files import Merged, merge_some
 from antenna_assets_tests import guide
 from antenna_assets_tests.certified import FIRST, Land, World, publish
 from antenna_assets_tests.end_to_end.runs import publish_what_the_sensor_asks_for
@@ -32,9 +40,7 @@ from antenna_assets_tests.end_to_end.test_pipeline import wrong
 from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults.live import committed, running, wait_until
 from antenna_assets_tests.faults.runs import send
-
-if TYPE_CHECKING:
-    pass
+from antenna_assets_tests.test_sweep import age
 
 pytestmark = pytest.mark.services
 
@@ -42,6 +48,7 @@ PROGRAMS = "## Back up"
 DUMP, COPY = "### 1. PostgreSQL", "### 2. The lake"
 SERVICES, POSTGRES, LAKE = "### 3. Services and roles", "### 4. PostgreSQL", "### 5. The lake"
 CUT, VERIFY = "### 6. Cut the lake's tables to the ledger", "### 7. Verify and resume"
+STAYED = "## What the lake needs for an older dump"
 
 
 @dataclass(frozen=True)
@@ -225,11 +232,11 @@ def place_of(world: World, settings: Settings, backup: Path) -> Place:
     )
 
 
-def late_rows_come(world: World, dagster_home: Path) -> None:
+def late_rows_come(world: World) -> None:
     """A batch of the first hour lands and is published."""
     with connect(world.url) as connection:
         Land.on(connection, world.lake)({FIRST: 5})
-    publish(world, [FIRST], dagster_home)
+    publish(world, [FIRST])
 
 
 def test_an_hour_of_a_lake_that_is_ahead_is_published_only_after_the_cut(
@@ -237,8 +244,8 @@ def test_an_hour_of_a_lake_that_is_ahead_is_published_only_after_the_cut(
 ) -> None:
     old, home = place_of(old_world, settings, tmp_path / "backup"), tmp_path / "new"
     old.run(DUMP)
-    for number in range(2):
-        late_rows_come(old_world, tmp_path / f"dagster-{number}")
+    for _ in range(2):
+        late_rows_come(old_world)
     old.run(COPY)
     with new_home(settings, home, tmp_path / "backup") as new:
         new.run(SERVICES, POSTGRES, LAKE)
@@ -247,9 +254,9 @@ def test_an_hour_of_a_lake_that_is_ahead_is_published_only_after_the_cut(
             world.copy(tmp_path / "uncut") as uncut,
             pytest.raises(LedgerError, match="in ledger.hour_generation, found none"),
         ):
-            late_rows_come(uncut, tmp_path / "dagster-uncut")
+            late_rows_come(uncut)
         new.run(CUT)
-        late_rows_come(world, tmp_path / "dagster-new")
+        late_rows_come(world)
         assert "verified 3 hours and 4 certificates\neverything is as certified" in new.run(VERIFY)
 
 
@@ -260,10 +267,53 @@ def test_a_lake_that_was_copied_before_the_dump_lacks_what_the_dump_names(
     backup.mkdir()
     old = place_of(old_world, settings, backup)
     old.run(COPY)
-    late_rows_come(old_world, tmp_path / "dagster")
+    late_rows_come(old_world)
     old.run(DUMP)
     with new_home(settings, tmp_path / "new", backup) as new:
         new.run(SERVICES, POSTGRES, LAKE, CUT)
         code, said = new.attempt(VERIFY)
     assert code == 1
     assert "no file" in said
+
+
+def test_a_lake_that_stayed_gets_back_what_was_merged_and_swept_since_an_older_dump(
+    old_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merge, "FILES_PER_MERGE", (3, 2, 2))
+    lake, now = str(old_world.lake), datetime.now(UTC)
+
+    def run(heading: str) -> None:
+        code, said = guide.run(
+            guide.commands("backup.md", heading), {"ANTENNA_LAKE": lake, "BACKUP": str(tmp_path)}
+        )
+        assert code == 0, said
+
+    with connect(old_world.url) as connection:
+        land = Land.on(connection, old_world.lake)
+        for _ in range(3):
+            land({FIRST: 1})
+        named = [file.path for file in files_of_hour(connection, FIRST)][-3:]
+    # The database as a dump has it, and the copy that is made after it.
+    with old_world.copy(tmp_path / "dump") as dumped:
+        run(COPY)
+        with connect(old_world.url) as connection:
+            assert merge_some(connection, lake, FIRST) == Merged(3, 3)
+            Land.on(connection, old_world.lake)({FIRST: 1})
+        age(old_world.lake / "landing", SAFE_AGE + HOUR, now=now)
+        later = now + GRACE_PERIOD + timedelta(minutes=1)
+        sweep(old_world.url, lake, dagster_home=tmp_path, horizon=timedelta(days=35), now=later)
+
+        with connect(dumped.url) as connection:
+            assert missing(connection, old_world.lake) == named
+            with pytest.raises(LandingError, match="no such file: nothing was merged"):
+                merge_some(connection, lake, FIRST)
+            with pytest.raises(EngineError, match=f"No files found.*{named[0]}"):
+                publish(World(dumped.url, old_world.lake), [FIRST], tmp_path / "dagster")
+            run(STAYED)
+            assert missing(connection, old_world.lake) == []
+
+
+def missing(connection: psycopg.Connection, lake: Path) -> list[str]:
+    """The files that the ledger names and the lake does not have."""
+    paths = connection.execute("SELECT path FROM ledger.file ORDER BY batch, path")
+    return [path for (path,) in paths if not (lake / path).exists()]

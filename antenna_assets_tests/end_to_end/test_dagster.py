@@ -108,10 +108,10 @@ def failure(result: dg.ExecuteInProcessResult) -> str:
 
 # The Java of this process is started once, with the connectors of the stream.
 @pytest.mark.usefixtures("spark")
-def test_both_engines_give_the_same_rows(landed: Settings, tmp_path: Path) -> None:
+def test_both_engines_give_the_same_rows(landed: Settings) -> None:
     tags = {"dagster/partition": hour_key(FIRST)}
     found = []
-    with instance(tmp_path / "dagster") as dagster:
+    with instance() as dagster:
         for name in ("duckdb", "spark"):
             assert run(dagster, tags, {"engine": EngineResource(name=name)}).success
             found.append(tables(landed))
@@ -119,13 +119,13 @@ def test_both_engines_give_the_same_rows(landed: Settings, tmp_path: Path) -> No
     assert all(found[0].values())
 
 
-def test_a_range_run_publishes_every_hour_and_records_each(landed: Settings, tmp_path: Path) -> None:
+def test_a_range_run_publishes_every_hour_and_records_each(landed: Settings) -> None:
     last = FIRST + 2 * HOUR
     tags = {
         "dagster/asset_partition_range_start": hour_key(FIRST),
         "dagster/asset_partition_range_end": hour_key(last),
     }
-    with instance(tmp_path / "dagster") as dagster:
+    with instance() as dagster:
         assert run(dagster, tags).success
         for asset in ASSETS:
             recorded = dagster.get_materialized_partitions(dg.AssetKey(asset))
@@ -144,10 +144,8 @@ def reported(result: dg.ExecuteInProcessResult, hour: datetime) -> dict[str, dic
     }
 
 
-def test_a_materialization_reports_numbers_rows_a_plot_and_the_certificate(
-    landed: Settings, tmp_path: Path
-) -> None:
-    with instance(tmp_path / "dagster") as dagster:
+def test_a_materialization_reports_numbers_rows_a_plot_and_the_certificate(landed: Settings) -> None:
+    with instance() as dagster:
         result = run(dagster, {"dagster/partition": hour_key(FIRST)})
         assert result.success
     found = reported(result, FIRST)
@@ -178,12 +176,12 @@ def test_a_materialization_reports_numbers_rows_a_plot_and_the_certificate(
 
 
 @pytest.mark.usefixtures("landed")
-def test_the_hours_of_a_range_run_report_the_same_as_alone(tmp_path: Path) -> None:
+def test_the_hours_of_a_range_run_report_the_same_as_alone() -> None:
     tags = {
         "dagster/asset_partition_range_start": hour_key(FIRST),
         "dagster/asset_partition_range_end": hour_key(FIRST + HOUR),
     }
-    with instance(tmp_path / "dagster") as dagster:
+    with instance() as dagster:
         together = run(dagster, tags)
         alone = run(dagster, {"dagster/partition": hour_key(FIRST + HOUR)})
     for asset, of in reported(together, FIRST + HOUR).items():
@@ -193,8 +191,8 @@ def test_the_hours_of_a_range_run_report_the_same_as_alone(tmp_path: Path) -> No
         assert {name: of[name] for name in same} == {name: single[name] for name in same}
 
 
-def test_running_an_hour_twice_changes_nothing(landed: Settings, tmp_path: Path) -> None:
-    with instance(tmp_path / "dagster") as dagster:
+def test_running_an_hour_twice_changes_nothing(landed: Settings) -> None:
+    with instance() as dagster:
         assert run(dagster, {"dagster/partition": hour_key(FIRST)}).success
         once = tables(landed)
         assert run(dagster, {"dagster/partition": hour_key(FIRST)}).success
@@ -212,15 +210,15 @@ def test_running_an_hour_twice_changes_nothing(landed: Settings, tmp_path: Path)
     ids=["to come", "half an hour", "before everything"],
 )
 def test_hours_that_are_not_closed_or_not_canonical_are_refused(
-    landed: Settings, tmp_path: Path, key: str, said: str
+    landed: Settings, key: str, said: str
 ) -> None:
-    with instance(tmp_path / "dagster") as dagster:
+    with instance() as dagster:
         assert said in failure(run(dagster, {"dagster/partition": key}))
     assert generations(landed) == []
     assert not (Path(landed.lake_uri) / "raw_parquet").exists()
 
 
-def test_a_range_with_one_open_hour_publishes_none(landed: Settings, tmp_path: Path) -> None:
+def test_a_range_with_one_open_hour_publishes_none(landed: Settings) -> None:
     with connect(landed.postgres_url or "") as connection:
         connection.execute(
             "UPDATE ledger.hour SET closed_at = NULL, closed_by = NULL WHERE hour = %s", [FIRST + 2 * HOUR]
@@ -229,14 +227,14 @@ def test_a_range_with_one_open_hour_publishes_none(landed: Settings, tmp_path: P
         "dagster/asset_partition_range_start": hour_key(FIRST),
         "dagster/asset_partition_range_end": hour_key(FIRST + 2 * HOUR),
     }
-    with instance(tmp_path / "dagster") as dagster:
+    with instance() as dagster:
         assert "is still open" in failure(run(dagster, tags))
     assert generations(landed) == []
 
 
 @pytest.mark.usefixtures("landed")
-def test_an_asset_whose_input_is_not_there_says_what_to_run_first(tmp_path: Path) -> None:
-    with instance(tmp_path / "dagster") as dagster:
+def test_an_asset_whose_input_is_not_there_says_what_to_run_first() -> None:
+    with instance() as dagster:
         result = dg.materialize(
             [asset for asset in build_definitions().assets or [] if isinstance(asset, dg.AssetsDefinition)],
             selection="bytes_agg_user_1h",
@@ -248,10 +246,8 @@ def test_an_asset_whose_input_is_not_there_says_what_to_run_first(tmp_path: Path
         assert "materialize enriched_usage for it first" in failure(result)
 
 
-def test_an_older_generation_that_comes_late_is_superseded_and_succeeds(
-    landed: Settings, tmp_path: Path
-) -> None:
-    with instance(tmp_path / "dagster") as dagster:
+def test_an_older_generation_that_comes_late_is_superseded_and_succeeds(landed: Settings) -> None:
+    with instance() as dagster:
         assert run(dagster, {"dagster/partition": hour_key(FIRST)}).success
         before = tables(landed)
         with connect(landed.postgres_url or "") as connection:
@@ -277,12 +273,10 @@ def test_an_older_generation_that_comes_late_is_superseded_and_succeeds(
     assert tables(landed)["bytes_agg_user_1h"] == before["bytes_agg_user_1h"]
 
 
-def test_missing_landed_rows_stop_the_hour_before_anything_is_published(
-    landed: Settings, tmp_path: Path
-) -> None:
+def test_missing_landed_rows_stop_the_hour_before_anything_is_published(landed: Settings) -> None:
     with connect(landed.postgres_url or "") as connection:
         connection.execute("UPDATE ledger.file SET rows = rows + 1 WHERE hour = %s", [FIRST])
-    with instance(tmp_path / "dagster") as dagster:
+    with instance() as dagster:
         assert "rows as the ledger says, found" in failure(
             run(dagster, {"dagster/partition": hour_key(FIRST)})
         )

@@ -242,7 +242,7 @@ def test_row_22_hostile_text_is_stored_as_it_is_and_shown_without_effect(
     answers.record(receipt.topic, receipt.topic_id, receipt.offsets)
     new_stream().read_available()
     url = settings.postgres_url or ""
-    with instance(tmp_path / "dagster") as dagster:
+    with instance() as dagster:
         assert publish_what_the_sensor_asks_for(dagster) >= 1
         # Live and hourly tables, e-mails and those over quota included.
         assert [str(one) for one in differences(answers, url)] == []

@@ -116,7 +116,7 @@ def test_row_3_every_table_equals_the_answers(
                 send(settings, behind, answers, append=True)
                 new_stream(settings).read_available()
                 events += behind.events
-            with instance(settings.home / "dagster") as dagster:
+            with instance() as dagster:
                 assert publish_what_the_sensor_asks_for(dagster) >= 1
             assert wrong(settings, answers) == [], f"seed {seed}: {wanted}"
             reordered += out_of_order(settings)
@@ -142,7 +142,7 @@ def test_row_13_a_closed_hour_is_right_again_within_two_ticks_and_many_late_batc
     once = scenario(4, events=1_000)
     rounds, batches = (6, 4) if proving else (1, 3)
     longest = 0
-    with instance(tmp_path / "dagster") as dagster:
+    with instance() as dagster:
         send(settings, once, answers)
         new_stream().read_available()
         assert publish_what_the_sensor_asks_for(dagster) >= 1

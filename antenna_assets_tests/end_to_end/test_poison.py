@@ -30,9 +30,9 @@ from antenna_assets_tests.end_to_end.runs import place
 from antenna_assets_tests.messages import TABLE
 from antenna_assets_tests.parse_oracle import Accepted, Rejected, verdict
 from antenna_assets_tests.random_messages import random_message
-from antenna_assets_tests.stream_engines import EACH_ENGINE
+from antenna_assets_tests.stream_engines import EACH_ENGINE_IN_THE_LONG_FORM
 
-pytestmark = [pytest.mark.services, EACH_ENGINE]
+pytestmark = [pytest.mark.services, EACH_ENGINE_IN_THE_LONG_FORM]
 
 Places = dict[tuple[int, int], bytes | None]
 Verdicts = dict[tuple[int, int], Accepted | Rejected]

@@ -474,7 +474,7 @@ def test_an_event_before_the_first_hour_stays(connection: psycopg.Connection, se
 
 def test_rows_that_are_not_those_of_the_messages_are_not_committed(ledger: psycopg.Connection) -> None:
     with pytest.raises(
-        LedgerError, match="expected 1 accepted rows of a replay and no rejected one, found 0 and 0"
+        LedgerError, match="expected 1 accepted row of a replay and no rejected one, found 0 and 0"
     ):
         commit_replay(
             ledger,

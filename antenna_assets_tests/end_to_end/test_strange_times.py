@@ -18,9 +18,9 @@ from antenna_assets.simulator.events import messages
 from antenna_assets.simulator.scenario import Scenario
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.end_to_end.runs import place
-from antenna_assets_tests.stream_engines import EACH_ENGINE, limit_batches
+from antenna_assets_tests.stream_engines import EACH_ENGINE_IN_THE_LONG_FORM, limit_batches
 
-pytestmark = [pytest.mark.services, EACH_ENGINE]
+pytestmark = [pytest.mark.services, EACH_ENGINE_IN_THE_LONG_FORM]
 
 Placed = tuple[int, bytes | None]
 Times = dict[tuple[int, int], datetime]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 
 import psutil
@@ -96,3 +97,11 @@ class Process:
     def memory(self) -> tuple[int, int]:
         """Resident bytes of Python and of its Java."""
         return self._watched.memory_info().rss, sum(p.memory_info().rss for p in self.java())
+
+    def peak(self) -> int:
+        """The most resident bytes that Python ever had; 0 once it has ended."""
+        with suppress(OSError):
+            for line in Path(f"/proc/{self._process.pid}/status").read_text(encoding="utf-8").splitlines():
+                if line.startswith("VmHWM:"):
+                    return 1024 * int(line.split()[1])
+        return 0

@@ -120,7 +120,7 @@ def test_row_39_a_frozen_run_that_holds_an_hour_lets_the_stream_go_on_and_is_tol
         must_have_been_told(worker)
         assert "was idle in a transaction" in worker.said.read_text()
     # The sensor asks for it again, since its newest generation has no certificate.
-    publish(world, [LATE], tmp_path / "dagster")
+    publish(world, [LATE])
     with connect(world.url) as connection:
         assert newest_certificate(connection, LATE).generation == 2  # type: ignore[union-attr]
         assert verify(connection, Lake(str(world.lake)), kept_since=FIRST).differences == []
@@ -154,7 +154,7 @@ def test_row_39_a_frozen_run_within_a_table_lets_another_run_publish_the_hour(
 ) -> None:
     with frozen(world, tmp_path, "publish.table.deleted", publish_with, limit, hour_key(LATE)) as worker:
         began = time.monotonic()
-        publish(world, [LATE], tmp_path / "dagster")
+        publish(world, [LATE])
         assert time.monotonic() - began < limit.total_seconds() + 40
         must_have_been_told(worker)
     with connect(world.url) as connection:

@@ -70,9 +70,9 @@ def python_mb() -> int:
     return psutil.Process().memory_info().rss // 2**20
 
 
-def assert_published_in_one_file(settings: Settings, answers: Path, tmp_path: Path, record: Record) -> None:
+def assert_published_in_one_file(settings: Settings, answers: Path, record: Record) -> None:
     """The hours are published from thousands of landed files, exact, each as one file of each lake table."""
-    with instance(tmp_path / "dagster") as dagster:
+    with instance() as dagster:
         assert publish_what_the_sensor_asks_for(dagster) >= 1
     assert_exact(settings, answers, published=True)
     with connect(settings.postgres_url or "") as connection:
@@ -137,7 +137,7 @@ def test_row_14_thousands_of_micro_batches_with_spark_leave_commits_and_memory_a
     assert not proving or python_after - python_before < MOST_GROWTH_MB
     assert not proving or java_after - java_before < MOST_GROWTH_MB
     stream(threading.Event()).read_available()
-    assert_published_in_one_file(settings, answers, tmp_path, record_property)
+    assert_published_in_one_file(settings, answers, record_property)
 
 
 @pytest.mark.timeout(1_500)
@@ -165,4 +165,4 @@ def test_row_14_thousands_of_micro_batches_without_spark_leave_commits_and_memor
     before, after = memory
     record_property("memory after a tenth and at the end, MB", f"{before} and {after}")
     assert not proving or after - before < MOST_GROWTH_MB
-    assert_published_in_one_file(settings, answers, tmp_path, record_property)
+    assert_published_in_one_file(settings, answers, record_property)

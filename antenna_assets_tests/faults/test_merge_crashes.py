@@ -60,7 +60,7 @@ def test_hours_of_merged_files_are_published_exactly_and_late_rows_join_them(
     first = send(settings, answers, seed=1, events=400)
     merging_stream.read_everything(settings)
     assert merged(settings) > 0
-    with instance(tmp_path / "dagster") as dagster:
+    with instance() as dagster:
         assert publish_what_the_sensor_asks_for(dagster) >= 1
         assert_exact(settings, answers, published=True)
         send(settings, answers, seed=2, events=400, start=first)

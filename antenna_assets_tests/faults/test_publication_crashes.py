@@ -1,9 +1,9 @@
 """proofs.md, rows 15 and 16: killed at each point of an hour's publication and of the sensor's tick, the hour is whole."""
 
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from antenna_assets.clients.postgres import connect
@@ -42,51 +42,62 @@ POINTS = {point.partition(":")[0] for point in (*PUBLICATION, *SENSOR)}
 
 
 @pytest.fixture
-def answers(settings: Settings, tmp_path: Path) -> Iterator[Path]:
+def answers(settings: Settings, tmp_path: Path) -> Path:
     """An hour of events, landed and closed, nothing published."""
-    answers = tmp_path / "answers.json"
-    send(settings, answers, hours=1)
+    return landed(settings, tmp_path, hours=1)
+
+
+def landed(settings: Settings, folder: Path, *, hours: int) -> Path:
+    """Land so many hours of events and close them; their answers."""
+    answers = folder / "answers.json"
+    send(settings, answers, hours=hours)
     read_everything(settings)
     return answers
 
 
-def the_hour(settings: Settings) -> datetime:
+def the_hours(settings: Settings) -> list[datetime]:
+    """The hours with events, ascending."""
     with connect(settings.postgres_url or "") as connection:
-        ((hour,),) = connection.execute("SELECT hour FROM ledger.hour WHERE rows > 0").fetchall()
+        rows = connection.execute("SELECT hour FROM ledger.hour WHERE rows > 0 ORDER BY hour").fetchall()
+    return [hour for (hour,) in rows]
+
+
+def the_hour(settings: Settings) -> datetime:
+    (hour,) = the_hours(settings)
     return hour
 
 
 def assert_published_once(settings: Settings, answers: Path, generation: int) -> None:
-    """Tables equal the answers, Delta holds the hour once, every asset is at the generation."""
+    """Tables equal the answers, Delta holds each hour once, every asset is at the generation."""
     assert_exact(settings, answers, published=True)
-    hour = the_hour(settings)
     with connect(settings.postgres_url or "") as connection:
-        heads = connection.execute(
-            "SELECT asset, generation FROM ledger.publication_head WHERE hour = %s", [hour]
-        ).fetchall()
-        (rows,) = connection.execute("SELECT rows FROM ledger.hour WHERE hour = %s", [hour]).fetchone() or (
-            0,
-        )
-    assert dict(heads) == dict.fromkeys(ASSETS, generation)
-    for table in LAKE_TABLES:
-        found = Lake(settings.lake_uri).hour(table, hour)
-        assert (found.generation, found.rows) == (generation, rows)
+        heads = connection.execute("SELECT hour, asset, generation FROM ledger.publication_head").fetchall()
+        rows = dict(connection.execute("SELECT hour, rows FROM ledger.hour").fetchall())
+    lake = Lake(settings.lake_uri)
+    for hour in the_hours(settings):
+        at = {asset: found for of_hour, asset, found in heads if of_hour == hour}
+        assert at == dict.fromkeys(ASSETS, generation), hour
+        for table in LAKE_TABLES:
+            found = lake.hour(table, hour)
+            assert (found.generation, found.rows) == (generation, rows[hour]), (table, hour)
 
 
-@pytest.mark.parametrize("point", PUBLICATION)
 def test_row_16_killed_at_a_point_of_the_publication_the_hour_is_run_again_and_whole(
-    settings: Settings, answers: Path, tmp_path: Path, point: str
+    settings: Settings, tmp_path: Path
 ) -> None:
-    die(settings, point, publish_hour, hour_key(the_hour(settings)))
-    with instance(tmp_path / "dagster") as dagster:
+    # An hour for each point: no hour shares anything with another one but the tables.
+    answers = landed(settings, tmp_path, hours=len(PUBLICATION))
+    for point, hour in zip(PUBLICATION, the_hours(settings), strict=True):
+        die(settings, point, publish_hour, hour_key(hour))
+    with instance() as dagster:
         assert publish_what_the_sensor_asks_for(dagster) >= 1
     assert_published_once(settings, answers, 1)
 
 
 def test_row_16_killed_between_two_generations_the_newer_one_replaces_the_older_whole(
-    settings: Settings, answers: Path, tmp_path: Path
+    settings: Settings, answers: Path
 ) -> None:
-    with instance(tmp_path / "dagster") as dagster:
+    with instance() as dagster:
         assert publish_what_the_sensor_asks_for(dagster) >= 1
         send(settings, answers, seed=2, start=the_hour(settings), hours=1)
         read_everything(settings)
@@ -103,7 +114,7 @@ def test_row_15_a_tick_that_is_killed_is_asked_for_again_by_the_next(
     home = tmp_path / "dagster"
     home.mkdir()
     die(settings, point, tick_once, home)
-    with instance(home) as dagster:
+    with dg.instance_for_test(temp_dir=str(home)) as dagster:
         assert the_hour(settings) in hours_of(tick(dagster))
         publish_what_the_sensor_asks_for(dagster)
         assert tick(dagster) == []

@@ -70,7 +70,7 @@ def test_row_17_a_reader_never_sees_a_part_of_an_hour_that_is_replaced(
         looks |= {table: bound(of_lake, root, table, hour) for table in LAKE}
         readers = {table: stack.enter_context(Reader(look)) for table, look in looks.items()}
         steady = stack.enter_context(Worker(settings, tmp_path / "steady", publish_until, stop, key))
-        end = time.monotonic() + (150 if proving else 15)
+        end = time.monotonic() + (150 if proving else 5)
         while time.monotonic() < end or kills + woken < 3:
             send(LATE_EVENTS)
             point = chance.choice(points)

@@ -51,6 +51,7 @@ class Worker:
         self._process = _PROCESSES.Process(target=_call, args=(environment, str(said), what, arguments))
 
     def __enter__(self) -> "Worker":
+        self.said.touch()
         self._process.start()
         return self
 
@@ -111,9 +112,9 @@ def complaints(said: str) -> list[str]:
     return [line for line in said.splitlines() if any(sign in line for sign in signs)]
 
 
-def runs_in(said: str) -> int:
-    """The successful runs of a log."""
-    return said.count("RUN_SUCCESS")
+def runs_of(worker: Worker) -> int:
+    """The successful runs in a worker's log."""
+    return worker.said.read_text().count("RUN_SUCCESS")
 
 
 def read_and_publish(key: str) -> None:

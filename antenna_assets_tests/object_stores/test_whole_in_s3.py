@@ -200,7 +200,7 @@ def test_an_hour_that_is_killed_anywhere_is_run_again_and_whole(
     read_everything(on_s3)
     for point in PUBLICATION_POINTS:
         die(on_s3, point, publish_hour, hour_key(the_hour(on_s3)))
-    with instance(tmp_path / "dagster") as dagster:
+    with instance() as dagster:
         assert publish_what_the_sensor_asks_for(dagster) >= 1
     assert_exact(on_s3, answers, published=True)
     assert differences(on_s3) == []

@@ -12,9 +12,10 @@ from functools import partial
 from antenna_assets.domain.hours import HOUR
 from benchmarks.context import Context
 from benchmarks.dagster_job import EMPTY_BODIES, OURS, execute
+from benchmarks.landing import NOTE, land_hours
 from benchmarks.measure import Run, in_turns
 from benchmarks.outcome import Claim, Measured, Outcome, Plot, Table
-from benchmarks.world import fresh, land_hours, last_full_hour
+from benchmarks.world import fresh, last_full_hour
 
 TITLE = "A backfill"
 EVENTS, USERS = 100_000, 20_000
@@ -90,7 +91,11 @@ def measure(context: Context) -> Outcome:
                 logarithmic=True,
             )
         ],
-        ["The backfill ran once, each of its hours for the first time. Two runs at a time in all of these."],
+        [
+            NOTE,
+            "The backfill ran once, each of its hours for the first time."
+            " Two runs at a time in all of these.",
+        ],
     )
 
 

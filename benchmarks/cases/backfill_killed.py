@@ -17,9 +17,10 @@ from antenna_assets.settings import PREFIX
 from antenna_assets_tests.faults.dagster_daemon import Dagster, dagster
 from benchmarks.context import Context
 from benchmarks.hour_data import users_select
+from benchmarks.landing import NOTE, land_hours, landed_files
 from benchmarks.measure import ContenderFailed
 from benchmarks.outcome import Claim, Measured, Outcome, Table
-from benchmarks.world import fresh, land_hours, last_full_hour, settings_of
+from benchmarks.world import fresh, last_full_hour, settings_of
 
 TITLE = "A backfill whose workers are killed"
 EVENTS, USERS = 100_000, 20_000
@@ -76,7 +77,7 @@ def measure(context: Context) -> Outcome:
             raise ContenderFailed((on.home / "log").read_text(errors="replace")[-2_000:])
         seconds = time.perf_counter() - began
     context.say(f"backfilled in {seconds:.0f} s; comparing every row")
-    rows = _compared(own[f"{PREFIX}POSTGRES_URL"], Path(own[f"{PREFIX}LAKE"]), users, context.folder)
+    rows = _compared(own[f"{PREFIX}POSTGRES_URL"], landed_files(own), users, context.folder)
     return Outcome(
         [
             Table(
@@ -91,8 +92,9 @@ def measure(context: Context) -> Outcome:
             )
         ],
         notes=[
+            NOTE,
             "Two runs of 24 hours at a time."
-            " The run of a killed worker is launched again, for all of its hours."
+            " The run of a killed worker is launched again, for all of its hours.",
         ],
     )
 
@@ -111,7 +113,7 @@ def _kill_workers(on: Dagster, running: Callable[[], bool], kills: int, context:
     return killed
 
 
-def _compared(url: str, lake: Path, users: int, folder: Path) -> int:
+def _compared(url: str, landed: list[str], users: int, folder: Path) -> int:
     """Compare all tables, and return how many rows they have.
 
     Raises:
@@ -121,8 +123,7 @@ def _compared(url: str, lake: Path, users: int, folder: Path) -> int:
     with connect(url) as connection, duckdb.connect() as database:
         database.execute("SET TimeZone = 'UTC'")
         database.execute(
-            "CREATE VIEW events AS SELECT * FROM"
-            f" read_parquet('{lake}/landing/*/hour=*/*.parquet', hive_partitioning = false)"
+            f"CREATE VIEW events AS SELECT * FROM read_parquet({landed}, hive_partitioning = false)"
         )
         database.execute(f"CREATE TABLE users AS {users_select(users)}")
         for table, columns in STORED.items():

@@ -5,9 +5,10 @@ from functools import partial
 
 from benchmarks.context import Context
 from benchmarks.dagster_job import EMPTY_ASSETS, EMPTY_BODIES, OURS, execute
+from benchmarks.landing import NOTE, land_hours
 from benchmarks.measure import in_turns
 from benchmarks.outcome import Claim, Outcome, Table, of_runs, ratio
-from benchmarks.world import fresh, land_hours, last_full_hour
+from benchmarks.world import fresh, last_full_hour
 
 TITLE = "An hour as a Dagster run"
 EVENTS, USERS = 1_000_000, 20_000
@@ -38,5 +39,8 @@ def measure(context: Context) -> Outcome:
     return Outcome(
         [Table(f"{events:,} events of {USERS:,} users", "s", [ours, empty, bare])],
         [Claim("hour of 1M events: at most 1.4x the job with empty bodies", f"{found:.2f}x", found <= 1.4)],
-        notes=["The job with empty bodies has the same assets and the same checks, which find nothing."],
+        notes=[
+            NOTE,
+            "The job with empty bodies has the same assets and the same checks, which find nothing.",
+        ],
     )

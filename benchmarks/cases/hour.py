@@ -4,11 +4,17 @@ import shutil
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 
+import duckdb
+
+from antenna_assets.settings import PREFIX
 from benchmarks.context import PROJECT, Context
-from benchmarks.hour_data import make_hour
+from benchmarks.hour_data import users_select
+from benchmarks.landing import NOTE, land_hours, landed_files
 from benchmarks.measure import ContenderFailed, Run, in_turns, run
 from benchmarks.outcome import Claim, Measured, Outcome, Plot, Table, of_runs, ratio
+from benchmarks.world import fresh, last_full_hour
 
 TITLE = "An hour's transformations"
 OURS, SPARK = "ours (DuckDB)", "plain PySpark"
@@ -69,13 +75,12 @@ def measure(context: Context) -> Outcome:
         Plot("Memory of an hour", "events", "GiB", memory, logarithmic=True),
     ]
     once = "From 20 million events on there was no warm-up, and from 50 million on each contender ran once."
-    return Outcome(tables, claims, plots, [] if context.short else [once])
+    return Outcome(tables, claims, plots, [NOTE] if context.short else [NOTE, once])
 
 
 def _hour(context: Context, events: int, users: int, size: Size) -> dict[str, Measured]:
     context.say(f"an hour of {events:,} events of {users:,} users")
-    data = context.folder / f"hour-{events}"
-    make_hour(data, events=events, users=users)
+    data = _landed(context, events, users)
     numbers = count()
 
     def contender(module: str, environment: str, variables: dict[str, str]) -> Callable[[], Run]:
@@ -99,6 +104,20 @@ def _hour(context: Context, events: int, users: int, size: Size) -> dict[str, Me
         raise ContenderFailed(f"the contenders do not agree: {answers}")
     shutil.rmtree(data)
     return {measured.contender: measured for measured in of_runs(runs)}
+
+
+def _landed(context: Context, events: int, users: int) -> Path:
+    """Return a folder with the files of an hour that the stream has landed, and with that of the users."""
+    own = fresh(context.environment(), context.folder / f"own-{events}")
+    land_hours(own, first=last_full_hour(), hours=1, events=events, users=users)
+    data = context.folder / f"hour-{events}"
+    data.mkdir()
+    for number, landed in enumerate(landed_files(own)):
+        (data / f"landed-{number:04}.parquet").hardlink_to(landed)
+    shutil.rmtree(own[f"{PREFIX}LAKE"])
+    with duckdb.connect() as database:
+        database.execute(f"COPY ({users_select(users)}) TO '{data}/users.parquet' (COMPRESSION zstd)")
+    return data
 
 
 def _claims(measured: dict[str, Measured]) -> list[Claim]:

@@ -8,9 +8,10 @@ from antenna_assets.ledger.hours_to_publish import hours_to_publish
 from antenna_assets.settings import PREFIX
 from antenna_assets_tests.faults.dagster_daemon import dagster
 from benchmarks.context import Context
+from benchmarks.landing import NOTE, land_hours
 from benchmarks.measure import ContenderFailed
 from benchmarks.outcome import Claim, Measured, Outcome, Table
-from benchmarks.world import fresh, land_hours, last_full_hour, settings_of
+from benchmarks.world import fresh, last_full_hour, settings_of
 
 TITLE = "After a week's outage"
 EVENTS, USERS = 100_000, 20_000
@@ -64,5 +65,5 @@ def measure(context: Context) -> Outcome:
                 all_after <= 600,
             )
         ],
-        notes=["The sensor ticks every 30 s and requests at most 24 hours; two runs at a time."],
+        notes=[NOTE, "The sensor ticks every 30 s and requests at most 24 hours; two runs at a time."],
     )

@@ -20,6 +20,7 @@ from antenna_assets.stack.jars import spark_jars
 from antenna_assets.stack.kafka_topic import ensure_topic
 from benchmarks.context import PROJECT, Context
 from benchmarks.flink_jars import flink_classpath
+from benchmarks.landing import landed_files
 from benchmarks.measure import ContenderFailed, Run, in_turns, run
 from benchmarks.outcome import Claim, Measured, Outcome, Table, of_runs
 from benchmarks.stream_data import messages
@@ -94,14 +95,20 @@ def _contenders(
     bootstrap = environment[f"{PREFIX}KAFKA_BOOTSTRAP"]
     numbers = count()
 
-    def once(command: Callable[[Path], list[str]], own: Callable[[Path], dict[str, str]], files: str) -> Run:
+    def once(
+        command: Callable[[Path], list[str]],
+        own: Callable[[Path], dict[str, str]],
+        files: Callable[[Path, dict[str, str]], list[str]],
+    ) -> Run:
         output = context.folder / f"stream-{next(numbers)}"
         output.mkdir()
-        done = run(command(output), env=own(output), folder=context.folder)
+        variables = own(output)
+        done = run(command(output), env=variables, folder=context.folder)
         with duckdb.connect() as connection:
-            row = connection.execute(f"SELECT count(*) FROM read_parquet('{output}/{files}')").fetchone()
+            written = files(output, variables)
+            row = connection.execute(f"SELECT count(*) FROM read_parquet({written})").fetchone()
         if row != (events,):
-            raise ContenderFailed(f"expected {events} rows of {topic} in {files}, found {row}")
+            raise ContenderFailed(f"expected {events} rows of {topic} in {output}, found {row}")
         shutil.rmtree(output)
         return done
 
@@ -117,11 +124,15 @@ def _contenders(
             own = {f"{PREFIX}TOPIC": topic, f"{PREFIX}STREAM_ENGINE": engine}
             return {**fresh(environment, output), **own}
 
-        landed = "lake/landing/*/hour=*/*.parquet"
-        return partial(once, lambda _: context.program("stream_antenna"), ledger, landed)
+        return partial(
+            once, lambda _: context.program("stream_antenna"), ledger, lambda _, own: landed_files(own)
+        )
 
-    spark = partial(once, peer("stream_spark", ".venv", spark_jars()), plain, "lake/**/*.parquet")
-    polars = partial(once, peer("stream_polars", ".venv-bench", []), plain, "hour=*/*.parquet")
+    def matching(pattern: str) -> Callable[[Path, dict[str, str]], list[str]]:
+        return lambda output, _: [f"{output}/{pattern}"]
+
+    spark = partial(once, peer("stream_spark", ".venv", spark_jars()), plain, matching("lake/**/*.parquet"))
+    polars = partial(once, peer("stream_polars", ".venv-bench", []), plain, matching("hour=*/*.parquet"))
     found: dict[str, Callable[[], Run]] = {
         OURS: ours("duckdb"),
         OURS_ON_SPARK: ours("spark"),
@@ -131,7 +142,7 @@ def _contenders(
     # Flink's environment is half a gigabyte: the short form leaves it out.
     if not context.short:
         flink = peer("stream_flink", ".venv-flink", flink_classpath())
-        found[FLINK] = partial(once, flink, plain, "lake/*/part-*")
+        found[FLINK] = partial(once, flink, plain, matching("lake/*/part-*"))
     return found
 
 

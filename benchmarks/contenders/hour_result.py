@@ -11,7 +11,7 @@ from pathlib import Path
 def arguments() -> tuple[list[str], str, str]:
     """Return the landed files, the file of users, and the folder to create for the two lake tables."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("data", type=Path, help="folder of an hour, as `hour_data.make_hour` writes it")
+    parser.add_argument("data", type=Path, help="folder with landed-*.parquet and users.parquet")
     parser.add_argument("output", type=Path)
     given = parser.parse_args()
     landed = sorted(str(path) for path in given.data.glob("landed-*.parquet"))

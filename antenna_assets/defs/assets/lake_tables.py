@@ -8,6 +8,7 @@ import psycopg
 
 from antenna_assets.defs.assets.materialize import Report, Stages
 from antenna_assets.defs.assets.preview import lake_views
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.schema import LAKE_TABLES
 from antenna_assets.engines.contract import Dataset, Engine, WrittenFile
 from antenna_assets.errors import Superseded
@@ -61,7 +62,9 @@ def require_rows(generation: Generation, files: Sequence[WrittenFile], where: st
     """
     found = sum(file.rows for file in files)
     if found != generation.rows:
-        raise LedgerError(f"expected {generation.rows} rows as the ledger says, found {found} {where}")
+        raise LedgerError(
+            f"expected {counted(generation.rows, 'row')} as the ledger says, found {found} {where}"
+        )
 
 
 def publish_files(run: PublishingRun, written: WrittenHour, stage: Stages) -> Report:

@@ -8,6 +8,7 @@ from pathlib import Path
 from antenna_assets.clients.migrations import require_migrated
 from antenna_assets.clients.postgres import connect
 from antenna_assets.clients.postgres_errors import DatabaseError, DatabaseUnfit
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.listing import first_few
 from antenna_assets.domain.schema import LAKE_TABLES
@@ -63,8 +64,8 @@ def lake_and_ledger(settings: Settings) -> str:
                 missing = missing_hours(connection, Lake(settings.lake_uri), table)
                 if missing:
                     raise Problem(
-                        f"{table} lacks {len(missing):,} hours that the ledger has published, the first is "
-                        f"{hour_key(missing[0].hour)}",
+                        f"{table} lacks {counted(len(missing), 'hour')} that the ledger has published, the "
+                        f"first is {hour_key(missing[0].hour)}",
                         f"run `antenna rebuild-table {table}`",
                     )
     except DatabaseUnfit:

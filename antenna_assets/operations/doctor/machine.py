@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from antenna_assets.domain.listing import first_few
+from antenna_assets.engines.spark_session import IMAGE
 from antenna_assets.operations.doctor.finding import NAMED, Problem
 from antenna_assets.settings import Settings, foreign_variable
 from antenna_assets.stack import jars, java, ports, services
@@ -39,7 +40,10 @@ def java_runtime() -> str:
 def spark_connector() -> str:
     try:
         jars.check_connector_version()
-    except (jars.JarsError, PackageNotFoundError) as error:
+    except PackageNotFoundError as error:
+        fix = f"run `pip install 'antenna-assets[spark]'`; in containers use the image {IMAGE}"
+        raise Problem("pyspark is not installed", fix) from error
+    except jars.JarsError as error:
         raise Problem(str(error), f"run `pip install pyspark=={jars.connector_version()}`") from error
     return f"pyspark {version('pyspark')}, connector {jars.connector_version()}, {jar_set('spark')}"
 

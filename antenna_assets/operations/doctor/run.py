@@ -27,12 +27,14 @@ from antenna_assets.stack import services
 
 
 def findings(settings: Settings) -> Iterator[Finding]:
-    """Run all checks, from the machine up to the lake, and yield their findings."""
+    """Check what these settings need, from the machine up to the lake, and yield the findings."""
+    on_spark = settings.stream_engine == "spark" or (settings.engine == "spark" and not settings.spark_remote)
+    with_kafka = services.external_kafka(settings) is None
     checks: list[tuple[str, Callable[[], str]]] = [
         ("Python", python_version),
-        ("Java", java_runtime),
-        ("Spark connector", spark_connector),
-        ("Kafka jars", lambda: jar_set("kafka")),
+        *([("Java", java_runtime)] if on_spark or with_kafka else []),
+        *([("Spark connector", spark_connector)] if on_spark else []),
+        *([("Kafka jars", lambda: jar_set("kafka"))] if with_kafka else []),
         ("state directory", lambda: writable(settings.home, "ANTENNA_HOME")),
         ("disk", lambda: free_disk(settings.home)),
         ("lake", lambda: lake_storage(settings)),

@@ -10,6 +10,7 @@ from antenna_assets.clients.kafka_config import ConnectionErrors, KafkaConfigErr
 from antenna_assets.clients.migrations import require_migrated, require_usable
 from antenna_assets.clients.postgres import connect
 from antenna_assets.clients.postgres_errors import DatabaseError, DatabaseUnfit
+from antenna_assets.domain.counted import counted
 from antenna_assets.ledger.old_previews import OldPreviewsLeft, require_cleaned
 from antenna_assets.operations.doctor.finding import CONNECT_SECONDS, UP, Problem
 from antenna_assets.settings import Settings
@@ -75,7 +76,7 @@ def kafka_brokers(settings: Settings) -> str:
     bootstrap = _reachable_kafka(settings)
     metadata = _admin_client(settings, bootstrap).list_topics(timeout=CONNECT_SECONDS)
     where = "external" if services.external_kafka(settings) else "embedded"
-    return f"{where} Kafka on {bootstrap}, {len(metadata.brokers)} brokers"
+    return f"{where} Kafka on {bootstrap}, {counted(len(metadata.brokers), 'broker')}"
 
 
 def _reachable_kafka(settings: Settings) -> str:
@@ -129,8 +130,8 @@ def topic_settings(settings: Settings) -> str:
             raise
         # The stream runs without it, and says so.
         return (
-            f"{settings.topic!r}, {len(topic.partitions)} partitions; its configuration needs the right"
-            " DescribeConfigs"
+            f"{settings.topic!r}, {counted(len(topic.partitions), 'partition')}; its configuration needs the"
+            " right DescribeConfigs"
         )
     policy = config["cleanup.policy"].value
     if "compact" in policy:
@@ -143,4 +144,4 @@ def topic_settings(settings: Settings) -> str:
     if early:
         found, _, fix = early.rpartition("; ")
         raise Problem(found, fix)
-    return f"{settings.topic!r}, {len(topic.partitions)} partitions, cleanup.policy={policy}"
+    return f"{settings.topic!r}, {counted(len(topic.partitions), 'partition')}, cleanup.policy={policy}"

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import psycopg
 
 from antenna_assets.clients.advisory_locks import FORGET, try_lock, unlock
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.schema import LAKE_TABLES
 from antenna_assets.errors import AntennaError
 from antenna_assets.publishing.lake import Lake
@@ -81,8 +82,8 @@ def raise_fence(connection: psycopg.Connection, lake: Lake) -> None:
     while writing := writing & set(_writers(connection)):
         if time.monotonic() > end:
             raise WriterStuck(
-                f"{len(writing)} publications or replays have not ended their transaction in "
-                f"{LONGEST_TRANSACTION_SECONDS} s; check the runs, and forget the user again"
+                f"{counted(len(writing), 'publication or replay', 'publications or replays')} did not end "
+                f"within {LONGEST_TRANSACTION_SECONDS} s; check the runs, and forget the user again"
             )
         time.sleep(0.05)
 

@@ -34,7 +34,7 @@ class Places:
         return bool(self.columns or self.files)
 
     def __str__(self) -> str:
-        return first_few([*self.columns, *self.files], 5, what="places")
+        return first_few([*self.columns, *self.files], 5, what="place")
 
 
 def places(connection: psycopg.Connection, lake: Lake, user: str) -> Places:

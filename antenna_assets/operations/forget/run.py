@@ -15,6 +15,7 @@ from pathlib import Path
 import psycopg
 import pyarrow.parquet as pq
 
+from antenna_assets.domain.counted import counted
 from antenna_assets.engines.contract import Engine
 from antenna_assets.engines.duckdb import EMBEDDED_MEMORY, DuckDBEngine
 from antenna_assets.errors import AntennaError, Superseded
@@ -205,7 +206,7 @@ class _Work:
                     tables.rename(self._connection, self._identity, windows)
                     commit_point("forget.swapped")
             if caught_up:
-                self._say(f"{count:,} landed files are rewritten")
+                self._say(f"{counted(count, 'landed file is', 'landed files are')} rewritten")
                 return
         raise NotForgotten(
             "the stream commits batches faster than they are searched; stop it, and forget the user again"
@@ -267,7 +268,7 @@ class _Work:
             except Superseded as superseded:
                 self._say(f"again in the next round: {superseded}")
             if number % 100 == 0 or number == len(hours):
-                self._say(f"{number:,} of {len(hours):,} hours")
+                self._say(f"{number:,} of {counted(len(hours), 'hour')}")
 
 
 @contextmanager

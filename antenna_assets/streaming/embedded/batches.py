@@ -23,7 +23,15 @@ LEAST_SECONDS = 0.25
 """From the end of a micro-batch to the end of the next one, unless that is full: each one has its files."""
 
 MOST_SECONDS = 1.0
-"""After its first message a micro-batch ends within this time, if the next stage is ready for it."""
+"""After its first message a micro-batch ends within this time, if the next stage is ready for it.
+
+Large ones cost less a message. The first ones of a start are smaller, so that it soon shows something.
+"""
+
+FIRST_SECONDS = 0.05
+"""`MOST_SECONDS` of a start's first micro-batch; each one after it may take `_GROWTH` times as long."""
+
+_GROWTH = 4
 
 _POLL_SECONDS = 0.05
 
@@ -88,8 +96,8 @@ def read_batches(
 ) -> Iterator[ReadBatch]:
     """Micro-batches without a gap between them, until `stop`, or until everything before `until` is read.
 
-    A micro-batch ends when it is full. It also ends when Kafka has nothing more, or after `MOST_SECONDS`, as
-    soon as the next stage waits for one: while that is busy, it grows.
+    A micro-batch ends when it is full. It also ends when Kafka has nothing more, or after `MOST_SECONDS`,
+    as soon as the next stage waits for one: while that is busy, it grows.
 
     Args:
         begin: the offsets at which the consumer was begun.
@@ -103,6 +111,7 @@ def read_batches(
         Exception: any other `consumer.failure`, once everything before it was yielded.
     """
     ended = -LEAST_SECONDS
+    most_seconds = FIRST_SECONDS
     while not stop.is_set():
         began = time.monotonic()
         growing = _Growing(begin)
@@ -114,14 +123,13 @@ def read_batches(
             at_end = until is not None and _reached(consumer.positions, until)
             if trigger and consumer.read_out:
                 break
-            now = time.monotonic()
-            if (
-                growing.began is not None
-                and now - ended >= LEAST_SECONDS
-                and (consumer.read_out or now - growing.began >= MOST_SECONDS)
-                and is_wanted()
-            ):
-                break
+            if growing.began is not None and is_wanted():
+                now = time.monotonic()
+                if consumer.read_out and now - ended >= LEAST_SECONDS:
+                    break
+                # Without a pause in what arrives, no partition may ever be seen read out.
+                if now - growing.began >= (LEAST_SECONDS if consumer.drained else most_seconds):
+                    break
         if stop.is_set():
             return
         if isinstance(consumer.failure, OffsetsGone):
@@ -132,6 +140,7 @@ def read_batches(
         if batch is not None:
             yield batch
             ended = time.monotonic()
+            most_seconds = min(_GROWTH * most_seconds, MOST_SECONDS)
         if consumer.failure is not None:
             raise consumer.failure
         if at_end:

@@ -34,11 +34,15 @@ UNPACKED_BYTES = 64 * 10**6
 PREFETCHED_BYTES = 32 * 2**20
 """The bytes at which librdkafka stops to fetch ahead."""
 
+RECORD_BYTES = 16 * 10**6
+"""The largest message that is read here: each stage has a micro-batch in memory, and copies of it."""
+
 POLL_MESSAGES = 20_000
 POLL_BYTES = 8 * 2**20
-"""The most messages and, estimated by those before, bytes that one poll turns into Arrow."""
+"""The most messages and, estimated by the first ones, bytes that one poll turns into Arrow."""
 
-FIRST_POLL_MESSAGES = 500
+_STEP = 4
+"""A poll takes one message, then so many times as many as it has while they are small."""
 
 SILENT_SECONDS = 30
 """Kafka gives something of a partition that is not read out, or moves on in it, within this time."""
@@ -66,6 +70,7 @@ class TopicConsumer:
     Attributes:
         positions: the next offset of each partition: everything before it was handed out. Control records
             and aborted messages count as handed out once a later message, or the end, was seen.
+        drained: whether the last poll found fewer messages than it would have taken.
         failure: why nothing more is read; None while it goes on.
     """
 
@@ -77,7 +82,7 @@ class TopicConsumer:
         self._fetched: dict[int, int] = {}
         self._silent = dict.fromkeys(offsets, 0.0)
         self._heard: set[int] = set()
-        self._limit = FIRST_POLL_MESSAGES
+        self.drained = True
         self._last_error = ""
         self._first = EMPTY
         self._unreadable = unreadable_codes()
@@ -90,6 +95,8 @@ class TopicConsumer:
                 "message.max.bytes": FETCH_BYTES,
                 "receive.message.max.bytes": UNPACKED_BYTES,
                 "queued.max.messages.kbytes": PREFETCHED_BYTES // 1024,
+                # So soon after the last message its partition is known to be read out.
+                "fetch.wait.max.ms": 100,
                 "statistics.interval.ms": STATISTICS_MILLIS,
                 "stats_cb": self._progress,
             },
@@ -147,13 +154,9 @@ class TopicConsumer:
         if self.failure is not None:
             return EMPTY
         began = time.monotonic()
-        limit = min(self._limit, most)
-        found: list[Message] = self._consumer.consume(1, seconds)
-        if found and limit > 1:
-            found += self._consumer.consume(limit - 1, 0)
         messages = []
-        for one in found:
-            if one.error() is None:
+        for one in self._consumed(min(POLL_MESSAGES, most), seconds):
+            if one.error() is None and len(one) <= RECORD_BYTES:
                 messages.append(one)
             elif not self._noted(one):
                 # What follows may be behind a gap.
@@ -161,6 +164,22 @@ class TopicConsumer:
         chunk = self._chunk(messages) if messages else EMPTY
         self._require_signs(time.monotonic() - began)
         return chunk
+
+    def _consumed(self, most: int, seconds: float) -> "list[Message]":
+        """Messages and events: few at a time while they are large, since each of them is a copy."""
+        found: list[Message] = self._consumer.consume(1, seconds)
+        size = sum(map(len, found))
+        self.drained = not found
+        while not self.drained:
+            each = max(1, size // len(found))
+            step = min(_STEP * len(found), most - len(found), (POLL_BYTES - size) // each)
+            if step <= 0:
+                break
+            more = self._consumer.consume(step, 0)
+            found += more
+            size += sum(map(len, more))
+            self.drained = len(more) < step
+        return found
 
     def _chunk(self, messages: "list[Message]") -> Chunk:
         partitions = [one.partition() for one in messages]
@@ -178,15 +197,16 @@ class TopicConsumer:
             record_times(millis),
         ]
         value_bytes = pc.sum(pc.binary_length(values)).as_py() or 0
-        each = max(1, value_bytes // len(messages))
-        self._limit = max(1, min(POLL_MESSAGES, 2 * self._limit, POLL_BYTES // each))
         return Chunk(pa.Table.from_arrays(columns, schema=MESSAGES), value_bytes)
 
     def _noted(self, event: "Message") -> bool:
-        """Take note of an event that is no message; returns whether reading goes on."""
+        """Take note of what is no message, or one too large; returns whether reading goes on."""
         from confluent_kafka import KafkaError
 
         error, partition, offset = event.error(), event.partition(), event.offset()
+        if error is None:
+            self.failure = RecordRefused(self._broker.topic, partition, f"it has {len(event):,} bytes")
+            return False
         code = error.code()
         if code == KafkaError._PARTITION_EOF:
             # Between the last message and the end are control records and aborted messages only.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from antenna_assets.domain.landing import REJECTED_FOLDER
 from antenna_assets.domain.schema import LANDED_SCHEMA, REJECTED_SCHEMA
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 MEMORY = "256MiB"
 """DuckDB's memory limit: what it writes is given as Arrow tables, and an hour's columns are small."""
+
+FEW_HOURS = 8
+"""As many hours are written one by one: DuckDB takes twice the time for a write that it partitions."""
 
 
 class Lander:
@@ -68,22 +72,29 @@ class Lander:
                 root.mkdir(parents=True)
             register_stores(self._database, [f"{target}/"])
             if accepted.num_rows:
-                columns = ", ".join([*LANDED_SCHEMA.names, "hour"])
-                self._copy(accepted, columns, target, f"{PARQUET}, PARTITION_BY (hour), {_NAMED}")
+                self._write_hours(target, accepted)
             commit_point("stream.land.accepted")
             if rejected.num_rows:
-                file = root / REJECTED_FOLDER / "part-0.parquet"
-                if isinstance(file, Path):
-                    file.parent.mkdir()
-                self._copy(rejected, ", ".join(REJECTED_SCHEMA.names), str(file), PARQUET)
+                select = f"SELECT {', '.join(REJECTED_SCHEMA.names)} FROM judged"  # noqa: S608
+                self._copy(select, rejected, _file(target, REJECTED_FOLDER), PARQUET)
             commit_point("stream.land.written")
 
-    def _copy(self, rows: pa.Table, columns: str, target: str, options: str) -> None:
-        self._database.register("judged", rows)
+    def _write_hours(self, target: str, accepted: pa.Table) -> None:
+        """Write a file for each hour; of many hours DuckDB may write more than one each."""
+        columns = ", ".join(LANDED_SCHEMA.names)
+        hours = pc.unique(accepted["hour"]).to_pylist()
+        if len(hours) > FEW_HOURS:
+            select = f"SELECT {columns}, hour FROM judged"  # noqa: S608
+            self._copy(select, accepted, target, f"{PARQUET}, PARTITION_BY (hour), {_NAMED}")
+            return
+        for hour in hours:
+            select = f"SELECT {columns} FROM judged WHERE hour = {quoted(hour)}"  # noqa: S608
+            self._copy(select, accepted, _file(target, f"hour={hour}"), PARQUET)
+
+    def _copy(self, select: str, judged: pa.Table, target: str, options: str) -> None:
+        self._database.register("judged", judged)
         try:
-            self._database.execute(
-                f"COPY (SELECT {columns} FROM judged) TO {quoted(target)} ({options})"  # noqa: S608
-            )
+            self._database.execute(f"COPY ({select}) TO {quoted(target)} ({options})")
         finally:
             # It holds the messages.
             self._database.unregister("judged")
@@ -99,6 +110,14 @@ class Lander:
             if of_files or is_full(error):
                 raise LakeUnwritable(write_failure_message("the lake", self._lake, error)) from error
             raise EngineError(f"DuckDB: {error}") from error
+
+
+def _file(target: str, folder: str) -> str:
+    """The path of the file for one folder of an attempt; on a disk the folder is made."""
+    file = lake_path(target) / folder / "part-0.parquet"
+    if isinstance(file, Path):
+        file.parent.mkdir()
+    return str(file)
 
 
 # OVERWRITE_OR_IGNORE: DuckDB's check of the new folder fails on object stores, which have no folders.

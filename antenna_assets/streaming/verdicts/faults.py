@@ -29,6 +29,7 @@ _QUOTED_NUMBER = "a number in quotes"
 
 _number = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?").fullmatch
 _control = re.compile(r"[\x00-\x1f\x7f]")
+_as_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Rejection(NamedTuple):
@@ -45,9 +46,11 @@ class Rejection(NamedTuple):
 
 def rejection(reason: str, detail: str) -> Rejection:
     """A rejection with its detail made fit to be shown and stored."""
-    if not detail.isascii():
-        detail = detail.encode(errors="replace").decode()
-    return Rejection(reason, _control.sub("?", detail[:DETAIL_CHARACTERS]))
+    detail = detail[:DETAIL_CHARACTERS]
+    # As most are: a sender whose messages are all rejected must not slow the others down.
+    if detail.isascii() and detail.isprintable():
+        return Rejection(reason, detail)
+    return Rejection(reason, _control.sub("?", detail.encode(errors="replace").decode()))
 
 
 def beginning(value: bytes, text: str) -> str:
@@ -149,4 +152,4 @@ def _shown(value: object, most: int) -> str:
     if type(value) is int:
         return str(value)[:most]
     # Long texts are cut before they are escaped.
-    return json.dumps(value[:most] if isinstance(value, str) else value, ensure_ascii=False)[:most]
+    return _as_json(value[:most] if isinstance(value, str) else value)[:most]

@@ -98,7 +98,7 @@ def _accepted(event: dict[str, object], bounds: Bounds) -> Event | Rejection | N
 
 
 def _rejected(event: dict[str, object], text: str, bounds: Bounds) -> Rejection:
-    if any(isinstance(event.get(name), list | dict) for name in FIELDS):
+    if any(isinstance(event.get(name), (list, dict)) for name in FIELDS):
         # As it is written, for the detail.
         event = read_exactly(text.strip(JSON_WHITE)).members or {}
     return fault(event, text, bounds)

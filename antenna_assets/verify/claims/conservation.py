@@ -4,6 +4,7 @@ from datetime import datetime
 
 import psycopg
 
+from antenna_assets.domain.counted import counted
 from antenna_assets.ledger.generations import read_generation
 from antenna_assets.verify.claims.verdict import Verdict
 
@@ -31,5 +32,5 @@ def bytes_are_conserved(
     message = f"{landed_bytes:,} bytes landed, {bytes_:,} are here"
     if rows is not None:
         metrics |= {"landed_rows": landed_rows, "rows": rows, "difference_rows": rows - landed_rows}
-        message += f"; {landed_rows:,} rows landed, {rows:,} are here"
+        message += f"; {counted(landed_rows, 'row')} landed, {rows:,} are here"
     return Verdict(bytes_ == landed_bytes and rows in (None, landed_rows), message, metrics)

@@ -9,6 +9,7 @@ from statistics import median
 
 import psycopg
 
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import HOUR, hour_key, hour_of
 from antenna_assets.verify.claims.verdict import Verdict
 
@@ -64,7 +65,8 @@ def volume_is_usual(connection: psycopg.Connection, hour: datetime) -> Verdict:
         return Verdict(True, message, {"bytes": bytes_, "compared": 0})
     usual = median(earlier.values())
     share = bytes_ / usual if usual else (1.0 if not bytes_ else float(bytes_))
-    message = f"{bytes_:,} bytes, {share:.2f}x the median of {usual:,.0f} at this hour ({len(earlier)} weeks)"
+    weeks = counted(len(earlier), "week")
+    message = f"{bytes_:,} bytes, {share:.2f}x the median of {usual:,.0f} at this hour ({weeks})"
     return Verdict(
         USUAL[0] <= share <= USUAL[1],
         message,

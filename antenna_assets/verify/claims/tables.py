@@ -8,6 +8,7 @@ from datetime import datetime
 import psycopg
 from psycopg import sql
 
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.domain.schema import ServingTable
 from antenna_assets.errors import AntennaError
@@ -94,7 +95,7 @@ def over_quota_is_exact(connection: psycopg.Connection, hour: datetime) -> Verdi
         ).format(expected=sql.SQL(expected), found=sql.SQL(found)),
         {"hour": hour},
     ).fetchall()[0]
-    message = f"{rows:,} users over quota, {missing:,} missing, {wrong:,} that should not be there"
+    message = f"{counted(rows, 'user')} over quota, {missing:,} missing, {wrong:,} that should not be there"
     if not same:
         message += (
             f"; the users have changed since (version {version} to {now}): missing ones are not looked for"
