@@ -110,6 +110,7 @@ CELLS: tuple[Cell, ...] = (
     ),
     Cell("replay", "kill", "shown", "34, 19: what it leaves lies where sweep and search look"),
     Cell("forget", "publish", "shown", "34: a run that had read the user before commits nothing"),
+    Cell("forget", "stream", "shown", "34: beside one that runs and merges small files"),
     Cell("forget", "forget", "shown", "34: the second is refused"),
     Cell("forget", "sweep", "shown", "34: nothing that it needs is taken, in hours of work as well"),
     Cell("forget", "late", "shown", "34: rows that come meanwhile are found"),

@@ -6,7 +6,7 @@ A row is shown by the tests whose names begin with `test_row_<number>_`.
 ROWS = {
     1: "The stream is killed at each of its commit points: Python, Java, or both. Every message is filed once.",
     2: "The stream is killed at random moments while messages flow. Every message is filed once, and the first commit "
-    "after a restart comes within 30 s (p95).",
+    "after a restart comes within 3 s, with Spark within 30 s (p95).",
     3: "Late, reordered, malformed and unknown-user events against an oracle in plain Python: no row differs.",
     4: "The checkpoint is deleted, the answer to COMMIT is lost, a stalled stream outlives its session: every message is "
     "filed once, and nobody has to do anything.",
