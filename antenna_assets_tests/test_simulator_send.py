@@ -104,7 +104,7 @@ def test_a_message_that_kafka_refuses_is_an_error_that_counts(kafka: str, topic:
     # Bytes that do not compress.
     large = Message(b"a", Random(1).randbytes(5000), None, "not_json")
     with pytest.raises(
-        SendError, match=r"acknowledged 0 of 1 messages, 1 failed and 0 are without an answer: .*"
+        SendError, match=r"acknowledged 0 of 1 message, 1 failed and 0 are without an answer: .*"
     ):
         send([large], Target(kafka, topic))
 

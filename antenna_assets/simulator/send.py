@@ -153,8 +153,8 @@ def send(
     if receipts.failed or receipts.failure or unacknowledged:
         reason = f": {receipts.failure}" if receipts.failure else ""
         raise SendError(
-            f"Kafka at {target.bootstrap} acknowledged {receipts.delivered} of {counted(count, 'message')},"
-            f" {receipts.failed} failed and {unacknowledged} are without an answer{reason}."
+            f"Kafka at {target.bootstrap} acknowledged {receipts.delivered:,} of {counted(count, 'message')},"
+            f" {receipts.failed:,} failed and {unacknowledged:,} are without an answer{reason}."
             f" Topic {target.topic} has some of them, so no answers fit it:"
             " check the broker (`antenna doctor`), then send to a new topic"
         )

@@ -308,7 +308,7 @@ def test_a_lake_that_stayed_gets_back_what_was_merged_and_swept_since_an_older_d
             with pytest.raises(LandingError, match="no such file: nothing was merged"):
                 merge_some(connection, lake, FIRST)
             with pytest.raises(EngineError, match=f"No files found.*{named[0]}"):
-                publish(World(dumped.url, old_world.lake), [FIRST], tmp_path / "dagster")
+                publish(World(dumped.url, old_world.lake), [FIRST])
             run(STAYED)
             assert missing(connection, old_world.lake) == []
 

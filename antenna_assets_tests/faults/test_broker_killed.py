@@ -141,10 +141,11 @@ def test_row_7_a_broker_that_stays_away_is_an_error_that_says_how_many_were_ackn
     took = time.monotonic() - began
     broker.start()
     found = re.search(
-        r"acknowledged (\d+) of (\d+) messages, (\d+) failed and (\d+) are without an answer", said
+        r"acknowledged ([\d,]+) of ([\d,]+) messages, ([\d,]+) failed and ([\d,]+) are without an answer",
+        said,
     )
     assert found is not None, said
-    acknowledged, total, failed, unanswered = map(int, found.groups())
+    acknowledged, total, failed, unanswered = (int(one.replace(",", "")) for one in found.groups())
     assert 1_000 <= acknowledged < total
     assert acknowledged + failed + unanswered == total
     assert not answers.exists()
