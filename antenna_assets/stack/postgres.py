@@ -183,11 +183,17 @@ def _await_recovery(folder: Path) -> None:
         try:
             _connect(_url(folder, _pid_file(folder)).rpartition("/")[0] + "/postgres").close()
             return
-        except psycopg.OperationalError as error:
-            # Before authentication there is no SQLSTATE, only the text.
-            if not any(known in str(error) for known in ("the database system is", "refused")):
+        except psycopg.Error as error:
+            if not _is_of_recovery(error):
                 return
         time.sleep(0.2)
+
+
+def _is_of_recovery(error: "psycopg.Error") -> bool:
+    """Whether a server that restarts its processes after a crash refused a connection, or broke one."""
+    # Before authentication there is no SQLSTATE, only the text.
+    known = ("the database system is", "refused", "closed the connection", "terminating connection")
+    return any(one in str(error) for one in known)
 
 
 def _tail(log: Path, begin: int) -> str:
@@ -203,16 +209,26 @@ def _ensure_database(folder: Path, url: str) -> None:
     import psycopg
     from psycopg import sql
 
-    try:
-        with _connect(url.rpartition("/")[0] + "/postgres") as connection:
-            known = connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
-            if known is None:
-                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
-    except psycopg.Error as error:
-        raise PostgresError(
-            f"PostgreSQL runs but cannot be used: {str(error).strip()}; if it is its password, run"
-            f" `antenna down`, delete {folder / 'password'} and run `antenna up`; its log is {_log(folder)}"
-        ) from error
+    patience = time.monotonic() + _START_SECONDS
+    while True:
+        try:
+            with _connect(url.rpartition("/")[0] + "/postgres") as connection:
+                known = connection.execute(
+                    "SELECT FROM pg_database WHERE datname = %s", [DATABASE]
+                ).fetchone()
+                if known is None:
+                    connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+            return
+        except psycopg.Error as error:
+            # It may have begun to recover after it had answered.
+            if _is_of_recovery(error) and _postmaster(folder) is not None and time.monotonic() < patience:
+                time.sleep(0.2)
+                continue
+            raise PostgresError(
+                f"PostgreSQL runs but cannot be used: {str(error).strip()}; if it is its password, run"
+                f" `antenna down`, delete {folder / 'password'} and run `antenna up`; its log is"
+                f" {_log(folder)}"
+            ) from error
 
 
 def _connect(url: str) -> "psycopg.Connection[Any]":
