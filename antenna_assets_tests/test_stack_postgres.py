@@ -1,4 +1,5 @@
 import os
+import signal
 import socket
 import stat
 import subprocess
@@ -60,6 +61,26 @@ def test_starting_twice_starts_one_server(home: Path) -> None:
         "antenna",
         18,
     )
+
+
+def test_a_server_that_crashes_after_it_has_answered_is_waited_for(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, crashes = postgres.start(home), []
+
+    def connect_and_crash(*arguments: Any) -> Any:
+        connection = connect(*arguments)
+        if len(crashes) < 2:
+            # At the loss of a backend a server ends all of them and recovers, as when its disk is full.
+            crashes.append(connection.info.backend_pid)
+            os.kill(crashes[-1], signal.SIGKILL)
+        return connection
+
+    connect = postgres._connect
+    monkeypatch.setattr(postgres, "_connect", connect_and_crash)
+    assert postgres.start(home) == url
+    assert len(crashes) == 2
+    assert ask(url, "SELECT 1") == (1,)
 
 
 def test_the_server_is_durable_local_and_in_utc(home: Path) -> None:
