@@ -6,6 +6,7 @@ import re
 import shutil
 import threading
 from collections.abc import Iterable
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import unquote
@@ -284,6 +285,15 @@ def test_row_10_one_sweep_at_a_time(house: House) -> None:
             house.sweep()
         house.sweep(dry_run=True)
     house.sweep()
+
+
+def test_row_10_a_sweep_gives_its_lock_back_before_its_connection_ends(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connect(house.url) as kept, connect(house.url) as other:
+        monkeypatch.setattr(sweep_module, "connect", lambda *_, **__: nullcontext(kept))
+        house.sweep()
+        assert not advisory_locks.is_held(other, advisory_locks.SWEEP)
 
 
 def test_row_10_sweepers_at_once_leave_the_same_as_one(house: House) -> None:

@@ -6,14 +6,14 @@ What is unneeded is decided in the modules beside this one and in `publishing/la
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
 
-from antenna_assets.clients.advisory_locks import SWEEP, try_lock
+from antenna_assets.clients.advisory_locks import SWEEP, try_lock, unlock
 from antenna_assets.clients.clock import database_now
 from antenna_assets.clients.migrations import require_migrated
 from antenna_assets.clients.postgres import connect
@@ -85,14 +85,18 @@ def sweep(
     """
     root = lake_path(lake)
     amounts: dict[str, Amount] = {}
-    with connect(postgres_url, application="antenna sweep") as connection, _errors(lake):
+    with (
+        connect(postgres_url, application="antenna sweep") as connection,
+        _errors(lake),
+        ExitStack() as claims,
+    ):
         require_migrated(connection)
         require_matching_lake(connection, lake)
         clock = database_now(connection)
         now = now or clock
         files_now = _files_now(root, clock) + (now - clock)
         if not dry_run:
-            _claim(connection)
+            claims.enter_context(_claim(connection))
             # From here on no attempt commits that is older than the longest run.
             with connection.transaction():
                 lock_heads(connection)
@@ -177,13 +181,18 @@ def _sweep_landing(
     return amount
 
 
-def _claim(connection: psycopg.Connection) -> None:
-    """Let one sweep run at a time: two would be harmless, but do the same work. The lock ends with the
-    connection."""
+@contextmanager
+def _claim(connection: psycopg.Connection) -> Iterator[None]:
+    """Let one sweep run at a time: two would be harmless, but do the same work."""
     if not try_lock(connection, SWEEP):
         raise SweepRunning("another sweep of this ledger is running and does the same work; wait for it")
-    milliseconds = str(LONGEST_WAIT_FOR_LOCK // timedelta(milliseconds=1))
-    connection.execute("SELECT set_config('lock_timeout', %s, false)", [milliseconds])
+    try:
+        milliseconds = str(LONGEST_WAIT_FOR_LOCK // timedelta(milliseconds=1))
+        connection.execute("SELECT set_config('lock_timeout', %s, false)", [milliseconds])
+        yield
+    finally:
+        # PostgreSQL sees some time later that a connection was closed: the next sweep would be refused.
+        unlock(connection, SWEEP)
 
 
 @contextmanager
