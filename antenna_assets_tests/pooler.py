@@ -82,9 +82,13 @@ class Pooler:
                 with self._session() as session, closing(_socket_of(session)) as server:
                     _transaction(client, server, asked)
                     if not self._each_transaction:
+                        _send(client, _READY, _IDLE)
                         while (asked := _message(client))[0] != _TERMINATE:
                             _transaction(client, server, asked)
+                            _send(client, _READY, _IDLE)
                         return
+                # Once its session is given back, as with PgBouncer: who asks next may get it.
+                _send(client, _READY, _IDLE)
                 asked = _message(client)
 
     def _welcome(self, client: socket.socket) -> None:
@@ -117,15 +121,15 @@ class Pooler:
 
 
 def _transaction(client: socket.socket, server: socket.socket, asked: tuple[bytes, bytes]) -> None:
-    """Pass on what the client asks, from this message on, until it is in no transaction."""
+    """Pass on what the client asks, from this message on, until the server says that it is in no transaction."""
     while True:
         _send(server, *asked)
         while asked[0] in _ANSWERED:
             kind, body = _message(server)
+            if (kind, body) == (_READY, _IDLE):
+                return
             _send(client, kind, body)
             if kind == _READY:
-                if body == _IDLE:
-                    return
                 break
         asked = _message(client)
 
