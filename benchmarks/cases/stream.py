@@ -53,10 +53,10 @@ def measure(context: Context) -> Outcome:
     tables = [Table(f"{events:,} events, whole process", "s", of_runs(runs[events])) for events in sizes]
     if context.short:
         return Outcome(tables)
-    sustained = _sustained(runs[SHORT_TOPIC], runs[LONG_TOPIC])
+    rates = sustained(runs[SHORT_TOPIC], runs[LONG_TOPIC])
     return Outcome(
-        [Table("sustained", "events/s", sustained), *tables],
-        _claims({measured.contender: measured.spread.median for measured in sustained}),
+        [Table("sustained", "events/s", rates), *tables],
+        _claims({measured.contender: measured.spread.median for measured in rates}),
         notes=[
             "The guarantees differ: ours is exactly once with a proof; Flink's files are exactly once, its"
             " sums are discarded; the usual Spark shape's files are exactly once for readers of its log, its"
@@ -65,7 +65,7 @@ def measure(context: Context) -> Outcome:
     )
 
 
-def _sustained(short: dict[str, list[Run]], long: dict[str, list[Run]]) -> list[Measured]:
+def sustained(short: dict[str, list[Run]], long: dict[str, list[Run]]) -> list[Measured]:
     """Return the events per second beyond those of the short topic, round by round."""
     return [
         Measured(
@@ -146,9 +146,9 @@ def _contenders(
     return found
 
 
-def _claims(sustained: dict[str, float]) -> list[Claim]:
+def _claims(rates: dict[str, float]) -> list[Claim]:
     def ratio(ours: str, peer: str, least: float) -> Claim:
-        found = sustained[ours] / sustained[peer]
+        found = rates[ours] / rates[peer]
         return Claim(f"{ours}: at least {least}x {peer}", f"{found:.2f}x", found >= least)
 
     return [

@@ -15,6 +15,7 @@ from antenna_assets.settings import PREFIX
 from antenna_assets.simulator.events import Message
 from antenna_assets.simulator.send import Target, send
 from antenna_assets.stack.kafka_topic import admin_client, ensure_topic
+from benchmarks.cases.stream import EVENTS_PER_HOUR, LONG_TOPIC, SHORT_TOPIC, USERS, sustained
 from benchmarks.context import Context
 from benchmarks.measure import ContenderFailed, Run, in_turns, run
 from benchmarks.outcome import Claim, Measured, Outcome, Plot, Table, of_runs
@@ -22,9 +23,6 @@ from benchmarks.stream_data import messages
 from benchmarks.world import PARTITIONS, fresh, last_full_hour
 
 TITLE = "The stream on other messages, and on more"
-USERS = 20_000
-SHORT_TOPIC, LONG_TOPIC = 1_200_000, 4_200_000
-EVENTS_PER_HOUR = 2_100_000
 GROWTH = (12_000_000, 50_000_000)
 LARGE_MESSAGES, LARGE_BYTES = 2_000, 990_000
 MANY_PARTITIONS = 48
@@ -68,7 +66,7 @@ def measure(context: Context) -> Outcome:
     peaks = [run.peak_bytes for done in runs.values() for of_form in done.values() for run in of_form]
     if context.short:
         return Outcome(tables)
-    sustained = _sustained(runs[SHORT_TOPIC], runs[LONG_TOPIC])
+    rates = sustained(runs[SHORT_TOPIC], runs[LONG_TOPIC])
     growth = {events: done[FORMS[0].name][-1] for events, done in runs.items()}
     growth |= {events: _read(context, _filled(context, FORMS[0], events), events) for events in GROWTH}
     tables.append(
@@ -76,9 +74,9 @@ def measure(context: Context) -> Outcome:
     )
     most = max(*peaks, large.peak_bytes, *(one.peak_bytes for one in growth.values())) / 2**30
     return Outcome(
-        [Table("sustained", "events/s", sustained), *tables],
+        [Table("sustained", "events/s", rates), *tables],
         [
-            *_claims(sustained),
+            *_claims(rates),
             Claim(f"all of these: at most {MOST_GIB:.0f} GiB", f"{most:.2f} GiB", most <= MOST_GIB),
         ],
         [
@@ -98,22 +96,8 @@ def _read_in_turns(context: Context, events: int) -> dict[str, list[Run]]:
     return in_turns(readings, rounds=context.rounds, say=context.say, warm_up=not context.short)
 
 
-def _sustained(short: dict[str, list[Run]], long: dict[str, list[Run]]) -> list[Measured]:
-    """Return the events per second beyond those of the short topic, round by round."""
-    return [
-        Measured(
-            name,
-            [
-                (LONG_TOPIC - SHORT_TOPIC) / (more.seconds - less.seconds)
-                for less, more in zip(short[name], long[name], strict=True)
-            ],
-        )
-        for name in long
-    ]
-
-
-def _claims(sustained: list[Measured]) -> Iterator[Claim]:
-    usual, *others = sustained
+def _claims(rates: list[Measured]) -> Iterator[Claim]:
+    usual, *others = rates
     for form, measured in zip(FORMS[1:], others, strict=True):
         if form.least is not None:
             found = measured.spread.median / usual.spread.median
