@@ -7,7 +7,7 @@ import psycopg
 FULL_HOUR_BYTES = 2**62
 """An hour with this many bytes accepts no more events, so every sum of an hour fits into 64 bits.
 
-It is 1,000 times the world's mobile traffic. The rest of the range is for the two micro-batches that may be
+It is 1,000 times the world's mobile traffic. The rest of the range is for the few micro-batches that may be
 in flight when an hour becomes full; each has at most 2^56 bytes.
 """
 

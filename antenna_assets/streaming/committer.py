@@ -137,24 +137,32 @@ class Committer:
         """
         return offsets_to_read(connection, self._broker, topic)
 
-    def commit(self, connection: psycopg.Connection, engine: Engine, batch: LandedBatch) -> None:
-        """Read the files of a micro-batch back, and commit it.
+    def read_back(self, engine: Engine, batch: LandedBatch) -> BatchContent:
+        """Sync the files of a micro-batch, and return them with their sums. Another one may be in its commit.
+
+        Raises:
+            LandingError, LakeUnwritable: see `read_back`.
+        """
+        if batch.written is None:
+            return BatchContent()
+        settings = self._settings
+        with batch.attempt:
+            return read_back(batch.written, engine, lake=settings.lake_uri, window=settings.window)
+
+    def commit(self, connection: psycopg.Connection, batch: LandedBatch, content: BatchContent) -> None:
+        """Commit a micro-batch with what was read back of it.
 
         Kafka is asked for the topic's id and for the ends of its partitions; the head row is read once, under
         its lock.
 
         Raises:
-            LandingError, LakeUnwritable: see `read_back`.
-            LedgerError, AttemptTooOld: see `commit_batch`.
+            LedgerError, AttemptTooOld, LakeUnwritable: see `commit_batch`.
             BrokerError: Kafka does not answer.
         """
         settings = self._settings
         with self._ledger_in_use, batch.attempt:
             if self._head is None:
                 raise StreamError("no query runs: the ledger's head was never read")
-            content = BatchContent()
-            if batch.written is not None:
-                content = read_back(batch.written, engine, lake=settings.lake_uri, window=settings.window)
             # Before Kafka is asked: an event that arrives after this instant may still be on time.
             now = self._read_clock(connection)
             # After landing: the offsets of a topic that was replaced meanwhile mean other messages.

@@ -1,4 +1,4 @@
-"""The embedded reader: consume, judge and land, commit, side by side.
+"""The embedded reader: consume, judge and land, read back, commit, side by side.
 
 `streaming/job.py` decides when to start and whether to wait. Each start takes the ledger's offsets.
 """
@@ -17,6 +17,7 @@ from antenna_assets.clients.clock import host_now
 from antenna_assets.clients.kafka_broker import Broker, Topic
 from antenna_assets.engines.contract import Engine
 from antenna_assets.failpoints import commit_point
+from antenna_assets.ledger.batch import BatchContent
 from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.settings import Settings
 from antenna_assets.streaming.committer import REPORT_SECONDS, Committer, LandedBatch
@@ -159,7 +160,8 @@ class EmbeddedReader:
                     return
                 self._committer.heartbeat_if_due(connection)
                 batch = ReadBatch(part.messages, [*part.ranges], part.value_bytes, time.monotonic())
-                self._committer.commit(connection, engine, self._land(lander, batch, first=False))
+                landed = self._land(lander, batch, first=False)
+                self._committer.commit(connection, landed, self._committer.read_back(engine, landed))
         self._read_exactly_first = False
 
     def _watch(self, running: "_Running", connection: psycopg.Connection, topic: Topic) -> None:
@@ -184,7 +186,7 @@ class EmbeddedReader:
 
 
 class _Running:
-    """The three stages between a start and its end.
+    """The four stages between a start and its end.
 
     Args:
         land: writes the files of a micro-batch; also gets whether it is the first one.
@@ -197,6 +199,7 @@ class _Running:
         self._stages = Stages()
         self._read: Handover[ReadBatch] = Handover()
         self._landed: Handover[LandedBatch] = Handover()
+        self._summed: Handover[tuple[LandedBatch, BatchContent]] = Handover()
 
     def start(
         self,
@@ -231,11 +234,18 @@ class _Running:
                 with landed.attempt:
                     self._landed.give(landed)
 
-        def commit() -> None:
+        def read_back() -> None:
             for landed in self._landed:
-                self._committer.commit(connection, engine, landed)
+                content = self._committer.read_back(engine, landed)
+                with landed.attempt:
+                    self._summed.give((landed, content))
 
-        self._stages.start("antenna commit", commit, takes=self._landed)
+        def commit() -> None:
+            for landed, content in self._summed:
+                self._committer.commit(connection, landed, content)
+
+        self._stages.start("antenna commit", commit, takes=self._summed)
+        self._stages.start("antenna read back", read_back, takes=self._landed, gives=self._summed)
         self._stages.start("antenna land", land, takes=self._read, gives=self._landed)
         self._stages.start("antenna read", read, gives=self._read)
 

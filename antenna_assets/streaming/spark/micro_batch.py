@@ -173,7 +173,7 @@ class MicroBatches:
 
     def _commit(self, connection: psycopg.Connection, engine: Engine, batch: LandedBatch) -> None:
         with self._recording_failure():
-            self._committer.commit(connection, engine, batch)
+            self._committer.commit(connection, batch, self._committer.read_back(engine, batch))
 
     @contextmanager
     def _recording_failure(self) -> Iterator[None]:
