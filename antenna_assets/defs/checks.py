@@ -12,6 +12,7 @@ import psycopg
 
 from antenna_assets.clients.clock import database_now
 from antenna_assets.clients.postgres import snapshot
+from antenna_assets.defs.instance_storage import events_together
 from antenna_assets.defs.partitions import HOURS, POOL, hours_of
 from antenna_assets.defs.resources import EngineResource, LakeResource, PostgresResource
 from antenna_assets.domain.counted import counted
@@ -152,14 +153,17 @@ def _results(
     """Check each hour of the run; in a run of several hours each gets its own evaluation as well."""
     hours = hours_of(context)
     found: dict[dg.AssetCheckKey, dict[str, Verdict]] = {}
-    for hour in hours:
-        for check, verdict in verdicts(hour).items():
+    for each in hours:
+        for check, verdict in verdicts(each).items():
             if check in context.selected_asset_check_keys:
-                found.setdefault(check, {})[hour_key(hour)] = verdict
-                if len(hours) > 1:
+                found.setdefault(check, {})[hour_key(each)] = verdict
+    if len(hours) > 1:
+        with events_together(context.instance):
+            for check, of_hours in found.items():
+                for hour, verdict in of_hours.items():
                     # It accepts this kind of event; its annotation does not list it.
                     context.op_execution_context.log_event(
-                        evaluation(check, verdict, hour_key(hour))  # type: ignore[arg-type]
+                        evaluation(check, verdict, hour)  # type: ignore[arg-type]
                     )
     for check, of_hours in found.items():
         yield _result(check, _together(of_hours), hours=list(of_hours))

@@ -3,7 +3,8 @@
 No engine is imported here: a machine needs only the one that it uses.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -78,6 +79,19 @@ class Engine(Protocol):
 
         Raises:
             EngineError: the SELECT fails or its result does not fit `schema`.
+        """
+        ...
+
+    def stream(
+        self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema
+    ) -> AbstractContextManager[Iterator[pa.RecordBatch]]:
+        """The rows of a SELECT in its order, a batch at a time, for as long as the block lasts.
+
+        When the block begins they are computed as far as the first batch needs it: of a SELECT with an order,
+        all of them.
+
+        Raises:
+            EngineError: as `read`, when the block begins or a batch is taken.
         """
         ...
 

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,9 @@ IN_PROCESS: Mapping[str, Any] = {
     "preserve_insertion_order": False,
 }
 """The configuration of every DuckDB of this system."""
+
+BATCH_ROWS = 100_000
+"""Rows of a batch of `stream`, at most."""
 
 MAX_FILE_SIZE = 512 * 2**20
 """Bytes after which the next file is begun, so that many workers can read a big hour."""
@@ -111,6 +115,19 @@ class DuckDBEngine:
             # first.
             check_types(result.limit(0).to_arrow_table().schema, schema)
             return checked_table(result.to_arrow_table(), schema)
+
+    @contextmanager
+    def stream(
+        self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema
+    ) -> Iterator[Iterator[pa.RecordBatch]]:
+        """See `Engine.stream`."""
+        with self._connection(inputs) as connection:
+            result = connection.sql(sql)
+            check_types(result.limit(0).to_arrow_table().schema, schema)
+            batches = result.to_arrow_reader(BATCH_ROWS)
+            first = next(iter(batches), None)
+            rest = chain([] if first is None else [first], batches)
+            yield (batch for one in rest for batch in checked_table(pa.table(one), schema).to_batches())
 
     def close(self) -> None:
         """See `Engine.close`."""

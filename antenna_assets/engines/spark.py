@@ -67,6 +67,13 @@ class SparkEngine:
         with self._result(sql, inputs, schema) as result:
             return checked_table(result.toArrow(), schema)
 
+    @contextmanager
+    def stream(
+        self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema
+    ) -> Iterator[Iterator[pa.RecordBatch]]:
+        """See `Engine.stream`."""
+        yield iter(self.read(sql, inputs, schema).to_batches())
+
     def close(self) -> None:
         """Refuse further calls. The session is not stopped: others may use it."""
         with self._lock:

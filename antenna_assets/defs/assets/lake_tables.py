@@ -1,4 +1,4 @@
-"""Publishing an hour of a lake table: commit its files, record and certify it, show a preview."""
+"""Publishing hours of a lake table: commit their files, record and certify them, show a preview."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,24 +6,24 @@ from typing import Any
 
 import psycopg
 
-from antenna_assets.defs.assets.materialize import Report, Stages
+from antenna_assets.defs.assets.materialize import Outcomes, Report, Stages
 from antenna_assets.defs.assets.preview import lake_views
 from antenna_assets.domain.counted import counted
 from antenna_assets.domain.schema import LAKE_TABLES
 from antenna_assets.engines.contract import Dataset, Engine, WrittenFile
-from antenna_assets.errors import Superseded
 from antenna_assets.ledger.certificate import record_and_certify
 from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.generations import Generation
 from antenna_assets.ledger.lake_identity import require_same_lake
 from antenna_assets.ledger.publications import Publication, abandon_publication, require_nobody_forgotten
 from antenna_assets.publishing.digests import files_manifest
+from antenna_assets.publishing.fence import Replacement
 from antenna_assets.publishing.lake import USERS_VERSION, Lake
 
 
 @dataclass(frozen=True)
 class PublishingRun:
-    """What a run publishes an hour of the lake with."""
+    """What a run publishes hours of the lake with."""
 
     connection: psycopg.Connection
     tables: Lake
@@ -36,17 +36,18 @@ class WrittenHour:
     """An hour of a lake table whose files are written and not yet committed.
 
     Attributes:
-        attempt: what `begin_publication` returned before anything was read.
+        attempt: what `begin_publications` returned before anything was read.
         users_version: of the users that the files were joined with; None if they were not.
         content: what the publication records besides its files.
+        shown: further numbers that Dagster shows.
     """
 
-    asset: str
     generation: Generation
     files: Sequence[WrittenFile]
     attempt: int
     users_version: int | None = None
     content: Mapping[str, Any] = field(default_factory=dict)
+    shown: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def tags(self) -> dict[str, int]:
@@ -67,51 +68,68 @@ def require_rows(generation: Generation, files: Sequence[WrittenFile], where: st
         )
 
 
-def publish_files(run: PublishingRun, written: WrittenHour, stage: Stages) -> Report:
-    """Make the files the hour of the asset's table, and report them.
+def publish_files(
+    run: PublishingRun, asset: str, written: Sequence[WrittenHour], stage: Stages, outcomes: Outcomes
+) -> None:
+    """Make the files of each hour the hour of the asset's table, in one commit, and report them.
 
     Raises:
-        Superseded: the hour holds a newer version.
         WrongLake: the lake no longer belongs to the ledger.
         ForgottenMeanwhile: a user was forgotten since the connection was opened.
             After each of these nothing was changed.
         LakeError: the table cannot be written.
     """
     connection, tables = run.connection, run.tables
-    asset, generation, files = written.asset, written.generation, written.files
+    if not written:
+        return
     with stage("publish"):
         require_same_lake(connection, tables.root)
-        try:
-            version = tables.replace_hour(
-                asset,
-                generation.hour,
-                generation.generation,
-                files,
-                tags=written.tags,
-                attempt=written.attempt,
-                before_commit=lambda: require_nobody_forgotten(connection),
-            )
-        except Superseded:
-            abandon_publication(connection, asset, generation.hour, written.attempt)
-            raise
+        replaced = tables.replace_hours(
+            asset,
+            [
+                Replacement(
+                    asset, one.generation.hour, one.generation.generation, one.files, one.tags, one.attempt
+                )
+                for one in written
+            ],
+            before_commit=lambda: require_nobody_forgotten(connection),
+        )
+        superseded = dict(replaced.superseded)
+        for one in written:
+            if one.generation.hour in superseded:
+                abandon_publication(connection, asset, one.generation.hour, one.attempt)
+        committed = [one for one in written if one.generation.hour not in superseded]
         # If a user was forgotten during the commit, the files may be gone by now.
         require_nobody_forgotten(connection)
-        publication = Publication(
-            asset=asset,
-            hour=generation.hour,
-            generation=generation.generation,
-            rows=generation.rows,
-            bytes=generation.bytes,
-            users_version=written.users_version,
-            run_id=run.run_id,
-            lake_version=version,
-            content={"files": files_manifest(tables.location(asset), files), **written.content},
-            attempt=written.attempt,
-            lake_table=tables.table_id(asset),
+        table_id = tables.table_id(asset)
+        superseded |= record_and_certify(
+            connection,
+            [
+                Publication(
+                    asset=asset,
+                    hour=one.generation.hour,
+                    generation=one.generation.generation,
+                    rows=one.generation.rows,
+                    bytes=one.generation.bytes,
+                    users_version=one.users_version,
+                    run_id=run.run_id,
+                    lake_version=replaced.version,
+                    content={"files": files_manifest(tables.location(asset), one.files), **one.content},
+                    attempt=one.attempt,
+                    lake_table=table_id,
+                )
+                for one in committed
+            ],
         )
-        record_and_certify(connection, publication)
-    with stage("preview"):
-        views = lake_views(run.engine, Dataset([file.path for file in files], LAKE_TABLES[asset]))
+    outcomes.superseded |= superseded
+    for one in written:
+        if one.generation.hour not in superseded:
+            # Somebody looks at the newest hour, and nobody at each one of a range.
+            outcomes.reports[one.generation.hour] = _report(run, asset, one, views=one is written[-1])
+
+
+def _report(run: PublishingRun, asset: str, written: WrittenHour, *, views: bool) -> Report:
+    generation, files = written.generation, written.files
     return {
         "rows": generation.rows,
         "bytes": generation.bytes,
@@ -119,5 +137,10 @@ def publish_files(run: PublishingRun, written: WrittenHour, stage: Stages) -> Re
         "files": len(files),
         "file_bytes": sum(file.size for file in files),
         **written.tags,
-        **views,
+        **written.shown,
+        **(
+            lake_views(run.engine, Dataset([file.path for file in files], LAKE_TABLES[asset]))
+            if views
+            else {}
+        ),
     }

@@ -52,13 +52,15 @@ def lake_views(engine: Engine, files: Dataset) -> Views:
     }
 
 
-def table_views(table: ServingTable, rows: pa.Table) -> Views:
-    """Views of an hour of a serving table: the rows with the most bytes, as table and plot; users by rank."""
-    if not rows.num_rows:
+def table_views(table: ServingTable, top: pa.Table) -> Views:
+    """Views of an hour of a serving table: the rows with the most bytes, as table and plot; users by rank.
+
+    Args:
+        top: from `first_rows`.
+    """
+    if not top.num_rows:
         return {}
-    shown = [name for name in rows.column_names if name not in PERSONAL]
-    order = [(table.sum_column, "descending"), (table.key, "ascending")]
-    top = rows.select(shown).take(_first(rows, order))
+    top = top.select([name for name in top.column_names if name not in PERSONAL])
     if table.key == _USER:
         ranks = pa.array([f"{number}." for number in range(1, top.num_rows + 1)])
         top = top.set_column(top.schema.get_field_index(_USER), "rank", ranks)
@@ -66,10 +68,12 @@ def table_views(table: ServingTable, rows: pa.Table) -> Views:
     return {"preview": _table(top), "most bytes": _picture(bars(heights), "most bytes")}
 
 
-def _first(rows: pa.Table, order: list[tuple[str, str]]) -> pa.Array:
+def first_rows(table: ServingTable, rows: pa.Table) -> pa.Table:
+    """The rows with the most bytes, as many as a preview shows."""
     import pyarrow.compute as pc
 
-    return pc.select_k_unstable(rows, k=min(2 * ROWS, rows.num_rows), sort_keys=order)
+    order = [(table.sum_column, "descending"), (table.key, "ascending")]
+    return rows.take(pc.select_k_unstable(rows, k=min(2 * ROWS, rows.num_rows), sort_keys=order))
 
 
 def _windows_plot(windows: list[dict[str, Any]]) -> str:

@@ -1,12 +1,14 @@
 """`raw_parquet`: the hour as it landed, in the lake. It seals an hour's next generation."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import dagster as dg
+import psycopg
 
 from antenna_assets.defs.assets.declared import hourly_asset
 from antenna_assets.defs.assets.lake_tables import PublishingRun, WrittenHour, publish_files, require_rows
-from antenna_assets.defs.assets.materialize import Report, Stages, materialize_hours
+from antenna_assets.defs.assets.materialize import Outcomes, Stages, materialize_hours
 from antenna_assets.defs.assets.sources import landing
 from antenna_assets.defs.partitions import hours_of
 from antenna_assets.defs.resources import EngineResource, LakeResource, PostgresResource
@@ -17,11 +19,13 @@ from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.closed_hours import require_closed
 from antenna_assets.ledger.errors import HourExpired
 from antenna_assets.ledger.files import generation_files
+from antenna_assets.ledger.generations import Generation
 from antenna_assets.ledger.hours_to_publish import wholly_published
 from antenna_assets.ledger.lake_identity import require_own_lake
 from antenna_assets.ledger.landing import landing_of
-from antenna_assets.ledger.publications import begin_publication
+from antenna_assets.ledger.publications import begin_publications
 from antenna_assets.ledger.seal import seal
+from antenna_assets.publishing.lake import Lake
 
 
 @hourly_asset(group="lake", kinds={"delta"}, deps=[landing])
@@ -39,37 +43,50 @@ def raw_parquet(
         require_closed(connection, hours_of(context))
         require_own_lake(connection, tables.root)
 
-        def materialize(hour: datetime, stage: Stages) -> Report:
-            with stage("seal"):
-                generation = seal(connection, hour)
-                landed = landing_of(connection, generation)
-            commit_point("publish.sealed")
-            try:
-                paths = [lake.landed_file(path) for path in generation_files(connection, generation)]
-                attempt = begin_publication(connection, "raw_parquet", hour, None)
-            except HourExpired:
-                # Finish what was begun: the table holds the rows that landed for this generation.
-                if (
-                    wholly_published(connection, hour)
-                    or tables.hour("raw_parquet", hour).generation != generation.generation
-                ):
-                    raise
-                attempt = begin_publication(connection, "raw_parquet", hour, None)
-                paths = tables.hour("raw_parquet", hour).files
-            inputs = {"landed": Dataset(paths, LANDED_SCHEMA)}
-            folder = tables.new_folder("raw_parquet", hour, generation.generation)
-            with stage("transform"):
-                files = run.write(transform("raw_parquet"), inputs, RAW_PARQUET, folder)
-            require_rows(generation, files, "in the landed files")
-            report = publish_files(
-                PublishingRun(connection, tables, run, context.run.run_id),
-                WrittenHour("raw_parquet", generation, files, attempt),
-                stage,
-            )
-            return {
-                **report,
-                "late_rows": landed["landed"]["late_rows"],
-                "quarantined_in_its_batches": landed["batches"]["quarantined"],
-            }
+        def materialize(hours: Sequence[datetime], stage: Stages, outcomes: Outcomes) -> None:
+            sealed: dict[datetime, tuple[Generation, list[str]]] = {}
+            for hour in hours:
+                with outcomes.of(hour), stage("seal"):
+                    generation = seal(connection, hour)
+                    commit_point("publish.sealed")
+                    sealed[hour] = generation, _inputs(connection, lake, tables, generation)
+            attempts = begin_publications(connection, "raw_parquet", [*sealed], None)
+            written = []
+            for hour, (generation, paths) in sealed.items():
+                with outcomes.of(hour), stage("transform"):
+                    folder = tables.new_folder("raw_parquet", hour, generation.generation)
+                    inputs = {"landed": Dataset(paths, LANDED_SCHEMA)}
+                    files = run.write(transform("raw_parquet"), inputs, RAW_PARQUET, folder)
+                    require_rows(generation, files, "in the landed files")
+                    shown = _landing_numbers(connection, generation)
+                    written.append(WrittenHour(generation, files, attempts[hour], shown=shown))
+            publishing = PublishingRun(connection, tables, run, context.run.run_id)
+            publish_files(publishing, "raw_parquet", written, stage, outcomes)
 
         return materialize_hours(context, connection, materialize)
+
+
+def _landing_numbers(connection: psycopg.Connection, generation: Generation) -> dict[str, int]:
+    landing = landing_of(connection, generation)
+    return {
+        "late_rows": landing["landed"]["late_rows"],
+        "quarantined_in_its_batches": landing["batches"]["quarantined"],
+    }
+
+
+def _inputs(
+    connection: psycopg.Connection, lake: LakeResource, tables: Lake, generation: Generation
+) -> list[str]:
+    """The files with the rows of a generation: the landed ones.
+
+    Raises:
+        HourExpired: they are past their retention, and nothing is left to finish.
+    """
+    try:
+        return [lake.landed_file(path) for path in generation_files(connection, generation)]
+    except HourExpired:
+        # Finish what was begun: the table holds the rows that landed for this generation.
+        held = tables.hour("raw_parquet", generation.hour)
+        if wholly_published(connection, generation.hour) or held.generation != generation.generation:
+            raise
+        return held.files

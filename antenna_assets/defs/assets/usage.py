@@ -1,12 +1,13 @@
 """`enriched_usage`: the hour's events joined with their users, in the lake."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import dagster as dg
 
 from antenna_assets.defs.assets.declared import hourly_asset
 from antenna_assets.defs.assets.lake_tables import PublishingRun, WrittenHour, publish_files, require_rows
-from antenna_assets.defs.assets.materialize import Report, Stages, materialize_hours
+from antenna_assets.defs.assets.materialize import Outcomes, Stages, materialize_hours
 from antenna_assets.defs.assets.raw import raw_parquet
 from antenna_assets.defs.assets.sources import user_metadata
 from antenna_assets.defs.partitions import hours_of
@@ -14,9 +15,9 @@ from antenna_assets.defs.resources import EngineResource, LakeResource, Postgres
 from antenna_assets.domain.schema import ENRICHED_USAGE, RAW_PARQUET, USERS
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.engines.transforms import transform
-from antenna_assets.ledger.generations import read_generation
+from antenna_assets.ledger.generations import Generation, read_generation
 from antenna_assets.ledger.lake_identity import require_own_lake
-from antenna_assets.ledger.publications import begin_publication
+from antenna_assets.ledger.publications import begin_publications
 from antenna_assets.publishing.digests import UNKNOWN_ROWS, UNKNOWN_ROWS_COLUMNS
 from antenna_assets.publishing.users import write_users
 
@@ -40,28 +41,36 @@ def enriched_usage(
         users_file = f"{scratch}/users.parquet"
         users_version = write_users(connection, users_file)
 
-        def materialize(hour: datetime, stage: Stages) -> Report:
-            attempt = begin_publication(connection, "enriched_usage", hour, users_version)
-            raw = tables.published_hour("raw_parquet", hour)
-            generation = read_generation(connection, hour, raw.generation)
-            folder = tables.new_folder("enriched_usage", hour, raw.generation)
+        def write(one: Generation, files: list[str], attempt: int) -> WrittenHour:
             inputs = {
-                "raw_parquet": Dataset(raw.files, RAW_PARQUET),
+                "raw_parquet": Dataset(files, RAW_PARQUET),
                 "user_metadata": Dataset([users_file], USERS),
             }
-            with stage("transform"):
-                files = run.write(transform("enriched_usage"), inputs, ENRICHED_USAGE, folder)
-            require_rows(generation, files, "after the join")
-            usage = Dataset([file.path for file in files], ENRICHED_USAGE)
-            with stage("unknown_users"):
-                counted = run.read(UNKNOWN_ROWS, {"enriched_usage": usage}, UNKNOWN_ROWS_COLUMNS)
-                unknown_rows = counted["unknown_rows"][0].as_py()
-            content = {"unknown_rows": unknown_rows}
-            report = publish_files(
-                PublishingRun(connection, tables, run, context.run.run_id),
-                WrittenHour("enriched_usage", generation, files, attempt, users_version, content),
-                stage,
+            folder = tables.new_folder("enriched_usage", one.hour, one.generation)
+            written = run.write(transform("enriched_usage"), inputs, ENRICHED_USAGE, folder)
+            require_rows(one, written, "after the join")
+            usage = Dataset([file.path for file in written], ENRICHED_USAGE)
+            counted = run.read(UNKNOWN_ROWS, {"enriched_usage": usage}, UNKNOWN_ROWS_COLUMNS)
+            unknown = counted["unknown_rows"][0].as_py()
+            return WrittenHour(
+                one,
+                written,
+                attempt,
+                users_version,
+                {"unknown_rows": unknown},
+                {"unknown_user_rows": unknown},
             )
-            return {**report, "unknown_user_rows": unknown_rows}
+
+        def materialize(hours: Sequence[datetime], stage: Stages, outcomes: Outcomes) -> None:
+            attempts = begin_publications(connection, "enriched_usage", hours, users_version)
+            raw = tables.hours("raw_parquet", hours)
+            written = []
+            for hour in hours:
+                with outcomes.of(hour), stage("transform"):
+                    published = raw[hour].published("raw_parquet", hour)
+                    generation = read_generation(connection, hour, published.generation)
+                    written.append(write(generation, published.files, attempts[hour]))
+            publishing = PublishingRun(connection, tables, run, context.run.run_id)
+            publish_files(publishing, "enriched_usage", written, stage, outcomes)
 
         return materialize_hours(context, connection, materialize)

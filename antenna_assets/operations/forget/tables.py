@@ -21,7 +21,7 @@ from antenna_assets.ledger.publications import (
 from antenna_assets.operations.forget.identity import EMAIL, NAME, Identity
 from antenna_assets.operations.forget.lake_rewrite import RUN
 from antenna_assets.operations.forget.replace_text import Search
-from antenna_assets.publishing.digests import RowsDigest
+from antenna_assets.publishing.csv_rows import CSV_SHA256, stored_sha256
 
 _OF_USERS = ("bytes_agg_user_1h", "users_over_quota_1h")
 
@@ -92,7 +92,7 @@ def replace_hours(connection: psycopg.Connection, hour: datetime, identity: Iden
                 )
                 _replace_rows(connection, HOURLY_TABLES[asset], publication, identity)
         if heads:
-            certify(connection, hour, max(heads.values()))
+            certify(connection, {hour: max(heads.values())})
 
 
 def _replace_rows(
@@ -125,15 +125,8 @@ def _replace_rows(
         ).format(name),
         [identity.pseudonym, EMAIL, publication.hour, identity.id],
     )
-    digest = RowsDigest()
-    # In the byte order of the key, as every publication's digest.
-    select = sql.SQL('SELECT {} FROM {} WHERE date = %s ORDER BY {} COLLATE "C"').format(
-        sql.SQL(", ").join(map(sql.Identifier, table.columns.names)), name, sql.Identifier(table.key)
-    )
-    with connection.cursor(name="rows") as rows:
-        for stored in rows.execute(select, [publication.hour]):
-            digest.add(stored)
-    insert_publication(connection, replace(publication, content={"sha256": digest.sha256}))
+    content = {CSV_SHA256: stored_sha256(connection, table, publication.hour)}
+    insert_publication(connection, replace(publication, content=content))
 
 
 def rows_with(connection: psycopg.Connection, user: str) -> dict[str, int]:
