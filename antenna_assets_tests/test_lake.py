@@ -176,8 +176,8 @@ def test_the_history_tells_every_restatement(lake):
     publish(lake, TEN, 1, 1, metadata={"run_id": "first"})
     publish(lake, TEN, 2, 1, metadata={"run_id": "second"})
     history = DeltaTable(lake.location("raw_parquet")).history()
-    found = [(entry["hour"], entry["generation"], entry["run_id"]) for entry in history if "hour" in entry]
-    assert found == [("2026-11-22-10:00", 2, "second"), ("2026-11-22-10:00", 1, "first")]
+    found = [(entry["hours"], entry["generations"], entry["run_id"]) for entry in history if "hours" in entry]
+    assert found == [("2026-11-22-10:00", "2", "second"), ("2026-11-22-10:00", "1", "first")]
 
 
 @pytest.mark.parametrize("folder", ["with space", "it's", "é漢 #?+&=", "a[1]*{b}"])

@@ -43,7 +43,7 @@ def land(
 
 
 def publish(connection: psycopg.Connection, asset: str, generation: int, hour: datetime = TEN) -> None:
-    record_and_certify(connection, publication(asset, hour, generation))
+    record_and_certify(connection, [publication(asset, hour, generation)])
 
 
 def test_the_first_generation_holds_the_files_of_all_batches_so_far(connection: psycopg.Connection) -> None:
@@ -129,10 +129,10 @@ def test_an_hour_whose_assets_looked_up_different_users_is_left_to_publish(
     land(connection, 1, TEN, 2)
     seal(connection, TEN)
     for asset in ASSETS:
-        record_and_certify(connection, publication(asset, TEN, users_version=1 + (asset == ASSETS[-1])))
+        record_and_certify(connection, [publication(asset, TEN, users_version=1 + (asset == ASSETS[-1]))])
     assert hours_to_publish(connection, limit=10) == [HourToPublish(TEN, 1, 1)]
     for asset in ASSETS:
-        record_and_certify(connection, publication(asset, TEN, users_version=2))
+        record_and_certify(connection, [publication(asset, TEN, users_version=2)])
     assert hours_to_publish(connection, limit=10) == []
 
 

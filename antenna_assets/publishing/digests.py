@@ -1,7 +1,7 @@
 """Digests of what a publication holds: SHA-256 of the lake's files, and of a table's rows as they once were.
 
-A table's rows are digested as CSV now (`csv_rows.py`). Certificates are issued in `ledger/certificate.py`, and
-recomputed by `verify/`.
+A table's rows are digested as CSV now (`csv_rows.py`). Certificates are issued in `ledger/certificate.py`,
+and recomputed by `verify/`.
 """
 
 import hashlib

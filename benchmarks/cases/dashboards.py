@@ -15,7 +15,7 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR
 from antenna_assets.domain.schema import HOURLY_TABLES
 from antenna_assets.ledger.publications import Publication
-from antenna_assets.publishing.serving import replace_hour
+from antenna_assets.publishing.serving import HourOfTable, replace_hours
 from antenna_assets.settings import PREFIX
 from benchmarks.context import Context
 from benchmarks.history_data import TO_PUBLISH, fill_ledger
@@ -153,7 +153,8 @@ def _replacements(url: str, newest: datetime) -> list[float]:
             rows = pa.table(
                 [[f"user-{n}" for n in range(USERS)], [None] * USERS, range(USERS)], schema=table.columns
             )
-            replace_hour(connection, table, rows, Publication(table.name, hour, 2, USERS, 0, 1, "run"))
+            version = Publication(table.name, hour, 2, 0, 0, 1, "run")
+            replace_hours(connection, table, [HourOfTable(version, rows.to_batches(), None)])
 
         replacement()
         return [_seconds(replacement) for _ in range(4 * TIMES)]
