@@ -56,7 +56,7 @@ def table_views(table: ServingTable, top: pa.Table) -> Views:
     """Views of an hour of a serving table: the rows with the most bytes, as table and plot; users by rank.
 
     Args:
-        top: from `first_rows`.
+        top: those rows, the first one first.
     """
     if not top.num_rows:
         return {}
@@ -66,14 +66,6 @@ def table_views(table: ServingTable, top: pa.Table) -> Views:
         top = top.set_column(top.schema.get_field_index(_USER), "rank", ranks)
     heights = dict(zip(top.column(0).to_pylist(), top[table.sum_column].to_pylist(), strict=True))
     return {"preview": _table(top), "most bytes": _picture(bars(heights), "most bytes")}
-
-
-def first_rows(table: ServingTable, rows: pa.Table) -> pa.Table:
-    """The rows with the most bytes, as many as a preview shows."""
-    import pyarrow.compute as pc
-
-    order = [(table.sum_column, "descending"), (table.key, "ascending")]
-    return rows.take(pc.select_k_unstable(rows, k=min(2 * ROWS, rows.num_rows), sort_keys=order))
 
 
 def _windows_plot(windows: list[dict[str, Any]]) -> str:
