@@ -13,7 +13,7 @@ import pytest
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
-from antenna_assets.defs.checks import CHECKS
+from antenna_assets.defs.checks import FRESHNESS, SPECS
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.domain.schema import HOURLY_TABLES
 from antenna_assets.publishing.lake import Lake
@@ -61,7 +61,7 @@ def checked(
     definitions = build_definitions()
     with_job = dg.Definitions(
         assets=definitions.assets,
-        asset_checks=CHECKS,
+        asset_checks=definitions.asset_checks,
         resources=definitions.resources,
         jobs=[
             dg.define_asset_job("checks", selection=dg.AssetSelection.all_asset_checks()),
@@ -81,7 +81,7 @@ def failed(hour: datetime = FIRST) -> set[str]:
     with dg.DagsterInstance.ephemeral() as instance:
         result = checked(instance, {"dagster/partition": hour_key(hour)})
         found = result.get_asset_check_evaluations()
-        assert len(found) == sum(len(list(check.check_specs)) for check in CHECKS)
+        assert {one.asset_check_key for one in found} == {*(spec.key for spec in SPECS), FRESHNESS}
         assert all(
             one.metadata["hour"].value == hour_key(hour)
             for one in found

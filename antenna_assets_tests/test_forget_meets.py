@@ -84,8 +84,8 @@ PAUSES = {
     "publish.sealed": FIRST,
     "publish.lake.files_written:2": FIRST,
     "publish.lake.committed": FOURTH,
-    "publish.hour_done": FIRST,
-    "publish.hour_done:2": FOURTH,
+    "publish.hours_done": FIRST,
+    "publish.hours_done:2": FOURTH,
     "publish.table.committed:2": FIRST,
 }
 """Where a run is paused while a user is forgotten; the first two in the suite."""

@@ -30,7 +30,7 @@ HOLDS = (
     "publish.sealed",
     "publish.lake.files_written",
     "publish.lake.committed",
-    "publish.hour_done",
+    "publish.hours_done",
     BEFORE_FENCE,
 )
 # Passed by every publication, even of an hour that is published already.

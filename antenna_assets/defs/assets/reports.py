@@ -34,6 +34,7 @@ class RunReport:
 
     def __init__(self, context: dg.AssetExecutionContext) -> None:
         self._context = context
+        self._publishes = bool(context.selected_asset_keys)
         self._metadata: dict[tuple[str, datetime], Metadata] = {}
         self._verdicts: dict[dg.AssetCheckKey, dict[str, Verdict]] = {}
         self._failures: dict[datetime, AntennaError] = {}
@@ -73,12 +74,15 @@ class RunReport:
     def add_verdicts(
         self, verdicts: Mapping[datetime, Verdicts], hours: Sequence[datetime]
     ) -> list[datetime]:
-        """Take the verdicts on some hours; returns those of which no number was found wrong."""
+        """Take the verdicts on some hours; returns those of which no number was found wrong.
+
+        In a run that publishes, an hour with a wrong number has failed: nothing more of it is published.
+        """
         wrong: set[datetime] = set()
         for hour, of_hour in verdicts.items():
             for check, verdict in of_hour.items():
                 self._verdicts.setdefault(check, {})[hour_key(hour)] = verdict
-                if not verdict.passed and blocks(check, verdict):
+                if self._publishes and not verdict.passed and blocks(check, verdict):
                     wrong.add(hour)
                     asset = check.asset_key.to_user_string()
                     failure = HoursFailed(f"{asset}, {check.name}: {verdict.message}")
