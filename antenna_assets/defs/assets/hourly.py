@@ -126,7 +126,7 @@ def publish_hours(
     hours = hours_of(context)
     chosen = [name for name in ASSETS if dg.AssetKey(name) in context.selected_asset_keys]
     tables, run = lake.open(), engine.start()
-    report = RunReport(context)
+    report = RunReport(context, hours)
     with ExitStack() as stack:
         connection = stack.enter_context(postgres.connection())
         if "raw_parquet" in chosen:
@@ -148,7 +148,7 @@ def publish_hours(
                 if name in chosen:
                     outcomes = _publish(publishing, name, left, users)
                     commit_point("publish.hours_done")
-                    report.add(connection, run, name, outcomes, newest=hours[-1])
+                    report.add(connection, run, name, outcomes)
                     if name not in HOURLY_TABLES:
                         left = [hour for hour in left if hour not in outcomes.failures]
                 if name not in HOURLY_TABLES:

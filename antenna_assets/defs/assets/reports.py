@@ -32,27 +32,16 @@ class RunReport:
     were published are recorded here then.
     """
 
-    def __init__(self, context: dg.AssetExecutionContext) -> None:
+    def __init__(self, context: dg.AssetExecutionContext, hours: Sequence[datetime]) -> None:
         self._context = context
+        self._hours = hours
         self._publishes = bool(context.selected_asset_keys)
         self._metadata: dict[tuple[str, datetime], Metadata] = {}
         self._verdicts: dict[dg.AssetCheckKey, dict[str, Verdict]] = {}
         self._failures: dict[datetime, AntennaError] = {}
 
-    def add(
-        self,
-        connection: psycopg.Connection,
-        engine: Engine,
-        asset: str,
-        outcomes: Outcomes,
-        *,
-        newest: datetime,
-    ) -> None:
-        """Take what became of an asset's hours.
-
-        Args:
-            newest: the run's last hour: previews are made of this one, as nobody looks at each of a range.
-        """
+    def add(self, connection: psycopg.Connection, engine: Engine, asset: str, outcomes: Outcomes) -> None:
+        """Take what became of an asset's hours."""
         self._failures |= {
             hour: error for hour, error in outcomes.failures.items() if hour not in self._failures
         }
@@ -61,7 +50,8 @@ class RunReport:
         seconds = {f"{name}_seconds": round(value, 3) for name, value in outcomes.seconds.items()}
         reports: dict[datetime, Metadata] = {hour: {"superseded": 1} for hour in outcomes.superseded}
         for hour, one in outcomes.published.items():
-            views = _views(engine, asset, one) if hour == newest else {}
+            # Of the newest hour: nobody looks at each one of a range.
+            views = _views(engine, asset, one) if hour == self._hours[-1] else {}
             reports[hour] = {**one.numbers, "dagster/partition_row_count": one.numbers["rows"], **views}
         for hour, metadata in reports.items():
             certificate = newest_certificate(connection, hour)
@@ -96,8 +86,7 @@ class RunReport:
             AntennaError: the failure of the hour that failed.
             HoursFailed: several failed; the message has the first failure.
         """
-        several = len({hour for _, hour in self._metadata} | self._failures.keys()) > 1 or self._failures
-        if several:
+        if len(self._hours) > 1 or self._failures:
             with events_together(self._context.instance):
                 for check, of_hours in self._verdicts.items():
                     for hour, verdict in of_hours.items():
