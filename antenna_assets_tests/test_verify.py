@@ -8,13 +8,13 @@ from typer.testing import CliRunner, Result
 
 from antenna_assets.cli import app
 from antenna_assets.clients.postgres import connect
-from antenna_assets.domain.hours import hour_key
+from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.domain.schema import HOURLY_TABLES
 from antenna_assets.ledger.certificate import NoCertificate, sha256_of
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.verify.difference import Difference
 from antenna_assets.verify.run import verify
-from antenna_assets_tests.certified import FIRST, HOURS, World
+from antenna_assets_tests.certified import FIRST, HOURS, Land, World
 from antenna_assets_tests.corruptions import CORRUPTIONS, corrupt
 
 pytestmark = pytest.mark.services
@@ -86,6 +86,37 @@ def test_row_21_a_table_that_was_added_after_the_certificate_is_pending(
     assert found.pending == {
         hour_key(hour): "bytes_agg_new_1h is newer than the certificate: run the hour again" for hour in HOURS
     }
+
+
+def test_row_21_a_lost_file_that_no_certificate_covers_yet_is_named(
+    certified_world: World, tmp_path: Path
+) -> None:
+    """Of late rows that wait to be published, and of an hour that is open."""
+    with certified_world.copy(tmp_path) as world, connect(world.url) as connection:
+        Land.on(connection, world.lake)({FIRST: 5, HOURS[2] + HOUR: 7})
+        assert differences(world) == []
+        lost = connection.execute("SELECT path, hour, rows FROM ledger.file ORDER BY batch DESC LIMIT 2")
+        files = sorted(lost.fetchall(), key=lambda file: file[1])
+        for path, *_ in files:
+            (world.lake / path).unlink()
+        found = differences(world)
+        assert [(one.hour, one.what, one.expected) for one in found] == [
+            (hour_key(hour), f"file {path}", f"{rows} rows") for path, hour, rows in files
+        ]
+
+
+def test_row_21_a_lost_file_of_a_batch_without_an_accepted_message_is_named(
+    certified_world: World, tmp_path: Path
+) -> None:
+    with certified_world.copy(tmp_path) as world, connect(world.url) as connection:
+        Land.on(connection, world.lake)({}, rejected=["blank", "blank"], newest=FIRST)
+        assert differences(world) == []
+        found = connection.execute("SELECT batch, path FROM ledger.file ORDER BY batch DESC LIMIT 1")
+        ((batch, path),) = found.fetchall()
+        (world.lake / path).unlink()
+        assert [(one.hour, one.what, one.expected) for one in differences(world)] == [
+            (f"batch {batch}", f"file {path}", "2 rows")
+        ]
 
 
 def test_row_21_wrong_rows_that_somebody_certified_are_found_by_computing_them_again(

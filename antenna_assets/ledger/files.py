@@ -75,12 +75,18 @@ def generation_files(connection: psycopg.Connection, generation: Generation) -> 
     return [path for path, _, _ in rows]
 
 
-def rejected_files(connection: psycopg.Connection, batches: Sequence[int]) -> list[FileRow]:
-    """The files with rejected messages of these batches, by batch and path; they may have those of others."""
+def rejected_files(connection: psycopg.Connection, batches: Sequence[int] | None = None) -> list[FileRow]:
+    """The files with rejected messages of these batches, or of all, by batch and path.
+
+    Those of some batches may have messages of others as well.
+    """
+    of_batches = (
+        " AND (batch = ANY(%(of)s)"
+        " OR batches && (SELECT range_agg(int8range(of, of, '[]')) FROM unnest(%(of)s::bigint[]) AS of))"
+    )
     with connection.cursor(row_factory=class_row(FileRow)) as cursor:
         return cursor.execute(
-            f"SELECT {_COLUMNS} FROM ledger.file WHERE kind = 'rejected' AND (batch = ANY(%(of)s)"  # noqa: S608
-            " OR batches && (SELECT range_agg(int8range(of, of, '[]')) FROM unnest(%(of)s::bigint[]) AS of))"
-            " ORDER BY batch, path",
-            {"of": list(batches)},
+            f"SELECT {_COLUMNS} FROM ledger.file WHERE kind = 'rejected'"  # noqa: S608
+            f"{'' if batches is None else of_batches} ORDER BY batch, path",
+            {"of": None if batches is None else list(batches)},
         ).fetchall()

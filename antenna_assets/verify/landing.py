@@ -1,11 +1,13 @@
 """The landed and rejected files of an hour, opened, counted and compared with the ledger and the certificate.
 
-Whether the lake's tables hold the same rows is compared in `lake.py`.
+Landed files that no certificate covers yet are compared with the ledger alone. Whether the lake's tables hold
+the same rows is compared in `lake.py`.
 """
 
 import posixpath
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 
 import psycopg
 import pyarrow as pa
@@ -45,6 +47,17 @@ class Landing:
             *found,
             *self._rejections(certificate, sorted({one for file in files for one in file.batches})),
         ]
+
+    def differences_beyond(self, hour: datetime, batch: int) -> list[Difference]:
+        """Return what differs in an hour's landed files of later batches, which no certificate covers yet."""
+        files = [file for file in files_of_hour(self._connection, hour) if file.batch > batch]
+        return [*self._files(hour_key(hour), files)]
+
+    def other_rejections(self) -> Iterator[Difference]:
+        """Yield what differs in the files of rejected messages that belong to no hour compared so far."""
+        for file in rejected_files(self._connection):
+            if file.path not in self._rejected:
+                yield from self._count_rejected(f"batch {file.batch}", file)
 
     def _path(self, file: FileRow) -> str:
         return posixpath.join(self._root, file.path)
@@ -160,21 +173,26 @@ class Landing:
         of_hour = set(batches)
         for file in rejected_files(self._connection, batches):
             if file.path not in self._rejected:
-                try:
-                    counts = self._rejected_counts(file)
-                except self._parquet.errors as error:
-                    counts = Counter()
-                    yield Difference(key, f"file {file.path}", counted(file.rows, "row"), reason_of(error))
-                else:
-                    size = lake_path(self._path(file)).stat().st_size
-                    yield from compare(key, f"file {file.path}, size", file.size, size)
-                self._rejected[file.path] = counts
+                yield from self._count_rejected(key, file)
             for (batch, reason), count in self._rejected[file.path].items():
                 if batch in of_hour:
                     total[reason] += count
         yield from compare(
             key, "rejected messages in the files", certificate.content["rejected"], dict(total)
         )
+
+    def _count_rejected(self, key: str, file: FileRow) -> Iterator[Difference]:
+        """Read a file with rejected messages, once."""
+        try:
+            counts = self._rejected_counts(file)
+        except self._parquet.errors as error:
+            counts = Counter()
+            yield Difference(key, f"file {file.path}", counted(file.rows, "row"), reason_of(error))
+        else:
+            size = lake_path(self._path(file)).stat().st_size
+            held, found = {"rows": file.rows, "size": file.size}, {"rows": counts.total(), "size": size}
+            yield from compare(key, f"file {file.path}", held, found)
+        self._rejected[file.path] = counts
 
     def _rejected_counts(self, file: FileRow) -> Counter[tuple[int | None, str]]:
         """The messages of a file by batch and reason; the batch is None where no offsets of one hold them."""

@@ -71,7 +71,8 @@ def verify(
     """Recompute what the certificates claim about all closed hours from `first` on and before `end`.
 
     The chain is recomputed as a whole. A dirty or partly published hour is no difference: it is listed as
-    pending, and what is certified of it and still in force is compared.
+    pending, and what is certified of it and still in force is compared. Landed files are compared with the
+    ledger whether they are certified or not, those of open hours and rejected messages too.
 
     Args:
         connection: in autocommit mode.
@@ -101,12 +102,15 @@ def verify(
             with snapshot(connection):
                 _verify_hour(run, hour)
             progress(done, len(hours))
+        if first is None and end is None:
+            with snapshot(connection):
+                verified.differences += landing.other_rejections()
     return verified
 
 
 def _hours(connection: psycopg.Connection, first: datetime | None, end: datetime | None) -> list[datetime]:
     rows = connection.execute(
-        "SELECT hour FROM (SELECT hour FROM ledger.hour WHERE closed_at IS NOT NULL"
+        "SELECT hour FROM (SELECT hour FROM ledger.hour WHERE closed_at IS NOT NULL OR rows > 0"
         "  UNION SELECT hour FROM ledger.certificate) AS known"
         " WHERE hour >= coalesce(%s::timestamptz, '-infinity')"
         "  AND hour < coalesce(%s::timestamptz, 'infinity')"
@@ -131,6 +135,7 @@ def _verify_hour(run: _Verification, hour: datetime) -> None:
     if ledger.landing_is_kept:
         landing = run.landing.differences(certificate)
         differences += landing
+        differences += run.landing.differences_beyond(hour, certificate.content["up_to_batch"])
         upstream = None if landing else run.landing.paths(certificate)
     else:
         run.verified.not_recomputed.append(key)
@@ -175,10 +180,13 @@ def _verify_lake(
 
 def _verify_uncertified(run: _Verification, hour: datetime) -> None:
     key = hour_key(hour)
-    generation, dirty = run.connection.execute(
-        "SELECT generation, dirty FROM ledger.hour_state WHERE hour = %s",
+    run.verified.differences += run.landing.differences_beyond(hour, 0)
+    generation, dirty, closed_at = run.connection.execute(
+        "SELECT generation, dirty, closed_at FROM ledger.hour_state WHERE hour = %s",
         [hour],
     ).fetchall()[0]
+    if closed_at is None:
+        return
     published = publications(run.connection, hour, generation)
     if complete(published):
         missing = Difference(key, "certificate", f"one of generation {generation}", ABSENT)
