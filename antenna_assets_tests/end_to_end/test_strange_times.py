@@ -139,23 +139,28 @@ def observed(
     with connect(settings.postgres_url or "") as connection:
         assert filed(settings, connection, "landed", "timestamp") == good
         assert filed(settings, connection, "rejected", "reason") == bad
-        batches = connection.execute(
-            "SELECT low_watermark, max_event_time, rows, late_rows FROM ledger.batch ORDER BY batch"
-        ).fetchall()
-        assert len(batches) >= BATCHES
+        found_watermarks = [
+            watermark
+            for (watermark,) in connection.execute("SELECT low_watermark FROM ledger.batch ORDER BY batch")
+        ]
+        assert len(found_watermarks) >= BATCHES
         watermarks, closed = allowed(connection, good, settings.lateness)
-        *before, (last, *_) = [(watermark,) for watermark, *_ in batches]
-        assert [watermark for (watermark,) in before] == watermarks[:-1]
-        assert last > max(good.values())
+        # The last watermark is the clock's.
+        assert found_watermarks[:-1] == watermarks[:-1]
+        assert found_watermarks[-1] > max(good.values())
         found = closed_after_each_batch(connection)
         assert found == closed
         assert closed[0] < closed[-2], "expected hours that close one after another"
         head = connection.execute("SELECT first_hour FROM ledger.head").fetchall()
-        hours = connection.execute(
-            "SELECT hour, rows, bytes, closed_by FROM ledger.hour WHERE rows > 0 ORDER BY hour"
+        by_watermark = connection.execute(
+            "SELECT hour FROM ledger.hour WHERE rows > 0 AND closed_by = 'watermark'"
         ).fetchall()
-    # The last watermark is the clock's.
-    return [batches[:-1], batches[-1][1:], found, head, hours]
+        assert {hour for (hour,) in by_watermark} == closed[-2]
+        hours = connection.execute(
+            "SELECT hour, rows, bytes FROM ledger.hour WHERE rows > 0 ORDER BY hour"
+        ).fetchall()
+    # Which messages a batch has depends on the order in which Kafka hands out its partitions.
+    return [head, hours]
 
 
 def test_row_12_events_with_strange_times_drop_no_row_and_close_no_hour_early(
