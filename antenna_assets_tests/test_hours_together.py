@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import psycopg
@@ -10,11 +11,13 @@ import pytest
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
+from antenna_assets.defs import checks
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.domain.schema import ASSETS, LAKE_TABLES
 from antenna_assets.ledger.certificate import newest_certificate
 from antenna_assets.publishing import outcomes
 from antenna_assets.publishing.lake import Lake
+from antenna_assets.verify.claims.verdict import Verdict
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.certified import FIRST, Land, World
 
@@ -80,7 +83,7 @@ def test_an_hour_whose_file_is_lost_keeps_no_other_of_its_run(
         (failure,) = [event for event in result.all_events if event.is_step_failure]
         assert "EngineError" in str(failure.event_specific_data)
         published = {hour_key(FIRST), hour_key(THIRD)}
-        assert materialized(instance) == dict.fromkeys(ASSETS, published)
+        assert materialized(instance) == {name: published for name in ASSETS}
     assert [certified(connection, hour) for hour in (FIRST, SECOND, THIRD)] == [2, 1, 2]
 
 
@@ -96,19 +99,20 @@ def test_hours_that_fail_are_named_together(world: World, connection: psycopg.Co
 
 
 def test_an_hour_with_a_wrong_number_is_not_published_any_further(
-    world: World, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # As if a bug of the engine had doubled bytes without changing a row.
-    monkeypatch.setattr(
-        "antenna_assets.verify.claims.lake._FACTS",
-        "SELECT count(*) AS rows, CAST(sum(CASE WHEN date_trunc('hour', timestamp)"
-        f" = TIMESTAMP '{SECOND:%Y-%m-%d %H:%M:%S}' THEN 2 ELSE 1 END * bytes) AS BIGINT) AS bytes,"
-        " CAST(0 AS BIGINT) AS negative, count(*) AS keys FROM usage",
-    )
+    claims = checks.lake_claims
+
+    def doubled(*arguments: Any) -> dict[str, Verdict]:
+        found = claims(*arguments)
+        wrong = Verdict(False, "it has twice the bytes")
+        return {**found, "bytes_are_conserved": wrong} if arguments[-1] == SECOND else found
+
+    monkeypatch.setattr(checks, "lake_claims", doubled)
     with dg.DagsterInstance.ephemeral() as instance:
         result = run(instance, [FIRST, THIRD])
         (failure,) = [event for event in result.all_events if event.is_step_failure]
-        assert "raw_parquet, bytes_are_conserved: " in str(failure.event_specific_data)
+        assert "raw_parquet, bytes_are_conserved: it has twice the bytes" in str(failure.event_specific_data)
         found = materialized(instance)
     assert found["raw_parquet"] == {hour_key(hour) for hour in (FIRST, SECOND, THIRD)}
     assert all(found[name] == {hour_key(FIRST), hour_key(THIRD)} for name in ASSETS[1:])
@@ -124,9 +128,8 @@ def test_hours_in_pieces_or_together_are_the_same(
     before = lake.hour("raw_parquet", FIRST).version
     with dg.DagsterInstance.ephemeral() as instance:
         assert run(instance, [FIRST, THIRD]).success
-        assert materialized(instance) == dict.fromkeys(
-            ASSETS, {hour_key(hour) for hour in (FIRST, SECOND, THIRD)}
-        )
+        published = {hour_key(hour) for hour in (FIRST, SECOND, THIRD)}
+        assert materialized(instance) == {name: published for name in ASSETS}
     found = verify(connection, lake, kept_since=FIRST)
     assert (found.differences, found.hours) == ([], 3)
     assert [certified(connection, hour) for hour in (FIRST, SECOND, THIRD)] == [2, 2, 2]
