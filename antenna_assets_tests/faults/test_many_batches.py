@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.schema import LAKE_TABLES
+from antenna_assets.ledger.head import Head
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
 from antenna_assets.streaming import committer
@@ -41,7 +42,7 @@ def commits_timed(
     seconds: list[float] = []
     commit_batch = committer.commit_batch
 
-    def timed(*arguments: object, **named: object) -> object:
+    def timed(*arguments: Any, **named: Any) -> Head:
         began = time.perf_counter()
         found = commit_batch(*arguments, **named)
         seconds.append(time.perf_counter() - began)
