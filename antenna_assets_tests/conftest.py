@@ -90,11 +90,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -seconds.get(item.path.relative_to(here).as_posix(), 0.0))
 
 
-def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Keep the time of `--last-begin`."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """After the time of `--last-begin` no test runs, and none is in a report; workers know no other way to stop."""
     limit = item.config.getoption("--last-begin")
-    if limit is not None and time.monotonic() - BEGAN > limit:
-        item.session.shouldstop = f"no test begins after {limit:.0f} s"
+    return True if limit is not None and time.monotonic() - BEGAN > limit else None
 
 
 @pytest.fixture(scope="session")

@@ -141,7 +141,7 @@ class Committer:
         """Sync the files of a micro-batch, and return them with their sums. Another one may be in its commit.
 
         Raises:
-            LandingError, LakeUnwritable: see `read_back`.
+            LandingError, LakeUnwritable: see `streaming/read_back.py`.
         """
         if batch.written is None:
             return BatchContent()

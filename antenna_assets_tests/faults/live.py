@@ -1,4 +1,4 @@
-"""A stream that runs in a thread of the test while what it stands on fails, and how far the ledger has come."""
+"""What goes on in a thread of the test: a stream, or calls again and again; and how far the ledger has come."""
 
 import threading
 import time
@@ -25,6 +25,34 @@ def wait_until(condition: Callable[[], bool], seconds: float = 180) -> None:
     while not condition():
         assert time.monotonic() < end, "waited too long"
         time.sleep(0.1)
+
+
+@contextmanager
+def repeated(step: Callable[[], None], *, pause: float = 0) -> Iterator[None]:
+    """Call a function again and again in another thread until the block ends; what it raises is the test's error.
+
+    Args:
+        pause: seconds before each call.
+    """
+    stop = threading.Event()
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            while not stop.wait(pause):
+                step()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(60)
+        assert not thread.is_alive(), "the last call did not end"
+    assert errors == []
 
 
 @contextmanager

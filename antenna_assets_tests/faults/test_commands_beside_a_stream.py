@@ -3,10 +3,9 @@
 import itertools
 import subprocess
 import sys
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psycopg
@@ -19,7 +18,7 @@ from antenna_assets.streaming import merger
 from antenna_assets.streaming.embedded import batches
 from antenna_assets_tests.end_to_end.producing import event
 from antenna_assets_tests.exactness import committed_by_the_ledger, held_by_the_broker, named_by_the_ledger
-from antenna_assets_tests.faults.live import committed, running, wait_until
+from antenna_assets_tests.faults.live import committed, repeated, running, wait_until
 from antenna_assets_tests.faults.merging_stream import few_files
 from antenna_assets_tests.stream_engines import EMBEDDED
 from antenna_assets_tests.test_forget import kept_with
@@ -74,22 +73,9 @@ class Sent:
             self.messages += 1
         assert self._producer.flush(30) == 0
 
-    @contextmanager
-    def keep_coming(self, users: list[str]) -> Iterator[None]:
-        """Some more in another thread, until the block ends."""
-        stop = threading.Event()
-
-        def send() -> None:
-            while not stop.wait(0.02):
-                self.some(users)
-
-        thread = threading.Thread(target=send)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
+    def keep_coming(self, users: list[str]) -> AbstractContextManager[None]:
+        """Some more in another thread, until the block ends; nobody else may send meanwhile."""
+        return repeated(lambda: self.some(users), pause=0.02)
 
 
 def antenna(*arguments: str) -> str:
@@ -144,7 +130,7 @@ def test_messages_are_replayed_beside_an_embedded_stream_that_merges_and_each_co
                 wait_until(merged_again(ledger))
                 assert "replayed" in antenna(*replay)
             wait_until(merged_again(ledger))
-            sent.some(users, 20)
+        sent.some(users, 20)
         wait_until(lambda: committed(settings) >= sent.messages)
         assert "replayed" in antenna(*replay)
     assert "Traceback" not in "".join(said)

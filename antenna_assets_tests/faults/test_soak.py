@@ -1,10 +1,10 @@
 """proofs.md, row 2: while messages keep coming, the stream is killed at random moments and started again; nothing is lost."""
 
+import itertools
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -15,7 +15,7 @@ import pytest
 from antenna_assets.clients.postgres import connect
 from antenna_assets.settings import Settings
 from antenna_assets_tests.exactness import assert_exact, held_by_the_broker
-from antenna_assets_tests.faults.live import wait_until
+from antenna_assets_tests.faults.live import repeated, wait_until
 from antenna_assets_tests.faults.processes import Process, Whom
 from antenna_assets_tests.faults.runs import LIVE_STREAM, STREAM, send
 from antenna_assets_tests.stream_engines import EACH_ENGINE_IN_THE_LONG_FORM
@@ -27,29 +27,12 @@ MESSAGES_A_SECOND = 400
 WHOM: tuple[Whom, ...] = ("python", "java", "both")
 
 
-@contextmanager
-def messages_keep_coming(settings: Settings, answers: Path) -> Iterator[None]:
+def messages_keep_coming(settings: Settings, answers: Path) -> AbstractContextManager[None]:
     """Send in another thread, a second's messages at a time, until the block ends."""
-    stop = threading.Event()
-    errors: list[BaseException] = []
-
-    def keep_sending() -> None:
-        seed = 0
-        try:
-            while not stop.is_set():
-                seed += 1
-                send(settings, answers, seed=seed, events=MESSAGES_A_SECOND, rate=MESSAGES_A_SECOND)
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=keep_sending)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join(60)
-    assert errors == []
+    seeds = itertools.count(1)
+    return repeated(
+        lambda: send(settings, answers, seed=next(seeds), events=MESSAGES_A_SECOND, rate=MESSAGES_A_SECOND)
+    )
 
 
 def newest_batch(settings: Settings) -> int:

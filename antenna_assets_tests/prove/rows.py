@@ -64,9 +64,13 @@ PARTS: dict[str, tuple[int, ...]] = {
     "between": (29, 30, 31, 33, 34, 35, 36),
     "surroundings": (37, 38, 39, 40),
     "machine": (19, 20),
-    "fuzzing": (11, 32),
-    "soak": (2,),
+    "fuzzing": (32,),
     "kills": (1,),
     "batches": (14,),
+    "poison": (11,),
+    "soak": (2,),
 }
 """The rows that run together, in the order in which they run."""
+
+MEASURING = ("poison", "soak")
+"""The parts that hold rates and seconds against a bound: one test at a time."""
