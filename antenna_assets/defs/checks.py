@@ -94,7 +94,7 @@ class Checks:
         self._chosen = chosen
 
     def of_lake_table(self, table: str, hours: Sequence[datetime]) -> dict[datetime, Verdicts]:
-        """What landed is in the lake exactly once, the join lost nothing, and it is about as much as usual."""
+        """What landed is in the lake once, the join lost nothing, and it is about as much as usual."""
         if not self._any_of([table]):
             return {}
         found: dict[datetime, Verdicts] = {}

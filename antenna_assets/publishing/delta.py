@@ -183,13 +183,14 @@ class HourlyTable:
             AttemptTooOld: a file is so old that a sweep may remove it.
             LakeError: the table cannot be written.
         """
+        additions = [add_action(self.location, hour, file) for hour in hours for file in hours[hour]]
         with self.errors("written"):
             files = [file for of_hour in hours.values() for file in of_hour]
             if files and not skip_age_check:
                 require_young_files(files, file_system_now(self.folder))
             commit(
                 table,
-                [add_action(self.location, hour, file) for hour in hours for file in hours[hour]],
+                additions,
                 versions=versions,
                 metadata=metadata,
                 removals=remove_actions(table, hours),
