@@ -13,7 +13,7 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
 from antenna_assets.defs import checks
 from antenna_assets.domain.hours import HOUR, hour_key
-from antenna_assets.domain.schema import ASSETS, LAKE_TABLES
+from antenna_assets.domain.schema import ASSETS, HOURLY_TABLES, LAKE_TABLES
 from antenna_assets.ledger.certificate import newest_certificate
 from antenna_assets.publishing import outcomes
 from antenna_assets.publishing.lake import Lake
@@ -43,7 +43,9 @@ def connection(world: World) -> Iterator[psycopg.Connection]:
         yield opened
 
 
-def run(instance: dg.DagsterInstance, hours: Sequence[datetime]) -> dg.ExecuteInProcessResult:
+def run(
+    instance: dg.DagsterInstance, hours: Sequence[datetime], assets: Sequence[str] = ASSETS
+) -> dg.ExecuteInProcessResult:
     tags = {
         "dagster/asset_partition_range_start": hour_key(hours[0]),
         "dagster/asset_partition_range_end": hour_key(hours[-1]),
@@ -52,6 +54,7 @@ def run(instance: dg.DagsterInstance, hours: Sequence[datetime]) -> dg.ExecuteIn
     return job.execute_in_process(
         instance=instance,
         tags=tags,
+        asset_selection=[dg.AssetKey(name) for name in assets],
         raise_on_error=False,
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
     )
@@ -87,6 +90,22 @@ def test_an_hour_whose_file_is_lost_keeps_no_other_of_its_run(
     assert [certified(connection, hour) for hour in (FIRST, SECOND, THIRD)] == [2, 1, 2]
 
 
+def test_an_hour_whose_published_file_is_damaged_keeps_no_other_from_its_tables(
+    world: World, connection: psycopg.Connection
+) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert run(instance, [FIRST, THIRD], LAKE_TABLES).success
+        (file,) = Lake(str(world.lake)).hour("enriched_usage", SECOND).files
+        # The footer is whole: it is found while the rows are read.
+        whole = Path(file).read_bytes()
+        Path(file).write_bytes(whole[:4] + bytes(len(whole) // 2 - 4) + whole[len(whole) // 2 :])
+        result = run(instance, [FIRST, THIRD], [*HOURLY_TABLES])
+        assert not result.success
+        (failure,) = [event for event in result.all_events if event.is_step_failure]
+        assert "EngineError" in str(failure.event_specific_data)
+    assert [certified(connection, hour) for hour in (FIRST, SECOND, THIRD)] == [2, 1, 2]
+
+
 def test_hours_that_fail_are_named_together(world: World, connection: psycopg.Connection) -> None:
     for hour in (FIRST, SECOND):
         lose_the_newest_file(world, connection, hour)
@@ -103,10 +122,11 @@ def test_an_hour_with_a_wrong_number_is_not_published_any_further(
 ) -> None:
     claims = checks.lake_claims
 
-    def doubled(*arguments: Any) -> dict[str, Verdict]:
+    def doubled(*arguments: Any) -> dict[datetime, dict[str, Verdict]]:
         found = claims(*arguments)
-        wrong = Verdict(False, "it has twice the bytes")
-        return {**found, "bytes_are_conserved": wrong} if arguments[-1] == SECOND else found
+        if SECOND in found:
+            found[SECOND]["bytes_are_conserved"] = Verdict(False, "it has twice the bytes")
+        return found
 
     monkeypatch.setattr(checks, "lake_claims", doubled)
     with dg.DagsterInstance.ephemeral() as instance:

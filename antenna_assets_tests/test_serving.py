@@ -118,11 +118,23 @@ def test_hours_are_replaced_together_and_one_that_is_newer_is_left_out(ledger: p
     assert str(done[TEN + HOUR]).startswith("bytes_agg_user_1h of 2026-11-22-11:00 holds generation 3")
 
 
-def test_rows_without_the_bytes_of_their_hour_change_nothing(ledger: psycopg.Connection) -> None:
+def test_an_hour_whose_rows_have_not_its_bytes_stays_as_it_was_and_the_others_are_replaced(
+    ledger: psycopg.Connection,
+) -> None:
     replace(ledger, 1, [("a", None, 1)])
-    with pytest.raises(LedgerError, match="bytes_agg_user_1h: expected the hour's 7 bytes, found 5"):
-        replace_hours(ledger, USER_1H, [HourOfTable(version(2), [batch([("a", None, 5)])], 7)])
-    assert content(ledger) == [(TEN, "a", None, 1)]
+    done = replace_hours(
+        ledger,
+        USER_1H,
+        [
+            HourOfTable(version(2), [batch([("a", None, 5)])], 7),
+            HourOfTable(version(2, TEN + HOUR), [batch([("b", None, 2)])], 2),
+        ],
+    )
+    assert isinstance(done[TEN], LedgerError)
+    assert str(done[TEN]) == "bytes_agg_user_1h: expected the hour's 7 bytes, found 5"
+    assert content(ledger) == [(TEN, "a", None, 1), (TEN + HOUR, "b", None, 2)]
+    heads = ledger.execute("SELECT hour, generation FROM ledger.publication_head ORDER BY hour").fetchall()
+    assert heads == [(TEN, 1), (TEN + HOUR, 2)]
 
 
 TEXTS = st.one_of(

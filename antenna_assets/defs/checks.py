@@ -97,48 +97,57 @@ class Checks:
         """What landed is in the lake once, the join lost nothing, and it is about as much as usual."""
         if not self._any_of([table]):
             return {}
-        found: dict[datetime, Verdicts] = {}
-        for hour in hours:
-            claims = lake_claims(self._connection, self._tables, self._engine, table, hour)
-            if "volume_is_usual" in CLAIMS[table]:
-                claims["volume_is_usual"] = volume_is_usual(self._connection, hour)
-            found[hour] = self._only_chosen(_of(table, claims))
-        return found
+        found = _Found(hours)
+        found.add(table, lake_claims(self._connection, self._tables, self._engine, table, hours))
+        if "volume_is_usual" in CLAIMS[table]:
+            found.add_one(table, "volume_is_usual", volume_is_usual(self._connection, hours))
+        return found.only(self._chosen)
 
     def of_serving_tables(self, hours: Sequence[datetime]) -> dict[datetime, Verdicts]:
         """The serving tables hold what landed and agree with the live tables."""
         if not self._any_of([*HOURLY_TABLES]):
             return {}
         now = database_now(self._connection)
-        found: dict[datetime, Verdicts] = {}
-        for hour in hours:
-            with snapshot(self._connection):
-                found[hour] = self._only_chosen(_table_verdicts(self._connection, hour, now))
-        return found
+        with snapshot(self._connection):
+            return _of_serving_tables(self._connection, hours, now).only(self._chosen)
 
     def _any_of(self, assets: Sequence[str]) -> bool:
         return any(check.asset_key.to_user_string() in assets for check in self._chosen)
 
-    def _only_chosen(self, verdicts: Verdicts) -> Verdicts:
-        return {check: verdict for check, verdict in verdicts.items() if check in self._chosen}
+
+class _Found:
+    """Verdicts on hours, claim by claim."""
+
+    def __init__(self, hours: Sequence[datetime]) -> None:
+        self._verdicts: dict[datetime, dict[dg.AssetCheckKey, Verdict]] = {hour: {} for hour in hours}
+
+    def add(self, asset: str, of_hours: Mapping[datetime, Mapping[str, Verdict]]) -> None:
+        for hour, verdicts in of_hours.items():
+            for claim, verdict in verdicts.items():
+                self._verdicts[hour][dg.AssetCheckKey(dg.AssetKey(asset), claim)] = verdict
+
+    def add_one(self, asset: str, claim: str, of_hours: Mapping[datetime, Verdict]) -> None:
+        self.add(asset, {hour: {claim: verdict} for hour, verdict in of_hours.items()})
+
+    def only(self, chosen: Set[dg.AssetCheckKey]) -> dict[datetime, Verdicts]:
+        """The verdicts of these checks."""
+        return {
+            hour: {check: verdict for check, verdict in verdicts.items() if check in chosen}
+            for hour, verdicts in self._verdicts.items()
+        }
 
 
-def _table_verdicts(connection: psycopg.Connection, hour: datetime, now: datetime) -> Verdicts:
-    found: dict[dg.AssetCheckKey, Verdict] = {}
+def _of_serving_tables(connection: psycopg.Connection, hours: Sequence[datetime], now: datetime) -> _Found:
+    found = _Found(hours)
     for name, table in HOURLY_TABLES.items():
         conserves = "bytes_are_conserved" in CLAIMS[name]
-        found |= _of(name, table_claims(connection, table, hour, conserves_bytes=conserves))
+        found.add(name, table_claims(connection, table, hours, conserves_bytes=conserves))
         live = LIVE_TABLES.get(name.removesuffix("_1h"))
         if live is not None:
-            compared = live_equals_hourly(connection, live, table, hour, now)
-            found |= _of(name, {"live_equals_hourly": compared})
-    found |= _of("bytes_agg_user_1h", {"known_users_share": known_users_share(connection, hour)})
-    found |= _of("users_over_quota_1h", {"over_quota_is_exact": over_quota_is_exact(connection, hour)})
+            found.add_one(name, "live_equals_hourly", live_equals_hourly(connection, live, table, hours, now))
+    found.add_one("bytes_agg_user_1h", "known_users_share", known_users_share(connection, hours))
+    found.add_one("users_over_quota_1h", "over_quota_is_exact", over_quota_is_exact(connection, hours))
     return found
-
-
-def _of(asset: str, verdicts: Mapping[str, Verdict]) -> dict[dg.AssetCheckKey, Verdict]:
-    return {dg.AssetCheckKey(dg.AssetKey(asset), name): verdict for name, verdict in verdicts.items()}
 
 
 def evaluation(check: dg.AssetCheckKey, verdict: Verdict, hour: str | None = None) -> dg.AssetCheckEvaluation:

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from psycopg import sql
 
 from antenna_assets.domain.schema import ServingTable
-from antenna_assets.errors import Superseded
+from antenna_assets.errors import AntennaError, Superseded
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.certificate import certify
 from antenna_assets.ledger.errors import LedgerError
@@ -44,49 +44,59 @@ class HourOfTable:
 
 def replace_hours(
     connection: psycopg.Connection, table: ServingTable, hours: Sequence[HourOfTable]
-) -> dict[datetime, Publication | Superseded]:
+) -> dict[datetime, Publication | Superseded | AntennaError]:
     """Replace hours of a table in one transaction, which also certifies those that are wholly published then.
 
-    Its first statements are the fences. Readers see the old hours or the new ones, never a part of either.
+    Readers see the old hours or the new ones, never a part of either.
 
     Args:
         hours: ascending.
 
     Returns:
-        What was published of each hour, or the newer version for which it was left out.
+        What was published of each hour, the newer version for which it was left out, or the error with which
+        it failed; nothing was changed of the latter two.
 
     Raises:
-        LedgerError: the rows of an hour have other bytes than they must have.
-        ForgottenMeanwhile: a user was forgotten since the connection was opened.
-            After each of these nothing was changed.
+        ForgottenMeanwhile: a user was forgotten since the connection was opened. Nothing was changed.
     """
-    done: dict[datetime, Publication | Superseded] = {}
+    done: dict[datetime, Publication | Superseded | AntennaError] = {}
     commit_point("publish.table.computed")
     with connection.transaction():
-        passed = []
         for one in hours:
             try:
-                move_publication_head(connection, one.version)
-                passed.append(one)
-            except Superseded as newer:
-                done[one.version.hour] = newer
+                # A savepoint: an hour that fails is undone, and the others are not.
+                with connection.transaction():
+                    done[one.version.hour] = _replace(connection, table, one)
+            except (Superseded, AntennaError) as left_out:
+                done[one.version.hour] = left_out
         require_nobody_forgotten(connection)
-        commit_point("publish.table.fenced")
-        connection.execute(
-            sql.SQL("DELETE FROM {} WHERE date = ANY(%s)").format(sql.Identifier(table.name)),
-            [[one.version.hour for one in passed]],
-        )
-        commit_point("publish.table.deleted")
-        for one in passed:
-            done[one.version.hour] = _copy(connection, table, one)
-        commit_point("publish.table.copied")
-        certify(connection, {one.version.hour: one.version.generation for one in passed})
+        published = (one for one in done.values() if isinstance(one, Publication))
+        certify(connection, {one.hour: one.generation for one in published})
     commit_point("publish.table.committed")
     return done
 
 
+def _replace(connection: psycopg.Connection, table: ServingTable, hour: HourOfTable) -> Publication:
+    # The fence comes first, and locks the hour until the transaction ends.
+    move_publication_head(connection, hour.version)
+    commit_point("publish.table.fenced")
+    connection.execute(
+        sql.SQL("DELETE FROM {} WHERE date = %s").format(sql.Identifier(table.name)), [hour.version.hour]
+    )
+    commit_point("publish.table.deleted")
+    published = _copy(connection, table, hour)
+    insert_publication(connection, published)
+    commit_point("publish.table.copied")
+    return published
+
+
 def _copy(connection: psycopg.Connection, table: ServingTable, hour: HourOfTable) -> Publication:
-    """Insert the rows of an hour, and record what was published."""
+    """Insert the rows of an hour; returns what was published.
+
+    Raises:
+        LedgerError: the rows have other bytes than they must have.
+        EngineError: the rows cannot be computed.
+    """
     digest = hashlib.sha256()
     rows = bytes_ = 0
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(
@@ -102,6 +112,4 @@ def _copy(connection: psycopg.Connection, table: ServingTable, hour: HourOfTable
     if hour.bytes is not None and bytes_ != hour.bytes:
         raise LedgerError(f"{table.name}: expected the hour's {hour.bytes} bytes, found {bytes_}")
     content: Mapping[str, str] = {CSV_SHA256: digest.hexdigest()}
-    published = replace(hour.version, rows=rows, bytes=bytes_, content=content)
-    insert_publication(connection, published)
-    return published
+    return replace(hour.version, rows=rows, bytes=bytes_, content=content)

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from antenna_assets.domain.schema import ENRICHED_USAGE, ServingTable
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.engines.transforms import transform
-from antenna_assets.errors import Superseded
+from antenna_assets.errors import AntennaError, Superseded
 from antenna_assets.ledger.generations import read_generation
 from antenna_assets.ledger.publications import Publication
 from antenna_assets.publishing.lake import USERS_VERSION, PublishedHour
@@ -28,9 +28,7 @@ def publish_table(run: PublishingRun, table: ServingTable, hours: Sequence[datet
     """Publish hours of a table at the generations that `enriched_usage` has of them.
 
     Raises:
-        LedgerError: the sums of an hour are not the bytes of its generation.
-        ForgottenMeanwhile: a user was forgotten since the connection was opened.
-            After each of these nothing was changed.
+        ForgottenMeanwhile: a user was forgotten since the connection was opened. Nothing was changed.
     """
     outcomes = Outcomes()
     usage = run.tables.hours("enriched_usage", hours)
@@ -50,6 +48,8 @@ def publish_table(run: PublishingRun, table: ServingTable, hours: Sequence[datet
     for hour, one in done.items():
         if isinstance(one, Superseded):
             outcomes.superseded[hour] = one
+        elif isinstance(one, AntennaError):
+            outcomes.failures[hour] = one
         else:
             outcomes.published[hour] = _report(one, counting[hour])
     return outcomes
