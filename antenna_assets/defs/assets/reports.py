@@ -53,11 +53,13 @@ class RunReport:
             # Of the newest hour: nobody looks at each one of a range.
             views = _views(engine, asset, one) if hour == self._hours[-1] else {}
             reports[hour] = {**one.numbers, "dagster/partition_row_count": one.numbers["rows"], **views}
+        certificates = {hour: newest_certificate(connection, hour) for hour in reports}
+        # Where logs are kept elsewhere, these lines anchor the hashes outside the database.
+        issued = [one for one in certificates.values() if one is not None and _last_published(one) == asset]
+        if issued:
+            self._context.log.info("\n".join(anchor_of(one).line for one in issued))
         for hour, metadata in reports.items():
-            certificate = newest_certificate(connection, hour)
-            if certificate is not None and _last_published(certificate) == asset:
-                # Where logs are kept elsewhere, this line anchors the hash outside the database.
-                self._context.log.info(anchor_of(certificate).line)
+            certificate = certificates[hour]
             shown = {**metadata, **seconds, "certificate": _certificate(certificate, hour)}
             self._metadata[asset, hour] = shown
 
