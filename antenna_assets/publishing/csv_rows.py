@@ -6,7 +6,7 @@ computed anew with two programs that everybody has, and no row passes through Py
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 import psycopg
@@ -14,6 +14,7 @@ import pyarrow as pa
 from psycopg import sql
 
 from antenna_assets.domain.schema import ServingTable
+from antenna_assets.storage.paths import lake_path
 
 CSV_SHA256 = "csv_sha256"
 """The name of such a digest in a publication and in a certificate; earlier ones have `sha256`."""
@@ -68,6 +69,23 @@ def rows_of(
                 quoted_strings_can_be_null=False,
             ),
         )
+
+
+def write_parquet(target: str, rows: Iterable[pa.RecordBatch], schema: pa.Schema) -> None:
+    """Write rows to a parquet file, a batch at a time.
+
+    Args:
+        target: path or URI; an existing file is replaced.
+    """
+    from pyarrow import parquet as pq
+
+    with (
+        lake_path(target).open("wb") as file,
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+        # A row group of the file for each.
+        for batch in rows:
+            writer.write_batch(batch.cast(schema))
 
 
 class _Readable:

@@ -6,9 +6,9 @@ from psycopg import sql
 from antenna_assets.clients.postgres import snapshot
 from antenna_assets.domain.schema import USERS
 from antenna_assets.errors import AntennaError
-from antenna_assets.publishing.csv_rows import rows_of
+from antenna_assets.publishing.csv_rows import rows_of, write_parquet
 from antenna_assets.storage.disk import write_failure_message
-from antenna_assets.storage.paths import file_errors, lake_path
+from antenna_assets.storage.paths import file_errors
 
 
 class UsersUnwritable(AntennaError):
@@ -45,14 +45,6 @@ def users_version(connection: psycopg.Connection) -> int:
 
 def write_users_of_snapshot(connection: psycopg.Connection, target: str) -> None:
     """Write all users in the caller's snapshot, as `write_users` does."""
-    from pyarrow import parquet as pq
-
     names = sql.SQL(", ").join(map(sql.Identifier, USERS.names))
     select = sql.SQL("SELECT {} FROM user_metadata").format(names)
-    with (
-        lake_path(target).open("wb") as file,
-        pq.ParquetWriter(file, USERS, compression="zstd") as writer,
-    ):
-        # A row group of the file for each.
-        for batch in rows_of(connection, select, USERS):
-            writer.write_batch(batch.cast(USERS))
+    write_parquet(target, rows_of(connection, select, USERS), USERS)
