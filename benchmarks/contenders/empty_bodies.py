@@ -6,6 +6,7 @@ This is the cost of Dagster itself, the floor of any job of this shape.
 from collections.abc import Iterator, Sequence
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from antenna_assets.defs.partitions import BACKFILL_POLICY, HOURS
 from antenna_assets.domain.schema import ASSETS
@@ -37,7 +38,7 @@ def empty(check_specs: Sequence[dg.AssetCheckSpec]) -> dg.AssetsDefinition:
     return publish_hours
 
 
-def empty_job() -> dg.UnresolvedAssetJobDefinition:
+def empty_job() -> UnresolvedAssetJobDefinition:
     """The job."""
     return dg.define_asset_job(
         "hourly_usage", selection=dg.AssetSelection.assets(*ASSETS), partitions_def=HOURS
