@@ -15,6 +15,9 @@ from antenna_assets.errors import EngineError
 FOLDER_AND_NAME = "[^/]+/[^/]+$"
 """Folder and name of a path, as a regular expression for every engine; Spark percent-encodes spaces."""
 
+BATCH_ROWS = 100_000
+"""Rows of a batch of `stream`, at most."""
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -83,12 +86,16 @@ class Engine(Protocol):
         ...
 
     def stream(
-        self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema
+        self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema, scratch: str
     ) -> AbstractContextManager[Iterator[pa.RecordBatch]]:
         """The rows of a SELECT in its order, a batch at a time, for as long as the block lasts.
 
         When the block begins they are computed as far as the first batch needs it: of a SELECT with an order,
         all of them.
+
+        Args:
+            scratch: a folder that does not exist yet and that the caller removes; for rows that an engine
+                cannot hold back otherwise.
 
         Raises:
             EngineError: as `read`, when the block begins or a batch is taken.

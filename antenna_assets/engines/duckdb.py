@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from antenna_assets.domain.lifetimes import SAFE_AGE
 from antenna_assets.engines.contract import (
+    BATCH_ROWS,
     FOLDER_AND_NAME,
     Dataset,
     WrittenFile,
@@ -43,9 +44,6 @@ IN_PROCESS: Mapping[str, Any] = {
     "preserve_insertion_order": False,
 }
 """The configuration of every DuckDB of this system."""
-
-BATCH_ROWS = 100_000
-"""Rows of a batch of `stream`, at most."""
 
 MAX_FILE_SIZE = 512 * 2**20
 """Bytes after which the next file is begun, so that many workers can read a big hour."""
@@ -118,9 +116,10 @@ class DuckDBEngine:
 
     @contextmanager
     def stream(
-        self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema
+        self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema, scratch: str
     ) -> Iterator[Iterator[pa.RecordBatch]]:
         """See `Engine.stream`."""
+        del scratch  # It spills by itself.
         with self._connection(inputs) as connection:
             result = connection.sql(sql)
             check_types(result.limit(0).to_arrow_table().schema, schema)

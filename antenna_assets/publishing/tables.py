@@ -7,6 +7,7 @@ from datetime import datetime
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.schema import ENRICHED_USAGE, ServingTable
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.engines.transforms import transform
@@ -34,13 +35,17 @@ def publish_table(run: PublishingRun, table: ServingTable, hours: Sequence[datet
     usage = run.tables.hours("enriched_usage", hours)
     ready: list[HourOfTable] = []
     counting: dict[datetime, _Counting] = {}
-    with ExitStack() as streams:
+    with run.tables.scratch() as scratch, ExitStack() as streams:
         with outcomes.stage("transform"):
             for hour in hours:
                 with outcomes.of(hour):
                     published = usage[hour].published("enriched_usage", hour)
                     inputs = {"enriched_usage": Dataset(published.files, ENRICHED_USAGE)}
-                    rows = streams.enter_context(run.engine.stream(_ordered(table), inputs, table.columns))
+                    rows = streams.enter_context(
+                        run.engine.stream(
+                            _ordered(table), inputs, table.columns, f"{scratch}/{hour_key(hour)}"
+                        )
+                    )
                     counting[hour] = _Counting(table, rows)
                     ready.append(_hour(run, table, hour, published, counting[hour]))
         with outcomes.stage("publish"):
