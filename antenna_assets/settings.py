@@ -109,6 +109,11 @@ class Settings(BaseSettings):
     horizon: Duration = Field(
         timedelta(days=35), description="older events are rejected; landing is kept this long"
     )
+    keep_user_hours: Duration | None = Field(
+        None,
+        description="a sweep drops older hours of users from PostgreSQL, by day; the lake keeps them."
+        " Unset: for ever",
+    )
     lateness: Duration = Field(timedelta(minutes=1), description="allowed lateness before an hour closes")
     republish_wait: Duration = Field(
         timedelta(minutes=15),
@@ -169,6 +174,14 @@ class Settings(BaseSettings):
         if not window or HOUR % window:
             raise ValueError(f"expected a length that divides an hour, found {duration_text(window)}")
         return window
+
+    @field_validator("keep_user_hours")
+    @classmethod
+    def _keep_user_hours_is_of_days(cls, kept: timedelta | None) -> timedelta | None:
+        if kept is not None and kept < timedelta(days=7):
+            # As long as the live windows, which are compared with them.
+            raise ValueError(f"expected at least 7 days, found {duration_text(kept)}")
+        return kept
 
     @field_validator("republish_wait")
     @classmethod

@@ -115,7 +115,9 @@ def copy_rows(source: psycopg.Connection, target: psycopg.Connection) -> None:
         shared = [name for name in names if name in known[table]]
         target.execute(statement("DELETE FROM {table}", table, shared))
         with (
-            source.cursor().copy(statement("COPY {table} ({columns}) TO STDOUT", table, shared)) as read,
+            source.cursor().copy(
+                statement("COPY (SELECT {columns} FROM {table}) TO STDOUT", table, shared)
+            ) as read,
             target.cursor().copy(statement("COPY {table} ({columns}) FROM STDIN", table, shared)) as write,
         ):
             for data in read:

@@ -17,6 +17,7 @@ from antenna_assets.defs.resources import PostgresResource
 from antenna_assets.domain.counted import counted
 from antenna_assets.domain.schema import ASSETS, HOURLY_TABLES, LIVE_TABLES
 from antenna_assets.engines.contract import Engine
+from antenna_assets.ledger.user_hours import hours_without_users
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.verify.claims import CLAIMS
 from antenna_assets.verify.claims.history import hours_are_fresh, volume_is_usual
@@ -139,14 +140,25 @@ class _Found:
 
 def _of_serving_tables(connection: psycopg.Connection, hours: Sequence[datetime], now: datetime) -> _Found:
     found = _Found(hours)
+    without_users = hours_without_users(connection, hours)
+    with_users = [hour for hour in hours if hour not in without_users]
     for name, table in HOURLY_TABLES.items():
         conserves = "bytes_are_conserved" in CLAIMS[name]
-        found.add(name, table_claims(connection, table, hours, conserves_bytes=conserves))
+        there = with_users if name == "bytes_agg_user_1h" else hours
+        found.add(name, table_claims(connection, table, there, conserves_bytes=conserves))
         live = LIVE_TABLES.get(name.removesuffix("_1h"))
         if live is not None:
-            found.add_one(name, "live_equals_hourly", live_equals_hourly(connection, live, table, hours, now))
-    found.add_one("bytes_agg_user_1h", "known_users_share", known_users_share(connection, hours))
-    found.add_one("users_over_quota_1h", "over_quota_is_exact", over_quota_is_exact(connection, hours))
+            compared = live_equals_hourly(connection, live, table, there, now)
+            found.add_one(name, "live_equals_hourly", compared)
+    found.add_one("bytes_agg_user_1h", "known_users_share", known_users_share(connection, with_users))
+    exact = over_quota_is_exact(connection, with_users)
+    found.add_one("users_over_quota_1h", "over_quota_is_exact", exact)
+    dropped = dict.fromkeys(
+        without_users, Verdict(True, "not compared: the hour's users are in the lake alone", {"compared": 0})
+    )
+    for claim in CLAIMS["bytes_agg_user_1h"]:
+        found.add_one("bytes_agg_user_1h", claim, dropped)
+    found.add_one("users_over_quota_1h", "over_quota_is_exact", dropped)
     return found
 
 

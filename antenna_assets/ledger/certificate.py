@@ -25,6 +25,9 @@ from antenna_assets.ledger.publications import Publication, record_publication, 
 
 Content = dict[str, Any]
 
+UNKNOWN_USERS = "unknown_users"
+"""What a publication of users records besides its digest: `users` without an e-mail, and their `bytes`."""
+
 
 class NoCertificate(AntennaError):
     """There is no certificate yet; the message says why."""
@@ -200,14 +203,15 @@ def content_of(
     of the rows (`publishing/digests.py`).
     """
     sealed = read_generation(connection, hour, generation)
-    unknown = connection.execute(
-        "SELECT count(*), coalesce(sum(sum_user_bytes), 0)::bigint FROM bytes_agg_user_1h"
-        " WHERE date = %s AND email IS NULL",
-        [hour],
-    ).fetchall()[0]
+    recorded = published["bytes_agg_user_1h"]["content"].get(UNKNOWN_USERS)
+    unknown = recorded or _unknown_users(connection, hour)
     assets = {}
     for asset, row in published.items():
-        held = {name: value for name, value in row["content"].items() if name != "unknown_rows"}
+        held = {
+            name: value
+            for name, value in row["content"].items()
+            if name not in ("unknown_rows", UNKNOWN_USERS)
+        }
         assets[asset] = {"publication": row["number"], "rows": row["rows"], "bytes": row["bytes"], **held}
         if row["lake_version"] is not None:
             assets[asset]["delta_version"] = row["lake_version"]
@@ -218,12 +222,22 @@ def content_of(
         "users_version": published["enriched_usage"]["users_version"],
         **landing_of(connection, sealed),
         "unknown_users": {
-            "users": unknown[0],
-            "bytes": unknown[1],
+            "users": unknown["users"],
+            "bytes": unknown["bytes"],
             "rows": published["enriched_usage"]["content"]["unknown_rows"],
         },
         "published": assets,
     }
+
+
+def _unknown_users(connection: psycopg.Connection, hour: datetime) -> dict[str, int]:
+    """The users without an e-mail, for a publication that has not recorded them."""
+    users, bytes_ = connection.execute(
+        "SELECT count(*), coalesce(sum(sum_user_bytes), 0)::bigint FROM bytes_agg_user_1h"
+        " WHERE date = %s AND email IS NULL",
+        [hour],
+    ).fetchall()[0]
+    return {"users": users, "bytes": bytes_}
 
 
 def without_publication_numbers(content: Content) -> Content:

@@ -4,9 +4,10 @@ The rows come from the transforms; the fence and the publications are recorded b
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import psycopg
 import pyarrow as pa
@@ -16,7 +17,7 @@ from psycopg import sql
 from antenna_assets.domain.schema import ServingTable
 from antenna_assets.errors import AntennaError, Superseded
 from antenna_assets.failpoints import commit_point
-from antenna_assets.ledger.certificate import certify
+from antenna_assets.ledger.certificate import UNKNOWN_USERS, certify
 from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.publications import (
     Publication,
@@ -24,6 +25,7 @@ from antenna_assets.ledger.publications import (
     move_publication_head,
     require_nobody_forgotten,
 )
+from antenna_assets.ledger.user_hours import make_user_days
 from antenna_assets.publishing.csv_rows import CSV_SHA256, columns_of, csv_of
 
 
@@ -60,6 +62,8 @@ def replace_hours(
         ForgottenMeanwhile: a user was forgotten since the connection was opened. Nothing was changed.
     """
     done: dict[datetime, Publication | Superseded | AntennaError] = {}
+    if table.name == "bytes_agg_user_1h":
+        make_user_days(connection, [one.version.hour for one in hours])
     commit_point("publish.table.computed")
     with connection.transaction():
         for one in hours:
@@ -98,7 +102,7 @@ def _copy(connection: psycopg.Connection, table: ServingTable, hour: HourOfTable
         EngineError: the rows cannot be computed.
     """
     digest = hashlib.sha256()
-    rows = bytes_ = 0
+    rows = bytes_ = unknown_users = unknown_bytes = 0
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(
         sql.Identifier(table.name), columns_of(table)
     )
@@ -109,7 +113,13 @@ def _copy(connection: psycopg.Connection, table: ServingTable, hour: HourOfTable
             digest.update(lines)
             rows += batch.num_rows
             bytes_ += pc.sum(batch[table.sum_column]).as_py() or 0
+            if "email" in table.columns.names:
+                unknown = batch.filter(pc.is_null(batch["email"]))
+                unknown_users += unknown.num_rows
+                unknown_bytes += pc.sum(unknown[table.sum_column]).as_py() or 0
     if hour.bytes is not None and bytes_ != hour.bytes:
         raise LedgerError(f"{table.name}: expected the hour's {hour.bytes} bytes, found {bytes_}")
-    content: Mapping[str, str] = {CSV_SHA256: digest.hexdigest()}
+    content: dict[str, Any] = {CSV_SHA256: digest.hexdigest()}
+    if "email" in table.columns.names:
+        content[UNKNOWN_USERS] = {"users": unknown_users, "bytes": unknown_bytes}
     return replace(hour.version, rows=rows, bytes=bytes_, content=content)

@@ -12,6 +12,7 @@ from antenna_assets.domain.schema import ENRICHED_USAGE, ServingTable
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.engines.transforms import transform
 from antenna_assets.errors import AntennaError, Superseded
+from antenna_assets.ledger.certificate import UNKNOWN_USERS
 from antenna_assets.ledger.generations import read_generation
 from antenna_assets.ledger.publications import Publication
 from antenna_assets.publishing.lake import USERS_VERSION, PublishedHour
@@ -34,7 +35,7 @@ def publish_table(run: PublishingRun, table: ServingTable, hours: Sequence[datet
     outcomes = Outcomes()
     usage = run.tables.hours("enriched_usage", hours)
     ready: list[HourOfTable] = []
-    counting: dict[datetime, _Counting] = {}
+    busiest: dict[datetime, _Busiest] = {}
     with run.tables.scratch() as scratch, ExitStack() as streams:
         with outcomes.stage("transform"):
             for hour in hours:
@@ -46,8 +47,8 @@ def publish_table(run: PublishingRun, table: ServingTable, hours: Sequence[datet
                             _ordered(table), inputs, table.columns, f"{scratch}/{hour_key(hour)}"
                         )
                     )
-                    counting[hour] = _Counting(table, rows)
-                    ready.append(_hour(run, table, hour, published, counting[hour]))
+                    busiest[hour] = _Busiest(table, rows)
+                    ready.append(_hour(run, table, hour, published, busiest[hour]))
         with outcomes.stage("publish"):
             done = replace_hours(run.connection, table, ready)
     for hour, one in done.items():
@@ -56,7 +57,7 @@ def publish_table(run: PublishingRun, table: ServingTable, hours: Sequence[datet
         elif isinstance(one, AntennaError):
             outcomes.failures[hour] = one
         else:
-            outcomes.published[hour] = _report(one, counting[hour])
+            outcomes.published[hour] = _report(one, busiest[hour])
     return outcomes
 
 
@@ -77,36 +78,30 @@ def _hour(
     return HourOfTable(version, rows, None if table.name in SELECTIONS else generation.bytes)
 
 
-def _report(published: Publication, counting: "_Counting") -> HourReport:
+def _report(published: Publication, busiest: "_Busiest") -> HourReport:
     numbers = {
         "rows": published.rows,
         "bytes": published.bytes,
         "generation": published.generation,
         "users_version": published.users_version or 0,
-        **counting.unknown_users,
     }
-    return HourReport(numbers, top=counting.top)
+    unknown = (published.content or {}).get(UNKNOWN_USERS)
+    if unknown is not None:
+        numbers["unknown_users"] = unknown["users"]
+    return HourReport(numbers, top=busiest.top)
 
 
-class _Counting:
-    """Batches on their way to PostgreSQL, and what is reported of them.
-
-    Attributes:
-        top: the `TOP` rows with the most bytes.
-        unknown_users: the number of users that `user_metadata` does not know, if the table has users.
-    """
+class _Busiest:
+    """Batches on their way to PostgreSQL; `top` has the `TOP` rows with the most bytes."""
 
     def __init__(self, table: ServingTable, rows: Iterable[pa.RecordBatch]) -> None:
         self._order = [(table.sum_column, "descending"), (table.key, "ascending")]
         self._rows = rows
         self.top = table.columns.empty_table()
-        self.unknown_users = {"unknown_users": 0} if "email" in table.columns.names else {}
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         for batch in self._rows:
             best = pc.select_k_unstable(batch, k=min(TOP, batch.num_rows), sort_keys=self._order)
             both = pa.concat_tables([self.top, pa.table(batch.take(best))])
             self.top = both.take(pc.select_k_unstable(both, k=min(TOP, both.num_rows), sort_keys=self._order))
-            for name in self.unknown_users:
-                self.unknown_users[name] += batch["email"].null_count
             yield batch
