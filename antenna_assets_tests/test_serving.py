@@ -15,6 +15,7 @@ from antenna_assets.domain.schema import HOURLY_TABLES, USERS
 from antenna_assets.errors import Superseded
 from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.publications import Publication
+from antenna_assets.ledger.user_hours import make_user_days
 from antenna_assets.publishing import csv_rows
 from antenna_assets.publishing.csv_rows import CSV_SHA256, csv_of, stored_rows, stored_sha256
 from antenna_assets.publishing.serving import HourOfTable, replace_hours
@@ -114,7 +115,10 @@ def test_hours_are_replaced_together_and_one_that_is_newer_is_left_out(ledger: p
     published = done[TEN]
     assert isinstance(published, Publication)
     assert (published.rows, published.bytes) == (2, 3)
-    assert published.content == {CSV_SHA256: stored_sha256(ledger, USER_1H, TEN)}
+    assert published.content == {
+        CSV_SHA256: stored_sha256(ledger, USER_1H, TEN),
+        "unknown_users": {"users": 1, "bytes": 1},
+    }
     assert str(done[TEN + HOUR]).startswith("bytes_agg_user_1h of 2026-11-22-11:00 holds generation 3")
 
 
@@ -151,6 +155,7 @@ def test_rows_are_stored_as_they_are_and_postgresql_gives_the_bytes_that_were_di
     rows = [(key, *users[key]) for key in sorted(users, key=str.encode)]
     sent = csv_of(TEN, batch(rows)).to_pybytes()
     with ledger.transaction(force_rollback=True):
+        make_user_days(ledger, [TEN])
         ledger.execute("DELETE FROM bytes_agg_user_1h")
         with ledger.cursor().copy("COPY bytes_agg_user_1h FROM STDIN (FORMAT csv)") as copy:
             copy.write(sent)

@@ -1,5 +1,6 @@
 """The hours of users: a partition for each day, dropped as a whole, and what that means to everything else."""
 
+import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,7 @@ from antenna_assets.operations.sweep.run import sweep
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.certified import FIRST, HOURS, KNOWN, World, publish
-from antenna_assets_tests.commands import refused
+from antenna_assets_tests.commands import antenna, refused
 from antenna_assets_tests.test_checks import checked
 from antenna_assets_tests.test_upgrade import program_of_level
 
@@ -177,6 +178,29 @@ def test_who_is_forgotten_after_the_users_of_an_hour_were_dropped_is_nowhere(
     publish(world, HOURS)
     assert KNOWN[0] not in {row[1] for row in users(opened)}
     assert differences(world, opened) == []
+
+
+def test_the_usage_of_a_user_is_the_same_from_tables_and_from_the_lake(
+    world: World, opened: psycopg.Connection
+) -> None:
+    def shown(*options: str) -> str:
+        hours = ("--from", hour_key(FIRST), "--to", hour_key(FIRST + 3 * HOUR))
+        run = antenna(
+            "usage", KNOWN[2], *hours, *options, ANTENNA_POSTGRES_URL=world.url, ANTENNA_LAKE=str(world.lake)
+        )
+        assert run.returncode == 0, run.stderr
+        return run.stdout
+
+    published = {date: bytes_ for date, id_, _, bytes_ in users(opened) if id_ == KNOWN[2]}
+    assert len(published) == 2
+    before = [json.loads(line) for line in shown("--json").splitlines()]
+    assert before == [
+        {"hour": hour_key(hour), "bytes": bytes_, "source": "hourly"} for hour, bytes_ in published.items()
+    ]
+    swept(world)
+    after = [json.loads(line) for line in shown("--json").splitlines()]
+    assert after == [{**row, "source": "lake"} for row in before]
+    assert f"{sum(published.values()):,} bytes in 2 hours" in shown()
 
 
 def test_rows_from_before_there_were_days_stay_where_they_are_until_all_of_them_may_go(
