@@ -6,9 +6,11 @@ from datetime import datetime
 import psycopg
 from psycopg import sql
 
+from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.lifetimes import LIVE_RETENTION
 from antenna_assets.domain.schema import ServingTable
 from antenna_assets.ledger.generations import read_generations
+from antenna_assets.ledger.live_tables import live_table_kept_from
 from antenna_assets.verify.claims.tables import published
 from antenna_assets.verify.claims.verdict import Verdict
 
@@ -30,13 +32,16 @@ def live_equals_hourly(
     Raises:
         NotInTable: an hour whose live windows are kept was never published.
     """
-    kept = [hour for hour in hours if hour >= now - LIVE_RETENTION]
+    kept_from = live_table_kept_from(connection, live.name)
+    kept = [hour for hour in hours if kept_from is not None and hour >= max(kept_from, now - LIVE_RETENTION)]
+    if kept_from is None:
+        reason = f"ANTENNA_LIVE leaves {live.name} out"
+    elif kept_from > now - LIVE_RETENTION:
+        reason = f"ANTENNA_LIVE names {live.name} since {hour_key(kept_from)}"
+    else:
+        reason = f"live windows are kept for {LIVE_RETENTION.days} days"
     verdicts = {
-        hour: Verdict(
-            True, f"not compared: live windows are kept for {LIVE_RETENTION.days} days", {"compared": 0}
-        )
-        for hour in hours
-        if hour < now - LIVE_RETENTION
+        hour: Verdict(True, f"not compared: {reason}", {"compared": 0}) for hour in hours if hour not in kept
     }
     at = {hour: generation for hour, (generation, _) in published(connection, hourly.name, kept).items()}
     landed = _landed_after(connection, at)
