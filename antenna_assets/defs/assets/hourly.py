@@ -143,17 +143,17 @@ def publish_hours(
             users_file = f"{stack.enter_context(tables.scratch())}/users.parquet"
             users = Users(users_file, write_users(connection, users_file))
         for piece in pieces(connection, hours):
-            left = piece
+            # What follows from an hour that failed is not computed. No serving table follows from another.
+            left, whole = piece, piece
             for name in ASSETS:
                 if name in chosen:
                     outcomes = _publish(publishing, name, left, users)
                     commit_point("publish.hours_done")
                     report.add(connection, run, name, outcomes)
-                    if name not in HOURLY_TABLES:
-                        left = [hour for hour in left if hour not in outcomes.failures]
+                    whole = [hour for hour in whole if hour not in outcomes.failures]
                 if name not in HOURLY_TABLES:
-                    left = report.add_verdicts(checks.of_lake_table(name, left), left)
-            report.add_verdicts(checks.of_serving_tables(left), left)
+                    left = whole = report.add_verdicts(checks.of_lake_table(name, whole), whole)
+            report.add_verdicts(checks.of_serving_tables(whole), whole)
     yield from report.results()
 
 
