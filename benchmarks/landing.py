@@ -118,9 +118,10 @@ def _arriving(number: int, hours: int, first: datetime, events: int, users: int,
     """
     late = f"{uniform(8)} < {LATE_SHARE}"
     for begin in range(0, events, CHUNK):
+        count = min(CHUNK, events - begin)
         parts = [
             f"SELECT *, i - {hour * events} AS place, {(first + hour * HOUR).timestamp()} AS hour"
-            f" FROM ({events_select(hour * events + begin, min(CHUNK, events - begin), users=users, even=even)})"
+            f" FROM ({events_select(hour * events + begin, count, users=users, even=even)})"
             f" WHERE {which}"
             for hour, which in ((number, f"NOT {late}"), (number - 1, late))
             if 0 <= hour < hours
