@@ -191,11 +191,16 @@ class Broker:
                         "the embedded broker, on your own create it with cleanup.policy=delete, or correct "
                         "ANTENNA_TOPIC"
                     ) from error
-                # A new topic has no leader for a moment, and not every error that says so is marked as
-                # retriable.
+                # A new topic, or one whose broker was restarted, has no settled leader for a moment. By
+                # Kafka's protocol these may be tried again; librdkafka does not mark them so.
                 without_leader = found.code() in (
                     KafkaError.NOT_LEADER_FOR_PARTITION,
                     KafkaError.LEADER_NOT_AVAILABLE,
+                    KafkaError.REPLICA_NOT_AVAILABLE,
+                    KafkaError.FENCED_LEADER_EPOCH,
+                    KafkaError.UNKNOWN_LEADER_EPOCH,
+                    KafkaError.OFFSET_NOT_AVAILABLE,
+                    KafkaError.KAFKA_STORAGE_ERROR,
                 )
                 self._admin.poll(0)
                 if self._connection_errors.reason:
