@@ -4,12 +4,9 @@ from collections.abc import Mapping
 
 import dagster as dg
 
-from antenna_assets.defs.assets.aggregates import bytes_agg_antenna_1h, bytes_agg_app_1h, bytes_agg_user_1h
-from antenna_assets.defs.assets.quota import users_over_quota_1h
-from antenna_assets.defs.assets.raw import raw_parquet
+from antenna_assets.defs.assets.hourly import publish_hours
 from antenna_assets.defs.assets.sources import SOURCES
-from antenna_assets.defs.assets.usage import enriched_usage
-from antenna_assets.defs.checks import CHECKS
+from antenna_assets.defs.checks import hours_are_fresh_check
 from antenna_assets.defs.jobs import hourly_usage
 from antenna_assets.defs.resources import default_resources
 from antenna_assets.defs.sensors import closed_hours
@@ -21,16 +18,8 @@ def build_definitions(resources: Mapping[str, object] | None = None) -> dg.Defin
     """All definitions; `resources` replaces some of the defaults, by name."""
     require_known()
     return dg.Definitions(
-        assets=[
-            *SOURCES,
-            raw_parquet,
-            enriched_usage,
-            bytes_agg_antenna_1h,
-            bytes_agg_user_1h,
-            bytes_agg_app_1h,
-            users_over_quota_1h,
-        ],
-        asset_checks=CHECKS,
+        assets=[*SOURCES, publish_hours],
+        asset_checks=[hours_are_fresh_check],
         jobs=[hourly_usage],
         sensors=[closed_hours],
         resources={**default_resources(load_settings()), **(resources or {})},

@@ -73,7 +73,7 @@ POINTS = frozenset(
         "publish.table.copied",
         "publish.table.committed",
         "publish.certified",
-        "publish.hour_done",
+        "publish.hours_done",
         # Operations.
         "forget.fenced",
         "forget.replaced",

@@ -54,6 +54,26 @@ def duration_text(value: timedelta) -> str:
 
 Duration = Annotated[timedelta, BeforeValidator(duration)]
 
+
+def _divides_an_hour(window: timedelta) -> timedelta:
+    if not window or HOUR % window:
+        raise ValueError(f"expected a length that divides an hour, found {duration_text(window)}")
+    return window
+
+
+def _live_windows(text: str, window: timedelta) -> dict[str, timedelta]:
+    found: dict[str, timedelta] = {}
+    for part in filter(str.strip, text.split(",")):
+        name, separator, length = (one.strip() for one in part.partition(":"))
+        if name not in ("antenna", "user", "app") or f"bytes_agg_{name}" in found:
+            raise ValueError(
+                "expected some of antenna, user and app, each once, as in 'antenna, user: 1 hour, app';"
+                f" found {name!r}"
+            )
+        found[f"bytes_agg_{name}"] = _divides_an_hour(duration(length)) if separator else window
+    return found
+
+
 _SERVICE_VARIABLE = re.compile(
     r".+_(SERVICE_HOST|SERVICE_PORT(_.+)?|PORT|PORT_.+)|PORT(_.+)?|SERVICE_HOST|SERVICE_PORT(_.+)?"
 )
@@ -109,6 +129,11 @@ class Settings(BaseSettings):
     horizon: Duration = Field(
         timedelta(days=35), description="older events are rejected; landing is kept this long"
     )
+    keep_user_hours: Duration | None = Field(
+        None,
+        description="a sweep drops older hours of users from PostgreSQL, by day; the lake keeps them."
+        " Unset: for ever",
+    )
     lateness: Duration = Field(timedelta(minutes=1), description="allowed lateness before an hour closes")
     republish_wait: Duration = Field(
         timedelta(minutes=15),
@@ -118,6 +143,11 @@ class Settings(BaseSettings):
         timedelta(minutes=15), description="an ended hour closes after this long without a row"
     )
     window: Duration = Field(timedelta(minutes=5), description="length of a live window; divides an hour")
+    live: str = Field(
+        "antenna, user, app",
+        description="the live tables that the stream keeps, and windows of their own, such as"
+        " `antenna, user: 1 hour, app`",
+    )
     trigger: Duration = Field(timedelta(0), description="time between micro-batches; 0: as soon as possible")
     umask: int = Field(
         file_modes.PRIVATE,
@@ -166,9 +196,21 @@ class Settings(BaseSettings):
     @field_validator("window")
     @classmethod
     def _window_divides_an_hour(cls, window: timedelta) -> timedelta:
-        if not window or HOUR % window:
-            raise ValueError(f"expected a length that divides an hour, found {duration_text(window)}")
-        return window
+        return _divides_an_hour(window)
+
+    @field_validator("live")
+    @classmethod
+    def _live_names_tables(cls, live: str) -> str:
+        _live_windows(live, HOUR)
+        return live
+
+    @field_validator("keep_user_hours")
+    @classmethod
+    def _keep_user_hours_is_of_days(cls, kept: timedelta | None) -> timedelta | None:
+        if kept is not None and kept < timedelta(days=7):
+            # As long as the live windows, which are compared with them.
+            raise ValueError(f"expected at least 7 days, found {duration_text(kept)}")
+        return kept
 
     @field_validator("republish_wait")
     @classmethod
@@ -187,6 +229,11 @@ class Settings(BaseSettings):
         if self.spark_remote and "spark_master" in self.model_fields_set:
             raise ValueError("set either ANTENNA_SPARK_MASTER or ANTENNA_SPARK_REMOTE, not both")
         return self
+
+    @property
+    def live_windows(self) -> dict[str, timedelta]:
+        """The live tables that the stream keeps, by name, each with the length of its windows."""
+        return _live_windows(self.live, self.window)
 
     @property
     def lake_uri(self) -> str:

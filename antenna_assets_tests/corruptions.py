@@ -14,8 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from psycopg import sql
 
+from antenna_assets.domain.hours import HOUR
 from antenna_assets.domain.schema import HOURLY_TABLES
 from antenna_assets.ledger.certificate import canonical, sha256_of
+from antenna_assets.ledger.user_hours import make_user_days
 from antenna_assets_tests.certified import FIRST, HOURS, World
 
 Corruption = Callable[[psycopg.Connection, Path, random.Random], None]
@@ -35,15 +37,21 @@ def corrupt(world: World, connection: psycopg.Connection, name: str, seed: int) 
     connection.execute("SET session_replication_role = origin")
 
 
+PLACE = "tableoid || ' ' || ctid::text"
+"""A row's place: of two partitions both may have a row at a ctid."""
+
+
 def change(connection: psycopg.Connection, statement: str, *values: object, **names: str) -> None:
-    query = sql.SQL(statement).format(**{name: sql.Identifier(*of.split(".")) for name, of in names.items()})
+    """Run a statement that must change something; `{place}` is `PLACE`."""
+    identifiers = {name: sql.Identifier(*of.split(".")) for name, of in names.items()}
+    query = sql.SQL(statement).format(**identifiers, place=sql.SQL(PLACE))
     assert connection.execute(query, values).rowcount > 0, statement
 
 
 def a_row(connection: psycopg.Connection, rng: random.Random, table: str, where: str = "true") -> str:
     """The place of a random row."""
-    query = sql.SQL("SELECT ctid::text FROM {} WHERE {} ORDER BY ctid").format(
-        sql.Identifier(*table.split(".")), sql.SQL(where)
+    query = sql.SQL("SELECT {} FROM {} WHERE {} ORDER BY tableoid, ctid").format(
+        sql.SQL(PLACE), sql.Identifier(*table.split(".")), sql.SQL(where)
     )
     return rng.choice(connection.execute(query).fetchall())[0]
 
@@ -59,7 +67,7 @@ def a_table(rng: random.Random) -> tuple[str, str, str]:
 @corruption
 def row_lost(connection: psycopg.Connection, _lake: Path, rng: random.Random) -> None:
     name, _, _ = a_table(rng)
-    change(connection, "DELETE FROM {t} WHERE ctid = %s::tid", a_row(connection, rng, name), t=name)
+    change(connection, "DELETE FROM {t} WHERE {place} = %s", a_row(connection, rng, name), t=name)
 
 
 @corruption
@@ -71,36 +79,37 @@ def row_doubled(connection: psycopg.Connection, _lake: Path, rng: random.Random)
         )
     )
     row = a_row(connection, rng, name)
-    change(connection, "INSERT INTO {t} SELECT * FROM {t} WHERE ctid = %s::tid", row, t=name)
+    change(connection, "INSERT INTO {t} SELECT * FROM {t} WHERE {place} = %s", row, t=name)
 
 
 @corruption
 def row_moved_to_another_hour(connection: psycopg.Connection, _lake: Path, rng: random.Random) -> None:
     name, _, _ = a_table(rng)
     moved = rng.choice(["2 hours", "-20 hours", "3 minutes", "9 hours"])
+    make_user_days(connection, [FIRST + number * HOUR for number in range(-24, 24)])
     row = a_row(connection, rng, name)
-    change(connection, "UPDATE {t} SET date = date + %s::interval WHERE ctid = %s::tid", moved, row, t=name)
+    change(connection, "UPDATE {t} SET date = date + %s::interval WHERE {place} = %s", moved, row, t=name)
 
 
 @corruption
 def bytes_moved_to_another_key(connection: psycopg.Connection, _lake: Path, rng: random.Random) -> None:
     name, key, _ = a_table(rng)
     row = a_row(connection, rng, name)
-    change(connection, "UPDATE {t} SET {k} = {k} || '0' WHERE ctid = %s::tid", row, t=name, k=key)
+    change(connection, "UPDATE {t} SET {k} = {k} || '0' WHERE {place} = %s", row, t=name, k=key)
 
 
 @corruption
 def value_changed(connection: psycopg.Connection, _lake: Path, rng: random.Random) -> None:
     name, _, sum_ = a_table(rng)
     row, by = a_row(connection, rng, name), rng.choice([-1, 1, 10**6])
-    change(connection, "UPDATE {t} SET {s} = {s} + %s WHERE ctid = %s::tid", by, row, t=name, s=sum_)
+    change(connection, "UPDATE {t} SET {s} = {s} + %s WHERE {place} = %s", by, row, t=name, s=sum_)
 
 
 @corruption
 def value_overflowed(connection: psycopg.Connection, _lake: Path, rng: random.Random) -> None:
     name, _, sum_ = a_table(rng)
     row, bits = a_row(connection, rng, name), rng.choice([-(2**63), -(2**32), 2**62])
-    change(connection, "UPDATE {t} SET {s} = {s} + %s WHERE ctid = %s::tid", bits, row, t=name, s=sum_)
+    change(connection, "UPDATE {t} SET {s} = {s} + %s WHERE {place} = %s", bits, row, t=name, s=sum_)
 
 
 @corruption
@@ -120,12 +129,12 @@ def wrong_user_over_quota(connection: psycopg.Connection, _lake: Path, rng: rand
         change(
             connection,
             "INSERT INTO users_over_quota_1h SELECT date, id || 'x', 'a@b', 1, sum_user_bytes"
-            " FROM bytes_agg_user_1h WHERE ctid = %s::tid",
+            " FROM bytes_agg_user_1h WHERE {place} = %s",
             a_row(connection, rng, "bytes_agg_user_1h"),
         )
     else:
         row = a_row(connection, rng, "users_over_quota_1h")
-        change(connection, "UPDATE users_over_quota_1h SET quota = quota - 1 WHERE ctid = %s::tid", row)
+        change(connection, "UPDATE users_over_quota_1h SET quota = quota - 1 WHERE {place} = %s", row)
 
 
 @corruption
@@ -134,7 +143,7 @@ def email_changed(connection: psycopg.Connection, _lake: Path, rng: random.Rando
         rng.choice([None, "", "paco@gmail.example"]),
         a_row(connection, rng, "bytes_agg_user_1h", "email IS NOT NULL"),
     )
-    change(connection, "UPDATE bytes_agg_user_1h SET email = %s WHERE ctid = %s::tid", new, row)
+    change(connection, "UPDATE bytes_agg_user_1h SET email = %s WHERE {place} = %s", new, row)
 
 
 # Files.
@@ -253,7 +262,7 @@ def add_to(connection: psycopg.Connection, rng: random.Random, table: str, where
     """Change a number of a random row by a small amount."""
     column, by = rng.choice(columns), rng.choice([-1, 1])
     row = a_row(connection, rng, table, where)
-    change(connection, "UPDATE {t} SET {c} = {c} + %s WHERE ctid = %s::tid", by, row, t=table, c=column)
+    change(connection, "UPDATE {t} SET {c} = {c} + %s WHERE {place} = %s", by, row, t=table, c=column)
 
 
 PUBLISHED_FILES = f"kind = 'landed' AND hour IN ('{HOURS[0]}', '{HOURS[1]}')"
@@ -267,13 +276,13 @@ def ledger_file_changed(connection: psycopg.Connection, _lake: Path, rng: random
 @corruption
 def ledger_file_lost(connection: psycopg.Connection, _lake: Path, rng: random.Random) -> None:
     row = a_row(connection, rng, "ledger.file", f"kind = 'rejected' OR {PUBLISHED_FILES}")
-    change(connection, "DELETE FROM ledger.file WHERE ctid = %s::tid", row)
+    change(connection, "DELETE FROM ledger.file WHERE {place} = %s", row)
 
 
 @corruption
 def ledger_file_of_another_hour(connection: psycopg.Connection, _lake: Path, rng: random.Random) -> None:
     row = a_row(connection, rng, "ledger.file", PUBLISHED_FILES)
-    change(connection, "UPDATE ledger.file SET hour = hour + interval '1 hour' WHERE ctid = %s::tid", row)
+    change(connection, "UPDATE ledger.file SET hour = hour + interval '1 hour' WHERE {place} = %s", row)
 
 
 @corruption
@@ -284,14 +293,14 @@ def offsets_changed(connection: psycopg.Connection, _lake: Path, rng: random.Ran
 @corruption
 def offsets_lost(connection: psycopg.Connection, _lake: Path, rng: random.Random) -> None:
     row = a_row(connection, rng, "ledger.batch_offset")
-    change(connection, "DELETE FROM ledger.batch_offset WHERE ctid = %s::tid", row)
+    change(connection, "DELETE FROM ledger.batch_offset WHERE {place} = %s", row)
 
 
 @corruption
 def batch_counter_changed(connection: psycopg.Connection, _lake: Path, rng: random.Random) -> None:
     row = a_row(connection, rng, "ledger.batch")
     column = rng.choice(["rows", "bytes", "quarantined", "late_rows"])
-    change(connection, "UPDATE ledger.batch SET {c} = {c} + 1 WHERE ctid = %s::tid", row, c=column)
+    change(connection, "UPDATE ledger.batch SET {c} = {c} + 1 WHERE {place} = %s", row, c=column)
 
 
 @corruption
@@ -299,9 +308,9 @@ def rejections_changed(connection: psycopg.Connection, _lake: Path, rng: random.
     row = a_row(connection, rng, "ledger.rejection")
     statement = rng.choice(
         [
-            "UPDATE ledger.rejection SET rows = rows + 1 WHERE ctid = %s::tid",
-            "UPDATE ledger.rejection SET reason = 'too_long' WHERE ctid = %s::tid",
-            "DELETE FROM ledger.rejection WHERE ctid = %s::tid",
+            "UPDATE ledger.rejection SET rows = rows + 1 WHERE {place} = %s",
+            "UPDATE ledger.rejection SET reason = 'too_long' WHERE {place} = %s",
+            "DELETE FROM ledger.rejection WHERE {place} = %s",
         ]
     )
     change(connection, statement, row)
@@ -321,7 +330,7 @@ def hour_or_generation_changed(connection: psycopg.Connection, _lake: Path, rng:
 def publication_lost(connection: psycopg.Connection, _lake: Path, rng: random.Random) -> None:
     table = rng.choice(["ledger.publication", "ledger.publication_head"])
     row = a_row(connection, rng, table)
-    change(connection, "DELETE FROM {t} WHERE ctid = %s::tid", row, t=table)
+    change(connection, "DELETE FROM {t} WHERE {place} = %s", row, t=table)
 
 
 @corruption
@@ -346,7 +355,7 @@ def landing_of_a_generation_changed(connection: psycopg.Connection, _lake: Path,
     row = a_row(connection, rng, "ledger.generation_landing")
     change(
         connection,
-        "UPDATE ledger.generation_landing SET content = jsonb_set(content, %s, '-1') WHERE ctid = %s::tid",
+        "UPDATE ledger.generation_landing SET content = jsonb_set(content, %s, '-1') WHERE {place} = %s",
         ["landed", rng.choice(["rows", "bytes", "files", "late_rows"])],
         row,
     )
@@ -360,13 +369,13 @@ def certificate_changed(connection: psycopg.Connection, _lake: Path, rng: random
     row = a_row(connection, rng, "ledger.certificate")
     statement = rng.choice(
         [
-            "UPDATE ledger.certificate SET text = replace(text, '\"generation\":1', '\"generation\":2') WHERE ctid = %s::tid",
-            "UPDATE ledger.certificate SET text = text || ' ' WHERE ctid = %s::tid",
-            "UPDATE ledger.certificate SET sha256 = md5(sha256) WHERE ctid = %s::tid",
-            "UPDATE ledger.certificate SET previous_sha256 = md5(sha256) WHERE ctid = %s::tid",
-            "UPDATE ledger.certificate SET generation = 2 WHERE ctid = %s::tid",
-            "UPDATE ledger.certificate SET hour = hour + interval '1 hour' WHERE ctid = %s::tid",
-            "UPDATE ledger.certificate SET text = '{{}}' WHERE ctid = %s::tid",
+            "UPDATE ledger.certificate SET text = replace(text, '\"generation\":1', '\"generation\":2') WHERE {place} = %s",
+            "UPDATE ledger.certificate SET text = text || ' ' WHERE {place} = %s",
+            "UPDATE ledger.certificate SET sha256 = md5(sha256) WHERE {place} = %s",
+            "UPDATE ledger.certificate SET previous_sha256 = md5(sha256) WHERE {place} = %s",
+            "UPDATE ledger.certificate SET generation = 2 WHERE {place} = %s",
+            "UPDATE ledger.certificate SET hour = hour + interval '1 hour' WHERE {place} = %s",
+            "UPDATE ledger.certificate SET text = '{{}}' WHERE {place} = %s",
         ]
     )
     change(connection, statement, row)
@@ -375,15 +384,14 @@ def certificate_changed(connection: psycopg.Connection, _lake: Path, rng: random
 @corruption
 def certificate_forged_with_its_hash(connection: psycopg.Connection, _lake: Path, rng: random.Random) -> None:
     row = a_row(connection, rng, "ledger.certificate", f"hour <> '{HOURS[2]}'")
-    ((text,),) = connection.execute(
-        "SELECT text FROM ledger.certificate WHERE ctid = %s::tid", [row]
-    ).fetchall()
+    query = sql.SQL("SELECT text FROM ledger.certificate WHERE {} = %s").format(sql.SQL(PLACE))
+    ((text,),) = connection.execute(query, [row]).fetchall()
     before = text
     for name in ("rows", "bytes"):
         text = text.replace(f'"{name}":', f'"{name}":1')
     assert text != before
     values = [text, sha256_of(text), row]
-    change(connection, "UPDATE ledger.certificate SET text = %s, sha256 = %s WHERE ctid = %s::tid", *values)
+    change(connection, "UPDATE ledger.certificate SET text = %s, sha256 = %s WHERE {place} = %s", *values)
 
 
 @corruption

@@ -6,6 +6,7 @@ import psycopg
 from psycopg import sql
 
 from antenna_assets.domain.hours import HOUR
+from antenna_assets.ledger.user_hours import make_user_days
 
 JUAN, FEDE = (f"00000000-0000-0000-0000-{number:012}" for number in (3, 4))
 """Known users with quotas of 100,000 and 5,000 bytes an hour."""
@@ -40,6 +41,8 @@ def publish(
 
 
 def insert(connection: psycopg.Connection, table: str, *rows: tuple) -> None:
+    if table == "bytes_agg_user_1h":
+        make_user_days(connection, [row[0] for row in rows])
     for row in rows:
         connection.execute(
             sql.SQL("INSERT INTO {} VALUES ({})").format(

@@ -18,7 +18,8 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.domain.schema import ASSETS, HOURLY_TABLES, LANDED_SCHEMA
 from antenna_assets.engines.duckdb import DuckDBEngine
-from antenna_assets.operations.backfill import HourChanges, RowChange, changes, current_users
+from antenna_assets.operations import backfill as backfill_
+from antenna_assets.operations.backfill import HourChanges, RowChange, TableChanges, changes, current_users
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings
 from antenna_assets_tests.certified import FIRST, HOURS, KNOWN, World, publish
@@ -110,24 +111,38 @@ def test_a_late_event_would_change_the_rows_of_its_keys_and_the_over_quota_statu
     ).fetchall()
     changed = found(world, connection)
     assert (changed.published, changed.next_generation) == (1, 2)
-    assert [(row.table, row.key) for row in changed.rows if row.table != "users_over_quota_1h"] == [
-        ("bytes_agg_antenna_1h", "north"),
-        ("bytes_agg_user_1h", KNOWN[3]),
-        ("bytes_agg_app_1h", "SKYPE"),
-    ]
-    assert changed.of_table("bytes_agg_antenna_1h") == [
-        RowChange("bytes_agg_antenna_1h", "north", (antenna,), (antenna + 10_000_000,))
-    ]
-    assert [row.key for row in changed.of_table("users_over_quota_1h")] == [KNOWN[3]]
+    keys = {name: [row.key for row in of_table.shown] for name, of_table in changed.tables.items()}
+    assert keys == {
+        "bytes_agg_antenna_1h": ["north"],
+        "bytes_agg_user_1h": [KNOWN[3]],
+        "bytes_agg_app_1h": ["SKYPE"],
+        "users_over_quota_1h": [KNOWN[3]],
+    }
+    assert changed.tables["bytes_agg_antenna_1h"] == TableChanges(
+        1, [RowChange("north", (antenna,), (antenna + 10_000_000,))]
+    )
 
 
 def test_new_quotas_would_change_only_who_is_over_them(world: World, connection: psycopg.Connection) -> None:
     connection.execute("UPDATE user_metadata SET quota = 0")
     changed = found(world, connection)
-    assert {row.table for row in changed.rows} == {"users_over_quota_1h"}
-    assert {row.key for row in changed.rows if row.after is not None} >= set(KNOWN[:3])
+    assert [*changed.tables] == ["users_over_quota_1h"]
+    over = changed.tables["users_over_quota_1h"].shown
+    assert {row.key for row in over if row.after is not None} >= set(KNOWN[:3])
     connection.execute("UPDATE user_metadata SET quota = 1000000000")
-    assert all(row.after is None for row in found(world, connection).rows)
+    over = found(world, connection).tables["users_over_quota_1h"].shown
+    assert [row.after for row in over] == [None] * len(over)
+
+
+def test_of_many_rows_that_would_change_the_first_are_shown_and_all_are_counted(
+    world: World, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection.execute("UPDATE user_metadata SET quota = 0")
+    every = found(world, connection).tables["users_over_quota_1h"]
+    monkeypatch.setattr(backfill_, "SHOWN", 2)
+    some = found(world, connection).tables["users_over_quota_1h"]
+    assert some == TableChanges(every.count, every.shown[:2])
+    assert every.count > 2
 
 
 def test_what_would_change_is_what_publishing_changes(world: World, connection: psycopg.Connection) -> None:
@@ -137,12 +152,16 @@ def test_what_would_change_is_what_publishing_changes(world: World, connection: 
     assert content(connection) == before
     publish(world, [FIRST])
     after = content(connection)
-    assert {(row.table, row.key): (row.before, row.after) for row in expected.rows} == {
+    assert {
+        (name, row.key): (row.before, row.after)
+        for name, changed in expected.tables.items()
+        for row in changed.shown
+    } == {
         key: (before.get(key), after.get(key))
         for key in before.keys() | after.keys()
         if before.get(key) != after.get(key)
     }
-    assert expected.rows
+    assert len(expected.tables) == 4
 
 
 def test_an_hour_past_its_retention_is_left_as_it_is(world: World, connection: psycopg.Connection) -> None:
@@ -153,7 +172,7 @@ def test_an_hour_past_its_retention_is_left_as_it_is(world: World, connection: p
     )
     refused = found(world, connection)
     assert "past the horizon" in (refused.refused or "")
-    assert refused.rows == ()
+    assert refused.tables == {}
 
 
 def backfill(world: World, *arguments: str) -> Done:

@@ -80,20 +80,20 @@ def test_the_usual_volume_is_half_to_twice_the_median_of_earlier_weeks(
     hour(connection, TEN, bytes_=bytes_)
     for week, amount in ((1, 100), (2, 90), (3, 5000), (5, 1)):
         hour(connection, TEN - week * WEEK, bytes_=amount)
-    found = volume_is_usual(connection, TEN)
+    found = volume_is_usual(connection, [TEN])[TEN]
     assert (found.passed, found.metrics["usual_bytes"]) == (usual, 100)
 
 
 def test_one_earlier_week_is_too_few_to_compare(connection: psycopg.Connection) -> None:
     hour(connection, TEN, bytes_=1)
     hour(connection, TEN - WEEK, bytes_=100)
-    found = volume_is_usual(connection, TEN)
+    found = volume_is_usual(connection, [TEN])[TEN]
     assert (found.passed, found.metrics["compared"]) == (True, 0)
 
 
 def test_hours_that_are_usually_quiet_may_be_quiet(connection: psycopg.Connection) -> None:
     for week in (0, 1, 2):
         hour(connection, TEN - week * WEEK, bytes_=0)
-    assert volume_is_usual(connection, TEN).passed
+    assert volume_is_usual(connection, [TEN])[TEN].passed
     connection.execute("UPDATE ledger.hour SET bytes = 7 WHERE hour = %s", [TEN])
-    assert not volume_is_usual(connection, TEN).passed
+    assert not volume_is_usual(connection, [TEN])[TEN].passed

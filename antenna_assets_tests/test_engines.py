@@ -314,6 +314,32 @@ def test_calls_at_the_same_time_see_their_own_inputs_only(engine, tmp_path):
         assert list(pool.map(count, range(1, 7))) == [1, 2, 3, 4, 5, 6]
 
 
+def test_rows_are_streamed_in_their_order_a_batch_at_a_time(engine, tmp_path, request):
+    if engine.name == "spark":
+        # Several tasks, each with a part of the order, though there is little to sort.
+        session = request.getfixturevalue("engine_session")
+        session.conf.set("spark.sql.adaptive.coalescePartitions.enabled", "false")
+        request.addfinalizer(lambda: session.conf.unset("spark.sql.adaptive.coalescePartitions.enabled"))
+    ids = [f"user {number * 7919 % 250_000:06}é" for number in range(250_000)]
+    sums = pa.schema({"id": pa.string(), "bytes": pa.int64()})
+    pq.write_table(pa.table({"id": ids, "bytes": range(250_000)}, schema=sums), tmp_path / "sums.parquet")
+    inputs = {"sums": Dataset([str(tmp_path / "sums.parquet")], sums)}
+    select = "SELECT id, bytes FROM sums ORDER BY id"
+    with engine.stream(select, inputs, sums, str(tmp_path / "scratch")) as streamed:
+        batches = list(streamed)
+    assert [row for batch in batches for row in batch["id"].to_pylist()] == sorted(ids)
+    assert max(batch.num_rows for batch in batches) <= 100_000
+    if engine.name == "spark":
+        assert len(list((tmp_path / "scratch").glob("*.parquet"))) > 1
+
+
+def test_a_stream_without_rows_has_no_batch_with_rows(engine, tmp_path):
+    empty = Dataset([], RAW_PARQUET)
+    select = "SELECT * FROM raw ORDER BY id"
+    with engine.stream(select, {"raw": empty}, RAW_PARQUET, str(tmp_path / "scratch")) as streamed:
+        assert sum(batch.num_rows for batch in streamed) == 0
+
+
 def test_a_closed_engine_says_so(engine, request):
     other = (
         SparkEngine(lambda: request.getfixturevalue("engine_session"))

@@ -33,6 +33,7 @@ from antenna_assets.operations.quarantine import replay
 from antenna_assets.operations.quarantine.messages import Selection, select
 from antenna_assets.operations.sweep.orphans import old_attempts
 from antenna_assets.operations.sweep.run import sweep
+from antenna_assets.publishing.fence import Replacement
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import Settings, load_settings
 from antenna_assets_tests import certified
@@ -83,8 +84,8 @@ PAUSES = {
     "publish.sealed": FIRST,
     "publish.lake.files_written:2": FIRST,
     "publish.lake.committed": FOURTH,
-    "publish.hour_done": FIRST,
-    "publish.hour_done:2": FOURTH,
+    "publish.hours_done": FIRST,
+    "publish.hours_done:2": FOURTH,
     "publish.table.committed:2": FIRST,
 }
 """Where a run is paused while a user is forgotten; the first two in the suite."""
@@ -131,8 +132,10 @@ def test_row_34_a_session_that_is_older_than_a_forgetting_commits_nothing_in_the
         # Written after the fence was raised, with what was read before.
         written = write_rows(lake.root, FIRST, 9, 5)
         with pytest.raises(ForgottenMeanwhile, match="nothing was committed; run it again"):
-            lake.replace_hour(
-                "raw_parquet", FIRST, 9, [written], before_commit=lambda: require_nobody_forgotten(early)
+            lake.replace_hours(
+                "raw_parquet",
+                [Replacement("raw_parquet", FIRST, 9, [written])],
+                before_commit=lambda: require_nobody_forgotten(early),
             )
         assert lake.hour("raw_parquet", FIRST).version == version
         assert not Path(written.path).exists()

@@ -176,8 +176,8 @@ def test_the_history_tells_every_restatement(lake):
     publish(lake, TEN, 1, 1, metadata={"run_id": "first"})
     publish(lake, TEN, 2, 1, metadata={"run_id": "second"})
     history = DeltaTable(lake.location("raw_parquet")).history()
-    found = [(entry["hour"], entry["generation"], entry["run_id"]) for entry in history if "hour" in entry]
-    assert found == [("2026-11-22-10:00", 2, "second"), ("2026-11-22-10:00", 1, "first")]
+    found = [(entry["hours"], entry["generations"], entry["run_id"]) for entry in history if "hours" in entry]
+    assert found == [("2026-11-22-10:00", "2", "second"), ("2026-11-22-10:00", "1", "first")]
 
 
 @pytest.mark.parametrize("folder", ["with space", "it's", "é漢 #?+&=", "a[1]*{b}"])
@@ -260,7 +260,7 @@ def test_a_commit_from_a_stale_version_is_refused_even_for_another_hour(lake):
     stale = table.newest()
     publish(lake, ELEVEN, 1, 1)
     with pytest.raises(Conflict):
-        table.replace(stale, TEN, [], {"2026-11-22-10:00": 2}, {})
+        table.replace(stale, {TEN: []}, {"2026-11-22-10:00": 2}, {})
 
 
 def test_an_endless_race_ends_with_a_clear_error(lake, monkeypatch):
@@ -272,7 +272,7 @@ def test_an_endless_race_ends_with_a_clear_error(lake, monkeypatch):
 
     monkeypatch.setattr(HourlyTable, "replace", always_late)
     with pytest.raises(
-        LakeBusy, match=r"2026-11-22-10:00: other writers committed first 3 times; run the hour again"
+        LakeBusy, match=r"2026-11-22-10:00: other writers committed first 3 times; run the hours again"
     ):
         publish(lake, TEN, 2, 1)
 

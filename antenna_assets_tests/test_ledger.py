@@ -6,7 +6,6 @@ import psycopg
 import pytest
 
 from antenna_assets.domain.schema import ASSETS
-from antenna_assets.errors import Superseded
 from antenna_assets.ledger.certificate import record_and_certify
 from antenna_assets.ledger.closed_hours import require_closed
 from antenna_assets.ledger.errors import HourNotClosed
@@ -43,7 +42,7 @@ def land(
 
 
 def publish(connection: psycopg.Connection, asset: str, generation: int, hour: datetime = TEN) -> None:
-    record_and_certify(connection, publication(asset, hour, generation))
+    record_and_certify(connection, [publication(asset, hour, generation)])
 
 
 def test_the_first_generation_holds_the_files_of_all_batches_so_far(connection: psycopg.Connection) -> None:
@@ -98,8 +97,8 @@ def test_an_older_generation_never_follows_a_newer_one(connection: psycopg.Conne
     seal(connection, TEN)
     publish(connection, "raw_parquet", 2)
     publish(connection, "raw_parquet", 2)
-    with pytest.raises(Superseded):
-        publish(connection, "raw_parquet", 1)
+    superseded = record_and_certify(connection, [publication("raw_parquet", TEN, 1)])
+    assert "holds generation 2; the older generation 1 was not" in str(superseded[TEN])
     rows = connection.execute("SELECT generation FROM ledger.publication ORDER BY number").fetchall()
     assert rows == [(2,), (2,)]
 
@@ -129,10 +128,10 @@ def test_an_hour_whose_assets_looked_up_different_users_is_left_to_publish(
     land(connection, 1, TEN, 2)
     seal(connection, TEN)
     for asset in ASSETS:
-        record_and_certify(connection, publication(asset, TEN, users_version=1 + (asset == ASSETS[-1])))
+        record_and_certify(connection, [publication(asset, TEN, users_version=1 + (asset == ASSETS[-1]))])
     assert hours_to_publish(connection, limit=10) == [HourToPublish(TEN, 1, 1)]
     for asset in ASSETS:
-        record_and_certify(connection, publication(asset, TEN, users_version=2))
+        record_and_certify(connection, [publication(asset, TEN, users_version=2)])
     assert hours_to_publish(connection, limit=10) == []
 
 
@@ -147,5 +146,5 @@ def test_the_oldest_hours_come_first_up_to_the_limit_and_then_the_newest(
     # The newest one is published: the others are no newest ones.
     seal(connection, TEN + 3 * HOUR)
     for asset in ASSETS:
-        record_and_certify(connection, publication(asset, TEN + 3 * HOUR))
+        record_and_certify(connection, [publication(asset, TEN + 3 * HOUR)])
     assert [one.hour for one in hours_to_publish(connection, limit=2)] == [TEN, TEN + HOUR]

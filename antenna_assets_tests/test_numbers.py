@@ -94,7 +94,7 @@ def test_row_31_the_report_adds_full_hours(two_full_hours: psycopg.Connection, t
 
 def test_row_31_checks_judge_a_table_that_holds_more_than_64_bits(two_full_hours: psycopg.Connection) -> None:
     insert(two_full_hours, "bytes_agg_user_1h", (TEN, "of nobody", None, MOST))
-    share = known_users_share(two_full_hours, TEN)
+    share = known_users_share(two_full_hours, [TEN])[TEN]
     assert (share.passed, share.metrics["unknown_users_bytes"]) == (False, MOST)
     two_full_hours.execute(
         "INSERT INTO ledger.publication (asset, hour, generation, rows, bytes, users_version, run_id)"
@@ -105,7 +105,8 @@ def test_row_31_checks_judge_a_table_that_holds_more_than_64_bits(two_full_hours
         "INSERT INTO ledger.generation_landing (hour, generation, content) VALUES (%s, 1, %s)",
         [TEN, Jsonb({"landed": {"rows": 1, "bytes": MOST}})],
     )
-    claims = table_claims(two_full_hours, HOURLY_TABLES["bytes_agg_user_1h"], TEN, conserves_bytes=True)
+    table = HOURLY_TABLES["bytes_agg_user_1h"]
+    claims = table_claims(two_full_hours, table, [TEN], conserves_bytes=True)[TEN]
     assert {name: verdict.passed for name, verdict in claims.items()} == {
         "keys_are_unique": True,
         "no_negative_bytes": True,
@@ -157,7 +158,7 @@ def test_row_31_a_user_without_a_quota_is_known_and_never_over_it(
             " VALUES (%s, %s, 1, 2, 0, %s, 'run')",
             [asset, TEN, version],
         )
-    assert over_quota_is_exact(connection, TEN).passed
+    assert over_quota_is_exact(connection, [TEN])[TEN].passed
     assert connection.execute(
         "SELECT id, quota, percent, remaining, over_quota FROM usage_against_quota WHERE id = %s", [FEDE]
     ).fetchall() == [(FEDE, None, None, None, False)]

@@ -56,9 +56,11 @@ class Published(House):
         content = {"files": files_manifest(self.lake.location(TABLE), files)}
         record_and_certify(
             self.connection,
-            Publication(
-                TABLE, hour, sealed.generation, sealed.rows, sealed.bytes, None, "run", version, content
-            ),
+            [
+                Publication(
+                    TABLE, hour, sealed.generation, sealed.rows, sealed.bytes, None, "run", version, content
+                )
+            ],
         )
 
     @property

@@ -507,7 +507,7 @@ def test_row_27_an_hour_whose_publication_with_other_users_broke_off_does_not_wa
     publish_all(connection, past(9), past(2))
     land(connection, 2, past(9), 1)
     assert tick(dagster) == []
-    record_and_certify(connection, publication("bytes_agg_user_1h", past(9), users_version=2))
+    record_and_certify(connection, [publication("bytes_agg_user_1h", past(9), users_version=2)])
     assert hours_of(tick(dagster)) == [past(9)]
 
 

@@ -1,5 +1,6 @@
-"""Replacing an hour of a table that people read, on a real PostgreSQL."""
+"""Replacing hours of a table that people read, on a real PostgreSQL."""
 
+import hashlib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -7,12 +8,17 @@ import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from antenna_assets.domain.schema import HOURLY_TABLES, USERS
 from antenna_assets.errors import Superseded
+from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.publications import Publication
-from antenna_assets.publishing import users as users_module
-from antenna_assets.publishing.serving import replace_hour
+from antenna_assets.ledger.user_hours import make_user_days
+from antenna_assets.publishing import csv_rows
+from antenna_assets.publishing.csv_rows import CSV_SHA256, csv_of, stored_rows, stored_sha256
+from antenna_assets.publishing.serving import HourOfTable, replace_hours
 from antenna_assets.publishing.users import UsersUnwritable, write_users
 
 pytestmark = pytest.mark.services
@@ -34,12 +40,20 @@ def ledger(connection: psycopg.Connection) -> psycopg.Connection:
     return connection
 
 
-def replace(connection: psycopg.Connection, generation: int, rows: list[tuple], hour: datetime = TEN) -> None:
+def batch(rows: list[tuple]) -> pa.RecordBatch:
     columns = list(zip(*rows, strict=True)) or [[], [], []]
-    table = pa.table(columns, schema=USER_1H.columns)
-    replace_hour(
-        connection, USER_1H, table, Publication(USER_1H.name, hour, generation, len(rows), 0, 4, "run")
-    )
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, USER_1H.columns, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=USER_1H.columns)
+
+
+def version(generation: int, hour: datetime = TEN) -> Publication:
+    return Publication(USER_1H.name, hour, generation, 0, 0, 4, "run")
+
+
+def replace(connection: psycopg.Connection, generation: int, rows: list[tuple], hour: datetime = TEN) -> None:
+    done = replace_hours(connection, USER_1H, [HourOfTable(version(generation, hour), [batch(rows)], None)])
+    if isinstance(done[hour], Superseded):
+        raise done[hour]
 
 
 def content(connection: psycopg.Connection) -> list[tuple]:
@@ -85,6 +99,70 @@ def test_rows_that_cannot_be_stored_leave_the_hour_as_it_was(ledger: psycopg.Con
         replace(ledger, 2, [("a", None, 2), ("a", None, 3)])
     assert content(ledger) == [(TEN, "a", None, 1)]
     assert ledger.execute("SELECT generation FROM ledger.publication_head").fetchall() == [(1,)]
+
+
+def test_hours_are_replaced_together_and_one_that_is_newer_is_left_out(ledger: psycopg.Connection) -> None:
+    replace(ledger, 3, [("old", None, 3)], TEN + HOUR)
+    done = replace_hours(
+        ledger,
+        USER_1H,
+        [
+            HourOfTable(version(1), [batch([("a", None, 1)]), batch([("b", "b@x", 2)])], 3),
+            HourOfTable(version(2, TEN + HOUR), [batch([("new", None, 2)])], 2),
+        ],
+    )
+    assert content(ledger) == [(TEN, "a", None, 1), (TEN, "b", "b@x", 2), (TEN + HOUR, "old", None, 3)]
+    published = done[TEN]
+    assert isinstance(published, Publication)
+    assert (published.rows, published.bytes) == (2, 3)
+    assert published.content == {
+        CSV_SHA256: stored_sha256(ledger, USER_1H, TEN),
+        "unknown_users": {"users": 1, "bytes": 1},
+    }
+    assert str(done[TEN + HOUR]).startswith("bytes_agg_user_1h of 2026-11-22-11:00 holds generation 3")
+
+
+def test_an_hour_whose_rows_have_not_its_bytes_stays_as_it_was_and_the_others_are_replaced(
+    ledger: psycopg.Connection,
+) -> None:
+    replace(ledger, 1, [("a", None, 1)])
+    done = replace_hours(
+        ledger,
+        USER_1H,
+        [
+            HourOfTable(version(2), [batch([("a", None, 5)])], 7),
+            HourOfTable(version(2, TEN + HOUR), [batch([("b", None, 2)])], 2),
+        ],
+    )
+    assert isinstance(done[TEN], LedgerError)
+    assert str(done[TEN]) == "bytes_agg_user_1h: expected the hour's 7 bytes, found 5"
+    assert content(ledger) == [(TEN, "a", None, 1), (TEN + HOUR, "b", None, 2)]
+    heads = ledger.execute("SELECT hour, generation FROM ledger.publication_head ORDER BY hour").fetchall()
+    assert heads == [(TEN, 1), (TEN + HOUR, 2)]
+
+
+TEXTS = st.one_of(
+    st.sampled_from(["", " ", '"', ",", "\n", "\r\n", "\\", "\\.", "\\N", "NULL", "\ufeff"]),
+    st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0")),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(TEXTS, st.tuples(st.none() | TEXTS, st.integers(-(2**63), 2**63 - 1)), max_size=8))
+def test_rows_are_stored_as_they_are_and_postgresql_gives_the_bytes_that_were_digested(
+    ledger: psycopg.Connection, users: dict[str, tuple[str | None, int]]
+) -> None:
+    rows = [(key, *users[key]) for key in sorted(users, key=str.encode)]
+    sent = csv_of(TEN, batch(rows)).to_pybytes()
+    with ledger.transaction(force_rollback=True):
+        make_user_days(ledger, [TEN])
+        ledger.execute("DELETE FROM bytes_agg_user_1h")
+        with ledger.cursor().copy("COPY bytes_agg_user_1h FROM STDIN (FORMAT csv)") as copy:
+            copy.write(sent)
+        assert [row[1:] for row in content(ledger)] == rows
+        assert stored_sha256(ledger, USER_1H, TEN) == hashlib.sha256(sent).hexdigest()
+        read = [row for part in stored_rows(ledger, USER_1H, TEN) for row in part.to_pylist()]
+        assert sorted(map(tuple, map(dict.values, read)), key=lambda row: row[0].encode()) == rows
 
 
 def test_users_come_with_their_version_even_if_there_are_none(
@@ -138,8 +216,8 @@ def test_users_are_written_as_they_are_whatever_their_names(
         )
     file = tmp_path / "users.parquet"
     # Blocks that end in the middle of a row.
-    for block_bytes in (users_module._BLOCK_BYTES, 12_000):
-        monkeypatch.setattr(users_module, "_BLOCK_BYTES", block_bytes)
+    for block_bytes in (csv_rows._BLOCK_BYTES, 12_000):
+        monkeypatch.setattr(csv_rows, "_BLOCK_BYTES", block_bytes)
         write_users(connection, str(file))
         found = pq.read_table(file)
         assert found.schema.equals(USERS)

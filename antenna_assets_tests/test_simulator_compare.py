@@ -14,6 +14,7 @@ from psycopg import sql
 from rich.console import Console
 
 from antenna_assets.clients.postgres import DatabaseError
+from antenna_assets.ledger.user_hours import make_user_days
 from antenna_assets.simulator.answers import Answers, known_users
 from antenna_assets.simulator.compare import Difference, differences, report
 from antenna_assets.simulator.events import Scenario, messages
@@ -44,6 +45,7 @@ def lake(tmp_path: Path) -> Path:
 def database(postgres_url: str, answers: Answers) -> Iterator[psycopg.Connection]:
     """A database that holds what the answers say, published as generation 1."""
     with psycopg.connect(postgres_url, autocommit=True) as connection:
+        make_user_days(connection, [START])
         for table, rows in answers.tables().items():
             for row in rows:
                 query = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(

@@ -130,7 +130,7 @@ class House:
                 )
             record_and_certify(
                 self.connection,
-                publication(asset, hour, sealed.generation, rows=sealed.rows, bytes_=sealed.bytes),
+                [publication(asset, hour, sealed.generation, rows=sealed.rows, bytes_=sealed.bytes)],
             )
 
     def sweep(self, now: datetime = NOW, *, dry_run: bool = False) -> dict[str, Amount]:

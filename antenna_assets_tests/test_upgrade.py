@@ -18,6 +18,7 @@ from antenna_assets.clients.migrations import migrate, require_migrated
 from antenna_assets.clients.postgres import DatabaseError, connect
 from antenna_assets.domain.hours import HOUR
 from antenna_assets.ledger.failing_hours import forget_published, read_failing_hours
+from antenna_assets.ledger.user_hours import make_user_days
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.storage.project_files import sql_folder
 from antenna_assets.verify.run import verify
@@ -111,11 +112,16 @@ def copy_rows(source: psycopg.Connection, target: psycopg.Connection) -> None:
     known = columns(source)
     # Triggers and foreign keys are for writers, not for a copy.
     target.execute("SET session_replication_role = replica")
+    days = target.execute("SELECT to_regprocedure('ledger.make_user_days(timestamptz[])')").fetchone()
+    if days != (None,):
+        make_user_days(target, HOURS)
     for table, names in columns(target).items():
         shared = [name for name in names if name in known[table]]
         target.execute(statement("DELETE FROM {table}", table, shared))
         with (
-            source.cursor().copy(statement("COPY {table} ({columns}) TO STDOUT", table, shared)) as read,
+            source.cursor().copy(
+                statement("COPY (SELECT {columns} FROM {table}) TO STDOUT", table, shared)
+            ) as read,
             target.cursor().copy(statement("COPY {table} ({columns}) FROM STDIN", table, shared)) as write,
         ):
             for data in read:

@@ -25,6 +25,7 @@ from benchmarks.world import world
 CASES = (
     "hour",
     "dagster_hour",
+    "users",
     "stream",
     "stream_forms",
     "live_delay",

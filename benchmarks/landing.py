@@ -43,12 +43,21 @@ _SECONDS = 60
 
 
 def land_hours(
-    environment: Mapping[str, str], *, first: datetime, hours: int, events: int, users: int
+    environment: Mapping[str, str],
+    *,
+    first: datetime,
+    hours: int,
+    events: int,
+    users: int,
+    even: bool = False,
 ) -> None:
     """Send `events` of each hour to the environment's topic, read them, and close the hours.
 
     Everything is sent before it is read: a stream that has read out past hours closes them by the clock, and
     what comes then would all be late.
+
+    Args:
+        even: each user has as many events as the others.
 
     Raises:
         RuntimeError: the ledger has other rows than were sent.
@@ -58,7 +67,7 @@ def land_hours(
     with connect(settings.postgres_url or "") as connection:
         add_users(connection, users)
     with _stream(settings, per_batch=events // min(BATCHES_PER_HOUR, BATCHES // hours)) as stream:
-        arriving = [_arriving(number, hours, first, events, users) for number in range(hours + 1)]
+        arriving = [_arriving(number, hours, first, events, users, even) for number in range(hours + 1)]
         _send(settings, chain.from_iterable(arriving[:-1]))
         stream.read_available()
         # What comes late of the last hour.
@@ -102,16 +111,17 @@ def _stream(settings: Settings, *, per_batch: int) -> Iterator[Stream]:
         batches.MESSAGES_PER_BATCH = usual
 
 
-def _arriving(number: int, hours: int, first: datetime, events: int, users: int) -> Iterator[str]:
+def _arriving(number: int, hours: int, first: datetime, events: int, users: int, even: bool) -> Iterator[str]:
     """Yield SELECTs of what arrives in an hour, in order: its own events, and late ones of the hour before.
 
     A row has a partition and its messages.
     """
     late = f"{uniform(8)} < {LATE_SHARE}"
     for begin in range(0, events, CHUNK):
+        count = min(CHUNK, events - begin)
         parts = [
             f"SELECT *, i - {hour * events} AS place, {(first + hour * HOUR).timestamp()} AS hour"
-            f" FROM ({events_select(hour * events + begin, min(CHUNK, events - begin), users=users)})"
+            f" FROM ({events_select(hour * events + begin, count, users=users, even=even)})"
             f" WHERE {which}"
             for hour, which in ((number, f"NOT {late}"), (number - 1, late))
             if 0 <= hour < hours

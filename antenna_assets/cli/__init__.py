@@ -29,7 +29,13 @@ from antenna_assets.errors import AntennaError
 COMMANDS: Mapping[str, tuple[Callable[..., Any] | typer.Typer, ...]] = {
     "Services": (services.up, services.down, services.env, services.doctor),
     "Traffic and stream": (simulate.demo, simulate.simulate, simulate.check, stream.stream),
-    "Results": (operations.status, operations.report, services.dashboards, operations.metrics),
+    "Results": (
+        operations.status,
+        operations.usage,
+        operations.report,
+        services.dashboards,
+        operations.metrics,
+    ),
     "Proofs": (certificates.certificate, certificates.verify, certificates.anchor),
     "Maintenance": (backfill.backfill, quarantine.app, operations.forget_user, lake.sweep),
     "Repairs": (stream.accept_loss, stream.reopen, lake.adopt_lake, lake.rebuild_table),

@@ -1,6 +1,6 @@
 """The changes that a backfill would make, as tables for a terminal."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.console import RenderableType
 from rich.table import Column, Table
@@ -10,10 +10,7 @@ from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.listing import and_more
 from antenna_assets.domain.safe_text import safe_cell
 from antenna_assets.domain.schema import HOURLY_TABLES
-from antenna_assets.operations.backfill import HourChanges, RowChange, shown
-
-ROWS_SHOWN = 20
-"""How many rows of one hour are listed; the rest is counted."""
+from antenna_assets.operations.backfill import SHOWN, HourChanges, TableChanges, shown
 
 OVER_QUOTA = "users_over_quota_1h"
 
@@ -24,13 +21,13 @@ def hour_tables(hour: HourChanges) -> Iterator[RenderableType]:
     if hour.refused is not None:
         yield f"{key}: {hour.refused}"
         return
-    if not hour.rows:
+    if not hour.tables:
         yield f"{key}: nothing would change"
         return
-    yield _rows(key, [row for row in hour.rows if row.table != OVER_QUOTA])
-    over = hour.of_table(OVER_QUOTA)
-    if over:
-        yield _over_quota(key, over)
+    others = {name: changes for name, changes in hour.tables.items() if name != OVER_QUOTA}
+    yield _rows(key, others)
+    if OVER_QUOTA in hour.tables:
+        yield _over_quota(key, hour.tables[OVER_QUOTA])
 
 
 def summary(hours: Sequence[HourChanges]) -> Table:
@@ -44,27 +41,28 @@ def summary(hours: Sequence[HourChanges]) -> Table:
     )
     for hour in hours:
         before = "-" if hour.published is None else str(hour.published)
-        counts = [f"{len(hour.of_table(name)):,}" for name in HOURLY_TABLES]
+        counts = [f"{hour.tables[name].count if name in hour.tables else 0:,}" for name in HOURLY_TABLES]
         table.add_row(hour_key(hour.hour), f"{before} to {hour.next_generation}", *counts)
     return table
 
 
-def _rows(key: str, rows: Sequence[RowChange]) -> Table:
+def _rows(key: str, tables: Mapping[str, TableChanges]) -> Table:
     table = FittingTable("table", "key", "now", "after", title=f"{key}: rows that would change")
-    for row in rows[:ROWS_SHOWN]:
-        columns = HOURLY_TABLES[row.table]
-        table.add_row(row.table, safe_cell(row.key), shown(columns, row.before), shown(columns, row.after))
-    table.caption = and_more(len(rows), ROWS_SHOWN) or None
+    rows = [(HOURLY_TABLES[name], row) for name, changes in tables.items() for row in changes.shown]
+    for columns, row in rows[:SHOWN]:
+        cells = (shown(columns, row.before), shown(columns, row.after))
+        table.add_row(columns.name, safe_cell(row.key), *cells)
+    table.caption = and_more(sum(changes.count for changes in tables.values()), SHOWN) or None
     return table
 
 
-def _over_quota(key: str, rows: Sequence[RowChange]) -> Table:
+def _over_quota(key: str, changes: TableChanges) -> Table:
     columns = HOURLY_TABLES[OVER_QUOTA]
     table = FittingTable("user", "status", "now", "after", title=f"{key}: users over quota")
-    for row in rows[:ROWS_SHOWN]:
+    for row in changes.shown:
         status = (
             "newly over" if row.before is None else "no longer over" if row.after is None else "still over"
         )
         table.add_row(safe_cell(row.key), status, shown(columns, row.before), shown(columns, row.after))
-    table.caption = and_more(len(rows), ROWS_SHOWN) or None
+    table.caption = and_more(changes.count, SHOWN) or None
     return table

@@ -35,6 +35,7 @@ def sweep(
             settings.lake_uri,
             dagster_home=dagster_home(settings),
             horizon=settings.horizon,
+            keep_user_hours=settings.keep_user_hours,
             dry_run=dry_run,
         )
         out.print(report(amounts, dry_run=dry_run))

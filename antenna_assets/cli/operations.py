@@ -1,5 +1,6 @@
 """Results and personal data: `status`, `metrics`, `report` and `forget-user`."""
 
+import json
 from collections.abc import Sized
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +9,7 @@ import typer
 
 from antenna_assets.cli.console import out, say, stop_on_signals
 from antenna_assets.cli.database import database
+from antenna_assets.domain.counted import counted
 
 
 def status() -> None:
@@ -24,6 +26,38 @@ def status() -> None:
             no_broker = str(error)
         for table in tables(connection, settings.topic, broker, no_broker):
             out.print(table)
+
+
+def usage(
+    user: Annotated[str, typer.Argument(help="The user's id.")],
+    first: Annotated[str, typer.Option("--from", help="First hour, such as 2026-11-22-10:00.")],
+    last: Annotated[
+        str | None, typer.Option("--to", help="Last hour, inclusive. Default: the first hour alone.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each hour.")] = False,
+) -> None:
+    """Show a user's bytes hour by hour, from the lake where PostgreSQL no longer keeps them."""
+    from antenna_assets.domain.fitting_table import FittingTable, number_columns
+    from antenna_assets.domain.hours import hour_key, range_of_hours
+    from antenna_assets.ledger.lake_identity import require_matching_lake
+    from antenna_assets.operations.usage import usage_of
+    from antenna_assets.publishing.lake import Lake
+
+    hours = range_of_hours(first, last or first)
+    with database("usage") as (settings, connection):
+        lake = Lake(settings.lake_uri)
+        require_matching_lake(connection, lake.root)
+        found = usage_of(connection, lake, user, hours)
+    if as_json:
+        for one in found:
+            line = {"hour": hour_key(one.hour), "bytes": one.bytes, "source": one.source}
+            typer.echo(json.dumps(line))
+        return
+    table = FittingTable("hour", *number_columns("bytes"), "source")
+    for one in found:
+        table.add_row(hour_key(one.hour), f"{one.bytes:,}", one.source)
+    table.caption = f"{sum(one.bytes for one in found):,} bytes in {counted(len(found), 'hour')}"
+    out.print(table)
 
 
 def forget_user(

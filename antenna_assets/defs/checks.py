@@ -4,7 +4,7 @@ The claims are in `verify/claims/`. The assets themselves enforce invariants bef
 verify what is published, also long afterwards.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 
 import dagster as dg
@@ -12,11 +12,13 @@ import psycopg
 
 from antenna_assets.clients.clock import database_now
 from antenna_assets.clients.postgres import snapshot
-from antenna_assets.defs.partitions import HOURS, POOL, hours_of
-from antenna_assets.defs.resources import EngineResource, LakeResource, PostgresResource
+from antenna_assets.defs.partitions import HOURS, POOL
+from antenna_assets.defs.resources import PostgresResource
 from antenna_assets.domain.counted import counted
-from antenna_assets.domain.hours import hour_key
-from antenna_assets.domain.schema import HOURLY_TABLES, LIVE_TABLES
+from antenna_assets.domain.schema import ASSETS, HOURLY_TABLES, LIVE_TABLES
+from antenna_assets.engines.contract import Engine
+from antenna_assets.ledger.user_hours import hours_without_users
+from antenna_assets.publishing.lake import Lake
 from antenna_assets.verify.claims import CLAIMS
 from antenna_assets.verify.claims.history import hours_are_fresh, volume_is_usual
 from antenna_assets.verify.claims.lake import lake_claims
@@ -45,56 +47,19 @@ FRESHNESS = dg.AssetCheckKey(dg.AssetKey("users_over_quota_1h"), "hours_are_fres
 Verdicts = Mapping[dg.AssetCheckKey, Verdict]
 
 
-def _specs(*assets: str) -> list[dg.AssetCheckSpec]:
-    return [
-        dg.AssetCheckSpec(
-            name,
-            asset=asset,
-            description={**BLOCKING, **WARNING}[name],
-            blocking=name in BLOCKING,
-            partitions_def=HOURS,
-        )
-        for asset in assets
-        for name in CLAIMS[asset]
-        if name != FRESHNESS.name
-    ]
-
-
-@dg.multi_asset_check(specs=_specs("raw_parquet"), can_subset=True, pool=POOL)
-def raw_parquet_checks(
-    context: dg.AssetCheckExecutionContext,
-    postgres: PostgresResource,
-    lake: LakeResource,
-    engine: EngineResource,
-) -> Iterator[dg.AssetCheckResult]:
-    """What landed is in the lake exactly once, and is about as much as usual."""
-    yield from _lake_results(context, postgres, lake, engine, "raw_parquet")
-
-
-@dg.multi_asset_check(specs=_specs("enriched_usage"), can_subset=True, pool=POOL)
-def enriched_usage_checks(
-    context: dg.AssetCheckExecutionContext,
-    postgres: PostgresResource,
-    lake: LakeResource,
-    engine: EngineResource,
-) -> Iterator[dg.AssetCheckResult]:
-    """The join with the users lost and duplicated no event."""
-    yield from _lake_results(context, postgres, lake, engine, "enriched_usage")
-
-
-@dg.multi_asset_check(specs=_specs(*HOURLY_TABLES), can_subset=True, pool=POOL)
-def hourly_table_checks(
-    context: dg.AssetCheckExecutionContext, postgres: PostgresResource
-) -> Iterator[dg.AssetCheckResult]:
-    """The serving tables hold what landed and agree with the live tables."""
-    with postgres.connection() as connection:
-        now = database_now(connection)
-
-        def verdicts(hour: datetime) -> Verdicts:
-            with snapshot(connection):
-                return _table_verdicts(connection, hour, now)
-
-        yield from _results(context, verdicts)
+SPECS = [
+    dg.AssetCheckSpec(
+        name,
+        asset=asset,
+        description={**BLOCKING, **WARNING}[name],
+        blocking=name in BLOCKING,
+        partitions_def=HOURS,
+    )
+    for asset in ASSETS
+    for name in CLAIMS[asset]
+    if name != FRESHNESS.name
+]
+"""The checks of an hour, which the step that publishes hours runs."""
 
 
 @dg.asset_check(
@@ -103,66 +68,98 @@ def hourly_table_checks(
 def hours_are_fresh_check(postgres: PostgresResource) -> dg.AssetCheckResult:
     """How far all hours are, not a single one; it also runs without a partition."""
     with postgres.connection() as connection:
-        return _result(FRESHNESS, hours_are_fresh(connection, database_now(connection)))
+        fresh = hours_are_fresh(connection, database_now(connection))
+    return dg.AssetCheckResult(
+        asset_key=FRESHNESS.asset_key,
+        check_name=FRESHNESS.name,
+        passed=fresh.passed,
+        severity=_severity(FRESHNESS, fresh),
+        description=fresh.message,
+        metadata=fresh.metrics,
+    )
 
 
-def _lake_results(
-    context: dg.AssetCheckExecutionContext,
-    postgres: PostgresResource,
-    lake: LakeResource,
-    engine: EngineResource,
-    table: str,
-) -> Iterator[dg.AssetCheckResult]:
-    tables, run = lake.open(), engine.start()
-    with postgres.connection() as connection:
+class Checks:
+    """The checks of a run that were asked for.
 
-        def verdicts(hour: datetime) -> Verdicts:
-            found = lake_claims(connection, tables, run, table, hour)
-            if "volume_is_usual" in CLAIMS[table]:
-                found["volume_is_usual"] = volume_is_usual(connection, hour)
-            return _of(table, found)
+    Args:
+        chosen: those of a run, or of a person who looks at published hours.
+    """
 
-        yield from _results(context, verdicts)
+    def __init__(
+        self, connection: psycopg.Connection, tables: Lake, engine: Engine, chosen: Set[dg.AssetCheckKey]
+    ) -> None:
+        self._connection = connection
+        self._tables = tables
+        self._engine = engine
+        self._chosen = chosen
+
+    def of_lake_table(self, table: str, hours: Sequence[datetime]) -> dict[datetime, Verdicts]:
+        """What landed is in the lake once, the join lost nothing, and it is about as much as usual."""
+        if not self._any_of([table]):
+            return {}
+        found = _Found(hours)
+        found.add(table, lake_claims(self._connection, self._tables, self._engine, table, hours))
+        if "volume_is_usual" in CLAIMS[table]:
+            found.add_one(table, "volume_is_usual", volume_is_usual(self._connection, hours))
+        return found.only(self._chosen)
+
+    def of_serving_tables(self, hours: Sequence[datetime]) -> dict[datetime, Verdicts]:
+        """The serving tables hold what landed and agree with the live tables."""
+        if not self._any_of([*HOURLY_TABLES]):
+            return {}
+        now = database_now(self._connection)
+        with snapshot(self._connection):
+            return _of_serving_tables(self._connection, hours, now).only(self._chosen)
+
+    def _any_of(self, assets: Sequence[str]) -> bool:
+        return any(check.asset_key.to_user_string() in assets for check in self._chosen)
 
 
-def _table_verdicts(connection: psycopg.Connection, hour: datetime, now: datetime) -> Verdicts:
-    found: dict[dg.AssetCheckKey, Verdict] = {}
+class _Found:
+    """Verdicts on hours, claim by claim."""
+
+    def __init__(self, hours: Sequence[datetime]) -> None:
+        self._verdicts: dict[datetime, dict[dg.AssetCheckKey, Verdict]] = {hour: {} for hour in hours}
+
+    def add(self, asset: str, of_hours: Mapping[datetime, Mapping[str, Verdict]]) -> None:
+        for hour, verdicts in of_hours.items():
+            for claim, verdict in verdicts.items():
+                self._verdicts[hour][dg.AssetCheckKey(dg.AssetKey(asset), claim)] = verdict
+
+    def add_one(self, asset: str, claim: str, of_hours: Mapping[datetime, Verdict]) -> None:
+        self.add(asset, {hour: {claim: verdict} for hour, verdict in of_hours.items()})
+
+    def only(self, chosen: Set[dg.AssetCheckKey]) -> dict[datetime, Verdicts]:
+        """The verdicts of these checks."""
+        return {
+            hour: {check: verdict for check, verdict in verdicts.items() if check in chosen}
+            for hour, verdicts in self._verdicts.items()
+        }
+
+
+def _of_serving_tables(connection: psycopg.Connection, hours: Sequence[datetime], now: datetime) -> _Found:
+    found = _Found(hours)
+    without_users = hours_without_users(connection, hours)
+    with_users = [hour for hour in hours if hour not in without_users]
     for name, table in HOURLY_TABLES.items():
         conserves = "bytes_are_conserved" in CLAIMS[name]
-        found |= _of(name, table_claims(connection, table, hour, conserves_bytes=conserves))
+        there = with_users if name == "bytes_agg_user_1h" else hours
+        found.add(name, table_claims(connection, table, there, conserves_bytes=conserves))
         live = LIVE_TABLES.get(name.removesuffix("_1h"))
         if live is not None:
-            compared = live_equals_hourly(connection, live, table, hour, now)
-            found |= _of(name, {"live_equals_hourly": compared})
-    found |= _of("bytes_agg_user_1h", {"known_users_share": known_users_share(connection, hour)})
-    found |= _of("users_over_quota_1h", {"over_quota_is_exact": over_quota_is_exact(connection, hour)})
+            compared = live_equals_hourly(connection, live, table, there, now)
+            found.add_one(name, "live_equals_hourly", compared)
+    found.add_one("bytes_agg_user_1h", "known_users_share", known_users_share(connection, with_users))
+    exact = over_quota_is_exact(connection, with_users)
+    found.add_one("users_over_quota_1h", "over_quota_is_exact", exact)
+    dropped = dict.fromkeys(
+        without_users, Verdict(True, "not compared: the hour's users are in the lake alone", {"compared": 0})
+    )
+    for claim in CLAIMS["bytes_agg_user_1h"]:
+        found.add_one("bytes_agg_user_1h", claim, dropped)
+    found.add_one("users_over_quota_1h", "over_quota_is_exact", dropped)
     return found
-
-
-CHECKS = [raw_parquet_checks, enriched_usage_checks, hourly_table_checks, hours_are_fresh_check]
-
-
-def _of(asset: str, verdicts: Mapping[str, Verdict]) -> dict[dg.AssetCheckKey, Verdict]:
-    return {dg.AssetCheckKey(dg.AssetKey(asset), name): verdict for name, verdict in verdicts.items()}
-
-
-def _results(
-    context: dg.AssetCheckExecutionContext, verdicts: Callable[[datetime], Verdicts]
-) -> Iterator[dg.AssetCheckResult]:
-    """Check each hour of the run; in a run of several hours each gets its own evaluation as well."""
-    hours = hours_of(context)
-    found: dict[dg.AssetCheckKey, dict[str, Verdict]] = {}
-    for hour in hours:
-        for check, verdict in verdicts(hour).items():
-            if check in context.selected_asset_check_keys:
-                found.setdefault(check, {})[hour_key(hour)] = verdict
-                if len(hours) > 1:
-                    # It accepts this kind of event; its annotation does not list it.
-                    context.op_execution_context.log_event(
-                        evaluation(check, verdict, hour_key(hour))  # type: ignore[arg-type]
-                    )
-    for check, of_hours in found.items():
-        yield _result(check, _together(of_hours), hours=list(of_hours))
 
 
 def evaluation(check: dg.AssetCheckKey, verdict: Verdict, hour: str | None = None) -> dg.AssetCheckEvaluation:
@@ -179,12 +176,10 @@ def evaluation(check: dg.AssetCheckKey, verdict: Verdict, hour: str | None = Non
     )
 
 
-def _result(check: dg.AssetCheckKey, verdict: Verdict, hours: list[str] | None = None) -> dg.AssetCheckResult:
-    named = (
-        {}
-        if hours is None
-        else {"hour" if len(hours) == 1 else "hours": " to ".join(hours[:1] + hours[1:][-1:])}
-    )
+def result(check: dg.AssetCheckKey, of_hours: Mapping[str, Verdict]) -> dg.AssetCheckResult:
+    """One result for the hours of a run."""
+    verdict, hours = _together(of_hours), [*of_hours]
+    named = {"hour" if len(hours) == 1 else "hours": " to ".join(hours[:1] + hours[1:][-1:])}
     return dg.AssetCheckResult(
         asset_key=check.asset_key,
         check_name=check.name,
@@ -195,9 +190,13 @@ def _result(check: dg.AssetCheckKey, verdict: Verdict, hours: list[str] | None =
     )
 
 
+def blocks(check: dg.AssetCheckKey, verdict: Verdict) -> bool:
+    """Whether a number is wrong if this verdict is that the claim does not hold."""
+    return check.name in BLOCKING and not verdict.only_warns
+
+
 def _severity(check: dg.AssetCheckKey, verdict: Verdict) -> dg.AssetCheckSeverity:
-    blocks = check.name in BLOCKING and not verdict.only_warns
-    return dg.AssetCheckSeverity.ERROR if blocks else dg.AssetCheckSeverity.WARN
+    return dg.AssetCheckSeverity.ERROR if blocks(check, verdict) else dg.AssetCheckSeverity.WARN
 
 
 def _together(of_hours: Mapping[str, Verdict]) -> Verdict:

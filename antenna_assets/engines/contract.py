@@ -3,7 +3,8 @@
 No engine is imported here: a machine needs only the one that it uses.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +14,9 @@ from antenna_assets.errors import EngineError
 
 FOLDER_AND_NAME = "[^/]+/[^/]+$"
 """Folder and name of a path, as a regular expression for every engine; Spark percent-encodes spaces."""
+
+BATCH_ROWS = 100_000
+"""Rows of a batch of `stream`, at most."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,23 @@ class Engine(Protocol):
 
         Raises:
             EngineError: the SELECT fails or its result does not fit `schema`.
+        """
+        ...
+
+    def stream(
+        self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema, scratch: str
+    ) -> AbstractContextManager[Iterator[pa.RecordBatch]]:
+        """The rows of a SELECT in its order, a batch at a time, for as long as the block lasts.
+
+        When the block begins they are computed as far as the first batch needs it: of a SELECT with an order,
+        all of them.
+
+        Args:
+            scratch: a folder that does not exist yet and that the caller removes; for rows that an engine
+                cannot hold back otherwise.
+
+        Raises:
+            EngineError: as `read`, when the block begins or a batch is taken.
         """
         ...
 

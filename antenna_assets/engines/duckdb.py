@@ -6,8 +6,9 @@ It keeps no data between calls and downloads no extension.
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ import pyarrow as pa
 
 from antenna_assets.domain.lifetimes import SAFE_AGE
 from antenna_assets.engines.contract import (
+    BATCH_ROWS,
     FOLDER_AND_NAME,
     Dataset,
     WrittenFile,
@@ -112,6 +114,25 @@ class DuckDBEngine:
             check_types(result.limit(0).to_arrow_table().schema, schema)
             return checked_table(result.to_arrow_table(), schema)
 
+    @contextmanager
+    def stream(
+        self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema, scratch: str
+    ) -> Iterator[Iterator[pa.RecordBatch]]:
+        """See `Engine.stream`."""
+        del scratch  # It spills by itself.
+        with self._connection(inputs) as connection:
+            result = connection.sql(sql)
+            check_types(result.limit(0).to_arrow_table().schema, schema)
+            batches = self._checked(result.to_arrow_reader(BATCH_ROWS), schema)
+            first = next(batches, None)
+            yield chain([] if first is None else [first], batches)
+
+    def _checked(self, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+        """The batches, with the errors of an engine: whoever reads them is outside of `_connection`."""
+        with self._errors():
+            for one in batches:
+                yield from checked_table(pa.table(one), schema).to_batches()
+
     def close(self) -> None:
         """See `Engine.close`."""
         with self._lock:
@@ -124,16 +145,19 @@ class DuckDBEngine:
     @contextmanager
     def _connection(self, inputs: Mapping[str, Dataset], *targets: str) -> "Iterator[DuckDBPyConnection]":
         """A connection that sees the inputs under their names; they are invisible to other calls."""
+        files = [file for dataset in inputs.values() for file in dataset.files]
+        with self._errors(), self._cursor([*targets, *files]) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            for name, dataset in inputs.items():
+                _define(connection, name, dataset)
+            yield connection
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
         import duckdb
 
         try:
-            with self._cursor(
-                [*targets, *(file for dataset in inputs.values() for file in dataset.files)]
-            ) as connection:
-                connection.execute("SET TimeZone = 'UTC'")
-                for name, dataset in inputs.items():
-                    _define(connection, name, dataset)
-                yield connection
+            yield
         except file_errors(duckdb.Error) as error:
             raise EngineError(f"DuckDB: {self._message(error)}") from error
 

@@ -13,6 +13,7 @@ from uuid import uuid4
 import pyarrow as pa
 
 from antenna_assets.engines.contract import (
+    BATCH_ROWS,
     FOLDER_AND_NAME,
     Dataset,
     WrittenFile,
@@ -27,7 +28,7 @@ from antenna_assets.storage.paths import in_parallel, lake_path
 
 if TYPE_CHECKING:
     from pyarrow.parquet import FileMetaData
-    from pyspark.sql import DataFrame, SparkSession
+    from pyspark.sql import DataFrame, DataFrameWriter, SparkSession
 
 SESSION = {
     "spark.sql.session.timeZone": "UTC",
@@ -58,14 +59,24 @@ class SparkEngine:
     ) -> list[WrittenFile]:
         """See `Engine.write`."""
         with new_folder(target), self._result(sql, inputs, schema) as result:
-            writer = result.hint("rebalance").write.mode("append").option("compression", "zstd")
-            writer.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", "false").parquet(target)
+            _writer(result.hint("rebalance")).parquet(target)
             return _written(target, schema)
 
     def read(self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema) -> pa.Table:
         """See `Engine.read`."""
         with self._result(sql, inputs, schema) as result:
             return checked_table(result.toArrow(), schema)
+
+    @contextmanager
+    def stream(
+        self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema, scratch: str
+    ) -> Iterator[Iterator[pa.RecordBatch]]:
+        """See `Engine.stream`. Tasks write the rows, and the driver reads them a part of a file at a time."""
+        with self._result(sql, inputs, schema) as result:
+            # A task's file has a range of the order, and the files are named in it.
+            _writer(result).parquet(scratch)
+        files = sorted(file.path for file in _written(scratch, schema))
+        yield (batch for file in files for batch in _batches(file, schema))
 
     def close(self) -> None:
         """Refuse further calls. The session is not stopped: others may use it."""
@@ -122,6 +133,19 @@ def _dataframe(session: "SparkSession", dataset: Dataset) -> "DataFrame":
             f"regexp_extract(_metadata.file_path, '{FOLDER_AND_NAME}', 0) AS `{dataset.file_column}`"
         )
     return session.read.parquet(*map(_literal, dataset.files)).selectExpr(*columns)
+
+
+def _writer(result: "DataFrame") -> "DataFrameWriter":
+    writer = result.write.mode("append").option("compression", "zstd")
+    return writer.option("mapreduce.fileoutputcommitter.marksuccessfuljobs", "false")
+
+
+def _batches(file: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    from pyarrow.parquet import ParquetFile
+
+    with lake_path(file).open("rb") as opened, ParquetFile(opened, pre_buffer=False) as parquet:
+        for batch in parquet.iter_batches(BATCH_ROWS, use_threads=False):
+            yield from checked_table(pa.table(batch), schema).to_batches()
 
 
 def _literal(path: str) -> str:

@@ -71,7 +71,8 @@ def read_anchors(path: Path) -> list[Anchor]:
 
 def _anchors(lines: Iterable[str]) -> Iterator[Anchor]:
     for line in lines:
-        if found := _LINE.search(line):
+        # A log of JSON has one message with several of them in a line.
+        for found in _LINE.finditer(line):
             yield Anchor(found["at"], int(found["number"]), found["sha256"], found["after"])
 
 

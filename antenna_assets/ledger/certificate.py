@@ -5,7 +5,7 @@ They are composed from the ledger; `verify/` recomputes what they claim.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,13 +17,16 @@ from antenna_assets.clients.advisory_locks import CERTIFICATE_OF_HOUR
 from antenna_assets.clients.clock import database_now
 from antenna_assets.domain.hours import EPOCH, HOUR, hour_key
 from antenna_assets.domain.schema import ASSETS
-from antenna_assets.errors import AntennaError
+from antenna_assets.errors import AntennaError, Superseded
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.generations import read_generation
 from antenna_assets.ledger.landing import landing_of, record_landing
 from antenna_assets.ledger.publications import Publication, record_publication, require_nobody_forgotten
 
 Content = dict[str, Any]
+
+UNKNOWN_USERS = "unknown_users"
+"""What a publication of users records besides its digest: `users` without an e-mail, and their `bytes`."""
 
 
 class NoCertificate(AntennaError):
@@ -59,32 +62,55 @@ def sha256_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def record_and_certify(connection: psycopg.Connection, publication: Publication) -> None:
-    """Record a publication whose content is committed already; the last of the six certifies the hour.
+def record_and_certify(
+    connection: psycopg.Connection, publications: Sequence[Publication]
+) -> dict[datetime, Superseded]:
+    """Record an asset's publications of some hours, whose content is committed already, in one transaction.
+
+    The last of an hour's six publications certifies it.
+
+    Returns:
+        The hours that were left out, as a newer version of them is published.
 
     Raises:
-        Superseded: a newer generation of the hour is published.
         ForgottenMeanwhile: a user was forgotten since the connection was opened.
     """
+    superseded: dict[datetime, Superseded] = {}
     with connection.transaction():
-        record_publication(connection, publication)
+        for publication in sorted(publications, key=lambda one: one.hour):
+            try:
+                record_publication(connection, publication)
+            except Superseded as newer:
+                superseded[publication.hour] = newer
         require_nobody_forgotten(connection)
-        certify(connection, publication.hour, publication.generation)
+        recorded = {one.hour: one.generation for one in publications if one.hour not in superseded}
+        certify(connection, recorded)
+    return superseded
 
 
-def certify(connection: psycopg.Connection, hour: datetime, generation: int) -> Certificate | None:
-    """Issue the hour's certificate if all six assets are at this generation; ends a publication.
+def certify(
+    connection: psycopg.Connection, generations: Mapping[datetime, int]
+) -> dict[datetime, Certificate]:
+    """Issue the certificate of each hour whose six assets are at this generation; ends its publication.
 
-    The caller has locked its own asset's head. The hour's advisory lock is taken before the others are read,
-    so of two publications that finish at once the second one sees the first. The stream writes none of these
-    rows.
+    The caller has locked its own asset's heads. The advisory locks of all hours are taken before the others'
+    heads are read, so of two publications that finish at once the second one sees the first; and before the
+    head of the chain is locked, or two ranges that overlap would wait for each other. The stream writes none
+    of these rows.
 
-    Returns None, and issues nothing, while an asset is missing or the tables have different users' versions,
-    and if the hour's newest certificate has the same content.
+    Nothing is issued while an asset is missing or the tables have different users' versions, and if the
+    hour's newest certificate has the same content.
     """
-    connection.execute(
-        "SELECT pg_advisory_xact_lock(%s::int, %s::int)", [CERTIFICATE_OF_HOUR, (hour - EPOCH) // HOUR]
-    )
+    hours = sorted(generations)
+    for hour in hours:
+        connection.execute(
+            "SELECT pg_advisory_xact_lock(%s::int, %s::int)", [CERTIFICATE_OF_HOUR, (hour - EPOCH) // HOUR]
+        )
+    issued = {hour: _issue(connection, hour, generations[hour]) for hour in hours}
+    return {hour: certificate for hour, certificate in issued.items() if certificate is not None}
+
+
+def _issue(connection: psycopg.Connection, hour: datetime, generation: int) -> Certificate | None:
     published = publications(connection, hour, generation)
     if not complete(published):
         return None
@@ -177,14 +203,15 @@ def content_of(
     of the rows (`publishing/digests.py`).
     """
     sealed = read_generation(connection, hour, generation)
-    unknown = connection.execute(
-        "SELECT count(*), coalesce(sum(sum_user_bytes), 0)::bigint FROM bytes_agg_user_1h"
-        " WHERE date = %s AND email IS NULL",
-        [hour],
-    ).fetchall()[0]
+    recorded = published["bytes_agg_user_1h"]["content"].get(UNKNOWN_USERS)
+    unknown = recorded or _unknown_users(connection, hour)
     assets = {}
     for asset, row in published.items():
-        held = {name: value for name, value in row["content"].items() if name != "unknown_rows"}
+        held = {
+            name: value
+            for name, value in row["content"].items()
+            if name not in ("unknown_rows", UNKNOWN_USERS)
+        }
         assets[asset] = {"publication": row["number"], "rows": row["rows"], "bytes": row["bytes"], **held}
         if row["lake_version"] is not None:
             assets[asset]["delta_version"] = row["lake_version"]
@@ -195,12 +222,22 @@ def content_of(
         "users_version": published["enriched_usage"]["users_version"],
         **landing_of(connection, sealed),
         "unknown_users": {
-            "users": unknown[0],
-            "bytes": unknown[1],
+            "users": unknown["users"],
+            "bytes": unknown["bytes"],
             "rows": published["enriched_usage"]["content"]["unknown_rows"],
         },
         "published": assets,
     }
+
+
+def _unknown_users(connection: psycopg.Connection, hour: datetime) -> dict[str, int]:
+    """The users without an e-mail, for a publication that has not recorded them."""
+    users, bytes_ = connection.execute(
+        "SELECT count(*), coalesce(sum(sum_user_bytes), 0)::bigint FROM bytes_agg_user_1h"
+        " WHERE date = %s AND email IS NULL",
+        [hour],
+    ).fetchall()[0]
+    return {"users": users, "bytes": bytes_}
 
 
 def without_publication_numbers(content: Content) -> Content:

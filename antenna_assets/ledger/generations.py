@@ -1,6 +1,6 @@
 """Generations: append-only snapshots of an hour, each its landed files up to one batch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -28,16 +28,30 @@ def read_generation(connection: psycopg.Connection, hour: datetime, generation: 
     Raises:
         LedgerError: there is none with this number.
     """
+    return read_generations(connection, {hour: generation})[hour]
+
+
+def read_generations(
+    connection: psycopg.Connection, numbers: Mapping[datetime, int]
+) -> dict[datetime, Generation]:
+    """Read the sealed generation of each hour that has this number.
+
+    Raises:
+        LedgerError: an hour has none with its number.
+    """
     with connection.cursor(row_factory=class_row(Generation)) as cursor:
-        found = cursor.execute(
+        rows = cursor.execute(
             "SELECT hour, generation, up_to_batch, rows, bytes FROM ledger.hour_generation"
-            " WHERE hour = %s AND generation = %s",
-            [hour, generation],
-        ).fetchone()
-    if found is None:
-        raise LedgerError(
-            f"expected generation {generation} of {hour_key(hour)} in ledger.hour_generation, found none"
-        )
+            " JOIN unnest(%s::timestamptz[], %s::integer[]) AS wanted (hour, generation)"
+            " USING (hour, generation)",
+            [[*numbers], [*numbers.values()]],
+        ).fetchall()
+    found = {row.hour: row for row in rows}
+    for hour, generation in numbers.items():
+        if hour not in found:
+            raise LedgerError(
+                f"expected generation {generation} of {hour_key(hour)} in ledger.hour_generation, found none"
+            )
     return found
 
 

@@ -3,7 +3,7 @@
 `publishing/` writes the lake and the serving tables.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -41,22 +41,38 @@ class Publication:
     lake_table: str | None = None
 
 
+def begin_publications(
+    connection: psycopg.Connection, asset: str, hours: Sequence[datetime], users_version: int | None
+) -> dict[datetime, int]:
+    """Begin an attempt to publish each hour in the lake; returns their numbers. The latest attempt wins.
+
+    An hour is not fully published until this attempt or a later one is recorded: lake and ledger have no
+    common transaction, so after a crash between the two the hour is published again.
+    """
+    return dict(
+        connection.execute(
+            "WITH taken AS ("
+            "  SELECT hour, nextval('ledger.publication_attempt') AS attempt"
+            "  FROM unnest(%(hours)s::timestamptz[]) AS hour ORDER BY hour"
+            # In the order of the hours, as every writer of these rows: no deadlock.
+            "), held AS ("
+            "  SELECT hour FROM ledger.publication_head"
+            "  WHERE asset = %(asset)s AND hour = ANY(%(hours)s) ORDER BY hour FOR UPDATE"
+            "), marked AS ("
+            "  UPDATE ledger.publication_head AS head SET begun = taken.attempt,"
+            "   asked_users_version = greatest(asked_users_version, %(users)s::bigint)"
+            "  FROM taken JOIN held USING (hour) WHERE head.asset = %(asset)s AND head.hour = taken.hour"
+            ") SELECT hour, attempt FROM taken",
+            {"asset": asset, "hours": list(hours), "users": users_version},
+        ).fetchall()
+    )
+
+
 def begin_publication(
     connection: psycopg.Connection, asset: str, hour: datetime, users_version: int | None
 ) -> int:
-    """Begin an attempt to publish an hour in the lake; returns its number. The latest attempt wins.
-
-    The hour is not fully published until this attempt or a later one is recorded: lake and ledger have no
-    common transaction, so after a crash between the two the hour is published again.
-    """
-    return connection.execute(
-        "WITH taken AS (SELECT nextval('ledger.publication_attempt') AS attempt), marked AS ("
-        "  UPDATE ledger.publication_head SET begun = taken.attempt,"
-        "   asked_users_version = greatest(asked_users_version, %(users)s::bigint)"
-        "  FROM taken WHERE asset = %(asset)s AND hour = %(hour)s"
-        ") SELECT attempt FROM taken",
-        {"asset": asset, "hour": hour, "users": users_version},
-    ).fetchall()[0][0]
+    """Begin an attempt to publish one hour, as `begin_publications`."""
+    return begin_publications(connection, asset, [hour], users_version)[hour]
 
 
 def abandon_publication(connection: psycopg.Connection, asset: str, hour: datetime, attempt: int) -> None:

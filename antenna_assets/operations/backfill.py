@@ -1,19 +1,18 @@
 """The preview of a backfill: what publishing an hour now would change in the serving tables. Nothing is
 changed.
 
-The hour's transformations run over all its landed files and the present users; the result is compared row by
-row.
+The hour's transformations run over all its landed files and the present users; the engine compares the
+result with the tables, whatever number of users an hour has.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 import psycopg
-from psycopg import sql
+import pyarrow as pa
 
-from antenna_assets.domain.differences import differences
 from antenna_assets.domain.schema import (
     ENRICHED_USAGE,
     HOURLY_TABLES,
@@ -28,8 +27,12 @@ from antenna_assets.engines.transforms import transform
 from antenna_assets.ledger.errors import HourExpired
 from antenna_assets.ledger.files import files_of_hour
 from antenna_assets.ledger.generations import require_unexpired
+from antenna_assets.publishing.csv_rows import stored_rows, write_parquet
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.publishing.users import write_users
+
+SHOWN = 20
+"""How many rows of one table and hour are listed; the rest is counted."""
 
 Row = tuple[str | int | None, ...]
 
@@ -38,10 +41,17 @@ Row = tuple[str | int | None, ...]
 class RowChange:
     """A row of a table before and after, without its key; None where there is no row."""
 
-    table: str
     key: str
     before: Row | None
     after: Row | None
+
+
+@dataclass(frozen=True)
+class TableChanges:
+    """The rows of a table that differ: how many, and the first ones by key."""
+
+    count: int
+    shown: Sequence[RowChange]
 
 
 @dataclass(frozen=True)
@@ -52,18 +62,14 @@ class HourChanges:
         refused: why the hour cannot be published again; None if it can.
         published: the generation in the tables; None if the hour was never wholly published.
         next_generation: the generation that it would have.
-        rows: the rows that differ, by table and key.
+        tables: the tables of which rows differ, by name.
     """
 
     hour: datetime
     published: int | None
     next_generation: int
-    rows: Sequence[RowChange] = ()
+    tables: Mapping[str, TableChanges] = field(default_factory=dict)
     refused: str | None = None
-
-    def of_table(self, table: str) -> list[RowChange]:
-        """Return the changes to one table."""
-        return [row for row in self.rows if row.table == table]
 
 
 @contextmanager
@@ -88,12 +94,14 @@ def changes(
         require_unexpired(connection, [hour])
     except HourExpired as expired:
         return HourChanges(hour, published, published or 0, refused=str(expired))
-    rows = tuple(
-        RowChange(name, *change)
-        for name, after in _computed(connection, lake, engine, users_file, hour).items()
-        for change in differences(_stored(connection, HOURLY_TABLES[name], hour), after)
-    )
-    return HourChanges(hour, published, next_generation, rows)
+    with lake.scratch() as folder:
+        usage = _usage(connection, lake, engine, users_file, hour, folder)
+        found = {
+            name: _differences(connection, engine, table, usage, hour, f"{folder}/{name}.parquet")
+            for name, table in HOURLY_TABLES.items()
+        }
+    tables = {name: changed for name, changed in found.items() if changed.count}
+    return HourChanges(hour, published, next_generation, tables)
 
 
 def _generations(connection: psycopg.Connection, hour: datetime) -> tuple[int | None, int]:
@@ -105,36 +113,60 @@ def _generations(connection: psycopg.Connection, hour: datetime) -> tuple[int | 
     ).fetchall()[0]
 
 
-def _computed(
-    connection: psycopg.Connection, lake: Lake, engine: Engine, users_file: str, hour: datetime
-) -> dict[str, dict[str, Row]]:
-    """Return the rows that each table would have, by key."""
+def _usage(
+    connection: psycopg.Connection, lake: Lake, engine: Engine, users_file: str, hour: datetime, folder: str
+) -> Dataset:
+    """What `enriched_usage` would have of the hour, in files of a folder."""
     files = files_of_hour(connection, hour)
     landed = Dataset([f"{lake.root}/{file.path}" for file in files], LANDED_SCHEMA)
-    with lake.scratch() as folder:
-        raw = engine.write(transform("raw_parquet"), {"landed": landed}, RAW_PARQUET, f"{folder}/raw")
-        inputs = {
-            "raw_parquet": Dataset([file.path for file in raw], RAW_PARQUET),
-            "user_metadata": Dataset([users_file], USERS),
-        }
-        usage = engine.write(transform("enriched_usage"), inputs, ENRICHED_USAGE, f"{folder}/usage")
-        enriched = {"enriched_usage": Dataset([file.path for file in usage], ENRICHED_USAGE)}
-        return {
-            name: {
-                key: tuple(values)
-                for key, *values in zip(
-                    *engine.read(transform(name), enriched, table.columns).to_pydict().values(), strict=True
-                )
-            }
-            for name, table in HOURLY_TABLES.items()
-        }
+    raw = engine.write(transform("raw_parquet"), {"landed": landed}, RAW_PARQUET, f"{folder}/raw")
+    inputs = {
+        "raw_parquet": Dataset([file.path for file in raw], RAW_PARQUET),
+        "user_metadata": Dataset([users_file], USERS),
+    }
+    usage = engine.write(transform("enriched_usage"), inputs, ENRICHED_USAGE, f"{folder}/usage")
+    return Dataset([file.path for file in usage], ENRICHED_USAGE)
 
 
-def _stored(connection: psycopg.Connection, table: ServingTable, hour: datetime) -> dict[str, Row]:
-    query = sql.SQL("SELECT {} FROM {} WHERE date = %s").format(
-        sql.SQL(", ").join(map(sql.Identifier, table.columns.names)), sql.Identifier(table.name)
+def _differences(
+    connection: psycopg.Connection,
+    engine: Engine,
+    table: ServingTable,
+    usage: Dataset,
+    hour: datetime,
+    stored: str,
+) -> TableChanges:
+    """Compare a table with what it would have.
+
+    Args:
+        stored: where to write what it has now.
+    """
+    write_parquet(stored, stored_rows(connection, table, hour), table.columns)
+    inputs = {"enriched_usage": usage, "stored": Dataset([stored], table.columns)}
+    key, *others = table.columns.names
+    sides = [[f"{side}.{name}" for name in others] for side in ("stored", "computed")]
+    values = [f"{side}.{name} AS {side}_{name}" for side in ("stored", "computed") for name in others]
+    query = (
+        f"WITH computed AS (\n{transform(table.name)}\n)"  # noqa: S608
+        f" SELECT coalesce(stored.{key}, computed.{key}) AS key, stored.{key} IS NOT NULL AS was_there,"
+        f" computed.{key} IS NOT NULL AS is_there, count(*) OVER () AS differing, {', '.join(values)}"
+        f" FROM stored FULL JOIN computed ON stored.{key} = computed.{key}"
+        f" WHERE stored.{key} IS NULL OR computed.{key} IS NULL OR "
+        + " OR ".join(f"{before} IS DISTINCT FROM {after}" for before, after in zip(*sides, strict=True))
+        + f" ORDER BY key LIMIT {SHOWN}"
     )
-    return {key: tuple(values) for key, *values in connection.execute(query, [hour]).fetchall()}
+    types = {"key": pa.string(), "was_there": pa.bool_(), "is_there": pa.bool_(), "differing": pa.int64()}
+    types |= {
+        f"{side}_{name}": table.columns.field(name).type for side in ("stored", "computed") for name in others
+    }
+    rows = engine.read(query, inputs, pa.schema(types)).to_pylist()
+    shown = [_change(*row.values()) for row in sorted(rows, key=lambda row: row["key"])]
+    return TableChanges(rows[0]["differing"] if rows else 0, shown)
+
+
+def _change(key: str, was_there: bool, is_there: bool, _: int, *values: str | int | None) -> RowChange:
+    before, after = values[: len(values) // 2], values[len(values) // 2 :]
+    return RowChange(key, before if was_there else None, after if is_there else None)
 
 
 def shown(table: ServingTable, row: Row | None) -> str:

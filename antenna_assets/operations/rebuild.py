@@ -254,8 +254,8 @@ def _restore(
     held = delta.hours(table)
     for one, files in hours:
         if one.hour in held:
-            history = {"rebuild": "as the ledger names it", "hour": hour_key(one.hour)}
-            delta.replace(table, one.hour, files, one.versions, history, skip_age_check=True)
+            history = {"rebuild": "as the ledger names it", "hours": hour_key(one.hour)}
+            delta.replace(table, {one.hour: files}, one.versions, history, skip_age_check=True)
             return [one.hour]
     some = [RestoredHour(one.hour, files, one.versions) for one, files in hours[:_AT_ONCE]]
     restore(delta, table, some)

@@ -15,13 +15,19 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from antenna_assets.domain.hours import lake_partition
 from antenna_assets.domain.lifetimes import SAFE_AGE
 from antenna_assets.domain.schema import HOUR_PARTITION
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.errors import AntennaError
 from antenna_assets.failpoints import commit_point
-from antenna_assets.publishing.delta_commit import add_action, commit, commit_empty, require_young_files
+from antenna_assets.publishing.delta_commit import (
+    add_action,
+    commit,
+    commit_empty,
+    files_of,
+    remove_actions,
+    require_young_files,
+)
 from antenna_assets.publishing.delta_create import create_table
 from antenna_assets.publishing.delta_files import recent_files, unreferenced
 from antenna_assets.publishing.delta_log import (
@@ -155,16 +161,16 @@ class HourlyTable:
     def replace(
         self,
         table: "DeltaTable",
-        hour: datetime,
-        files: Sequence[WrittenFile],
+        hours: Mapping[datetime, Sequence[WrittenFile]],
         versions: Mapping[str, int],
         metadata: Mapping[str, str | int],
         *,
         skip_age_check: bool = False,
     ) -> int:
-        """Commit these files as the whole hour, on top of the exact version that `table` has loaded.
+        """Commit files as whole hours, on top of the exact version that `table` has loaded.
 
         Args:
+            hours: the files of each hour; without any it becomes empty.
             versions: application transactions to set, by their key.
             metadata: for readers of the table's history.
             skip_age_check: the ledger names the files, so no sweep removes them, however old they are.
@@ -177,11 +183,18 @@ class HourlyTable:
             AttemptTooOld: a file is so old that a sweep may remove it.
             LakeError: the table cannot be written.
         """
+        additions = [add_action(self.location, hour, file) for hour in hours for file in hours[hour]]
         with self.errors("written"):
-            additions = [add_action(self.location, hour, file) for file in files]
+            files = [file for of_hour in hours.values() for file in of_hour]
             if files and not skip_age_check:
                 require_young_files(files, file_system_now(self.folder))
-            commit(table, additions, versions=versions, metadata=metadata, replaced=hour)
+            commit(
+                table,
+                additions,
+                versions=versions,
+                metadata=metadata,
+                removals=remove_actions(table, hours),
+            )
             commit_point("publish.lake.committed")
             version = table.version() + 1
             self.sync_commit(version)
@@ -229,18 +242,13 @@ class HourlyTable:
             remove_files(lake_path(file.path) for file in files)
             remove_if_empty(folder)
 
-    def files(self, table: "DeltaTable", hour: datetime) -> dict[str, int]:
-        """The hour's files as absolute paths or URIs, with their rows."""
-        from pyarrow import compute
-
-        actions = pa.table(table.get_add_actions(flatten=True))
-        if not actions.num_rows:
-            return {}
-        for name, value in lake_partition(hour).items():
-            actions = actions.filter(compute.equal(actions[f"partition.{name}"], value))
-        paths, rows = actions["path"].to_pylist(), actions["num_records"].to_pylist()
-        # Delta percent-encodes the paths of files; `file_uris` would encode the table's own as well.
-        return {posixpath.join(self.location, unquote(path)): n for path, n in zip(paths, rows, strict=True)}
+    def files(self, table: "DeltaTable", hours: Collection[datetime]) -> dict[datetime, dict[str, int]]:
+        """The files of each hour as absolute paths or URIs, with their rows."""
+        return {
+            # Delta percent-encodes the paths of files; `file_uris` would encode the table's own as well.
+            hour: {posixpath.join(self.location, unquote(file.path)): file.rows for file in files}
+            for hour, files in files_of(table, hours).items()
+        }
 
     def paths(self, table: "DeltaTable") -> set[str]:
         """The table's files, relative to it."""

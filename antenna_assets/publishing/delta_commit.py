@@ -3,8 +3,13 @@
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from antenna_assets.domain.hours import lake_partition
 from antenna_assets.domain.lifetimes import require_young
@@ -26,7 +31,7 @@ def commit(
     *,
     versions: Mapping[str, int],
     metadata: Mapping[str, str | int],
-    replaced: datetime | None = None,
+    removals: Sequence[object] = (),
 ) -> None:
     """Commit files as the version after the one that `table` has loaded.
 
@@ -34,7 +39,7 @@ def commit(
         additions: from `add_action`.
         versions: application transactions to set, by their key.
         metadata: for readers of the table's history.
-        replaced: the hour whose present files are removed; None removes none.
+        removals: from `remove_actions`.
 
     Raises:
         Conflict: `table` is no longer the newest version.
@@ -50,14 +55,12 @@ def commit(
         max_commit_retries=0,
         app_transactions=[Transaction(key, version) for key, version in versions.items()],
     )
-    filters = [] if replaced is None else list(partition_values(replaced).items())
     try:
         table.create_write_transaction(
-            list(additions),
-            mode="append" if replaced is None else "overwrite",
+            [*removals, *additions],
+            mode="append",
             schema=table.schema(),
             partition_by=list(HOUR_PARTITION),
-            partition_filters=[(name, "=", value) for name, value in filters] or None,
             commit_properties=properties,
             post_commithook_properties=_no_hooks(),
         )
@@ -96,6 +99,60 @@ def add_action(location: str, hour: datetime, file: WrittenFile) -> object:
         data_change=True,
         stats=json.dumps({"numRecords": file.rows}),
     )
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """A file of a table: its path as the log has it, percent-encoded, its rows, and its size in bytes."""
+
+    path: str
+    rows: int
+    size: int
+
+
+def files_of(table: "DeltaTable", hours: Iterable[datetime]) -> dict[datetime, list[TableFile]]:
+    """The files that a loaded table has of each of some hours."""
+    found: dict[datetime, list[TableFile]] = {hour: [] for hour in hours}
+    actions = pa.table(table.get_add_actions(flatten=True))
+    if not actions.num_rows:
+        return found
+    # One number for an hour, so that the hours are looked up in one pass over all files.
+    number: pa.ChunkedArray = pa.chunked_array([pa.repeat(pa.scalar(0, pa.int64()), actions.num_rows)])
+    for name in HOUR_PARTITION:
+        number = pc.add(pc.multiply(number, 100), actions[f"partition.{name}"].cast(pa.int64()))
+    by_number = {_number(hour): hour for hour in found}
+    wanted = pc.is_in(number, pa.array(by_number, pa.int64()))
+    files = actions.select(["path", "num_records", "size_bytes"]).filter(wanted)
+    columns = (column.to_pylist() for column in (number.filter(wanted), *files.columns))
+    for of_hour, *file in zip(*columns, strict=True):
+        found[by_number[of_hour]].append(TableFile(*file))
+    return found
+
+
+def _number(hour: datetime) -> int:
+    number = 0
+    for part in lake_partition(hour).values():
+        number = number * 100 + part
+    return number
+
+
+def remove_actions(table: "DeltaTable", hours: Iterable[datetime]) -> list[object]:
+    """Delta's actions that remove the files which a loaded table has of some hours."""
+    from deltalake.transaction import RemoveAction
+
+    now = time.time_ns() // 10**6
+    return [
+        RemoveAction(
+            # deltalake percent-encodes it.
+            path=unquote(file.path),
+            data_change=True,
+            deletion_timestamp=now,
+            size=file.size,
+            partition_values=partition_values(hour),
+        )
+        for hour, files in files_of(table, hours).items()
+        for file in files
+    ]
 
 
 def require_young_files(files: Iterable[WrittenFile], now: datetime) -> None:

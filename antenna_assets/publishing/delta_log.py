@@ -152,8 +152,10 @@ def wrong_commit(data: bytes) -> str | None:
     info: dict[str, Any] = next((one["commitInfo"] for one in actions if "commitInfo" in one), {})
     additions = sum("add" in one for one in actions)
     # Our own commits say what is in them: a file may be cut exactly between two lines.
-    if "hour" in info and not any(one.get("txn", {}).get("appId") == info["hour"] for one in actions):
-        return f"lacks the mark of the hour {info['hour']}"
+    marks = {one["txn"].get("appId") for one in actions if isinstance(one.get("txn"), dict)}
+    for hour in str(info.get("hours", info.get("hour", ""))).split():
+        if hour not in marks:
+            return f"lacks the mark of the hour {hour}"
     if "files" in info and additions != int(info["files"]):
         return f"lacks files: expected {info['files']}, found {additions}"
     if info.get("operation") == "CREATE TABLE" and not any("metaData" in one for one in actions):

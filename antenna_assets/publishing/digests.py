@@ -1,14 +1,19 @@
-"""Digests of what a publication holds: SHA-256 of the lake's files and of a table's rows.
+"""Digests of what a publication holds: SHA-256 of the lake's files, and of a table's rows as they once were.
 
-Certificates are issued in `ledger/certificate.py`, and recomputed by `verify/`.
+A table's rows are digested as CSV now (`csv_rows.py`). Certificates are issued in `ledger/certificate.py`,
+and recomputed by `verify/`.
 """
 
 import hashlib
 from collections.abc import Sequence
+from datetime import datetime
 
+import psycopg
 import pyarrow as pa
+from psycopg import sql
 from pydantic_core import to_json
 
+from antenna_assets.domain.schema import ServingTable
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.storage.paths import lake_path
 
@@ -18,20 +23,22 @@ UNKNOWN_ROWS = "SELECT count(*) AS unknown_rows FROM enriched_usage WHERE email 
 UNKNOWN_ROWS_COLUMNS = pa.schema([pa.field("unknown_rows", pa.int64(), nullable=False)])
 
 
-class RowsDigest:
-    """SHA-256 over rows in the byte order of their key, each as one line of JSON."""
+def earlier_sha256(connection: psycopg.Connection, table: ServingTable, hour: datetime) -> str:
+    """The digest of an hour's rows as certificates have it from before `csv_rows.py`.
 
-    def __init__(self) -> None:
-        self._sha256 = hashlib.sha256()
-
-    def add(self, row: Sequence[str | int | None]) -> None:
-        """Add the next row: its values in the order of the table's columns, without `date`."""
-        self._sha256.update(to_json(row) + b"\n")
-
-    @property
-    def sha256(self) -> str:
-        """Of the rows so far, as hexadecimal digits."""
-        return self._sha256.hexdigest()
+    It is of the rows in the byte order of their key, each as one line of JSON: its values in the order of the
+    table's columns, without `date`.
+    """
+    select = sql.SQL('SELECT {} FROM {} WHERE date = %s ORDER BY {} COLLATE "C"').format(
+        sql.SQL(", ").join(map(sql.Identifier, table.columns.names)),
+        sql.Identifier(table.name),
+        sql.Identifier(table.key),
+    )
+    digest = hashlib.sha256()
+    with connection.transaction(), connection.cursor(name="rows") as rows:
+        for row in rows.execute(select, [hour]):
+            digest.update(to_json(row) + b"\n")
+    return digest.hexdigest()
 
 
 def file_sha256(path: str) -> str:

@@ -53,28 +53,21 @@ class Replacement:
         """The table and the hour, for messages."""
         return f"{self.table} of {hour_key(self.hour)}"
 
-    @property
-    def history(self) -> dict[str, str | int]:
-        """What the table's history says of the commit."""
-        return {"hour": hour_key(self.hour), "generation": self.generation, **self.metadata}
+    def superseded_on(self, loaded: "DeltaTable") -> Superseded | None:
+        """Why it must not be committed: the loaded version holds the hour at a newer version.
 
-    def require_newest(self, loaded: "DeltaTable") -> None:
-        """Stop if the loaded version holds the hour at a newer version.
-
-        Raises:
-            Superseded: it does, by generation, then users' version, then attempt.
+        Generations are compared first, then users' versions, then attempts.
         """
         held = _version(loaded, self.hour)
         if held is None:
-            return
+            return None
         # What is not given is not compared: no table has it for some hours only.
         given = Version(
             self.generation,
             self.tags.get(USERS_VERSION, held.users),
             held.attempt if self.attempt is None else self.attempt,
         )
-        if held > given:
-            raise Superseded(self.name, given, held)
+        return Superseded(self.name, given, held) if held > given else None
 
     def versions(self, loaded: "DeltaTable") -> dict[str, int]:
         """The application transactions of the commit, by their key."""
@@ -85,6 +78,16 @@ class Replacement:
         if self.attempt is not None:
             versions[f"{key}/{_ATTEMPT}"] = self.attempt
         return versions
+
+
+def history(replacements: Sequence[Replacement]) -> dict[str, str | int]:
+    """What the table's history says of a commit: its hours, and their generations in the same order."""
+    metadata = {name: value for one in replacements for name, value in one.metadata.items()}
+    return {
+        "hours": " ".join(hour_key(one.hour) for one in replacements),
+        "generations": " ".join(str(one.generation) for one in replacements),
+        **metadata,
+    }
 
 
 def hour_tags(table: "DeltaTable", hour: datetime) -> dict[str, int]:

@@ -20,10 +20,11 @@ from antenna_assets.domain.hours import hour_key, lake_partition
 from antenna_assets.domain.lifetimes import VERSION_RETENTION
 from antenna_assets.domain.schema import LAKE_TABLES
 from antenna_assets.engines.contract import WrittenFile
+from antenna_assets.errors import Superseded
 from antenna_assets.failpoints import commit_point
 from antenna_assets.publishing.delta import HourlyTable, LakeError
 from antenna_assets.publishing.delta_commit import Conflict
-from antenna_assets.publishing.fence import TAGS, USERS_VERSION, Replacement, hour_tags
+from antenna_assets.publishing.fence import TAGS, USERS_VERSION, Replacement, history, hour_tags
 from antenna_assets.storage.files import remove_tree
 from antenna_assets.storage.paths import lake_path
 
@@ -77,6 +78,18 @@ class HourSnapshot:
     version: int
     table_id: str | None = field(default=None, compare=False)
 
+    def published(self, table: str, hour: datetime) -> "PublishedHour":
+        """The hour as input of the next asset.
+
+        Raises:
+            NotPublished: the table does not hold it.
+        """
+        if self.generation is None:
+            raise NotPublished(
+                f"{table} does not hold {hour_key(hour)} yet; materialize {table} for it first"
+            )
+        return PublishedHour(self.generation, self.files, self.tags)
+
 
 @dataclass(frozen=True)
 class PublishedHour:
@@ -85,6 +98,14 @@ class PublishedHour:
     generation: int
     files: list[str]
     tags: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """The Delta version that holds the replaced hours, and why others were left out."""
+
+    version: int
+    superseded: Mapping[datetime, Superseded]
 
 
 class Lake:
@@ -150,20 +171,27 @@ class Lake:
         Raises:
             LakeError: the table cannot be read.
         """
+        return self.hours(table, [hour])[hour]
+
+    def hours(self, table: str, hours: Collection[datetime]) -> dict[datetime, HourSnapshot]:
+        """Some hours as one version of a table, the newest, holds them.
+
+        Raises:
+            LakeError: the table cannot be read.
+        """
         delta = self._tables[table]
         with delta.reading() as newest:
             if newest is None:
-                return HourSnapshot(None, [], 0, {}, -1)
-            generation = newest.transaction_version(hour_key(hour))
-            files = delta.files(newest, hour)
-            return HourSnapshot(
-                generation,
-                list(files),
-                sum(files.values()),
-                {} if generation is None else hour_tags(newest, hour),
-                newest.version(),
-                newest.metadata().id,
-            )
+                return dict.fromkeys(hours, HourSnapshot(None, [], 0, {}, -1))
+            version, table_id = newest.version(), newest.metadata().id
+            found = {}
+            for hour, files in delta.files(newest, hours).items():
+                generation = newest.transaction_version(hour_key(hour))
+                tags = {} if generation is None else hour_tags(newest, hour)
+                found[hour] = HourSnapshot(
+                    generation, list(files), sum(files.values()), tags, version, table_id
+                )
+            return found
 
     def published_hour(self, table: str, hour: datetime) -> PublishedHour:
         """An hour of the newest version of a table, as input of the next asset.
@@ -172,12 +200,7 @@ class Lake:
             NotPublished: the table does not hold it.
             LakeError: the table cannot be read.
         """
-        found = self.hour(table, hour)
-        if found.generation is None:
-            raise NotPublished(
-                f"{table} does not hold {hour_key(hour)} yet; materialize {table} for it first"
-            )
-        return PublishedHour(found.generation, found.files, found.tags)
+        return self.hour(table, hour).published(table, hour)
 
     def table_id(self, table: str) -> str | None:
         """Delta's id of the table; None while it does not exist. A table that is created again has another.
@@ -198,40 +221,30 @@ class Lake:
         with delta.reading() as newest:
             return set() if newest is None else delta.paths(newest)
 
-    def replace_hour(
+    def replace_hours(
         self,
         table: str,
-        hour: datetime,
-        generation: int,
-        files: Sequence[WrittenFile],
+        replacements: Sequence[Replacement],
         *,
-        tags: Mapping[str, int] | None = None,
-        metadata: Mapping[str, str] | None = None,
-        attempt: int | None = None,
         before_commit: Callable[[], None] = lambda: None,
-    ) -> int:
-        """Make these files, and no others, the table's hour. Without files the hour is published as empty.
+    ) -> Replaced:
+        """Make the files of each replacement, and no others, the table's hour, in one commit.
 
-        The fence: generation, users' version and attempt are compared, in this order, on a loaded version,
-        and the commit succeeds only on top of that version. Files that were not committed are removed, so
-        that repeated attempts do not fill the disk.
+        The fence: generation, users' version and attempt of each hour are compared, in this order, on a
+        loaded version, and the commit succeeds only on top of that version. An hour that is held at a newer
+        version is left out. Files that were not committed are removed, so that repeated attempts do not fill
+        the disk.
 
         Args:
-            files: complete and synced, in a folder from `new_folder`.
-            tags, metadata, attempt: see `Replacement`.
+            replacements: of different hours; their files are complete and synced, in folders from
+                `new_folder`.
             before_commit: raises if something else forbids the commit; called before each attempt to commit.
 
-        Returns:
-            The Delta version of the commit.
-
         Raises:
-            Superseded: the hour holds a newer generation, or of the same one a newer users' version or a
-                later attempt.
             LakeBusy: other writers committed first `ATTEMPTS` times.
             AttemptTooOld: the files are older than any run may be.
             LakeError: the table cannot be written.
         """
-        replacement = Replacement(table, hour, generation, files, tags or {}, attempt, metadata or {})
         delta = self._tables[table]
         commit_point("publish.lake.files_written")
         # The newest version before this attempt: nothing of it is committed up to there.
@@ -244,32 +257,73 @@ class Lake:
                     loaded = delta.newest() or delta.create()
                     beyond = loaded.version() if beyond is None else beyond
                     before_commit()
-                    return self._replace_on(loaded, replacement, is_retry=number > 0)
-            raise LakeBusy(
-                f"{replacement.name}: other writers committed first {ATTEMPTS} times; run the hour again"
-            )
+                    done = self._replace_on(table, loaded, replacements, is_retry=number > 0)
+                    for one in replacements:
+                        if one.hour in done.superseded:
+                            delta.discard(one.files, beyond=beyond)
+                    return done
+            names = ", ".join(one.name for one in replacements)
+            raise LakeBusy(f"{names}: other writers committed first {ATTEMPTS} times; run the hours again")
         except Exception:
             with delta.lock:
-                delta.discard(files, beyond=-1 if beyond is None else beyond)
+                for one in replacements:
+                    delta.discard(one.files, beyond=-1 if beyond is None else beyond)
             raise
 
-    def _replace_on(self, loaded: "DeltaTable", replacement: Replacement, *, is_retry: bool) -> int:
-        """Check the fence on the loaded version and commit on top of it; returns the version of the commit.
+    def replace_hour(
+        self,
+        table: str,
+        hour: datetime,
+        generation: int,
+        files: Sequence[WrittenFile],
+        *,
+        tags: Mapping[str, int] | None = None,
+        metadata: Mapping[str, str] | None = None,
+        attempt: int | None = None,
+    ) -> int:
+        """Make these files one hour of a table, as `replace_hours`; returns the Delta version of the commit.
+
+        Args:
+            tags, metadata, attempt: see `Replacement`.
+
+        Raises:
+            Superseded: the hour holds a newer generation, or of the same one a newer users' version or a
+                later attempt.
+        """
+        one = Replacement(table, hour, generation, files, tags or {}, attempt, metadata or {})
+        done = self.replace_hours(table, [one])
+        if hour in done.superseded:
+            raise done.superseded[hour]
+        return done.version
+
+    def _replace_on(
+        self, table: str, loaded: "DeltaTable", replacements: Sequence[Replacement], *, is_retry: bool
+    ) -> Replaced:
+        """Check the fences on the loaded version and commit on top of it.
 
         The caller holds the table's lock.
 
         Raises:
             Conflict: the version is no longer the newest.
-            Superseded, AttemptTooOld, LakeError: as `replace_hour`.
+            AttemptTooOld, LakeError: as `replace_hours`.
         """
-        delta, hour, files = self._tables[replacement.table], replacement.hour, replacement.files
+        delta = self._tables[table]
+        superseded: dict[datetime, Superseded] = {}
         with delta.errors("read"):
-            replacement.require_newest(loaded)
-            # A commit may be stored and still be reported as failed: then the hour holds exactly these files.
-            if is_retry and files and delta.files(loaded, hour).keys() == {file.path for file in files}:
-                return loaded.version()
-            versions = replacement.versions(loaded)
-        return delta.replace(loaded, hour, files, versions, replacement.history)
+            for one in replacements:
+                if newer := one.superseded_on(loaded):
+                    superseded[one.hour] = newer
+            left = [one for one in replacements if one.hour not in superseded]
+            # A commit may be stored and still be reported as failed: then the hours hold exactly these files.
+            if is_retry and any(one.files for one in left):
+                held = delta.files(loaded, [one.hour for one in left])
+                if all(held[one.hour].keys() == {file.path for file in one.files} for one in left):
+                    return Replaced(loaded.version(), superseded)
+            versions = {key: version for one in left for key, version in one.versions(loaded).items()}
+        if not left:
+            return Replaced(loaded.version(), superseded)
+        files = {one.hour: one.files for one in left}
+        return Replaced(delta.replace(loaded, files, versions, history(left)), superseded)
 
     def raise_fence(self, table: str) -> None:
         """Make a writer that was paused between its check and its commit check again.

@@ -1,65 +1,125 @@
-"""Replacing one hour of a serving table in PostgreSQL.
+"""Replacing hours of a serving table in PostgreSQL.
 
-The rows come from the transforms; the fence and the publication are recorded by `ledger/publications.py`.
+The rows come from the transforms; the fence and the publications are recorded by `ledger/publications.py`.
 """
 
-from dataclasses import replace
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
 
 import psycopg
 import pyarrow as pa
+import pyarrow.compute as pc
 from psycopg import sql
 
 from antenna_assets.domain.schema import ServingTable
+from antenna_assets.errors import AntennaError, Superseded
 from antenna_assets.failpoints import commit_point
-from antenna_assets.ledger.certificate import certify
+from antenna_assets.ledger.certificate import UNKNOWN_USERS, certify
+from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.publications import (
     Publication,
     insert_publication,
     move_publication_head,
     require_nobody_forgotten,
 )
-from antenna_assets.publishing.digests import RowsDigest
+from antenna_assets.ledger.user_hours import make_user_days
+from antenna_assets.publishing.csv_rows import CSV_SHA256, columns_of, csv_of
 
 
-def replace_hour(
-    connection: psycopg.Connection, table: ServingTable, rows: pa.Table, publication: Publication
-) -> None:
-    """Replace the publication's hour of a table by `rows`, in one transaction.
+@dataclass(frozen=True)
+class HourOfTable:
+    """An hour of a table that is to be published.
 
-    Its first statement is the fence. Readers see the old hour or the new one, never a part of either. The
-    last of the hour's six publications issues its certificate.
+    Attributes:
+        version: what is published, with `rows` and `bytes` not counted yet.
+        rows: batches with the table's columns except `date`, in the order of the key's bytes.
+        bytes: what the rows must sum up to; None if that is not known.
+    """
+
+    version: Publication
+    rows: Iterable[pa.RecordBatch]
+    bytes: int | None
+
+
+def replace_hours(
+    connection: psycopg.Connection, table: ServingTable, hours: Sequence[HourOfTable]
+) -> dict[datetime, Publication | Superseded | AntennaError]:
+    """Replace hours of a table in one transaction, which also certifies those that are wholly published then.
+
+    Readers see the old hours or the new ones, never a part of either.
 
     Args:
-        rows: with the table's columns except `date`, which is the hour's first instant, UTC.
+        hours: ascending.
+
+    Returns:
+        What was published of each hour, the newer version for which it was left out, or the error with which
+        it failed; nothing was changed of the latter two.
 
     Raises:
-        Superseded: a newer generation of the hour is published.
-        ForgottenMeanwhile: a user was forgotten since the connection was opened.
-            After each of these nothing was changed.
+        ForgottenMeanwhile: a user was forgotten since the connection was opened. Nothing was changed.
     """
-    names = [field.name for field in table.columns]
-    target = sql.Identifier(table.name)
-    copy = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
-        target, sql.SQL(", ").join(map(sql.Identifier, ["date", *names]))
-    )
+    done: dict[datetime, Publication | Superseded | AntennaError] = {}
+    if table.name == "bytes_agg_user_1h":
+        make_user_days(connection, [one.version.hour for one in hours])
     commit_point("publish.table.computed")
     with connection.transaction():
-        move_publication_head(connection, publication)
+        for one in hours:
+            try:
+                # A savepoint: an hour that fails is undone, and the others are not.
+                with connection.transaction():
+                    done[one.version.hour] = _replace(connection, table, one)
+            except (Superseded, AntennaError) as left_out:
+                done[one.version.hour] = left_out
         require_nobody_forgotten(connection)
-        commit_point("publish.table.fenced")
-        connection.execute(sql.SQL("DELETE FROM {} WHERE date = %s").format(target), [publication.hour])
-        commit_point("publish.table.deleted")
-        with connection.cursor().copy(copy) as writer:
-            writer.set_types(
-                ["timestamptz", *("int8" if field.type == pa.int64() else "text" for field in table.columns)]
-            )
-            digest = RowsDigest()
-            # Sorted by key: index pages are filled in order, and the digest needs an order.
-            ordered = rows.sort_by(table.key)
-            for row in zip(*(ordered[name].to_pylist() for name in names), strict=True):
-                writer.write_row((publication.hour, *row))
-                digest.add(row)
-        commit_point("publish.table.copied")
-        insert_publication(connection, replace(publication, content={"sha256": digest.sha256}))
-        certify(connection, publication.hour, publication.generation)
+        published = (one for one in done.values() if isinstance(one, Publication))
+        certify(connection, {one.hour: one.generation for one in published})
     commit_point("publish.table.committed")
+    return done
+
+
+def _replace(connection: psycopg.Connection, table: ServingTable, hour: HourOfTable) -> Publication:
+    # The fence comes first, and locks the hour until the transaction ends.
+    move_publication_head(connection, hour.version)
+    commit_point("publish.table.fenced")
+    connection.execute(
+        sql.SQL("DELETE FROM {} WHERE date = %s").format(sql.Identifier(table.name)), [hour.version.hour]
+    )
+    commit_point("publish.table.deleted")
+    published = _copy(connection, table, hour)
+    insert_publication(connection, published)
+    commit_point("publish.table.copied")
+    return published
+
+
+def _copy(connection: psycopg.Connection, table: ServingTable, hour: HourOfTable) -> Publication:
+    """Insert the rows of an hour; returns what was published.
+
+    Raises:
+        LedgerError: the rows have other bytes than they must have.
+        EngineError: the rows cannot be computed.
+    """
+    digest = hashlib.sha256()
+    rows = bytes_ = unknown_users = unknown_bytes = 0
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(
+        sql.Identifier(table.name), columns_of(table)
+    )
+    with connection.cursor().copy(statement) as writer:
+        for batch in hour.rows:
+            lines = csv_of(hour.version.hour, batch)
+            writer.write(memoryview(lines))
+            digest.update(lines)
+            rows += batch.num_rows
+            bytes_ += pc.sum(batch[table.sum_column]).as_py() or 0
+            if "email" in table.columns.names:
+                unknown = batch.filter(pc.is_null(batch["email"]))
+                unknown_users += unknown.num_rows
+                unknown_bytes += pc.sum(unknown[table.sum_column]).as_py() or 0
+    if hour.bytes is not None and bytes_ != hour.bytes:
+        raise LedgerError(f"{table.name}: expected the hour's {hour.bytes} bytes, found {bytes_}")
+    content: dict[str, Any] = {CSV_SHA256: digest.hexdigest()}
+    if "email" in table.columns.names:
+        content[UNKNOWN_USERS] = {"users": unknown_users, "bytes": unknown_bytes}
+    return replace(hour.version, rows=rows, bytes=bytes_, content=content)

@@ -6,16 +6,13 @@ from psycopg import sql
 from antenna_assets.clients.postgres import snapshot
 from antenna_assets.domain.schema import USERS
 from antenna_assets.errors import AntennaError
+from antenna_assets.publishing.csv_rows import rows_of, write_parquet
 from antenna_assets.storage.disk import write_failure_message
-from antenna_assets.storage.paths import file_errors, lake_path
+from antenna_assets.storage.paths import file_errors
 
 
 class UsersUnwritable(AntennaError):
     """The file of users cannot be written; nothing was published."""
-
-
-# About 100,000 users: what is parsed at once, and one row group of the file.
-_BLOCK_BYTES = 8 * 2**20
 
 
 def write_users(connection: psycopg.Connection, target: str) -> int:
@@ -48,38 +45,6 @@ def users_version(connection: psycopg.Connection) -> int:
 
 def write_users_of_snapshot(connection: psycopg.Connection, target: str) -> None:
     """Write all users in the caller's snapshot, as `write_users` does."""
-    from pyarrow import csv
-    from pyarrow import parquet as pq
-
     names = sql.SQL(", ").join(map(sql.Identifier, USERS.names))
-    select = sql.SQL("COPY (SELECT {} FROM user_metadata) TO STDOUT (FORMAT csv, HEADER)").format(names)
-    with connection.cursor().copy(select) as copy:
-        blocks = csv.open_csv(
-            _Readable(copy),
-            read_options=csv.ReadOptions(block_size=_BLOCK_BYTES),
-            parse_options=csv.ParseOptions(newlines_in_values=True),
-            convert_options=csv.ConvertOptions(column_types=USERS),
-        )
-        with (
-            lake_path(target).open("wb") as file,
-            pq.ParquetWriter(file, USERS, compression="zstd") as writer,
-        ):
-            for block in blocks:
-                writer.write_batch(block.cast(USERS))
-
-
-class _Readable:
-    """The result of a COPY as a file object that is read once, from start to end."""
-
-    closed = False
-
-    def __init__(self, copy: psycopg.Copy) -> None:
-        self._copy = copy
-        self._rest = bytearray()
-
-    def read(self, size: int) -> bytes:
-        while len(self._rest) < size and (data := self._copy.read()):
-            self._rest += data
-        found = bytes(self._rest[:size])
-        del self._rest[:size]
-        return found
+    select = sql.SQL("SELECT {} FROM user_metadata").format(names)
+    write_parquet(target, rows_of(connection, select, USERS), USERS)

@@ -3,8 +3,8 @@
 Expected values come from `answers` alone. What is still to be read or published is named by `pending`.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from antenna_assets.domain.counted import counted
@@ -45,6 +45,7 @@ def differences(
     *,
     rejected_in: Callable[[dict[str, Any]], dict[str, int]] | None = None,
     live_since: datetime | None = None,
+    live: Mapping[str, timedelta] | None = None,
 ) -> list[Difference]:
     """Return everything in the answers' hours that is not exactly as expected, causes before consequences.
 
@@ -52,6 +53,8 @@ def differences(
         rejected_in: counts by reason what was rejected of the answers' `sent`, as `rejected.counts_by_reason`
             returns it; None: rejected messages are not compared.
         live_since: live windows before this instant are not compared: the retention may have removed them.
+        live: the live tables that the stream keeps, each with the length of its windows; None: all, with the
+            windows of the answers.
 
     Raises:
         DatabaseError: the database cannot be reached, or lacks migrations.
@@ -81,7 +84,13 @@ def differences(
             expected = _keyed(
                 (row for row in tables[table] if _hour(instant(row["date"])) in wanted), columns
             )
-            found += _row_differences(table, expected, _stored(connection, table, wanted))
+            stored = _stored(connection, table, wanted)
+            if table not in HOURLY and live is not None:
+                if table not in live:
+                    continue
+                window = max(live[table], answers.window)
+                expected, stored = _in_windows(expected, window), _in_windows(stored, window)
+            found += _row_differences(table, expected, stored)
     if rejected_in is not None and answers.sent is not None:
         found += _rejected_differences(answers.rejected, rejected_in(answers.sent))
     return found
@@ -111,8 +120,19 @@ def _stored(connection: "Connection", table: str, hours: Iterable[datetime]) -> 
     rows: Rows = {}
     for first, end in spans(sorted(hours)):
         for date, key, *values in connection.execute(query, [first, end]):
-            rows[date.astimezone(UTC).isoformat().replace("+00:00", "Z"), key] = tuple(values)
+            rows[_text(date), key] = tuple(values)
     return rows
+
+
+def _in_windows(rows: Rows, window: timedelta) -> Rows:
+    """The sums of live windows in longer ones."""
+    sums: Rows = {}
+    for (date, key), (bytes_,) in rows.items():
+        start = instant(date)
+        start -= (start - _hour(start)) % window
+        of = (_text(start), key)
+        sums[of] = (sums.get(of, (0,))[0] + bytes_,)
+    return sums
 
 
 def _row_differences(table: str, expected: Rows, found: Rows) -> Iterator[Difference]:
@@ -136,6 +156,10 @@ def _values(columns: tuple[str, ...], values: tuple[Any, ...] | None) -> str:
     if values is None:
         return "no row"
     return ", ".join(f"{name}={value}" for name, value in zip(columns[2:], values, strict=True))
+
+
+def _text(date: datetime) -> str:
+    return date.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _hour(instant: datetime) -> datetime:

@@ -93,5 +93,7 @@ def check(settings: Settings, path: Path, *, postgres_url: str) -> "Table | None
     answers = read_answers(path)
     with connect(postgres_url) as connection:
         live_since = database_now(connection) - LIVE_RETENTION
-    found = differences(answers, postgres_url, rejected_in=rejected_in, live_since=live_since)
+    found = differences(
+        answers, postgres_url, rejected_in=rejected_in, live_since=live_since, live=settings.live_windows
+    )
     return report(found) if found else None

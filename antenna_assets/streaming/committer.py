@@ -147,7 +147,7 @@ class Committer:
             return BatchContent()
         settings = self._settings
         with batch.attempt:
-            return read_back(batch.written, engine, lake=settings.lake_uri, window=settings.window)
+            return read_back(batch.written, engine, lake=settings.lake_uri, live=settings.live_windows)
 
     def commit(self, connection: psycopg.Connection, batch: LandedBatch, content: BatchContent) -> None:
         """Commit a micro-batch with what was read back of it.

@@ -72,18 +72,20 @@ class WrittenAttempt:
     value_bytes: int = 0
 
 
-def read_back(written: WrittenAttempt, engine: Engine, *, lake: str, window: timedelta) -> BatchContent:
+def read_back(
+    written: WrittenAttempt, engine: Engine, *, lake: str, live: Mapping[str, timedelta]
+) -> BatchContent:
     """Sync the files of an attempt, and return them with their sums.
 
     Args:
-        window: length of a live window.
+        live: the live tables to sum up for, each with the length of its windows.
 
     Raises:
         LandingError: the files do not hold exactly the messages that were read.
         LakeUnwritable: the lake's disk is full, or fails.
     """
     with lake_errors(lake):
-        landed = _landed(written, engine, lake, window)
+        landed = _landed(written, engine, lake, live)
     found = landed.rows + sum(landed.rejections.values())
     if found != written.messages:
         raise LandingError(
@@ -93,7 +95,9 @@ def read_back(written: WrittenAttempt, engine: Engine, *, lake: str, window: tim
     return landed
 
 
-def _landed(written: WrittenAttempt, engine: Engine, lake: str, window: timedelta) -> BatchContent:
+def _landed(
+    written: WrittenAttempt, engine: Engine, lake: str, live: Mapping[str, timedelta]
+) -> BatchContent:
     folder = lake_path(lake) / written.folder
     commit_point("stream.land.before_sync")
     found = list(walk(folder))
@@ -120,8 +124,8 @@ def _landed(written: WrittenAttempt, engine: Engine, lake: str, window: timedelt
         event_times=event_times,
         first_event_time=min((row["earliest"] for row in accepted_sums), default=None),
         live={
-            table.name: _live_rows(engine, landed, table, window) if accepted else []
-            for table in LIVE_TABLES.values()
+            name: _live_rows(engine, landed, LIVE_TABLES[name], window) if accepted else []
+            for name, window in live.items()
         },
         begun=written.begun,
         lake=lake,

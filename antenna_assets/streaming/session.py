@@ -14,6 +14,7 @@ from antenna_assets.errors import StreamError
 from antenna_assets.ledger.first_partition import require_start
 from antenna_assets.ledger.head import claim_topic
 from antenna_assets.ledger.lake_identity import require_own_lake
+from antenna_assets.ledger.live_tables import note_live_tables
 from antenna_assets.ledger.offsets import committed_offsets
 from antenna_assets.ledger.partition_starts import StartPosition, read_starts, settle_starts
 from antenna_assets.ledger.stream_lock import only_stream
@@ -68,6 +69,7 @@ class StreamSessions:
                 # Spark would try again and again.
                 self._broker.require_read()
                 topic = replace(found, id=claim_topic(connection, found.name, found.id).topic_id)
+                note_live_tables(connection, self._settings.live_windows)
                 self._warn(topic)
                 # Before a start is noted: the ledger must not end at messages that are gone.
                 self._require_unread_messages_exist(connection, topic)

@@ -3,19 +3,22 @@
 Rows of hours that were never published are found here too.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from glob import escape
 
 import psycopg
+import pyarrow as pa
 from psycopg import sql
 
-from antenna_assets.domain.differences import differences
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.domain.schema import ENRICHED_USAGE, HOURLY_TABLES, ServingTable
 from antenna_assets.engines.transforms import transform
 from antenna_assets.ledger.certificate import Certificate
-from antenna_assets.publishing.digests import RowsDigest
+from antenna_assets.ledger.user_hours import hours_without_users
+from antenna_assets.publishing.csv_rows import CSV_SHA256, csv_of, stored_rows, stored_sha256
+from antenna_assets.publishing.digests import earlier_sha256
 from antenna_assets.verify.difference import ABSENT, Difference, compare
 from antenna_assets.verify.parquet import Parquet
 
@@ -30,33 +33,25 @@ def table_differences(
     usage: Sequence[str] | None,
     parquet: Parquet,
 ) -> list[Difference]:
-    """Return what differs in an hour of a serving table.
+    """Return what differs in an hour of a serving table; nothing if its users were dropped as a day.
 
     Args:
         usage: the files of `enriched_usage` to compute the table from; None if they differ themselves.
     """
-    key, certified = hour_key(certificate.hour), certificate.content["published"][table.name]
-    wrong: list[Difference] = []
-    rows = []
-    for date, *row in _stored(connection, table, certificate.hour):
-        if date == certificate.hour:
-            rows.append(tuple(row))
-        else:
-            what = f"{table.name}, row {row[0]} at {date:%H:%M:%S.%f}"
-            wrong.append(Difference(key, what, "no row within an hour", _shown(table, row[1:])))
-    if usage is not None:
-        wrong += _row_differences(key, table, _computed(table, usage, parquet), rows)
+    hour = certificate.hour
+    if table.name == "bytes_agg_user_1h" and hours_without_users(connection, [hour]):
+        return []
+    key, certified = hour_key(hour), certificate.content["published"][table.name]
+    wrong = [*_rows_within(connection, table, hour)]
+    stored = stored_sha256(connection, table, hour)
+    if usage is not None and _computed_sha256(table, hour, usage, parquet) != stored:
+        wrong += _row_differences(connection, table, hour, parquet)
     if not wrong:
-        digest = RowsDigest()
-        for stored in rows:
-            digest.add(stored)
-        sum_ = sum(row[table.columns.get_field_index(table.sum_column)] for row in rows)
-        wrong += compare(
-            key,
-            table.name,
-            {name: certified[name] for name in ("rows", "bytes", "sha256")},
-            {"rows": len(rows), "bytes": sum_, "sha256": digest.sha256},
-        )
+        rows, bytes_ = _sums(connection, table, hour)
+        found = {"rows": rows, "bytes": bytes_, CSV_SHA256: stored}
+        if CSV_SHA256 not in certified:
+            found = {"rows": rows, "bytes": bytes_, "sha256": earlier_sha256(connection, table, hour)}
+        wrong += compare(key, table.name, {name: certified[name] for name in found}, found)
     return wrong
 
 
@@ -77,19 +72,30 @@ def unpublished_rows(
             )
 
 
-def _stored(connection: psycopg.Connection, table: ServingTable, hour: datetime) -> list[tuple]:
-    # Ordered by the bytes of UTF-8, as the digest is.
+def _rows_within(connection: psycopg.Connection, table: ServingTable, hour: datetime) -> Iterator[Difference]:
+    """Yield the rows whose date is within the hour and not its first instant."""
     query = sql.SQL(
-        'SELECT date, {} FROM {} WHERE date >= %s AND date < %s ORDER BY {} COLLATE "C", date'
+        'SELECT date, {} FROM {} WHERE date > %s AND date < %s ORDER BY {} COLLATE "C", date'
     ).format(
         sql.SQL(", ").join(map(sql.Identifier, table.columns.names)),
         sql.Identifier(table.name),
         sql.Identifier(table.key),
     )
-    return connection.execute(query, [hour, hour + HOUR]).fetchall()
+    for date, *row in connection.execute(query, [hour, hour + HOUR]):
+        what = f"{table.name}, row {row[0]} at {date:%H:%M:%S.%f}"
+        yield Difference(hour_key(hour), what, "no row within an hour", _shown(table, row[1:]))
 
 
-def _computed(table: ServingTable, usage: Sequence[str], parquet: Parquet) -> list[tuple]:
+def _sums(connection: psycopg.Connection, table: ServingTable, hour: datetime) -> tuple[int, int]:
+    query = sql.SQL("SELECT count(*), coalesce(sum({}), 0) FROM {} WHERE date = %s").format(
+        sql.Identifier(table.sum_column), sql.Identifier(table.name)
+    )
+    rows, bytes_ = connection.execute(query, [hour]).fetchall()[0]
+    return rows, int(bytes_)
+
+
+def _computed_sha256(table: ServingTable, hour: datetime, usage: Sequence[str], parquet: Parquet) -> str:
+    """The digest of the rows that follow from `enriched_usage`; the view `computed` has them afterwards."""
     if usage:
         # The transformation names its input as a table. A view takes no parameters, but reads variables.
         parquet.connection.execute("SET VARIABLE usage = ?", [[escape(path) for path in usage]])
@@ -101,26 +107,43 @@ def _computed(table: ServingTable, usage: Sequence[str], parquet: Parquet) -> li
         parquet.connection.register("no_usage", ENRICHED_USAGE.empty_table())
         parquet.connection.execute("CREATE OR REPLACE TEMP VIEW enriched_usage AS SELECT * FROM no_usage")
     columns = ", ".join(table.columns.names)
-    return parquet.connection.execute(
-        f"SELECT {columns} FROM ({transform(table.name)}\n) ORDER BY {table.key}"  # noqa: S608
-    ).fetchall()
+    parquet.connection.execute(
+        f"CREATE OR REPLACE TEMP VIEW computed AS SELECT {columns} FROM ({transform(table.name)}\n)"  # noqa: S608
+    )
+    rows = parquet.connection.sql(f"SELECT * FROM computed ORDER BY {table.key}")  # noqa: S608
+    digest = hashlib.sha256()
+    for batch in rows.to_arrow_reader():
+        digest.update(csv_of(hour, batch))
+    return digest.hexdigest()
 
 
 def _row_differences(
-    hour: str, table: ServingTable, computed: Sequence[tuple], stored: Sequence[tuple]
+    connection: psycopg.Connection, table: ServingTable, hour: datetime, parquet: Parquet
 ) -> list[Difference]:
-    if list(computed) == list(stored):
-        return []
-    expected, found = ({key: values for key, *values in rows} for rows in (computed, stored))
-    wrong = [*differences(expected, found)]
-    named = [
-        Difference(hour, f"{table.name}, {table.key} {key}", _shown(table, left), _shown(table, right))
-        for key, left, right in wrong[:SHOWN]
-    ]
-    if len(wrong) > SHOWN:
-        named.append(
-            Difference(hour, f"{table.name}, other rows that differ", "0", f"{len(wrong) - SHOWN:,}")
-        )
+    """What differs between the view `computed` and the stored rows; some are named, the others counted."""
+    stored = pa.RecordBatchReader.from_batches(table.columns, stored_rows(connection, table, hour))
+    parquet.connection.register("stored_rows", stored)
+    parquet.connection.execute("CREATE OR REPLACE TEMP TABLE stored AS SELECT * FROM stored_rows")
+    parquet.connection.unregister("stored_rows")
+    key, *others = table.columns.names
+    sides = [", ".join(f"{side}.{name}" for name in others) for side in ("computed", "stored")]
+    found = parquet.connection.execute(
+        f"SELECT coalesce(computed.{key}, stored.{key}) AS key, computed.{key} IS NULL, stored.{key} IS NULL,"  # noqa: S608
+        f" {', '.join(sides)}, count(*) OVER ()"
+        f" FROM computed FULL JOIN stored USING ({key})"
+        f" WHERE computed.{key} IS NULL OR stored.{key} IS NULL OR ({sides[0]}) IS DISTINCT FROM ({sides[1]})"
+        f" ORDER BY key LIMIT {SHOWN}"
+    ).fetchall()
+    count = len(others)
+    named = []
+    for key_, no_computed, no_stored, *values in found:
+        expected = None if no_computed else values[:count]
+        stored_values = None if no_stored else values[count:-1]
+        what = f"{table.name}, {table.key} {key_}"
+        named.append(Difference(hour_key(hour), what, _shown(table, expected), _shown(table, stored_values)))
+    more = found[0][-1] - len(found) if found else 0
+    if more:
+        named.append(Difference(hour_key(hour), f"{table.name}, other rows that differ", "0", f"{more:,}"))
     return named
 
 

@@ -12,10 +12,6 @@ from dataclasses import dataclass
 import pytest
 
 from antenna_assets import failpoints as crash
-from antenna_assets.defs.assets import serving_tables
-
-BEFORE_FENCE = "test.table.before_fence"
-"""A point of the tests' own: an hourly table's rows are computed, and its transaction has not begun."""
 
 
 class Died(BaseException):
@@ -39,14 +35,7 @@ class Faults:
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.deaths = 0
         self._of_thread: dict[int, _Fault] = {}
-        publish = serving_tables.replace_hour
-
-        def publish_after_the_point(*arguments: object) -> None:
-            self._reached(BEFORE_FENCE)
-            publish(*arguments)  # type: ignore[arg-type]
-
         patch.setattr(crash, "_reached", self._reached)
-        patch.setattr(serving_tables, "replace_hour", publish_after_the_point)
 
     def _reached(self, name: str) -> None:
         fault = self._of_thread.get(threading.get_ident())

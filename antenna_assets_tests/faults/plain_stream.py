@@ -120,7 +120,7 @@ def _commit(
 def summed_up(settings: Settings, written: WrittenAttempt) -> BatchContent:
     """What was written, read back by the stream's own code and the embedded engine."""
     with embedded_sums(settings) as engine:
-        return read_back(written, engine, lake=settings.lake_uri, window=settings.window)
+        return read_back(written, engine, lake=settings.lake_uri, live=settings.live_windows)
 
 
 def _write(folder: str, messages: list[Any], clock: datetime, oldest: datetime) -> None:

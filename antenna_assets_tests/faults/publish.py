@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
+from antenna_assets.defs.sensors import RANGE_END_TAG, RANGE_START_TAG
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.schema import LAKE_TABLES, RAW_PARQUET
 from antenna_assets.engines.contract import WrittenFile
@@ -36,6 +37,14 @@ def publish_hour(key: str) -> None:
     job = build_definitions().resolve_job_def("hourly_usage")
     with dg.DagsterInstance.ephemeral() as instance:
         job.execute_in_process(instance=instance, tags={"dagster/partition": key})
+
+
+def publish_range(keys: str) -> None:
+    """Run the six assets for a range of hours, `2026-11-22-10:00...2026-11-22-12:00`; a run that fails raises."""
+    first, _, last = keys.partition("...")
+    job = build_definitions().resolve_job_def("hourly_usage")
+    with dg.DagsterInstance.ephemeral() as instance:
+        job.execute_in_process(instance=instance, tags={RANGE_START_TAG: first, RANGE_END_TAG: last})
 
 
 def tick_once(folder: str) -> None:

@@ -3,7 +3,6 @@
 from hypothesis import strategies as st
 
 from antenna_assets_tests.faults import test_publication_crashes
-from antenna_assets_tests.faults.in_process import BEFORE_FENCE
 from antenna_assets_tests.faults.state_model import Draft
 
 STREAM_POINTS = (
@@ -30,8 +29,8 @@ HOLDS = (
     "publish.sealed",
     "publish.lake.files_written",
     "publish.lake.committed",
-    "publish.hour_done",
-    BEFORE_FENCE,
+    "publish.hours_done",
+    "publish.table.computed",
 )
 # Passed by every publication, even of an hour that is published already.
 KILLS = ("publish.lake.files_written", "publish.lake.committed", "publish.table.copied")

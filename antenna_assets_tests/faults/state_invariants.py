@@ -24,7 +24,8 @@ class Invariants:
         self._files = Files()
         self._delta = {name: DeltaLog(lake / name) for name in LAKE}
         self._highest: dict[tuple[str, datetime], tuple[int, int]] = {}
-        self._lake_commits: dict[tuple[str, int], tuple[datetime, int, int | None]] = {}
+        # Table and Delta version, hour, generation and users' version: a commit has several hours.
+        self._lake_commits: set[tuple[str, int, datetime, int, int | None]] = set()
         self.planted: set[Path] = set()
 
     def check(self) -> Facts:
@@ -178,17 +179,15 @@ class Invariants:
                         for row in rows
                     }
                     assert users == self._model.enriched(content, commit.users_version), f"4: {commit}"
-                self._lake_commits[table, commit.version] = (
-                    commit.hour,
-                    commit.generation,
-                    commit.users_version,
+                self._lake_commits.add(
+                    (table, commit.version, commit.hour, commit.generation, commit.users_version)
                 )
 
     def _4_tables(self, facts: Facts, contents: dict[tuple[datetime, int], dict[Coordinates, Event]]) -> None:
         for row in facts["publications"]:
             if row.asset in LAKE:
-                of = (row.hour, row.generation, row.users_version)
-                assert self._lake_commits[row.asset, row.lake_version] == of, f"4: {row}"
+                commit = (row.asset, row.lake_version, row.hour, row.generation, row.users_version)
+                assert commit in self._lake_commits, f"4: {row}"
         published = {(row.asset, row.hour): row for row in facts["publications"] if row.asset in HOURLY}
         for table in HOURLY:
             for hour in {row.date for row in facts[table]} | {h for asset, h in published if asset == table}:

@@ -14,28 +14,33 @@ from antenna_assets.settings import Settings
 from antenna_assets_tests.end_to_end.runs import hours_of, instance, publish_what_the_sensor_asks_for
 from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults.plain_stream import read_everything
-from antenna_assets_tests.faults.publish import die, publish_hour, tick_once
+from antenna_assets_tests.faults.publish import die, publish_hour, publish_range, tick_once
 from antenna_assets_tests.faults.runs import send
 from antenna_assets_tests.local_runs import tick
 
 pytestmark = pytest.mark.services
 
-# `:2` is the second asset of those that pass the point: of the lake `enriched_usage`, of the tables the user's.
+HOURS = 3
+"""Hours of a run."""
+
+# `:2` is the second asset of those that pass the point: of the lake `enriched_usage`, of the tables the user's. Some
+# points are passed by each hour.
 PUBLICATION = (
     "publish.seal.last_statement",
-    "publish.sealed",
+    "publish.sealed:2",
     "publish.lake.files_written",
     "publish.lake.files_written:2",
     "publish.lake.committed",
     "publish.lake.committed:2",
-    "publish.hour_done",
-    "publish.hour_done:2",
+    "publish.hours_done",
+    "publish.hours_done:2",
     "publish.table.computed",
     "publish.table.fenced",
     "publish.table.deleted:2",
     "publish.table.copied",
     "publish.table.committed:2",
     "publish.certified",
+    "publish.certified:2",
 )
 SENSOR = ("sensor.before_query", "sensor.before_requests")
 POINTS = {point.partition(":")[0] for point in (*PUBLICATION, *SENSOR)}
@@ -82,13 +87,14 @@ def assert_published_once(settings: Settings, answers: Path, generation: int) ->
             assert (found.generation, found.rows) == (generation, rows[hour]), (table, hour)
 
 
-def test_row_16_killed_at_a_point_of_the_publication_the_hour_is_run_again_and_whole(
+def test_row_16_killed_at_a_point_of_the_publication_of_several_hours_they_are_run_again_and_whole(
     settings: Settings, tmp_path: Path
 ) -> None:
-    # An hour for each point: no hour shares anything with another one but the tables.
-    answers = landed(settings, tmp_path, hours=len(PUBLICATION))
-    for point, hour in zip(PUBLICATION, the_hours(settings), strict=True):
-        die(settings, point, publish_hour, hour_key(hour))
+    # Hours for each point: none shares anything with those of another one but the tables.
+    answers = landed(settings, tmp_path, hours=HOURS * len(PUBLICATION))
+    hours = the_hours(settings)
+    for point, first, last in zip(PUBLICATION, hours[::HOURS], hours[HOURS - 1 :: HOURS], strict=True):
+        die(settings, point, publish_range, f"{hour_key(first)}...{hour_key(last)}")
     with instance() as dagster:
         assert publish_what_the_sensor_asks_for(dagster) >= 1
     assert_published_once(settings, answers, 1)

@@ -25,7 +25,7 @@ from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.publish import _PROCESSES, publish_hour
 
 # Once for each asset that passes the point; a point that is not named here is passed once.
-_PASSAGES = {"publish.lake.": 2, "publish.table.": 4, "publish.hour_done": 6}
+_PASSAGES = {"publish.lake.": 2, "publish.table.": 4, "publish.hours_done": 6}
 
 
 class Worker:

@@ -15,7 +15,8 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR
 from antenna_assets.domain.schema import HOURLY_TABLES
 from antenna_assets.ledger.publications import Publication
-from antenna_assets.publishing.serving import replace_hour
+from antenna_assets.ledger.user_hours import make_user_days
+from antenna_assets.publishing.serving import HourOfTable, replace_hours
 from antenna_assets.settings import PREFIX
 from benchmarks.context import Context
 from benchmarks.history_data import TO_PUBLISH, fill_ledger
@@ -93,8 +94,8 @@ def measure(context: Context) -> Outcome:
             ),
         ],
         notes=[
-            "No table is partitioned: each key begins with the hour, so the rows of an hour are stored"
-            " together, and hours are written in order. Queries run as the dashboards' role on one"
+            "The hours of users are partitioned by day. Each key begins with the hour, so the rows of an hour"
+            " are stored together, and hours are written in order. Queries run as the dashboards' role on one"
             " connection, with their rows fetched."
         ],
     )
@@ -118,6 +119,7 @@ def _fill(connection: psycopg.Connection, newest: datetime, hours: int) -> None:
     for first in range(0, hours, HOURS_AT_ONCE):
         begin = oldest + first * HOUR
         end = min(begin + HOURS_AT_ONCE * HOUR, published + HOUR)
+        make_user_days(connection, [begin + number * HOUR for number in range(HOURS_AT_ONCE)])
         for table, (columns, keys) in rows.items():
             connection.execute(
                 sql.SQL(
@@ -153,7 +155,8 @@ def _replacements(url: str, newest: datetime) -> list[float]:
             rows = pa.table(
                 [[f"user-{n}" for n in range(USERS)], [None] * USERS, range(USERS)], schema=table.columns
             )
-            replace_hour(connection, table, rows, Publication(table.name, hour, 2, USERS, 0, 1, "run"))
+            version = Publication(table.name, hour, 2, 0, 0, 1, "run")
+            replace_hours(connection, table, [HourOfTable(version, rows.to_batches(), None)])
 
         replacement()
         return [_seconds(replacement) for _ in range(4 * TIMES)]

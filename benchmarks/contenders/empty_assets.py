@@ -1,12 +1,11 @@
-"""Six assets with empty bodies and no checks: the difference to `empty_bodies` is the cost of checks."""
+"""Six assets with an empty body and no checks: the difference to `empty_bodies` is the cost of checks."""
 
 import dagster as dg
 
-from antenna_assets.defs.partitions import HOURS
-from benchmarks.contenders.empty_bodies import assets
+from benchmarks.contenders.empty_bodies import empty, empty_job
 
 definitions = dg.Definitions(
-    assets=assets,
-    jobs=[dg.define_asset_job("hourly_usage", selection=assets, partitions_def=HOURS)],
+    assets=[empty([])],
+    jobs=[empty_job()],
     executor=dg.in_process_executor,
 )

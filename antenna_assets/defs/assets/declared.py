@@ -1,17 +1,17 @@
 """An asset's declared metadata: owner, location, columns with units and lineage, and its SQL.
 
-Its description is its docstring. The metadata of a materialization is in `materialize.py`.
+The metadata of a materialization is in `reports.py`.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 
 from antenna_assets.defs.assets.lineage import column_lineage
-from antenna_assets.defs.partitions import BACKFILL_POLICY, HOURS, POOL
+from antenna_assets.defs.partitions import HOURS
 from antenna_assets.domain.schema import (
     DATE,
     HOUR_PARTITION,
@@ -30,29 +30,24 @@ OWNERS = ["team:antenna-data"]
 warnings.filterwarnings("ignore", message="Class `(LocalFile)?CodeReference", category=dg.BetaWarning)
 
 
-def hourly_asset(
-    *, group: str, kinds: set[str], deps: Sequence[dg.AssetsDefinition | dg.AssetSpec]
-) -> Callable[[Callable[..., dg.MaterializeResult]], dg.AssetsDefinition]:
-    """Declare one of the six hourly assets; the function's name is the asset's, its docstring the
-    description.
-    """
-
-    def declare(function: Callable[..., dg.MaterializeResult]) -> dg.AssetsDefinition:
-        name = function.__name__
-        table = HOURLY_TABLES.get(name)
-        place = serving_metadata(table) if table else lake_metadata(name, LAKE_TABLES[name])
-        return dg.asset(
-            partitions_def=HOURS,
-            backfill_policy=BACKFILL_POLICY,
-            deps=deps,
-            group_name=group,
-            kinds=kinds,
-            owners=OWNERS,
-            pool=POOL,
-            metadata={**place, **_sql_metadata(name)},
-        )(function)
-
-    return declare
+def hourly_spec(
+    name: str, *, group: str, kinds: set[str], deps: Sequence[dg.AssetSpec], description: str
+) -> dg.AssetSpec:
+    """Declare one of the six hourly assets."""
+    table = HOURLY_TABLES.get(name)
+    place = serving_metadata(table) if table else lake_metadata(name, LAKE_TABLES[name])
+    return dg.AssetSpec(
+        name,
+        deps=deps,
+        group_name=group,
+        kinds=kinds,
+        owners=OWNERS,
+        description=description,
+        metadata={**place, **_sql_metadata(name)},
+        partitions_def=HOURS,
+        # A run may be of some of them.
+        skippable=True,
+    )
 
 
 def serving_metadata(table: ServingTable) -> dict[str, Any]:

@@ -52,24 +52,20 @@ def lake_views(engine: Engine, files: Dataset) -> Views:
     }
 
 
-def table_views(table: ServingTable, rows: pa.Table) -> Views:
-    """Views of an hour of a serving table: the rows with the most bytes, as table and plot; users by rank."""
-    if not rows.num_rows:
+def table_views(table: ServingTable, top: pa.Table) -> Views:
+    """Views of an hour of a serving table: the rows with the most bytes, as table and plot; users by rank.
+
+    Args:
+        top: those rows, the first one first.
+    """
+    if not top.num_rows:
         return {}
-    shown = [name for name in rows.column_names if name not in PERSONAL]
-    order = [(table.sum_column, "descending"), (table.key, "ascending")]
-    top = rows.select(shown).take(_first(rows, order))
+    top = top.select([name for name in top.column_names if name not in PERSONAL])
     if table.key == _USER:
         ranks = pa.array([f"{number}." for number in range(1, top.num_rows + 1)])
         top = top.set_column(top.schema.get_field_index(_USER), "rank", ranks)
     heights = dict(zip(top.column(0).to_pylist(), top[table.sum_column].to_pylist(), strict=True))
     return {"preview": _table(top), "most bytes": _picture(bars(heights), "most bytes")}
-
-
-def _first(rows: pa.Table, order: list[tuple[str, str]]) -> pa.Array:
-    import pyarrow.compute as pc
-
-    return pc.select_k_unstable(rows, k=min(2 * ROWS, rows.num_rows), sort_keys=order)
 
 
 def _windows_plot(windows: list[dict[str, Any]]) -> str:

@@ -3,7 +3,8 @@
 Which messages are replayed is decided in `replay.py`.
 """
 
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +53,15 @@ def _verdict(value: bytes | None, bounds: Bounds) -> dict[str, Any]:
     return {"timestamp": time, **event, "hour": time.strftime(LANDING_FORMAT)}
 
 
-def land(settings: Settings, accepted: pa.Table, *, folder: str) -> BatchContent:
+def land(
+    settings: Settings, accepted: pa.Table, live: Mapping[str, timedelta], *, folder: str
+) -> BatchContent:
     """Write accepted rows of `VALIDATED` below `folder`, one file an hour, and read them back as the stream
-    does."""
+    does.
+
+    Args:
+        live: the live tables to sum up for, each with the length of its windows.
+    """
     begun = datetime.now(UTC)
     with lake_errors(settings.lake_uri):
         for hour in pc.unique(accepted["hour"]).to_pylist():
@@ -70,4 +77,4 @@ def land(settings: Settings, accepted: pa.Table, *, folder: str) -> BatchContent
                 pq.write_table(rows, file, compression="zstd")
     with embedded_sums(settings) as engine:
         written = WrittenAttempt(folder, begun, accepted.num_rows)
-        return read_back(written, engine, lake=settings.lake_uri, window=settings.window)
+        return read_back(written, engine, lake=settings.lake_uri, live=live)

@@ -16,10 +16,12 @@ import pyarrow.compute as pc
 
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.landing import landing_hour
+from antenna_assets.domain.schema import LIVE_TABLES
 from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.full_hours import full_hours
 from antenna_assets.ledger.head import read_head
 from antenna_assets.ledger.lake_identity import require_own_lake
+from antenna_assets.ledger.live_tables import live_tables_left_out
 from antenna_assets.ledger.replay import ReplayedMessage, commit_replay, hours_in_part
 from antenna_assets.operations.quarantine.files import QuarantineError
 from antenna_assets.operations.quarantine.message_transform import Transform, TransformError
@@ -145,7 +147,14 @@ def execute(
     require_writable(settings.lake_uri)
     head = read_head(connection, settings.topic)
     with Attempt(settings.lake_uri, head.batch + 1) as attempt:
-        landed = land(settings, planned.events, folder=attempt.folder)
+        # As the stream does, whatever this shell's settings say.
+        left_out = live_tables_left_out(connection)
+        live = {
+            name: settings.live_windows.get(name, settings.window)
+            for name in LIVE_TABLES
+            if name not in left_out
+        }
+        landed = land(settings, planned.events, live, folder=attempt.folder)
     columns = ("topic_id", "kafka_partition", "kafka_offset", "reason")
     try:
         return commit_replay(

@@ -20,6 +20,7 @@ from antenna_assets.domain.schema import LIVE_TABLES, ServingTable
 from antenna_assets.ledger.generations import read_generation
 from antenna_assets.ledger.head import lock_heads
 from antenna_assets.ledger.landing import LandingUnknown, record_landing
+from antenna_assets.ledger.user_hours import drop_user_days, ended_user_days
 from antenna_assets.storage.files import remove_files, remove_if_empty
 
 if TYPE_CHECKING:
@@ -121,6 +122,18 @@ def remove_expired_files(
             connection.execute(
                 "UPDATE ledger.expired_file SET removed_at = %s WHERE path = ANY(%s)", [now, paths]
             )
+
+
+def drop_user_hours(
+    connection: psycopg.Connection, *, keep: timedelta | None, now: datetime, dry_run: bool = False
+) -> Amount:
+    """Drop the partitions of users' hours that ended longer ago than they are to be kept; None: for ever."""
+    if keep is None:
+        return Amount()
+    ended = ended_user_days(connection, now - keep)
+    if not dry_run:
+        drop_user_days(connection, now - keep)
+    return Amount(len(ended), sum(ended))
 
 
 def drop_live_windows(

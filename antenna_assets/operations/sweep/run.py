@@ -34,6 +34,7 @@ from antenna_assets.operations.sweep.orphans import (
 from antenna_assets.operations.sweep.retention import (
     Amount,
     drop_live_windows,
+    drop_user_hours,
     expire_files,
     live_tables,
     remove_expired_files,
@@ -66,6 +67,7 @@ def sweep(
     *,
     dagster_home: Path,
     horizon: timedelta,
+    keep_user_hours: timedelta | None = None,
     now: datetime | None = None,
     dry_run: bool = False,
 ) -> dict[str, Amount]:
@@ -74,6 +76,7 @@ def sweep(
     Args:
         lake: the lake's root.
         dagster_home: folder of Dagster's instance; it need not exist.
+        keep_user_hours: how long users' hours are kept in PostgreSQL; None: for ever.
         now: the instant to sweep at, by default PostgreSQL's. This machine's clock is never used: the age of
             a file is taken by the clock of its file system or store.
 
@@ -128,6 +131,9 @@ def sweep(
             amounts[f"rows of {live.name} past their retention"] = drop_live_windows(
                 connection, live, now=now, dry_run=dry_run
             )
+        amounts["days of users' hours that are not kept any more"] = drop_user_hours(
+            connection, keep=keep_user_hours, now=now, dry_run=dry_run
+        )
         days = RUN_LOG_RETENTION.days
         amounts[f"events of Dagster's runs older than {days} days, except those about assets"] = (
             drop_run_events(connection, now=now, dry_run=dry_run)

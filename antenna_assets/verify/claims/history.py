@@ -4,6 +4,7 @@ Both read the ledger. Dagster's own freshness is a property of an asset: materia
 green.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from statistics import median
 
@@ -52,18 +53,25 @@ def hours_are_fresh(connection: psycopg.Connection, now: datetime) -> Verdict:
     )
 
 
-def volume_is_usual(connection: psycopg.Connection, hour: datetime) -> Verdict:
-    """The hour's bytes are between half and twice the median of the same hour in the last four weeks."""
+def volume_is_usual(connection: psycopg.Connection, hours: Sequence[datetime]) -> dict[datetime, Verdict]:
+    """An hour's bytes are between half and twice the median of the same hour in the last four weeks."""
+    compared = {hour: [hour - week * WEEK for week in range(EARLIER_WEEKS + 1)] for hour in hours}
     rows = connection.execute(
         "SELECT hour, bytes FROM ledger.hour WHERE closed_at IS NOT NULL AND hour = ANY(%s)",
-        [[hour - week * WEEK for week in range(EARLIER_WEEKS + 1)]],
+        [sorted({one for hours_ in compared.values() for one in hours_})],
     ).fetchall()
-    earlier: dict[datetime, int] = dict(rows)
-    bytes_ = earlier.pop(hour, 0)
+    bytes_of: dict[datetime, int] = dict(rows)
+    return {
+        hour: _volume(bytes_of.get(hour, 0), [bytes_of[one] for one in earlier if one in bytes_of])
+        for hour, (_, *earlier) in compared.items()
+    }
+
+
+def _volume(bytes_: int, earlier: Sequence[int]) -> Verdict:
     if len(earlier) < LEAST_WEEKS:
         message = f"{bytes_:,} bytes; not compared: {len(earlier)} of at least {LEAST_WEEKS} earlier weeks"
         return Verdict(True, message, {"bytes": bytes_, "compared": 0})
-    usual = median(earlier.values())
+    usual = median(earlier)
     share = bytes_ / usual if usual else (1.0 if not bytes_ else float(bytes_))
     weeks = counted(len(earlier), "week")
     message = f"{bytes_:,} bytes, {share:.2f}x the median of {usual:,.0f} at this hour ({weeks})"

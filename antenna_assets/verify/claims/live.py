@@ -1,37 +1,58 @@
 """The claim that the live sums over an hour equal its hourly sums, except for rows that landed later."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import psycopg
 from psycopg import sql
 
-from antenna_assets.domain.hours import HOUR
+from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.lifetimes import LIVE_RETENTION
 from antenna_assets.domain.schema import ServingTable
-from antenna_assets.ledger.generations import read_generation
+from antenna_assets.ledger.generations import read_generations
+from antenna_assets.ledger.live_tables import live_table_kept_from
 from antenna_assets.verify.claims.tables import published
 from antenna_assets.verify.claims.verdict import Verdict
 
 
 def live_equals_hourly(
-    connection: psycopg.Connection, live: ServingTable, hourly: ServingTable, hour: datetime, now: datetime
-) -> Verdict:
-    """Compare the live windows of an hour with its hourly sums, in the caller's snapshot: the stream keeps
+    connection: psycopg.Connection,
+    live: ServingTable,
+    hourly: ServingTable,
+    hours: Sequence[datetime],
+    now: datetime,
+) -> dict[datetime, Verdict]:
+    """Compare the live windows of hours with their hourly sums, in the caller's snapshot: the stream keeps
     writing.
 
-    Rows that landed after the hour's generation was sealed are in the live sums only. They are late if the
+    Rows that landed after an hour's generation was sealed are in the live sums only. They are late if the
     low watermark had passed the hour by then; otherwise their windows were still open. There is no other
     reason to differ. If nothing landed afterwards, each key is compared, not only the total.
+
+    Raises:
+        NotInTable: an hour whose live windows are kept was never published.
     """
-    if hour < now - LIVE_RETENTION:
-        return Verdict(
-            True, f"not compared: live windows are kept for {LIVE_RETENTION.days} days", {"compared": 0}
-        )
-    generation, _ = published(connection, hourly.name, hour)
-    late, open_ = map(int, _landed_after(connection, hour, generation))
-    live_bytes, hourly_bytes, keys = map(int, _sums(connection, live, hourly, hour))
-    difference = live_bytes - hourly_bytes
-    other = difference - late - open_
+    kept_from = live_table_kept_from(connection, live.name)
+    kept = [hour for hour in hours if kept_from is not None and hour >= max(kept_from, now - LIVE_RETENTION)]
+    if kept_from is None:
+        reason = f"ANTENNA_LIVE leaves {live.name} out"
+    elif kept_from > now - LIVE_RETENTION:
+        reason = f"ANTENNA_LIVE names {live.name} since {hour_key(kept_from)}"
+    else:
+        reason = f"live windows are kept for {LIVE_RETENTION.days} days"
+    verdicts = {
+        hour: Verdict(True, f"not compared: {reason}", {"compared": 0}) for hour in hours if hour not in kept
+    }
+    at = {hour: generation for hour, (generation, _) in published(connection, hourly.name, kept).items()}
+    landed = _landed_after(connection, at)
+    for hour, live_bytes, hourly_bytes, keys in _sums(connection, live, hourly, kept):
+        late, open_ = landed.get(hour, (0, 0))
+        verdicts[hour] = _verdict(int(live_bytes), int(hourly_bytes), keys, late, open_)
+    return verdicts
+
+
+def _verdict(live_bytes: int, hourly_bytes: int, keys: int, late: int, open_: int) -> Verdict:
+    other = live_bytes - hourly_bytes - late - open_
     metrics = {
         "compared": 1,
         "live_bytes": live_bytes,
@@ -51,33 +72,35 @@ def live_equals_hourly(
     )
 
 
-def _landed_after(connection: psycopg.Connection, hour: datetime, generation: int) -> tuple[int, int]:
-    """Return the bytes that landed after the generation: of late rows, and of rows in open windows."""
-    return connection.execute(
-        "SELECT coalesce(sum(file.bytes) FILTER (WHERE batch.low_watermark >= %(end)s), 0),"
+def _landed_after(connection: psycopg.Connection, at: dict[datetime, int]) -> dict[datetime, tuple[int, int]]:
+    """The bytes that landed after the generation of each hour: of late rows, and of rows in open windows."""
+    sealed = read_generations(connection, at)
+    rows = connection.execute(
+        "SELECT hour, coalesce(sum(file.bytes) FILTER (WHERE low_watermark >= hour + interval '1 hour'), 0),"
         " coalesce(sum(file.bytes) FILTER"
-        "  (WHERE batch.low_watermark IS NULL OR batch.low_watermark < %(end)s), 0)"
+        "  (WHERE low_watermark IS NULL OR low_watermark < hour + interval '1 hour'), 0)"
         " FROM ledger.file JOIN ledger.batch USING (batch)"
-        " WHERE file.kind = 'landed' AND file.hour = %(hour)s AND batch > %(batch)s",
-        {
-            "hour": hour,
-            "end": hour + HOUR,
-            "batch": read_generation(connection, hour, generation).up_to_batch,
-        },
-    ).fetchall()[0]
+        " JOIN unnest(%s::timestamptz[], %s::bigint[]) AS sealed (hour, up_to_batch) USING (hour)"
+        " WHERE file.kind = 'landed' AND batch > up_to_batch GROUP BY hour",
+        [[*sealed], [generation.up_to_batch for generation in sealed.values()]],
+    )
+    return {hour: (int(late), int(open_)) for hour, late, open_ in rows}
 
 
 def _sums(
-    connection: psycopg.Connection, live: ServingTable, hourly: ServingTable, hour: datetime
-) -> tuple[int, int, int]:
-    """Return the bytes in the live table, the bytes in the hourly one, and how many keys differ."""
+    connection: psycopg.Connection, live: ServingTable, hourly: ServingTable, hours: Sequence[datetime]
+) -> list[tuple]:
+    """Each hour, the bytes in the live table, those in the hourly one, and how many keys differ."""
     query = sql.SQL(
-        "WITH live AS (SELECT {key}, sum({sum}) AS bytes FROM {live}"
-        "  WHERE date >= %(hour)s AND date < %(end)s GROUP BY {key}),"
-        " hourly AS (SELECT {key}, {hourly_sum} AS bytes FROM {hourly} WHERE date = %(hour)s)"
-        " SELECT coalesce(sum(live.bytes), 0), coalesce(sum(hourly.bytes), 0),"
-        "  count(*) FILTER (WHERE live.bytes IS DISTINCT FROM hourly.bytes)"
-        " FROM live FULL JOIN hourly USING ({key})"
+        "WITH live AS (SELECT hour, {key}, sum({sum}) AS bytes FROM unnest(%(hours)s::timestamptz[]) AS hour"
+        "  JOIN {live} ON date >= hour AND date < hour + interval '1 hour' GROUP BY hour, {key}),"
+        " hourly AS (SELECT date AS hour, {key}, {hourly_sum} AS bytes FROM {hourly}"
+        "  WHERE date = ANY(%(hours)s)),"
+        " together AS (SELECT hour, live.bytes AS of_live, hourly.bytes AS of_hourly"
+        "  FROM live FULL JOIN hourly USING (hour, {key}))"
+        " SELECT hour, coalesce(sum(of_live), 0), coalesce(sum(of_hourly), 0),"
+        "  count(*) FILTER (WHERE of_live IS DISTINCT FROM of_hourly)"
+        " FROM unnest(%(hours)s::timestamptz[]) AS hour LEFT JOIN together USING (hour) GROUP BY hour"
     ).format(
         key=sql.Identifier(live.key),
         sum=sql.Identifier(live.sum_column),
@@ -85,4 +108,4 @@ def _sums(
         hourly_sum=sql.Identifier(hourly.sum_column),
         hourly=sql.Identifier(hourly.name),
     )
-    return connection.execute(query, {"hour": hour, "end": hour + HOUR}).fetchall()[0]
+    return connection.execute(query, {"hours": list(hours)}).fetchall()

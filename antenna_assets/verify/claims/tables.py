@@ -1,23 +1,28 @@
-"""Claims on an hour of the serving tables, from PostgreSQL alone.
+"""Claims on hours of the serving tables, from PostgreSQL alone.
 
 Each takes several queries: call them in one snapshot, or a run that publishes in between looks like a defect.
 """
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
 
 import psycopg
 from psycopg import sql
 
 from antenna_assets.domain.counted import counted
-from antenna_assets.domain.hours import HOUR, hour_key
+from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.schema import ServingTable
 from antenna_assets.errors import AntennaError
 from antenna_assets.publishing.users import users_version
-from antenna_assets.verify.claims.conservation import bytes_are_conserved
+from antenna_assets.verify.claims.conservation import Held, bytes_are_conserved
 from antenna_assets.verify.claims.verdict import Verdict, none_of
 
 LEAST_KNOWN_SHARE = 0.95
 """Share of an hour's bytes. Below it, `user_metadata` is probably out of date, and quotas mean little."""
+
+Published = tuple[int, int | None]
+"""The generation of an hour in a table, and the users' version that it was published with."""
 
 
 class NotInTable(AntennaError):
@@ -25,34 +30,38 @@ class NotInTable(AntennaError):
 
 
 def table_claims(
-    connection: psycopg.Connection, table: ServingTable, hour: datetime, *, conserves_bytes: bool
-) -> dict[str, Verdict]:
+    connection: psycopg.Connection, table: ServingTable, hours: Sequence[datetime], *, conserves_bytes: bool
+) -> dict[datetime, dict[str, Verdict]]:
     """Return `keys_are_unique` and `no_negative_bytes`, and with `conserves_bytes` also
     `bytes_are_conserved`.
 
     Raises:
-        NotInTable: the hour was never published there.
+        NotInTable: an hour was never published there.
     """
     facts = sql.SQL(
-        "SELECT count(*), coalesce(sum({sum}), 0), count(*) FILTER (WHERE {sum} < 0), count(DISTINCT {key})"
-        " FROM {table} WHERE date >= %s AND date < %s"
+        "SELECT hour, count(used), coalesce(sum({sum}), 0), count(*) FILTER (WHERE {sum} < 0),"
+        " count(DISTINCT {key}) FROM unnest(%s::timestamptz[]) AS hour"
+        " LEFT JOIN {table} AS used ON date >= hour AND date < hour + interval '1 hour' GROUP BY hour"
     ).format(
         sum=sql.Identifier(table.sum_column), key=sql.Identifier(table.key), table=sql.Identifier(table.name)
     )
-    rows, bytes_, negative, keys = connection.execute(facts, [hour, hour + HOUR]).fetchall()[0]
-    claims = {
-        "keys_are_unique": none_of(rows - keys, f"rows with the {table.key} of another"),
-        "no_negative_bytes": none_of(negative, "rows with negative bytes"),
-    }
+    claims: dict[datetime, dict[str, Verdict]] = {}
+    bytes_of: dict[datetime, int] = {}
+    for hour, rows, bytes_, negative, keys in connection.execute(facts, [list(hours)]):
+        bytes_of[hour] = int(bytes_)
+        claims[hour] = {
+            "keys_are_unique": none_of(rows - keys, f"rows with the {table.key} of another"),
+            "no_negative_bytes": none_of(negative, "rows with negative bytes"),
+        }
     if conserves_bytes:
-        generation, _ = published(connection, table.name, hour)
-        claims["bytes_are_conserved"] = bytes_are_conserved(
-            connection, hour, generation, rows=None, bytes_=int(bytes_)
-        )
+        at = published(connection, table.name, hours)
+        held = [Held(hour, at[hour][0], None, bytes_of[hour]) for hour in hours]
+        for hour, verdict in bytes_are_conserved(connection, held).items():
+            claims[hour]["bytes_are_conserved"] = verdict
     return claims
 
 
-def over_quota_is_exact(connection: psycopg.Connection, hour: datetime) -> Verdict:
+def over_quota_is_exact(connection: psycopg.Connection, hours: Sequence[datetime]) -> dict[datetime, Verdict]:
     """The users over quota are those whose bytes are above their quota, no more and no fewer.
 
     Both tables must be of one generation and users' version to be compared. While a run publishes another
@@ -62,55 +71,85 @@ def over_quota_is_exact(connection: psycopg.Connection, hour: datetime) -> Verdi
 
     The quotas are those that the hour was published with. Once the users have changed, who is missing can no
     longer be told: then each row is compared with its own quota and the user's bytes.
+
+    Raises:
+        NotInTable: an hour was never published in one of the two tables.
     """
-    generation, version = published(connection, "users_over_quota_1h", hour)
-    used = published(connection, "bytes_agg_user_1h", hour)
-    if used != (generation, version):
-        message = (
-            f"not compared: the table is at generation {generation} and users' version {version},"
-            f" bytes_agg_user_1h at {used[0]} and {used[1]}; another run publishes the hour or was killed:"
-            " the sensor requests it until both are of one version"
-        )
-        return Verdict(used[0] != generation, message, {"compared": 0}, only_warns=True)
+    found = published(connection, "users_over_quota_1h", hours)
+    used = published(connection, "bytes_agg_user_1h", hours)
     now = users_version(connection)
-    same = version == now
-    found = "SELECT id, email, quota, sum_user_bytes FROM users_over_quota_1h WHERE date = %(hour)s"
-    if same:
-        expected = (
-            "SELECT used.id, users.email, users.quota, used.sum_user_bytes FROM bytes_agg_user_1h AS used"
-            " JOIN user_metadata AS users USING (id)"
-            " WHERE used.date = %(hour)s AND used.sum_user_bytes > users.quota"
-        )
-    else:
-        expected = (
-            "SELECT over.id, used.email, over.quota, used.sum_user_bytes FROM users_over_quota_1h AS over"
-            " JOIN bytes_agg_user_1h AS used USING (date, id)"
-            " WHERE over.date = %(hour)s AND used.sum_user_bytes > over.quota"
-        )
-    missing, wrong, rows = connection.execute(
-        sql.SQL(
-            "SELECT (SELECT count(*) FROM ({expected} EXCEPT {found}) AS missing),"
-            " (SELECT count(*) FROM ({found} EXCEPT {expected}) AS wrong),"
-            " (SELECT count(*) FROM ({found}) AS found)"
-        ).format(expected=sql.SQL(expected), found=sql.SQL(found)),
-        {"hour": hour},
-    ).fetchall()[0]
+    same = [hour for hour in hours if found[hour] == used[hour] and found[hour][1] == now]
+    earlier = [hour for hour in hours if found[hour] == used[hour] and found[hour][1] != now]
+    verdicts = {hour: _not_compared(found[hour], used[hour]) for hour in hours if found[hour] != used[hour]}
+    for hour, missing, wrong, rows in _over_quota(connection, _BY_PRESENT_QUOTAS, same):
+        verdicts[hour] = _exact(missing, wrong, rows)
+    for hour, missing, wrong, rows in _over_quota(connection, _BY_ITS_OWN_QUOTAS, earlier):
+        versions = f"version {found[hour][1]} to {now}"
+        remark = f"; the users have changed since ({versions}): missing ones are not looked for"
+        verdicts[hour] = _exact(missing, wrong, rows, remark)
+    return verdicts
+
+
+_BY_PRESENT_QUOTAS = (
+    "SELECT used.date, used.id, users.email, users.quota, used.sum_user_bytes FROM bytes_agg_user_1h AS used"
+    " JOIN user_metadata AS users USING (id)"
+    " WHERE used.date = ANY(%(hours)s) AND used.sum_user_bytes > users.quota"
+)
+_BY_ITS_OWN_QUOTAS = (
+    "SELECT over.date, over.id, used.email, over.quota, used.sum_user_bytes FROM users_over_quota_1h AS over"
+    " JOIN bytes_agg_user_1h AS used USING (date, id)"
+    " WHERE over.date = ANY(%(hours)s) AND used.sum_user_bytes > over.quota"
+)
+
+
+def _over_quota(
+    connection: psycopg.Connection, expected: str, hours: Sequence[datetime]
+) -> list[tuple[datetime, int, int, int]]:
+    """Each hour, with the users over quota that are missing, that should not be there, and that are there."""
+    if not hours:
+        return []
+    query = sql.SQL(
+        "WITH expected AS ({expected}), found AS ("
+        "  SELECT date, id, email, quota, sum_user_bytes FROM users_over_quota_1h WHERE date = ANY(%(hours)s)"
+        "), missing AS (SELECT date, count(*) FROM (SELECT * FROM expected EXCEPT SELECT * FROM found) AS one"
+        "  GROUP BY date"
+        "), wrong AS (SELECT date, count(*) FROM (SELECT * FROM found EXCEPT SELECT * FROM expected) AS one"
+        "  GROUP BY date"
+        "), there AS (SELECT date, count(*) FROM found GROUP BY date)"
+        " SELECT date, coalesce(missing.count, 0), coalesce(wrong.count, 0), coalesce(there.count, 0)"
+        " FROM unnest(%(hours)s::timestamptz[]) AS date LEFT JOIN missing USING (date)"
+        " LEFT JOIN wrong USING (date) LEFT JOIN there USING (date)"
+    ).format(expected=sql.SQL(expected))
+    return connection.execute(query, {"hours": list(hours)}).fetchall()
+
+
+def _exact(missing: int, wrong: int, rows: int, remark: str = "") -> Verdict:
     message = f"{counted(rows, 'user')} over quota, {missing:,} missing, {wrong:,} that should not be there"
-    if not same:
-        message += (
-            f"; the users have changed since (version {version} to {now}): missing ones are not looked for"
-        )
     metrics = {"compared": 1, "users_over_quota": rows, "missing": missing, "wrong": wrong}
-    return Verdict(missing == 0 and wrong == 0, message, metrics)
+    return Verdict(missing == 0 and wrong == 0, message + remark, metrics)
 
 
-def known_users_share(connection: psycopg.Connection, hour: datetime) -> Verdict:
-    """At least `LEAST_KNOWN_SHARE` of the hour's bytes are of users that `user_metadata` had."""
-    known, all_ = connection.execute(
-        "SELECT coalesce(sum(sum_user_bytes) FILTER (WHERE email IS NOT NULL), 0),"
-        " coalesce(sum(sum_user_bytes), 0) FROM bytes_agg_user_1h WHERE date = %s",
-        [hour],
-    ).fetchall()[0]
+def _not_compared(found: Published, used: Published) -> Verdict:
+    message = (
+        f"not compared: the table is at generation {found[0]} and users' version {found[1]},"
+        f" bytes_agg_user_1h at {used[0]} and {used[1]}; another run publishes the hour or was killed:"
+        " the sensor requests it until both are of one version"
+    )
+    return Verdict(used[0] != found[0], message, {"compared": 0}, only_warns=True)
+
+
+def known_users_share(connection: psycopg.Connection, hours: Sequence[datetime]) -> dict[datetime, Verdict]:
+    """At least `LEAST_KNOWN_SHARE` of an hour's bytes are of users that `user_metadata` had."""
+    rows = connection.execute(
+        "SELECT hour, coalesce(sum(sum_user_bytes) FILTER (WHERE email IS NOT NULL), 0),"
+        " coalesce(sum(sum_user_bytes), 0) FROM unnest(%s::timestamptz[]) AS hour"
+        " LEFT JOIN bytes_agg_user_1h ON date = hour GROUP BY hour",
+        [list(hours)],
+    )
+    return {hour: _known(known, all_) for hour, known, all_ in rows}
+
+
+def _known(known: Decimal, all_: Decimal) -> Verdict:
     share = float(known / all_) if all_ else 1.0
     message = f"{share:.1%} of the bytes are of known users, at least {LEAST_KNOWN_SHARE:.0%} are expected"
     return Verdict(
@@ -120,18 +159,22 @@ def known_users_share(connection: psycopg.Connection, hour: datetime) -> Verdict
     )
 
 
-def published(connection: psycopg.Connection, asset: str, hour: datetime) -> tuple[int, int | None]:
-    """Return the generation of an hour in a table, and the users' version that it was published with.
+def published(
+    connection: psycopg.Connection, asset: str, hours: Sequence[datetime]
+) -> Mapping[datetime, Published]:
+    """What a table holds of each hour.
 
     Raises:
-        NotInTable: it was never published.
+        NotInTable: an hour was never published there.
     """
-    row = connection.execute(
-        "SELECT head.generation, publication.users_version FROM ledger.publication_head AS head"
-        " JOIN ledger.publication USING (asset, hour, generation) WHERE asset = %s AND hour = %s"
-        " ORDER BY publication.number DESC LIMIT 1",
-        [asset, hour],
-    ).fetchone()
-    if row is None:
-        raise NotInTable(f"{asset} does not hold {hour_key(hour)} yet; materialize {asset} for it first")
-    return row
+    rows = connection.execute(
+        "SELECT DISTINCT ON (hour) hour, head.generation, publication.users_version"
+        " FROM ledger.publication_head AS head JOIN ledger.publication USING (asset, hour, generation)"
+        " WHERE asset = %s AND hour = ANY(%s) ORDER BY hour, publication.number DESC",
+        [asset, list(hours)],
+    )
+    found = {hour: (generation, users) for hour, generation, users in rows}
+    for hour in hours:
+        if hour not in found:
+            raise NotInTable(f"{asset} does not hold {hour_key(hour)} yet; materialize {asset} for it first")
+    return found

@@ -1,0 +1,59 @@
+"""A user's bytes, hour by hour: from PostgreSQL, and from the lake where the users' hours were dropped."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import psycopg
+
+from antenna_assets.domain.hours import HOUR
+from antenna_assets.ledger.user_hours import hours_without_users
+from antenna_assets.publishing.lake import Lake, LakeError
+from antenna_assets.verify.parquet import Parquet
+
+
+@dataclass(frozen=True)
+class UserHour:
+    """A user's bytes in an hour.
+
+    Attributes:
+        source: `hourly` as published, `lake` as published and read from the lake, `live` so far.
+    """
+
+    hour: datetime
+    bytes: int
+    source: Literal["hourly", "lake", "live"]
+
+
+def usage_of(
+    connection: psycopg.Connection, lake: Lake, user: str, hours: Sequence[datetime]
+) -> list[UserHour]:
+    """The hours of a range in which the user has bytes, ascending.
+
+    Args:
+        hours: ascending, without a gap.
+
+    Raises:
+        LakeError: an hour that is in the lake alone cannot be read.
+    """
+    rows = connection.execute(
+        "SELECT hour, bytes, source FROM usage_by_user WHERE id = %s AND hour >= %s AND hour < %s",
+        [user, hours[0], hours[-1] + HOUR],
+    )
+    found = [UserHour(*row) for row in rows]
+    dropped = sorted(hours_without_users(connection, hours))
+    with closing(Parquet()) as parquet:
+        for hour, snapshot in lake.hours("enriched_usage", dropped).items():
+            try:
+                ((bytes_,),) = parquet.rows(
+                    "SELECT sum(bytes) FROM read_parquet(?, hive_partitioning = false) WHERE id = ?",
+                    snapshot.files,
+                    user,
+                ) or [(None,)]
+            except parquet.errors as error:
+                raise LakeError(f"the users of {hour:%Y-%m-%d %H:%M} cannot be read: {error}") from error
+            if bytes_ is not None:
+                found.append(UserHour(hour, int(bytes_), "lake"))
+    return sorted(found, key=lambda one: one.hour)

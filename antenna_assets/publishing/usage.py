@@ -1,0 +1,61 @@
+"""Publishing `enriched_usage`: the events of hours joined with their users."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from antenna_assets.domain.schema import ENRICHED_USAGE, RAW_PARQUET, USERS
+from antenna_assets.engines.contract import Dataset
+from antenna_assets.engines.transforms import transform
+from antenna_assets.ledger.generations import read_generation
+from antenna_assets.ledger.publications import begin_publications
+from antenna_assets.publishing.digests import UNKNOWN_ROWS, UNKNOWN_ROWS_COLUMNS
+from antenna_assets.publishing.lake import PublishedHour
+from antenna_assets.publishing.lake_hours import WrittenHour, publish_files, require_rows
+from antenna_assets.publishing.outcomes import Outcomes, PublishingRun
+
+TABLE = "enriched_usage"
+
+
+@dataclass(frozen=True)
+class Users:
+    """All users as one parquet file, and their version; from `write_users`."""
+
+    file: str
+    version: int
+
+
+def publish_usage(run: PublishingRun, hours: Sequence[datetime], users: Users) -> Outcomes:
+    """Publish hours at the generations that `raw_parquet` has of them.
+
+    Raises:
+        WrongLake, ForgottenMeanwhile, LakeError: see `publish_files`.
+    """
+    outcomes = Outcomes()
+    attempts = begin_publications(run.connection, TABLE, hours, users.version)
+    raw = run.tables.hours("raw_parquet", hours)
+    written = []
+    with outcomes.stage("transform"):
+        for hour in hours:
+            with outcomes.of(hour):
+                published = raw[hour].published("raw_parquet", hour)
+                written.append(_write(run, hour, published, users, attempts[hour]))
+    with outcomes.stage("publish"):
+        publish_files(run, TABLE, written, outcomes)
+    return outcomes
+
+
+def _write(run: PublishingRun, hour: datetime, raw: PublishedHour, users: Users, attempt: int) -> WrittenHour:
+    generation = read_generation(run.connection, hour, raw.generation)
+    inputs = {
+        "raw_parquet": Dataset(raw.files, RAW_PARQUET),
+        "user_metadata": Dataset([users.file], USERS),
+    }
+    folder = run.tables.new_folder(TABLE, hour, raw.generation)
+    files = run.engine.write(transform(TABLE), inputs, ENRICHED_USAGE, folder)
+    require_rows(generation, files, "after the join")
+    usage = {TABLE: Dataset([file.path for file in files], ENRICHED_USAGE)}
+    unknown = run.engine.read(UNKNOWN_ROWS, usage, UNKNOWN_ROWS_COLUMNS)["unknown_rows"][0].as_py()
+    return WrittenHour(
+        generation, files, attempt, users.version, {"unknown_rows": unknown}, {"unknown_user_rows": unknown}
+    )
