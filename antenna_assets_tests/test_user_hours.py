@@ -17,6 +17,7 @@ from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.ledger.certificate import require_certificate
 from antenna_assets.ledger.user_hours import drop_user_days, hours_without_users, make_user_days
 from antenna_assets.operations.forget.run import forget
+from antenna_assets.operations.sweep.retention import UserHoursInUse
 from antenna_assets.operations.sweep.run import sweep
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.verify.run import verify
@@ -132,6 +133,18 @@ def test_days_that_are_not_kept_go_and_the_hours_stay_in_the_lake_and_certified(
     assert differences(world, opened) == []
     again = require_certificate(opened, FIRST).content["published"]["bytes_agg_user_1h"]
     assert again["csv_sha256"] == certificate.content["published"]["bytes_agg_user_1h"]["csv_sha256"]
+
+
+def test_days_that_somebody_reads_are_left_for_the_next_sweep(
+    world: World, opened: psycopg.Connection
+) -> None:
+    with connect(world.url) as reader, reader.transaction():
+        reader.execute("SELECT count(*) FROM bytes_agg_user_1h")
+        with pytest.raises(UserHoursInUse, match="the next sweep tries again"):
+            swept(world)
+    assert len(users(opened)) > 0
+    assert hours_without_users(opened, HOURS) == set()
+    assert swept(world) == len(days_of(*HOURS))
 
 
 def test_the_checks_of_an_hour_without_users_say_that_they_did_not_compare(

@@ -101,8 +101,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     END <= until
 $$;
 
+-- Whoever reads the table keeps this waiting, and this keeps everybody waiting who comes later: not for long, and the next
+-- sweep tries again.
 CREATE FUNCTION ledger.drop_user_days(until timestamptz) RETURNS void
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '3s' AS $$
 DECLARE
     one regclass;
 BEGIN

@@ -85,6 +85,7 @@ def sweep(
         SweepRunning: another sweep is running.
         SweepError: a file or folder cannot be read or removed, or a writer held the ledger for a minute.
         LakeError: a table cannot be swept.
+        UserHoursInUse: somebody reads users' hours that are not kept any more; all else was done.
     """
     root = lake_path(lake)
     amounts: dict[str, Amount] = {}
@@ -131,9 +132,6 @@ def sweep(
             amounts[f"rows of {live.name} past their retention"] = drop_live_windows(
                 connection, live, now=now, dry_run=dry_run
             )
-        amounts["days of users' hours that are not kept any more"] = drop_user_hours(
-            connection, keep=keep_user_hours, now=now, dry_run=dry_run
-        )
         days = RUN_LOG_RETENTION.days
         amounts[f"events of Dagster's runs older than {days} days, except those about assets"] = (
             drop_run_events(connection, now=now, dry_run=dry_run)
@@ -146,6 +144,10 @@ def sweep(
             remove_run_output(dagster_home, now=file_system_now(output) + (now - clock), dry_run=dry_run)
             if output.is_dir()
             else Amount()
+        )
+        # At the end: it gives up if somebody reads them.
+        amounts["days of users' hours that are not kept any more"] = drop_user_hours(
+            connection, keep=keep_user_hours, now=now, dry_run=dry_run
         )
     return amounts
 
