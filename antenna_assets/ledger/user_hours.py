@@ -17,10 +17,10 @@ def make_user_days(connection: psycopg.Connection, hours: Sequence[datetime]) ->
 def hours_without_users(connection: psycopg.Connection, hours: Sequence[datetime]) -> set[datetime]:
     """Those of some hours whose users were dropped, and were not published again since then."""
     rows = connection.execute(
-        "SELECT hour FROM unnest(%s::timestamptz[]) AS hour"
+        "SELECT hour FROM unnest(%(hours)s::timestamptz[]) AS hour"
         " WHERE hour < (SELECT kept_from FROM ledger.user_hours)"
-        " AND NOT EXISTS (SELECT FROM bytes_agg_user_1h WHERE date = hour)",
-        [list(hours)],
+        " AND NOT EXISTS (SELECT FROM bytes_agg_user_1h WHERE date = hour AND date = ANY(%(hours)s))",
+        {"hours": list(hours)},
     )
     return {hour for (hour,) in rows}
 

@@ -26,13 +26,15 @@ _ORPHAN_SECONDS = 10
 _NO_SUCH_PID = 2**31 - 1
 
 # Durability stays at its default, with fsync and synchronous_commit: the ledger is the checkpoint of the
-# stream. No Unix socket: its path is limited to about 100 characters, and JDBC needs TCP anyway.
+# stream. No Unix socket: its path is limited to about 100 characters, and JDBC needs TCP anyway. Locks for five
+# years of partitions, several times.
 _SETTINGS = """\
 listen_addresses = '{host}'
 port = {port}
 unix_socket_directories = ''
 max_connections = 100
 shared_buffers = 256MB
+max_locks_per_transaction = 256
 max_wal_size = 2GB
 checkpoint_timeout = 15min
 timezone = 'UTC'

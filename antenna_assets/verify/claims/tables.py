@@ -11,7 +11,7 @@ import psycopg
 from psycopg import sql
 
 from antenna_assets.domain.counted import counted
-from antenna_assets.domain.hours import hour_key
+from antenna_assets.domain.hours import EPOCH, HOUR, hour_key
 from antenna_assets.domain.schema import ServingTable
 from antenna_assets.errors import AntennaError
 from antenna_assets.publishing.users import users_version
@@ -40,14 +40,18 @@ def table_claims(
     """
     facts = sql.SQL(
         "SELECT hour, count(used), coalesce(sum({sum}), 0), count(*) FILTER (WHERE {sum} < 0),"
-        " count(DISTINCT {key}) FROM unnest(%s::timestamptz[]) AS hour"
-        " LEFT JOIN {table} AS used ON date >= hour AND date < hour + interval '1 hour' GROUP BY hour"
+        " count(DISTINCT {key}) FROM unnest(%(hours)s::timestamptz[]) AS hour"
+        " LEFT JOIN {table} AS used ON date >= hour AND date < hour + interval '1 hour'"
+        # Else every partition is looked at: 0.2 s for five years of days.
+        "  AND date >= %(first)s AND date < %(end)s GROUP BY hour"
     ).format(
         sum=sql.Identifier(table.sum_column), key=sql.Identifier(table.key), table=sql.Identifier(table.name)
     )
     claims: dict[datetime, dict[str, Verdict]] = {}
     bytes_of: dict[datetime, int] = {}
-    for hour, rows, bytes_, negative, keys in connection.execute(facts, [list(hours)]):
+    first, end = min(hours, default=EPOCH), max(hours, default=EPOCH) + HOUR
+    values = {"hours": list(hours), "first": first, "end": end}
+    for hour, rows, bytes_, negative, keys in connection.execute(facts, values):
         bytes_of[hour] = int(bytes_)
         claims[hour] = {
             "keys_are_unique": none_of(rows - keys, f"rows with the {table.key} of another"),
@@ -142,9 +146,9 @@ def known_users_share(connection: psycopg.Connection, hours: Sequence[datetime])
     """At least `LEAST_KNOWN_SHARE` of an hour's bytes are of users that `user_metadata` had."""
     rows = connection.execute(
         "SELECT hour, coalesce(sum(sum_user_bytes) FILTER (WHERE email IS NOT NULL), 0),"
-        " coalesce(sum(sum_user_bytes), 0) FROM unnest(%s::timestamptz[]) AS hour"
-        " LEFT JOIN bytes_agg_user_1h ON date = hour GROUP BY hour",
-        [list(hours)],
+        " coalesce(sum(sum_user_bytes), 0) FROM unnest(%(hours)s::timestamptz[]) AS hour"
+        " LEFT JOIN bytes_agg_user_1h ON date = hour AND date = ANY(%(hours)s) GROUP BY hour",
+        {"hours": list(hours)},
     )
     return {hour: _known(known, all_) for hour, known, all_ in rows}
 
