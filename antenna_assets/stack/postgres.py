@@ -26,8 +26,8 @@ _ORPHAN_SECONDS = 10
 _NO_SUCH_PID = 2**31 - 1
 
 # Durability stays at its default, with fsync and synchronous_commit: the ledger is the checkpoint of the
-# stream. No Unix socket: its path is limited to about 100 characters, and JDBC needs TCP anyway. The locks are
-# for statements on five years of partitions.
+# stream. No Unix socket: its path is limited to about 100 characters, and JDBC needs TCP anyway. So many
+# locks for statements on five years of partitions.
 _SETTINGS = """\
 listen_addresses = '{host}'
 port = {port}
