@@ -38,6 +38,7 @@ class Standby:
         # The primary's settings name its port.
         (self._data / "antenna.conf").write_text(
             f"listen_addresses = '127.0.0.1'\nport = {self.port}\nunix_socket_directories = ''\nmax_connections = 100\n"
+            "max_locks_per_transaction = 256\n"
         )
         run_program(
             folder, "pg_ctl", "start", "-w", "-D", str(self._data), "-l", str(self._data / "standby.log")

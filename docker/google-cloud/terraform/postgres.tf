@@ -34,6 +34,12 @@ resource "google_sql_database_instance" "antenna" {
       name  = "max_connections"
       value = "200"
     }
+
+    # A partition for each day of users: a statement on all of them locks each.
+    database_flags {
+      name  = "max_locks_per_transaction"
+      value = "256"
+    }
   }
 
   depends_on = [google_service_networking_connection.services]
