@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from antenna_assets.clients.migrations import migrate
-from antenna_assets.clients.postgres import connect
+from antenna_assets.clients.postgres import DatabaseError, connect
 from antenna_assets.definitions import build_definitions
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.ledger.certificate import require_certificate
@@ -41,12 +41,6 @@ def partitions(connection: psycopg.Connection) -> list[str]:
 
 def days_of(*hours: datetime) -> list[str]:
     return sorted({f"bytes_agg_user_1h_{hour:%Y%m%d}" for hour in hours})
-
-
-@pytest.fixture
-def world(certified_world: World, tmp_path: Path) -> Iterator[World]:
-    with certified_world.copy(tmp_path) as copied:
-        yield copied
 
 
 @pytest.fixture
@@ -225,6 +219,9 @@ def test_rows_from_before_there_were_days_stay_where_they_are_until_all_of_them_
         with program_of_level(25, tmp_path / "sql"):
             migrate(connection)
         connection.execute("INSERT INTO bytes_agg_user_1h VALUES (%s, 'a', NULL, 1)", [today - 90 * DAY])
+        connection.execute(
+            "CREATE VIEW of_somebody WITH (security_barrier = true) AS SELECT id, sum_user_bytes FROM bytes_agg_user_1h"
+        )
         at = connection.execute(
             "SELECT relfilenode FROM pg_class WHERE relname = 'bytes_agg_user_1h'"
         ).fetchone()
@@ -239,6 +236,12 @@ def test_rows_from_before_there_were_days_stay_where_they_are_until_all_of_them_
         insert = "INSERT INTO bytes_agg_user_1h VALUES (%s, 'b', NULL, 2)"
         for day in (today, today + 2 * DAY):
             connection.execute(insert, [day])
+        of_somebody = connection.execute("SELECT id FROM of_somebody ORDER BY 1").fetchall()
+        assert of_somebody == [("a",), ("b",), ("b",)], "expected a view on all partitions"
+        options = connection.execute(
+            "SELECT reloptions FROM pg_class WHERE relname = 'of_somebody'"
+        ).fetchone()
+        assert options == (["security_barrier=true"],)
         # What ended is still in use by its newest day.
         drop_user_days(connection, today + DAY)
         assert len(users(connection)) == 3
@@ -248,6 +251,40 @@ def test_rows_from_before_there_were_days_stay_where_they_are_until_all_of_them_
         make_user_days(connection, [today])
         connection.execute(insert, [today])
         assert len(partitions(connection)) == 2
+
+
+def test_an_upgrade_is_refused_while_something_reads_the_users_that_it_cannot_make_anew(
+    empty_database: str, tmp_path: Path
+) -> None:
+    with connect(empty_database) as connection:
+        with program_of_level(25, tmp_path / "sql"):
+            migrate(connection)
+        connection.execute("CREATE MATERIALIZED VIEW of_somebody AS SELECT id FROM bytes_agg_user_1h")
+        with pytest.raises(
+            DatabaseError, match="of_somebody reads bytes_agg_user_1h, which gets partitions: drop it"
+        ):
+            migrate(connection)
+        assert connection.execute("SELECT to_regclass('ledger.user_hours')").fetchone() == (None,)
+        connection.execute("DROP MATERIALIZED VIEW of_somebody")
+        assert migrate(connection)[0] == "migrations/0028_user_days.sql"
+
+
+def test_an_upgrade_that_broke_off_for_days_leaves_no_day_that_takes_no_rows(
+    empty_database: str, tmp_path: Path
+) -> None:
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    with connect(empty_database) as connection:
+        with program_of_level(27, tmp_path / "sql"):
+            migrate(connection)
+        connection.execute("INSERT INTO bytes_agg_user_1h VALUES (%s, 'a', NULL, 1)", [today - 90 * DAY])
+        # As it is three days later.
+        connection.execute("ALTER TABLE bytes_agg_user_1h DROP CONSTRAINT before_days")
+        long_ago = "ALTER TABLE bytes_agg_user_1h ADD CONSTRAINT before_days CHECK (date < '{}')"
+        connection.execute(long_ago.format(today - DAY).encode())
+        migrate(connection)
+        make_user_days(connection, [today])
+        connection.execute("INSERT INTO bytes_agg_user_1h VALUES (%s, 'b', NULL, 2)", [today])
+        assert len(users(connection)) == 2
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,8 @@ def _apply(connection: psycopg.Connection, path: Path, name: str) -> None:
                 "INSERT INTO schema_migration (name, sha256) VALUES (%s, %s)", [name, _digest(path)]
             )
             commit_point("up.migration.last_statement")
+    except psycopg.errors.DependentObjectsStillExist as error:
+        raise DatabaseError(f"{name} cannot be applied: {error_line(error)}; it was rolled back") from error
     except (
         psycopg.errors.InsufficientPrivilege,
         psycopg.errors.DuplicateTable,

@@ -1,16 +1,5 @@
 -- bytes_agg_user_1h by day: a day that is no longer kept is dropped as a whole.
 
-ALTER TABLE bytes_agg_user_1h RENAME CONSTRAINT bytes_agg_user_1h_pkey TO bytes_agg_user_1h_before_days_pkey;
-ALTER TABLE bytes_agg_user_1h RENAME TO bytes_agg_user_1h_before_days;
-
-CREATE TABLE bytes_agg_user_1h (
-    date timestamptz NOT NULL,
-    id text NOT NULL,
-    email text,
-    sum_user_bytes bigint NOT NULL,
-    PRIMARY KEY (date, id)
-) PARTITION BY RANGE (date);
-
 -- Hours before `days_from` are in one partition, the others in one of their day. Of hours before `kept_from` the users were
 -- dropped. Null: there is no such hour.
 CREATE TABLE ledger.user_hours (
@@ -19,44 +8,44 @@ CREATE TABLE ledger.user_hours (
     kept_from timestamptz
 );
 
-CREATE OR REPLACE VIEW bytes_hourly AS
-SELECT date AS timestamp, antenna_id AS id, sum_antenna_bytes AS value, 'antenna_total_bytes' AS type FROM bytes_agg_antenna_1h
-UNION ALL
-SELECT date, id, sum_user_bytes, 'user_total_bytes' FROM bytes_agg_user_1h
-UNION ALL
-SELECT date, app, sum_app_bytes, 'app_total_bytes' FROM bytes_agg_app_1h;
-
-CREATE OR REPLACE VIEW usage_by_user AS
-SELECT used.hour, used.id, users.name, used.bytes, used.source
-FROM (
-    SELECT date AS hour, id, sum_user_bytes AS bytes, 'hourly' AS source FROM bytes_agg_user_1h
-    UNION ALL
-    SELECT hour.hour, live.id, sum(live.sum_user_bytes)::bigint, 'live'
-    FROM ledger.hour JOIN bytes_agg_user AS live ON live.date >= hour.hour AND live.date < hour.hour + interval '1 hour'
-    WHERE hour.hour >= (SELECT date_trunc('hour', min(date), 'UTC') FROM bytes_agg_user)
-        AND NOT EXISTS (
-            SELECT FROM ledger.publication_head AS head WHERE head.asset = 'bytes_agg_user_1h' AND head.hour = hour.hour)
-    GROUP BY hour.hour, live.id
-) AS used LEFT JOIN user_metadata AS users USING (id);
-
-CREATE OR REPLACE VIEW usage_against_quota AS
-SELECT side.hour, used.id, users.name, used.sum_user_bytes AS bytes, coalesce(over.quota, users.quota) AS quota,
-    100::numeric * used.sum_user_bytes / nullif(coalesce(over.quota, users.quota), 0)::float8 AS percent,
-    coalesce(over.quota, users.quota) - used.sum_user_bytes AS remaining,
-    over.id IS NOT NULL AS over_quota
-FROM ledger.quota_hour AS side
-JOIN bytes_agg_user_1h AS used ON used.date = side.hour
-JOIN user_metadata AS users ON users.id = used.id
-LEFT JOIN users_over_quota_1h AS over ON over.date = side.hour AND over.id = used.id;
-
 DO $$
 DECLARE
-    until timestamptz := date_trunc('day', greatest(now(), (SELECT max(date) FROM bytes_agg_user_1h_before_days)), 'UTC')
+    old oid := 'bytes_agg_user_1h'::regclass;
+    until timestamptz := date_trunc('day', greatest(now(), (SELECT max(date) FROM bytes_agg_user_1h)), 'UTC')
         + interval '2 days';
+    reader record;
+    definitions text[] := '{}';
+    definition text;
 BEGIN
+    -- A view means the table that it was made on, whatever that is called later: those of others would go on reading the
+    -- old rows alone. Their columns are the same, so views on them stay as they are.
+    FOR reader IN
+        SELECT DISTINCT view.oid::regclass AS name, view.relkind, pg_has_role(view.relowner, 'USAGE') AS ours,
+            coalesce('WITH (' || array_to_string(view.reloptions, ', ') || ')', '') AS options
+        FROM pg_depend JOIN pg_rewrite AS rule ON rule.oid = objid JOIN pg_class AS view ON view.oid = ev_class
+        WHERE classid = 'pg_rewrite'::regclass AND refobjid = old
+    LOOP
+        IF reader.relkind <> 'v' OR NOT reader.ours THEN
+            RAISE dependent_objects_still_exist USING MESSAGE = format(
+                '%s reads bytes_agg_user_1h, which gets partitions: drop it, and create it again after `antenna up`',
+                reader.name);
+        END IF;
+        definitions := definitions
+            || format('CREATE OR REPLACE VIEW %s %s AS %s', reader.name, reader.options, pg_get_viewdef(reader.name));
+    END LOOP;
+
+    ALTER TABLE bytes_agg_user_1h RENAME CONSTRAINT bytes_agg_user_1h_pkey TO bytes_agg_user_1h_before_days_pkey;
+    ALTER TABLE bytes_agg_user_1h RENAME TO bytes_agg_user_1h_before_days;
+    CREATE TABLE bytes_agg_user_1h (LIKE bytes_agg_user_1h_before_days INCLUDING INDEXES) PARTITION BY RANGE (date);
+    FOREACH definition IN ARRAY definitions LOOP
+        EXECUTE definition;
+    END LOOP;
+
     IF EXISTS (SELECT FROM bytes_agg_user_1h_before_days) THEN
         EXECUTE format('ALTER TABLE bytes_agg_user_1h ATTACH PARTITION bytes_agg_user_1h_before_days'
             ' FOR VALUES FROM (MINVALUE) TO (%L)', until);
+        -- The partition's own bound may be later: an `antenna up` can have died between the migrations.
+        ALTER TABLE bytes_agg_user_1h_before_days DROP CONSTRAINT before_days;
         INSERT INTO ledger.user_hours (days_from) VALUES (until);
     ELSE
         DROP TABLE bytes_agg_user_1h_before_days;
