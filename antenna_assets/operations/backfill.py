@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import psycopg
-import pyarrow as pa
 
 from antenna_assets.domain.schema import (
     ENRICHED_USAGE,
@@ -28,13 +27,17 @@ from antenna_assets.ledger.errors import HourExpired
 from antenna_assets.ledger.files import files_of_hour
 from antenna_assets.ledger.generations import require_unexpired
 from antenna_assets.publishing.csv_rows import stored_rows, write_parquet
+from antenna_assets.publishing.differing_rows import (
+    Row,
+    differing_columns,
+    differing_rows,
+    differing_select,
+)
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.publishing.users import write_users
 
 SHOWN = 20
 """How many rows of one table and hour are listed; the rest is counted."""
-
-Row = tuple[str | int | None, ...]
 
 
 @dataclass(frozen=True)
@@ -143,30 +146,10 @@ def _differences(
     """
     write_parquet(stored, stored_rows(connection, table, hour), table.columns)
     inputs = {"enriched_usage": usage, "stored": Dataset([stored], table.columns)}
-    key, *others = table.columns.names
-    sides = [[f"{side}.{name}" for name in others] for side in ("stored", "computed")]
-    values = [f"{side}.{name} AS {side}_{name}" for side in ("stored", "computed") for name in others]
-    query = (
-        f"WITH computed AS (\n{transform(table.name)}\n)"  # noqa: S608
-        f" SELECT coalesce(stored.{key}, computed.{key}) AS key, stored.{key} IS NOT NULL AS was_there,"
-        f" computed.{key} IS NOT NULL AS is_there, count(*) OVER () AS differing, {', '.join(values)}"
-        f" FROM stored FULL JOIN computed ON stored.{key} = computed.{key}"
-        f" WHERE stored.{key} IS NULL OR computed.{key} IS NULL OR "
-        + " OR ".join(f"{before} IS DISTINCT FROM {after}" for before, after in zip(*sides, strict=True))
-        + f" ORDER BY key LIMIT {SHOWN}"
-    )
-    types = {"key": pa.string(), "was_there": pa.bool_(), "is_there": pa.bool_(), "differing": pa.int64()}
-    types |= {
-        f"{side}_{name}": table.columns.field(name).type for side in ("stored", "computed") for name in others
-    }
-    rows = engine.read(query, inputs, pa.schema(types)).to_pylist()
-    shown = [_change(*row.values()) for row in sorted(rows, key=lambda row: row["key"])]
-    return TableChanges(rows[0]["differing"] if rows else 0, shown)
-
-
-def _change(key: str, was_there: bool, is_there: bool, _: int, *values: str | int | None) -> RowChange:
-    before, after = values[: len(values) // 2], values[len(values) // 2 :]
-    return RowChange(key, before if was_there else None, after if is_there else None)
+    query = f"WITH computed AS (\n{transform(table.name)}\n) {differing_select(table, SHOWN)}"
+    found = engine.read(query, inputs, differing_columns(table)).to_pylist()
+    count, rows = differing_rows(row.values() for row in found)
+    return TableChanges(count, [RowChange(row.key, row.stored, row.computed) for row in rows])
 
 
 def shown(table: ServingTable, row: Row | None) -> str:

@@ -18,6 +18,7 @@ from antenna_assets.engines.transforms import transform
 from antenna_assets.ledger.certificate import Certificate
 from antenna_assets.ledger.user_hours import hours_without_users
 from antenna_assets.publishing.csv_rows import CSV_SHA256, csv_of, stored_rows, stored_sha256
+from antenna_assets.publishing.differing_rows import differing_rows, differing_select
 from antenna_assets.publishing.digests import earlier_sha256
 from antenna_assets.verify.difference import ABSENT, Difference, compare
 from antenna_assets.verify.parquet import Parquet
@@ -125,23 +126,17 @@ def _row_differences(
     parquet.connection.register("stored_rows", stored)
     parquet.connection.execute("CREATE OR REPLACE TEMP TABLE stored AS SELECT * FROM stored_rows")
     parquet.connection.unregister("stored_rows")
-    key, *others = table.columns.names
-    sides = [", ".join(f"{side}.{name}" for name in others) for side in ("computed", "stored")]
-    found = parquet.connection.execute(
-        f"SELECT coalesce(computed.{key}, stored.{key}) AS key, computed.{key} IS NULL, stored.{key} IS NULL,"  # noqa: S608
-        f" {', '.join(sides)}, count(*) OVER ()"
-        f" FROM computed FULL JOIN stored USING ({key})"
-        f" WHERE computed.{key} IS NULL OR stored.{key} IS NULL OR ({sides[0]}) IS DISTINCT FROM ({sides[1]})"
-        f" ORDER BY key LIMIT {SHOWN}"
-    ).fetchall()
-    count = len(others)
-    named = []
-    for key_, no_computed, no_stored, *values in found:
-        expected = None if no_computed else values[:count]
-        stored_values = None if no_stored else values[count:-1]
-        what = f"{table.name}, {table.key} {key_}"
-        named.append(Difference(hour_key(hour), what, _shown(table, expected), _shown(table, stored_values)))
-    more = found[0][-1] - len(found) if found else 0
+    count, rows = differing_rows(parquet.connection.execute(differing_select(table, SHOWN)).fetchall())
+    named = [
+        Difference(
+            hour_key(hour),
+            f"{table.name}, {table.key} {row.key}",
+            _shown(table, row.computed),
+            _shown(table, row.stored),
+        )
+        for row in rows
+    ]
+    more = count - len(rows)
     if more:
         named.append(Difference(hour_key(hour), f"{table.name}, other rows that differ", "0", f"{more:,}"))
     return named
