@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from antenna_assets.clients.postgres import dagster_url
-from antenna_assets.defs.instance_storage import EventLog, PooledPostgresStorage
+from antenna_assets.defs.event_log import EventLog
+from antenna_assets.defs.instance_storage import PooledPostgresStorage
 from antenna_assets.storage.project_files import docker_folder
 
 pytestmark = pytest.mark.services

@@ -8,7 +8,7 @@ import psycopg
 
 from antenna_assets.defs.assets.preview import lake_views, table_views
 from antenna_assets.defs.checks import Verdicts, blocks, evaluation, result
-from antenna_assets.defs.instance_storage import events_together
+from antenna_assets.defs.event_log import events_together
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.schema import HOURLY_TABLES, LAKE_TABLES
 from antenna_assets.engines.contract import Dataset, Engine
