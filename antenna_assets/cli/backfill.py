@@ -13,6 +13,7 @@ import typer
 
 from antenna_assets.cli.console import out, progress_bar
 from antenna_assets.cli.database import database
+from antenna_assets.cli.options import FirstHour, LastHour
 from antenna_assets.domain.counted import counted
 
 if TYPE_CHECKING:
@@ -22,10 +23,8 @@ if TYPE_CHECKING:
 
 
 def backfill(
-    first: Annotated[str, typer.Option("--from", help="First hour, such as 2026-11-22-10:00.")],
-    last: Annotated[
-        str | None, typer.Option("--to", help="Last hour, inclusive. Default: the first hour alone.")
-    ] = None,
+    first: FirstHour,
+    last: LastHour = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Change nothing; show which rows and over-quota users would change."),

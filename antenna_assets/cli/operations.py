@@ -1,4 +1,4 @@
-"""Results and personal data: `status`, `metrics`, `report` and `forget-user`."""
+"""Results and personal data: `status`, `usage`, `metrics`, `report` and `forget-user`."""
 
 import json
 from collections.abc import Sized
@@ -9,6 +9,7 @@ import typer
 
 from antenna_assets.cli.console import out, say, stop_on_signals
 from antenna_assets.cli.database import database
+from antenna_assets.cli.options import FirstHour, LastHour
 from antenna_assets.domain.counted import counted
 
 
@@ -30,10 +31,8 @@ def status() -> None:
 
 def usage(
     user: Annotated[str, typer.Argument(help="The user's id.")],
-    first: Annotated[str, typer.Option("--from", help="First hour, such as 2026-11-22-10:00.")],
-    last: Annotated[
-        str | None, typer.Option("--to", help="Last hour, inclusive. Default: the first hour alone.")
-    ] = None,
+    first: FirstHour,
+    last: LastHour = None,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each hour.")] = False,
 ) -> None:
     """Show a user's bytes hour by hour, from the lake where PostgreSQL no longer keeps them."""

@@ -1,6 +1,6 @@
 """A user's bytes, hour by hour: from PostgreSQL, and from the lake where the users' hours were dropped."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +8,7 @@ from typing import Literal
 
 import psycopg
 
-from antenna_assets.domain.hours import HOUR
+from antenna_assets.domain.hours import EPOCH, HOUR, MICROSECOND
 from antenna_assets.ledger.user_hours import hours_without_users
 from antenna_assets.publishing.lake import Lake, LakeError
 from antenna_assets.verify.parquet import Parquet
@@ -43,17 +43,23 @@ def usage_of(
         [user, hours[0], hours[-1] + HOUR],
     )
     found = [UserHour(*row) for row in rows]
-    dropped = sorted(hours_without_users(connection, hours))
-    with closing(Parquet()) as parquet:
-        for hour, snapshot in lake.hours("enriched_usage", dropped).items():
-            try:
-                ((bytes_,),) = parquet.rows(
-                    "SELECT sum(bytes) FROM read_parquet(?, hive_partitioning = false) WHERE id = ?",
-                    snapshot.files,
-                    user,
-                ) or [(None,)]
-            except parquet.errors as error:
-                raise LakeError(f"the users of {hour:%Y-%m-%d %H:%M} cannot be read: {error}") from error
-            if bytes_ is not None:
-                found.append(UserHour(hour, int(bytes_), "lake"))
+    dropped = hours_without_users(connection, hours)
+    if dropped:
+        found += _from_lake(lake, user, dropped)
     return sorted(found, key=lambda one: one.hour)
+
+
+def _from_lake(lake: Lake, user: str, hours: Collection[datetime]) -> list[UserHour]:
+    snapshots = lake.hours("enriched_usage", hours).values()
+    files = [file for snapshot in snapshots for file in snapshot.files]
+    with closing(Parquet()) as parquet:
+        try:
+            rows = parquet.rows(
+                f"SELECT epoch_us(timestamp) // {HOUR // MICROSECOND} AS hour, sum(bytes)"  # noqa: S608
+                " FROM read_parquet(?, hive_partitioning = false) WHERE id = ? GROUP BY hour",
+                files,
+                user,
+            )
+        except parquet.errors as error:
+            raise LakeError(f"the users of hours in the lake cannot be read: {error}") from error
+    return [UserHour(EPOCH + hour * HOUR, int(bytes_), "lake") for hour, bytes_ in rows]
