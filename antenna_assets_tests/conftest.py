@@ -344,3 +344,10 @@ def certified_world(
     world = World(_database(postgres_server, "certified"), folder / "lake")
     land_and_publish(world)
     return world
+
+
+@pytest.fixture
+def world(certified_world: "World", tmp_path: Path) -> Iterator["World"]:
+    """A copy of the certified world that the test may ruin."""
+    with certified_world.copy(tmp_path) as copied:
+        yield copied

@@ -33,12 +33,6 @@ pytestmark = pytest.mark.services
 
 
 @pytest.fixture
-def world(certified_world: World, tmp_path: Path) -> Iterator[World]:
-    with certified_world.copy(tmp_path) as copied:
-        yield copied
-
-
-@pytest.fixture
 def connection(world: World) -> Iterator[psycopg.Connection]:
     with connect(world.url) as opened:
         yield opened

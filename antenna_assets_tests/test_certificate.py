@@ -2,7 +2,6 @@
 
 import json
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -176,12 +175,6 @@ def test_row_18_issuing_locks_no_row_that_the_stream_writes(
         stream.execute("LOCK TABLE ledger.head, ledger.batch, ledger.file, ledger.hour IN ROW EXCLUSIVE MODE")
         sealed.execute("SET lock_timeout = '5s'")
         assert publish_assets(sealed, last) == [1]
-
-
-@pytest.fixture
-def world(certified_world: World, tmp_path: Path) -> Iterator[World]:
-    with certified_world.copy(tmp_path) as copy:
-        yield copy
 
 
 def test_a_certificate_says_what_the_hour_is_made_of(world: World) -> None:

@@ -27,25 +27,24 @@ BEFORE = {"bytes_agg_user_1h known_users_share", "users_over_quota_1h hours_are_
 
 
 @pytest.fixture
-def world(certified_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """A copy of its own, whose live tables are filled as the stream would have."""
-    with certified_world.copy(tmp_path) as copied:
-        monkeypatch.setenv("ANTENNA_POSTGRES_URL", copied.url)
-        monkeypatch.setenv("ANTENNA_LAKE", str(copied.lake))
-        with connect(copied.url) as connection:
-            connection.execute("SET session_replication_role = replica")
-            for name in ("antenna", "app"):
-                change(
-                    connection,
-                    "INSERT INTO {live} SELECT * FROM {hourly}",
-                    live=f"bytes_agg_{name}",
-                    hourly=f"bytes_agg_{name}_1h",
-                )
+    monkeypatch.setenv("ANTENNA_POSTGRES_URL", world.url)
+    monkeypatch.setenv("ANTENNA_LAKE", str(world.lake))
+    with connect(world.url) as connection:
+        connection.execute("SET session_replication_role = replica")
+        for name in ("antenna", "app"):
             change(
                 connection,
-                "INSERT INTO bytes_agg_user SELECT date, id, sum_user_bytes FROM bytes_agg_user_1h",
+                "INSERT INTO {live} SELECT * FROM {hourly}",
+                live=f"bytes_agg_{name}",
+                hourly=f"bytes_agg_{name}_1h",
             )
-        yield copied
+        change(
+            connection,
+            "INSERT INTO bytes_agg_user SELECT date, id, sum_user_bytes FROM bytes_agg_user_1h",
+        )
+    return world
 
 
 @pytest.fixture

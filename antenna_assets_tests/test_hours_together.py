@@ -27,14 +27,13 @@ SECOND, THIRD = FIRST + HOUR, FIRST + 2 * HOUR
 
 
 @pytest.fixture
-def world(certified_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     """Three published hours, all of them with late rows that wait."""
-    with certified_world.copy(tmp_path) as copied:
-        monkeypatch.setenv("ANTENNA_POSTGRES_URL", copied.url)
-        monkeypatch.setenv("ANTENNA_LAKE", str(copied.lake))
-        with connect(copied.url) as connection:
-            Land.on(connection, copied.lake)({FIRST: 9, SECOND: 8, THIRD: 7})
-        yield copied
+    monkeypatch.setenv("ANTENNA_POSTGRES_URL", world.url)
+    monkeypatch.setenv("ANTENNA_LAKE", str(world.lake))
+    with connect(world.url) as connection:
+        Land.on(connection, world.lake)({FIRST: 9, SECOND: 8, THIRD: 7})
+    return world
 
 
 @pytest.fixture

@@ -44,13 +44,12 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 @pytest.fixture
-def world(certified_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """Three certified hours of one's own, which the environment names."""
-    with certified_world.copy(tmp_path) as copy:
-        monkeypatch.setenv("ANTENNA_HOME", str(tmp_path / "home"))
-        monkeypatch.setenv("ANTENNA_POSTGRES_URL", copy.url)
-        monkeypatch.setenv("ANTENNA_LAKE", str(copy.lake))
-        yield copy
+    monkeypatch.setenv("ANTENNA_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ANTENNA_POSTGRES_URL", world.url)
+    monkeypatch.setenv("ANTENNA_LAKE", str(world.lake))
+    return world
 
 
 @pytest.fixture
