@@ -1,6 +1,7 @@
 """Replacing hours of a table that people read, on a real PostgreSQL."""
 
 import hashlib
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from antenna_assets.domain.schema import HOURLY_TABLES, USERS
-from antenna_assets.errors import Superseded
+from antenna_assets.errors import EngineError, Superseded
 from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.publications import Publication
 from antenna_assets.ledger.user_hours import make_user_days
@@ -139,6 +140,26 @@ def test_an_hour_whose_rows_have_not_its_bytes_stays_as_it_was_and_the_others_ar
     assert content(ledger) == [(TEN, "a", None, 1), (TEN + HOUR, "b", None, 2)]
     heads = ledger.execute("SELECT hour, generation FROM ledger.publication_head ORDER BY hour").fetchall()
     assert heads == [(TEN, 1), (TEN + HOUR, 2)]
+
+
+def test_an_hour_whose_rows_break_off_stays_as_it_was_and_the_others_are_replaced(
+    ledger: psycopg.Connection,
+) -> None:
+    def rows() -> Iterator[pa.RecordBatch]:
+        yield batch([("a", None, 5)])
+        raise EngineError("DuckDB: a page is damaged")
+
+    replace(ledger, 1, [("a", None, 1)])
+    done = replace_hours(
+        ledger,
+        USER_1H,
+        [
+            HourOfTable(version(2), rows(), None),
+            HourOfTable(version(2, TEN + HOUR), [batch([("b", None, 2)])], 2),
+        ],
+    )
+    assert str(done[TEN]) == "DuckDB: a page is damaged"
+    assert content(ledger) == [(TEN, "a", None, 1), (TEN + HOUR, "b", None, 2)]
 
 
 TEXTS = st.one_of(
