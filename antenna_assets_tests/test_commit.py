@@ -72,6 +72,23 @@ def test_batches_follow_each_other_without_gap_or_overlap(ledger: psycopg.Connec
     assert committed_offsets(ledger, "id-1", [0, 1]) == {0: 12, 1: 3}
 
 
+def test_a_batch_says_up_to_which_instant_kafka_is_read(ledger: psycopg.Connection) -> None:
+    def read_past(number: int, until: int, left: dict[int, Backlog]) -> datetime | None:
+        return commit_batch(
+            ledger,
+            BatchPlan("devices", "id-1", number, NOW, [OffsetRange(0, 5 * number - 5, until)]),
+            BatchContent(),
+            Observation(NOW + number * MINUTE, left),
+            lateness=MINUTE,
+        ).state.read_past
+
+    assert read_past(1, 5, {0: Backlog(5, 12, 12)}) is None
+    # Not all of the twelve that Kafka held at the first look.
+    assert read_past(2, 10, {0: Backlog(10, 20, 20)}) is None
+    assert read_past(3, 15, {0: Backlog(15, 20, 20)}) == NOW + MINUTE
+    assert read_past(4, 20, {}) == NOW + 4 * MINUTE
+
+
 def test_a_batch_of_an_older_head_is_refused_whole(ledger: psycopg.Connection) -> None:
     commit(ledger, 1, [(0, 0, 1)], landed((TEN, 1), newest=TEN))
     with pytest.raises(NotContiguous, match="expected to commit batch 1 .* is at batch 1"):

@@ -66,7 +66,7 @@ def commit_batch(
 
     1. Lock the ledger's head: one writer commits at a time, and a sweep waits.
     2. Require that the batch starts exactly where the ledger ends, by batch number and by offset.
-    3. Compute the new low watermark.
+    3. Compute the new low watermark, and how far Kafka is read.
     4. Record the batch: counts, files, rejections, rows per hour, live sums.
     5. Record the offset ranges that the batch covers.
     6. Close the hours that the watermark has passed.
@@ -100,9 +100,10 @@ def commit_batch(
         _require_contiguous(connection, plan.topic_id, plan.ranges)
         # Replays that were committed since the caller read the head leave the batch a higher number.
         plan = replace(plan, number=head.batch + 1)
-        # 3. The new low watermark.
+        # 3. The new low watermark, and how far Kafka is read.
         now, lagging = seen.now, seen.backlog
         state = observed(head.state, now=now, lagging=lagging, delivered=content.event_times)
+        state = backlog_marked(state, now=now, backlog=lagging)
         passed, closed_by = watermark(state, now=now, lagging=lagging, lateness=lateness)
         state = replace(state, low_watermark=passed)
         # 4. The batch.
