@@ -21,6 +21,7 @@ class PeriodUsage:
         complete: all of its hours are published.
         over: it has ended, and the stream has read past its end.
         current: it is running, or ended so recently that an alert is news; never once it was complete.
+        exact: nothing is missing; otherwise the user may have used more.
     """
 
     published: int
@@ -29,6 +30,7 @@ class PeriodUsage:
     complete: bool = False
     over: bool = False
     current: bool = True
+    exact: bool = True
 
     @property
     def used(self) -> int:
@@ -94,7 +96,7 @@ def follow(alert: Alert | None, usage: PeriodUsage, percent: int) -> tuple[Alert
 def _figure(alert: Alert, usage: PeriodUsage, *, reached: bool) -> tuple[Alert, list[Event]]:
     """The alert with the figure of now, and `corrected` or `raised` if its receivers must know."""
     if not reached:
-        if alert.figure == "taken back":
+        if alert.figure == "taken back" or not usage.exact:
             return alert, []
         return _noticed(alert, usage, "taken back"), ["corrected"]
     if alert.figure == "taken back" and usage.current and not usage.over:

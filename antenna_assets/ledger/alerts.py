@@ -1,0 +1,241 @@
+"""Alerts in PostgreSQL: how far was looked, what is known of users' periods, and the alerts with their notices.
+
+The rule is in `domain/alert_rule.py`; `operations/alerts/watch.py` looks.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+from psycopg.rows import class_row
+
+from antenna_assets.domain.alert_rule import Alert, Event, PeriodUsage, follow
+from antenna_assets.ledger.outbox import Level, NewNotice, write_notices
+
+PERIODS = ("hour", "day", "month")
+
+NEWS = timedelta(minutes=15)
+"""An alert is raised until so long after the end of its period; what is found later is history."""
+
+
+@dataclass(frozen=True)
+class AlertHead:
+    """How far the watch has looked: a batch, a certificate, and changes of quotas up to an instant."""
+
+    batch: int
+    certificate: int
+    looked_at: datetime
+
+
+@dataclass(frozen=True)
+class UserPeriod:
+    """A row of `ledger.alert_usage`."""
+
+    id: str
+    starts: datetime
+    ends: datetime
+    quota: int | None
+    published: Any
+    live: Any
+    exact: bool
+    complete: bool
+    was_published: bool
+    percents: list[int]
+    cool_down: timedelta
+
+    def usage(self, now: datetime, closed_before: datetime) -> PeriodUsage:
+        """The period as the rule takes it; see `follow_users`."""
+        return PeriodUsage(
+            int(self.published),
+            int(self.live),
+            self.quota,
+            complete=self.complete,
+            over=self.ends <= max(closed_before, now - NEWS),
+            current=now < self.ends + NEWS and not self.was_published,
+            exact=self.exact,
+        )
+
+
+def read_alert_head(connection: psycopg.Connection) -> AlertHead:
+    """How far the watch has looked."""
+    with connection.cursor(row_factory=class_row(AlertHead)) as cursor:
+        heads = cursor.execute("SELECT batch, certificate, looked_at FROM ledger.alert_head").fetchall()
+    if not heads:
+        raise psycopg.DataError("ledger.alert_head is empty: expected its one row")
+    return heads[0]
+
+
+def move_alert_head(connection: psycopg.Connection, head: AlertHead) -> None:
+    """Write how far the watch has looked, in the transaction that has written what it saw."""
+    connection.execute(
+        "UPDATE ledger.alert_head SET batch = %s, certificate = %s, looked_at = %s",
+        [head.batch, head.certificate, head.looked_at],
+    )
+
+
+def follow_users(
+    connection: psycopg.Connection,
+    users: Sequence[str],
+    period: str,
+    within: datetime,
+    *,
+    now: datetime,
+    closed_before: datetime,
+) -> int:
+    """Bring the alerts of some users in one period up to date, and write the notices that are due.
+
+    Args:
+        period: hour, day or month.
+        within: an instant of it.
+        closed_before: every event of an earlier instant is counted, unless it is late.
+
+    Returns:
+        How many notices were written.
+    """
+    if not users:
+        return 0
+    with connection.cursor(row_factory=class_row(UserPeriod)) as cursor:
+        found = cursor.execute(
+            "SELECT * FROM ledger.alert_usage(%s, %s, %s, %s)", [list(users), period, within, now]
+        ).fetchall()
+    known = _alerts_of(connection, period, found)
+    cooling = _cooling(connection, period, found, now)
+    notices: list[NewNotice] = []
+    changed: list[tuple] = []
+    for one in found:
+        usage = one.usage(now, closed_before)
+        before = known.get((one.id, one.starts), {})
+        for percent in sorted({*one.percents, *before}):
+            alert, quiet = before.get(percent, (None, False))
+            after, events = follow(alert, usage, percent)
+            if after is None or not events:
+                continue
+            if alert is None:
+                quiet = (one.id, percent) in cooling
+            changed.append(_row(one, period, percent, after, quiet, now))
+            if not quiet:
+                first = after.notices - len(events) + 1
+                notices += [
+                    _notice(one, period, percent, event, after, number, usage, now)
+                    for number, event in enumerate(events, first)
+                ]
+    _store(connection, changed)
+    return write_notices(connection, notices)
+
+
+def _alerts_of(
+    connection: psycopg.Connection, period: str, users: Sequence[UserPeriod]
+) -> dict[tuple[str, datetime], dict[int, tuple[Alert, bool]]]:
+    """The alerts of users' periods, by percentage, each with whether it is quiet."""
+    rows = connection.execute(
+        "SELECT id, starts, percent, figure, used, quota, notices, resolved, quiet FROM alert"
+        " JOIN unnest(%s::text[], %s::timestamptz[]) AS asked (id, starts) USING (id, starts)"
+        " WHERE period = %s",
+        [[one.id for one in users], [one.starts for one in users], period],
+    )
+    alerts: dict[tuple[str, datetime], dict[int, tuple[Alert, bool]]] = {}
+    for id_, starts, percent, figure, used, quota, notices, resolved, quiet in rows:
+        alert = Alert(figure, int(used), quota, notices, resolved)
+        alerts.setdefault((id_, starts), {})[percent] = (alert, quiet)
+    return alerts
+
+
+def _cooling(
+    connection: psycopg.Connection, period: str, users: Sequence[UserPeriod], now: datetime
+) -> set[tuple[str, int]]:
+    """The users and percentages of which a notice was written within the cool-down."""
+    asked = [one for one in users if one.cool_down]
+    rows = connection.execute(
+        "SELECT DISTINCT id, percent FROM alert"
+        " JOIN unnest(%s::text[], %s::interval[]) AS asked (id, cool_down) USING (id)"
+        " WHERE period = %s AND NOT quiet AND raised_at > %s - cool_down",
+        [[one.id for one in asked], [one.cool_down for one in asked], period, now],
+    )
+    return {(id_, percent) for id_, percent in rows}
+
+
+def _row(
+    one: UserPeriod, period: str, percent: int, alert: Alert, quiet: bool, now: datetime
+) -> tuple[object, ...]:
+    return (
+        one.id,
+        period,
+        one.starts,
+        percent,
+        one.ends,
+        alert.figure,
+        alert.used,
+        alert.quota,
+        alert.notices,
+        alert.resolved,
+        quiet,
+        now,
+        now,
+    )
+
+
+def _store(connection: psycopg.Connection, rows: Iterable[tuple]) -> None:
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            "INSERT INTO alert (id, period, starts, percent, ends, figure, used, quota, notices, resolved,"
+            "  quiet, raised_at, changed_at)"
+            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
+            " ON CONFLICT (id, period, starts, percent) DO UPDATE SET figure = excluded.figure,"
+            "  used = excluded.used, quota = excluded.quota, notices = excluded.notices,"
+            "  resolved = excluded.resolved, changed_at = excluded.changed_at",
+            list(rows),
+        )
+
+
+def _notice(
+    one: UserPeriod,
+    period: str,
+    percent: int,
+    event: Event,
+    alert: Alert,
+    number: int,
+    usage: PeriodUsage,
+    now: datetime,
+) -> NewNotice:
+    """A notice of a change of an alert.
+
+    Its id is made of what it is about, so the same change has the same one whenever and however often it is
+    found. A receiver that knows no user learns none from it.
+    """
+    about = f"{one.id}\0{period}\0{one.starts.isoformat()}\0{percent}\0{number}"
+    key = hashlib.sha256(about.encode()).hexdigest()[:32]
+    quota = "no limit" if alert.quota is None else f"{alert.quota:,} bytes"
+    words = "no longer at" if alert.figure == "taken back" else "at"
+    return NewNotice(
+        f"alert_{key}",
+        f"quota.{event}",
+        level_of(percent),
+        {
+            "type": f"quota.{event}",
+            "summary": f"{one.id} {words} {percent} % of {quota} a {period}: {event}",
+            "user": one.id,
+            "period": period,
+            "starts": one.starts.isoformat(),
+            "ends": one.ends.isoformat(),
+            "percent": percent,
+            "quota": alert.quota,
+            "used": alert.used,
+            "reached": alert.figure != "taken back",
+            "confirmed": alert.figure == "published",
+            "published": usage.published,
+            "live": usage.live,
+            "number": number,
+            "at": now.isoformat(),
+        },
+        user=one.id,
+    )
+
+
+def level_of(percent: int) -> Level:
+    """How urgent it is that so many percent of a quota are used."""
+    if percent >= 100:
+        return "critical"
+    return "warning" if percent >= 80 else "info"

@@ -1,0 +1,239 @@
+"""`antenna alerts watch`: looks at what landed, was published, and changed of quotas, and keeps the alerts.
+
+Recovery, for an operator:
+
+- **Prepared.** Nothing. Alerts, their notices and how far was looked are written in one transaction.
+- **After a crash.** Start it again, here or elsewhere: it looks on from there. What it missed meanwhile is
+  history by then and raises nothing, unless its period still runs.
+- **Several at once.** The second one waits until the first one has ended.
+- **The stream and runs** never wait for it: it locks none of their rows.
+"""
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import psycopg
+import pyarrow as pa
+
+from antenna_assets.clients.advisory_locks import ALERTS, try_lock
+from antenna_assets.clients.clock import database_now
+from antenna_assets.domain.hours import HOUR, MICROSECOND
+from antenna_assets.engines.contract import Dataset, Engine
+from antenna_assets.engines.duckdb import DuckDBEngine
+from antenna_assets.failpoints import commit_point
+from antenna_assets.ledger.alerts import (
+    NEWS,
+    PERIODS,
+    AlertHead,
+    follow_users,
+    move_alert_head,
+    read_alert_head,
+)
+from antenna_assets.ledger.live_tables import live_tables_left_out
+from antenna_assets.ledger.publications import require_nobody_forgotten
+
+BATCHES = 200
+"""The most micro-batches of one look: what a look reads is bounded."""
+
+USERS = 10_000
+"""The most users that one statement asks about."""
+
+OVERLAP = timedelta(minutes=1)
+"""Changes of quotas are looked for again for so long: one may be committed after its instant."""
+
+MEMORY = "256MiB"
+"""DuckDB's memory limit: it reads one column."""
+
+_IDS = pa.schema([pa.field("id", pa.string())])
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one look has seen: micro-batches, certificates, users' periods, and the notices that were due."""
+
+    batches: int
+    certificates: int
+    users: int
+    notices: int
+
+
+class Periods:
+    """Users' periods to look at, each once: by period, an instant within, and user."""
+
+    def __init__(self) -> None:
+        self._users: dict[tuple[str, datetime], set[str]] = defaultdict(set)
+
+    def add(self, period: str, within: datetime, users: Iterable[str]) -> None:
+        self._users[period, within].update(users)
+
+    def pieces(self) -> Iterable[tuple[str, datetime, list[str]]]:
+        """Period, instant and users, so many at a time."""
+        for (period, within), users in sorted(self._users.items()):
+            ordered = sorted(users)
+            for start in range(0, len(ordered), USERS):
+                yield period, within, ordered[start : start + USERS]
+
+
+def look(connection: psycopg.Connection, engine: Engine, lake: str, now: datetime | None = None) -> Look:
+    """Look at everything that is new since the last look, and write the alerts and notices that it makes.
+
+    All of it is one transaction with one snapshot: what the stream counts and what is published are seen as
+    they fit each other.
+
+    Args:
+        lake: the lake's root.
+        now: None: PostgreSQL's clock.
+
+    Raises:
+        ForgottenMeanwhile: a user was forgotten since the connection was opened.
+        EngineError: a landed file cannot be read.
+            After each of them nothing was written.
+    """
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        now, before = now or database_now(connection), read_alert_head(connection)
+        stream = connection.execute("SELECT batch, low_watermark FROM ledger.head").fetchone()
+        newest, watermark = stream or (before.batch, None)
+        # A ledger that was restored from a backup counts its batches anew.
+        first = min(before.batch, newest)
+        head = AlertHead(min(newest, first + BATCHES), _newest_certificate(connection), now)
+        periods = Periods()
+        longer = _longer_quotas(connection)
+        _add_touched(connection, engine, lake, periods, first, head.batch, now, longer=longer)
+        _add_published(connection, periods, before.certificate, now)
+        _add_ended(connection, periods, max(watermark or now - NEWS, now - NEWS))
+        _add_changed(connection, periods, before.looked_at - OVERLAP, now)
+        users = notices = 0
+        for period, within, some in periods.pieces():
+            users += len(some)
+            notices += follow_users(
+                connection, some, period, within, now=now, closed_before=watermark or within
+            )
+            commit_point("alerts.followed")
+        move_alert_head(connection, head)
+        require_nobody_forgotten(connection)
+        commit_point("alerts.written")
+    commit_point("alerts.committed")
+    return Look(head.batch - first, head.certificate - before.certificate, users, notices)
+
+
+def _newest_certificate(connection: psycopg.Connection) -> int:
+    return connection.execute("SELECT number FROM ledger.certificate_head").fetchall()[0][0]
+
+
+def _longer_quotas(connection: psycopg.Connection) -> bool:
+    """Whether anybody has a quota of a day or a month."""
+    return connection.execute(
+        "SELECT EXISTS (SELECT FROM user_quota_change WHERE period <> 'hour')"
+        " OR EXISTS (SELECT FROM plan_quota_change WHERE period <> 'hour')"
+    ).fetchall()[0][0]
+
+
+def _add_touched(
+    connection: psycopg.Connection,
+    engine: Engine,
+    lake: str,
+    periods: Periods,
+    after: int,
+    until: int,
+    now: datetime,
+    *,
+    longer: bool,
+) -> None:
+    """Add the users of the events that landed with some batches."""
+    running = now - HOUR - NEWS
+    oldest = now - timedelta(days=32) if longer else running
+    rows = connection.execute(
+        "SELECT hour, array_agg(path) FROM ledger.file"
+        " WHERE kind = 'landed' AND batch > %s AND batch <= %s AND hour > %s GROUP BY hour",
+        [after, until, oldest],
+    )
+    for hour, paths in rows.fetchall():
+        files = Dataset([f"{lake}/{path}" for path in paths], _IDS)
+        found = engine.read("SELECT DISTINCT id FROM landed", {"landed": files}, _IDS)
+        users = found["id"].to_pylist()
+        if hour > running:
+            periods.add("hour", hour, users)
+        if longer:
+            for period in PERIODS[1:]:
+                # A day may begin within the hour.
+                periods.add(period, hour, users)
+                periods.add(period, hour + HOUR - MICROSECOND, users)
+
+
+def _add_published(
+    connection: psycopg.Connection, periods: Periods, after: int, now: datetime
+) -> None:
+    """Add those with an alert in the hours that were certified since, which may be confirmed or corrected."""
+    hours = [
+        hour
+        for (hour,) in connection.execute(
+            "SELECT DISTINCT hour FROM ledger.certificate WHERE number > %s", [after]
+        )
+    ]
+    rows = connection.execute(
+        "SELECT DISTINCT period, starts, id FROM unnest(%s::timestamptz[]) AS hour"
+        " JOIN alert ON ends > hour AND starts < hour + interval '1 hour'",
+        [hours],
+    )
+    for period, starts, id_ in rows:
+        periods.add(period, starts, [id_])
+    if "bytes_agg_user" in live_tables_left_out(connection):
+        # Nothing was raised by live sums.
+        for hour in hours:
+            if hour + HOUR + NEWS > now:
+                users = connection.execute("SELECT id FROM bytes_agg_user_1h WHERE date = %s", [hour])
+                periods.add("hour", hour, [id_ for (id_,) in users])
+
+
+def _add_ended(connection: psycopg.Connection, periods: Periods, before: datetime) -> None:
+    """Add the alerts whose periods have ended and that are not resolved."""
+    rows = connection.execute(
+        "SELECT DISTINCT period, starts, id FROM alert WHERE NOT resolved AND ends <= %s", [before]
+    )
+    for period, starts, id_ in rows:
+        periods.add(period, starts, [id_])
+
+
+def _add_changed(
+    connection: psycopg.Connection, periods: Periods, after: datetime, now: datetime
+) -> None:
+    """Add the users whose quotas may have changed."""
+    for period in PERIODS:
+        rows = connection.execute("SELECT id FROM ledger.quotas_changed(%s, %s, %s)", [period, after, now])
+        periods.add(period, now, [id_ for (id_,) in rows])
+
+
+def watch(
+    connect: Callable[[], psycopg.Connection],
+    lake: str,
+    *,
+    say: Callable[[str], None],
+    stop: threading.Event,
+    pause: float = 1.0,
+) -> None:
+    """Look again and again, on one connection, until stopped.
+
+    Args:
+        connect: opens a connection.
+        pause: seconds between two looks that had nothing left.
+    """
+    with closing(connect()) as connection, closing(DuckDBEngine(memory_limit=MEMORY)) as engine:
+        waiting = False
+        while not try_lock(connection, ALERTS):
+            if not waiting:
+                say("another watch is running: this one takes over when it ends")
+                waiting = True
+            if stop.wait(pause):
+                return
+        say("watching")
+        while not stop.is_set():
+            seen = look(connection, engine, lake)
+            if seen.notices:
+                say(f"{seen.notices:,} notices")
+            if seen.batches < BATCHES:
+                stop.wait(pause)
