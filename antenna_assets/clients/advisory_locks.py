@@ -31,6 +31,9 @@ GRANTS = 0x6772616E74
 OLD_PREVIEWS = 0x70726576696577
 """Cleaning Dagster's events of older versions."""
 
+ALERTS = 0x616C65727473
+"""One watch over the alerts at a time; the next one waits."""
+
 CERTIFICATE_OF_HOUR = 0x63657274
 """First of two 32-bit keys, the second being the hour's number since 1970: certifying an hour."""
 

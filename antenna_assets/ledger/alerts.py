@@ -23,10 +23,11 @@ NEWS = timedelta(minutes=15)
 
 @dataclass(frozen=True)
 class AlertHead:
-    """How far the watch has looked: a batch, a certificate, and changes of quotas up to an instant."""
+    """How far the watch has looked: a batch, a certificate, the users' version, and when it looked."""
 
     batch: int
     certificate: int
+    users_version: int
     looked_at: datetime
 
 
@@ -53,7 +54,7 @@ class UserPeriod:
             int(self.live),
             self.quota,
             complete=self.complete,
-            over=self.ends <= max(closed_before, now - NEWS),
+            over=self.complete or self.ends <= max(closed_before, now - NEWS),
             current=now < self.ends + NEWS and not self.was_published,
             exact=self.exact,
         )
@@ -62,7 +63,9 @@ class UserPeriod:
 def read_alert_head(connection: psycopg.Connection) -> AlertHead:
     """How far the watch has looked."""
     with connection.cursor(row_factory=class_row(AlertHead)) as cursor:
-        heads = cursor.execute("SELECT batch, certificate, looked_at FROM ledger.alert_head").fetchall()
+        heads = cursor.execute(
+            "SELECT batch, certificate, users_version, looked_at FROM ledger.alert_head"
+        ).fetchall()
     if not heads:
         raise psycopg.DataError("ledger.alert_head is empty: expected its one row")
     return heads[0]
@@ -71,8 +74,8 @@ def read_alert_head(connection: psycopg.Connection) -> AlertHead:
 def move_alert_head(connection: psycopg.Connection, head: AlertHead) -> None:
     """Write how far the watch has looked, in the transaction that has written what it saw."""
     connection.execute(
-        "UPDATE ledger.alert_head SET batch = %s, certificate = %s, looked_at = %s",
-        [head.batch, head.certificate, head.looked_at],
+        "UPDATE ledger.alert_head SET batch = %s, certificate = %s, users_version = %s, looked_at = %s",
+        [head.batch, head.certificate, head.users_version, head.looked_at],
     )
 
 

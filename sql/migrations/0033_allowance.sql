@@ -54,15 +54,11 @@ BEGIN
         since := greatest(starts, ledger.period_start('day', rest, ledger.user_zone(of_user, rest)));
     END IF;
 
-    SELECT CASE WHEN NOT left_out THEN coalesce(kept_from, '-infinity') END INTO live_from
-    FROM ledger.live_table WHERE name = 'bytes_agg_user';
-    IF NOT FOUND THEN
-        live_from := '-infinity';
-    END IF;
-    live_from := greatest(live_from, instant - interval '7 days');
+    live_from := greatest(instant - interval '7 days', (
+        SELECT CASE WHEN left_out THEN 'infinity' ELSE kept_from END FROM ledger.live_table WHERE name = 'bytes_agg_user'));
 
     SELECT coalesce(array_agg(hour ORDER BY hour) FILTER (WHERE published), '{}'),
-        coalesce(bool_and(published OR coalesce(hour >= live_from, false)), true)
+        coalesce(bool_and(published OR hour >= live_from), true)
     INTO hours, exact
     FROM (
         SELECT near.hour, near.hour >= since AND near.hour >= coalesce(kept.kept_from, '-infinity')
@@ -106,58 +102,68 @@ END $$;
 -- - 'unlimited', 'no quota', 'unknown user': there is nothing to compare with; only the first is a yes;
 -- - 'stale': the stream waits, or what it has counted is older than `stale_after`, so that a yes would be a guess.
 -- `allowed` is null where it is neither a yes nor a no. `used` is `published` and `live` together: of published hours, and of
--- the sums that the stream keeps of the others. Everything that Kafka held at `as_of` is in them, `exact` where nothing can be
--- missing. `generation` and `certificate` are of the newest published hour in it.
-CREATE FUNCTION allowance(id text, bytes bigint DEFAULT 1, INOUT period text DEFAULT 'hour',
-    stale_after interval DEFAULT interval '1 minute',
+-- the sums that the stream keeps of the others. Everything that Kafka held at `as_of` is in them, and `exact` says that nothing
+-- is missing. `generation` and `certificate` are of the newest published hour in it.
+CREATE FUNCTION ledger.allowance_at(id text, bytes bigint, INOUT period text, stale_after interval, instant timestamptz,
     OUT "user" text, OUT answer text, OUT allowed boolean, OUT quota bigint, OUT used numeric, OUT remaining numeric,
-    OUT requested bigint, OUT starts timestamptz, OUT ends timestamptz, OUT as_of timestamptz, OUT lag_seconds double precision,
+    OUT requested bigint, OUT starts timestamptz, OUT ends timestamptz, OUT as_of timestamptz, OUT lag_seconds float8,
     OUT exact boolean, OUT source text, OUT published numeric, OUT live numeric, OUT generation integer,
     OUT certificate bigint)
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    instant timestamptz := statement_timestamp();
     day date;
     places record;
     in_force record;
-    known boolean;
     stale boolean;
 BEGIN
     IF bytes IS NULL OR bytes < 0 THEN
-        RAISE invalid_parameter_value USING MESSAGE = format('expected a number of bytes from 0 on, found %s', coalesce(bytes::text, 'null'));
+        RAISE invalid_parameter_value USING MESSAGE = format(
+            'expected a number of bytes from 0 on, found %s', coalesce(bytes::text, 'null'));
     END IF;
-    "user" := allowance.id;
+    "user" := allowance_at.id;
     requested := bytes;
-    SELECT span.day, span.starts, span.ends INTO day, starts, ends FROM ledger.period_at(id, period, instant) AS span;
+    SELECT span.day, span.starts, span.ends INTO day, starts, ends FROM ledger.period_at("user", period, instant) AS span;
     -- Events may be that far ahead of the clock.
-    SELECT * INTO places FROM ledger.usage_places(id, period, day, starts, least(instant + interval '5 minutes', ends), instant);
+    SELECT * INTO places
+    FROM ledger.usage_places("user", period, day, starts, least(instant + interval '5 minutes', ends), instant);
     SELECT found.published, found.live INTO published, live
-    FROM ledger.usage_in(ARRAY[allowance.id], places.days, places.hours, places.windows) AS found;
+    FROM ledger.usage_in(ARRAY["user"], places.days, places.hours, places.windows) AS found;
     used := published + live;
     source := CASE
-        WHEN places.days <> '{}' OR places.hours <> '{}' THEN 'published and live' ELSE 'live'
+        WHEN places.days = '{}' AND places.hours = '{}' THEN 'live'
+        WHEN places.windows = '{}' THEN 'published'
+        ELSE 'published and live'
     END;
     SELECT newest.number, newest.generation INTO certificate, generation FROM ledger.certificate AS newest
     WHERE newest.hour = places.hours[cardinality(places.hours)] ORDER BY newest.number DESC LIMIT 1;
 
     SELECT head.read_past, extract(epoch FROM instant - head.read_past),
-        head.waiting_for IS NOT NULL OR head.read_past IS NULL OR head.read_past < instant - stale_after
+        head.waiting_for IS NULL AND head.read_past >= instant - stale_after
     INTO as_of, lag_seconds, stale FROM ledger.head AS head;
-    stale := coalesce(stale, true);
+    stale := stale IS NOT TRUE;
     exact := places.exact AND NOT stale;
 
-    known := EXISTS (SELECT FROM public.user_metadata AS users WHERE users.id = allowance.id);
-    SELECT * INTO in_force FROM ledger.quota_at(id, period, instant);
+    SELECT * INTO in_force FROM ledger.quota_at("user", period, instant);
     quota := in_force.quota;
-    remaining := greatest(quota - used, 0);
+    remaining := CASE WHEN quota IS NOT NULL THEN greatest(quota - used, 0) END;
     answer := CASE
-        WHEN NOT known THEN 'unknown user'
+        WHEN NOT EXISTS (SELECT FROM public.user_metadata AS users WHERE users.id = "user") THEN 'unknown user'
         WHEN in_force.source IS NULL THEN 'no quota'
         WHEN quota IS NULL THEN 'unlimited'
-        -- What is used grows: late events cannot make it less.
+        -- What has been used does not become less.
         WHEN used + bytes > quota THEN 'over quota'
         WHEN stale THEN 'stale'
         ELSE 'allowed'
     END;
-    allowed := CASE answer WHEN 'allowed' THEN true WHEN 'unlimited' THEN true WHEN 'over quota' THEN false END;
+    allowed := CASE WHEN answer IN ('allowed', 'unlimited') THEN true WHEN answer = 'over quota' THEN false END;
 END $$;
+
+CREATE FUNCTION allowance(id text, bytes bigint DEFAULT 1, INOUT period text DEFAULT 'hour',
+    stale_after interval DEFAULT interval '1 minute',
+    OUT "user" text, OUT answer text, OUT allowed boolean, OUT quota bigint, OUT used numeric, OUT remaining numeric,
+    OUT requested bigint, OUT starts timestamptz, OUT ends timestamptz, OUT as_of timestamptz, OUT lag_seconds float8,
+    OUT exact boolean, OUT source text, OUT published numeric, OUT live numeric, OUT generation integer,
+    OUT certificate bigint)
+LANGUAGE sql STABLE AS $$
+    SELECT * FROM ledger.allowance_at(allowance.id, allowance.bytes, allowance.period, allowance.stale_after, statement_timestamp())
+$$;

@@ -40,21 +40,26 @@ CREATE TABLE alert (
 -- Those of the hours that were published, those whose period may be over, and the newest for people.
 CREATE INDEX alert_ends ON alert (ends);
 CREATE INDEX alert_open ON alert (ends) WHERE NOT resolved;
+-- Few have them: whether anybody has is asked at every look.
+CREATE INDEX user_quota_change_longer ON user_quota_change (period) WHERE period <> 'hour';
 
--- How far the watch has looked: up to this batch, this certificate, and changes of quotas up to this instant.
+-- How far the watch has looked: up to this batch, this certificate, this version of the users, and changes of quotas up to
+-- this instant.
 CREATE TABLE ledger.alert_head (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     batch bigint NOT NULL,
     certificate bigint NOT NULL,
+    users_version bigint NOT NULL,
     looked_at timestamptz NOT NULL
 );
 -- What was there before is history.
-INSERT INTO ledger.alert_head (batch, certificate, looked_at)
-SELECT coalesce((SELECT max(batch) FROM ledger.batch), 0), (SELECT number FROM ledger.certificate_head), clock_timestamp();
+INSERT INTO ledger.alert_head (batch, certificate, users_version, looked_at)
+SELECT coalesce((SELECT max(batch) FROM ledger.batch), 0), (SELECT number FROM ledger.certificate_head),
+    (SELECT version FROM ledger.users_version), clock_timestamp();
 
 -- What is known of users' periods at an instant: of the period of each within which another instant lies. Only of those who have reached some
 -- percentage of their rule or of whom there is an alert: nothing changes for the others.
--- `complete`: all of its hours are published and have no late rows; `was_published`: they were, late rows or not.
+-- `complete`: all of its hours are published and have no late rows; `was_published`: they were at an earlier look.
 CREATE FUNCTION ledger.alert_usage(of_users text[], of_period text, within timestamptz, instant timestamptz)
 RETURNS TABLE (id text, starts timestamptz, ends timestamptz, quota bigint, published numeric, live numeric, exact boolean,
     complete boolean, was_published boolean, percents integer[], cool_down interval) LANGUAGE plpgsql STABLE AS $$
@@ -85,7 +90,8 @@ BEGIN
             SELECT FROM generate_series(
                 date_trunc('hour', alike.starts, 'UTC'), alike.ends - interval '1 microsecond', interval '1 hour') AS near (hour)
             WHERE NOT EXISTS (
-                SELECT FROM ledger.publication_head AS head WHERE head.asset = 'bytes_agg_user_1h' AND head.hour = near.hour));
+                SELECT FROM ledger.certificate AS seen WHERE seen.hour = near.hour
+                    AND seen.number <= (SELECT head.certificate FROM ledger.alert_head AS head)));
         RETURN QUERY
         SELECT used.id, alike.starts, alike.ends, in_force.quota, used.published, used.live, places.exact,
             whole, once, rule.percents, rule.cool_down

@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 
 import psycopg
 import pyarrow as pa
+from psycopg import sql
 
 from antenna_assets.clients.advisory_locks import ALERTS, try_lock
 from antenna_assets.clients.clock import database_now
@@ -35,6 +36,7 @@ from antenna_assets.ledger.alerts import (
 )
 from antenna_assets.ledger.live_tables import live_tables_left_out
 from antenna_assets.ledger.publications import require_nobody_forgotten
+from antenna_assets.publishing.users import users_version
 
 BATCHES = 200
 """The most micro-batches of one look: what a look reads is bounded."""
@@ -98,15 +100,17 @@ def look(connection: psycopg.Connection, engine: Engine, lake: str, now: datetim
         now, before = now or database_now(connection), read_alert_head(connection)
         stream = connection.execute("SELECT batch, low_watermark FROM ledger.head").fetchone()
         newest, watermark = stream or (before.batch, None)
+        version = users_version(connection)
         # A ledger that was restored from a backup counts its batches anew.
         first = min(before.batch, newest)
-        head = AlertHead(min(newest, first + BATCHES), _newest_certificate(connection), now)
+        head = AlertHead(min(newest, first + BATCHES), _newest_certificate(connection), version, now)
         periods = Periods()
         longer = _longer_quotas(connection)
         _add_touched(connection, engine, lake, periods, first, head.batch, now, longer=longer)
         _add_published(connection, periods, before.certificate, now)
         _add_ended(connection, periods, max(watermark or now - NEWS, now - NEWS))
-        _add_changed(connection, periods, before.looked_at - OVERLAP, now)
+        if version != before.users_version:
+            _add_changed(connection, periods, before.looked_at - OVERLAP, now)
         users = notices = 0
         for period, within, some in periods.pieces():
             users += len(some)
@@ -165,10 +169,9 @@ def _add_touched(
                 periods.add(period, hour + HOUR - MICROSECOND, users)
 
 
-def _add_published(
-    connection: psycopg.Connection, periods: Periods, after: int, now: datetime
-) -> None:
-    """Add those with an alert in the hours that were certified since, which may be confirmed or corrected."""
+def _add_published(connection: psycopg.Connection, periods: Periods, after: int, now: datetime) -> None:
+    """Add those who may be confirmed or corrected by the hours that were certified since: who has an alert in
+    one, or is over quota in one that is news."""
     hours = [
         hour
         for (hour,) in connection.execute(
@@ -182,12 +185,14 @@ def _add_published(
     )
     for period, starts, id_ in rows:
         periods.add(period, starts, [id_])
-    if "bytes_agg_user" in live_tables_left_out(connection):
-        # Nothing was raised by live sums.
-        for hour in hours:
-            if hour + HOUR + NEWS > now:
-                users = connection.execute("SELECT id FROM bytes_agg_user_1h WHERE date = %s", [hour])
-                periods.add("hour", hour, [id_ for (id_,) in users])
+    # Without live sums nothing was raised by them.
+    table = (
+        "bytes_agg_user_1h" if "bytes_agg_user" in live_tables_left_out(connection) else "users_over_quota_1h"
+    )
+    users = sql.SQL("SELECT id FROM {} WHERE date = %s").format(sql.Identifier(table))
+    for hour in hours:
+        if hour + HOUR + NEWS > now:
+            periods.add("hour", hour, [id_ for (id_,) in connection.execute(users, [hour])])
 
 
 def _add_ended(connection: psycopg.Connection, periods: Periods, before: datetime) -> None:
@@ -199,10 +204,12 @@ def _add_ended(connection: psycopg.Connection, periods: Periods, before: datetim
         periods.add(period, starts, [id_])
 
 
-def _add_changed(
-    connection: psycopg.Connection, periods: Periods, after: datetime, now: datetime
-) -> None:
-    """Add the users whose quotas may have changed."""
+def _add_changed(connection: psycopg.Connection, periods: Periods, after: datetime, now: datetime) -> None:
+    """Add the users whose quotas may have changed, and the open alerts: a quota may have been changed for the
+    time before as well."""
+    rows = connection.execute("SELECT DISTINCT period, starts, id FROM alert WHERE NOT resolved")
+    for period, starts, id_ in rows:
+        periods.add(period, starts, [id_])
     for period in PERIODS:
         rows = connection.execute("SELECT id FROM ledger.quotas_changed(%s, %s, %s)", [period, after, now])
         periods.add(period, now, [id_ for (id_,) in rows])

@@ -1,0 +1,210 @@
+"""The watch over alerts on a real ledger: what is raised, confirmed, corrected and resolved, and never twice."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from antenna_assets.operations.alerts.watch import Look
+from antenna_assets_tests.alerting import Alerting
+
+pytestmark = pytest.mark.services
+
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def world(connection: psycopg.Connection, tmp_path: Path) -> Iterator[Alerting]:
+    """A user `ann` with 1,000 bytes an hour, at 12:10."""
+    made = Alerting(connection, tmp_path, NOON + 10 * MINUTE)
+    made.user("ann", 1000)
+    yield made
+    made.engine.close()
+
+
+def test_a_threshold_is_noticed_once_when_live_sums_reach_it(world: Alerting) -> None:
+    world.land(("ann", NOON, 499), ("eve", NOON, 10**9))
+    world.look()
+    assert world.alerts() == []
+    world.land(("ann", NOON + MINUTE, 1), ("ann", NOON + 6 * MINUTE, 300))
+    assert world.look() == Look(1, 0, 1, 2)
+    assert world.look() == Look(0, 0, 0, 0)
+    world.land(("ann", NOON + 7 * MINUTE, 1))
+    world.look()
+    assert world.notices() == [("quota.raised", "ann", 50, 800), ("quota.raised", "ann", 80, 800)]
+
+
+def test_an_hour_is_raised_resolved_and_confirmed(world: Alerting) -> None:
+    world.land(("ann", NOON, 550))
+    world.look()
+    world.now = NOON + HOUR + 2 * MINUTE
+    world.land(("ann", NOON + HOUR, 1))
+    world.look()
+    world.publish(NOON)
+    world.look()
+    assert world.notices() == [
+        ("quota.raised", "ann", 50, 550),
+        ("quota.resolved", "ann", 50, 550),
+        ("quota.confirmed", "ann", 50, 550),
+    ]
+    assert world.alerts() == [("ann", "hour", 50, "published", 550, True)]
+    bodies = world.bodies()
+    assert [(body["confirmed"], body["reached"], body["number"]) for body in bodies] == [
+        (False, True, 1),
+        (False, True, 2),
+        (True, True, 3),
+    ]
+    assert bodies[0] == {
+        "type": "quota.raised",
+        "summary": "ann at 50 % of 1,000 bytes a hour: raised",
+        "user": "ann",
+        "period": "hour",
+        "starts": "2026-11-22T12:00:00+00:00",
+        "ends": "2026-11-22T13:00:00+00:00",
+        "percent": 50,
+        "quota": 1000,
+        "used": 550,
+        "reached": True,
+        "confirmed": False,
+        "published": 0,
+        "live": 550,
+        "number": 1,
+        "at": "2026-11-22T12:10:00+00:00",
+    }
+
+
+def test_the_last_events_of_an_hour_raise_what_they_reach_after_its_end(world: Alerting) -> None:
+    world.now = NOON + HOUR + 30 * timedelta(seconds=1)
+    world.land(("ann", NOON + 59 * MINUTE, 500), ("ann", NOON + HOUR, 10))
+    world.look()
+    assert world.notices() == [("quota.raised", "ann", 50, 500)]
+
+
+def test_history_and_late_rows_raise_nothing(world: Alerting) -> None:
+    # A backfill of yesterday, rows of an hour that ended twenty minutes ago, and late rows of a published one.
+    yesterday, earlier = NOON - 24 * HOUR, NOON - HOUR
+    world.now = NOON + 20 * MINUTE
+    world.land(("ann", yesterday, 5000), ("ann", earlier, 5000))
+    world.look()
+    world.publish(yesterday)
+    world.publish(earlier)
+    world.look()
+    world.land(("ann", NOON - MINUTE, 5000))
+    world.look()
+    assert world.notices() == []
+    world.land(("ann", NOON, 10))
+    world.now = NOON + HOUR + 2 * MINUTE
+    world.publish(NOON)
+    world.look()
+    world.land(("ann", NOON, 5000))
+    world.look()
+    assert world.notices() == []
+
+
+def test_a_restatement_corrects_an_alert_and_takes_it_back(world: Alerting) -> None:
+    world.land(("ann", NOON, 550))
+    world.look()
+    world.now = NOON + HOUR + 2 * MINUTE
+    world.publish(NOON)
+    world.look()
+    first = len(world.notices())
+    world.land(("ann", NOON + MINUTE, 10))
+    world.look()
+    assert len(world.notices()) == first
+    world.publish(NOON)
+    world.look()
+    world.publish(NOON, {"ann": 30})
+    world.look()
+    assert world.notices(first) == [("quota.corrected", "ann", 50, 560), ("quota.corrected", "ann", 50, 30)]
+    assert world.alerts() == [("ann", "hour", 50, "taken back", 30, True)]
+
+
+def test_a_smaller_quota_raises_and_a_larger_one_takes_back(world: Alerting) -> None:
+    world.land(("ann", NOON, 400))
+    world.look()
+    world.quota("ann", "hour", 500, NOON + 9 * MINUTE + timedelta(seconds=30))
+    world.look()
+    assert world.notices() == [("quota.raised", "ann", 50, 400), ("quota.raised", "ann", 80, 400)]
+    world.quota("ann", "hour", 600, NOON + 10 * MINUTE)
+    world.look()
+    assert world.notices(2) == [("quota.corrected", "ann", 80, 400)]
+    world.quota("ann", "hour", None, NOON + 10 * MINUTE + timedelta(seconds=1))
+    world.now += MINUTE
+    world.look()
+    assert world.notices(3) == [("quota.corrected", "ann", 50, 400)]
+
+
+def test_an_alert_follows_a_quota_that_was_changed_for_the_time_before(world: Alerting) -> None:
+    world.land(("ann", NOON, 600))
+    world.look()
+    world.quota("ann", "hour", 5000, NOON - 24 * HOUR)
+    world.look()
+    assert world.notices(1) == [("quota.corrected", "ann", 50, 600)]
+
+
+def test_days_and_months_are_watched_in_the_users_zone(world: Alerting) -> None:
+    world.user("bob", None, zone="Asia/Kathmandu")
+    world.quota("bob", "day", 1000)
+    world.quota("bob", "month", 2000)
+    # Midnight in Kathmandu is 18:15 in UTC.
+    six = NOON - 18 * HOUR
+    world.land(("bob", six + 14 * MINUTE, 700), ("bob", six + 15 * MINUTE, 300))
+    world.look()
+    assert world.notices() == [("quota.raised", "bob", 50, 1000)]
+    world.land(("bob", NOON, 200))
+    world.look()
+    assert world.notices(1) == [("quota.raised", "bob", 50, 500)]
+    assert [(period, percent) for _, period, percent, *_ in world.alerts()] == [("day", 50), ("month", 50)]
+
+
+def test_the_closest_rule_counts(world: Alerting) -> None:
+    world.connection.execute("INSERT INTO plan VALUES ('small')")
+    world.user("bob", 1000, plan="small")
+    world.user("cid", 1000, plan="small")
+    world.connection.execute(
+        "INSERT INTO alert_rule (user_id, plan, period, percents) VALUES (NULL, 'small', 'hour', '{70}'), ('cid', NULL, 'hour', '{75}')"
+    )
+    world.land(*((id_, NOON, 760) for id_ in ("ann", "bob", "cid")))
+    world.look()
+    assert [(user, percent) for _, user, percent, _ in world.notices()] == [
+        ("ann", 50),
+        ("bob", 70),
+        ("cid", 75),
+    ]
+
+
+def test_within_a_cool_down_an_alert_is_recorded_without_a_notice(world: Alerting) -> None:
+    world.connection.execute("UPDATE alert_rule SET percents = '{80}', cool_down = '3 hours'")
+    for number in range(5):
+        world.now = NOON + number * HOUR + 10 * MINUTE
+        world.land(("ann", NOON + number * HOUR, 900))
+        world.look()
+    raised = [at["starts"][11:13] for at in world.bodies() if at["type"] == "quota.raised"]
+    assert raised == ["12", "15"]
+    assert len(world.alerts()) == 5
+
+
+def test_without_live_sums_of_users_the_first_publication_raises(world: Alerting) -> None:
+    world.connection.execute("INSERT INTO ledger.live_table VALUES ('bytes_agg_user', true, NULL)")
+    world.land(("ann", NOON, 900))
+    world.connection.execute("DELETE FROM bytes_agg_user")
+    world.look()
+    assert world.notices() == []
+    world.now = NOON + HOUR + 3 * MINUTE
+    world.publish(NOON)
+    world.look()
+    assert world.notices()[:2] == [("quota.raised", "ann", 50, 900), ("quota.confirmed", "ann", 50, 900)]
+
+
+def test_more_than_one_look_can_take_is_looked_at_in_several(
+    world: Alerting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("antenna_assets.operations.alerts.watch.BATCHES", 2)
+    for _ in range(5):
+        world.land(("ann", NOON, 120))
+    assert [world.look().batches for _ in range(4)] == [2, 2, 1, 0]
+    assert world.notices() == [("quota.raised", "ann", 50, 600)]
