@@ -1,7 +1,7 @@
 """Which live tables the stream keeps (`ANTENNA_LIVE`), written down for those who read them."""
 
-from collections.abc import Collection
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 
@@ -17,9 +17,20 @@ WHERE known.left_out <> excluded.left_out
 """
 
 
-def note_live_tables(connection: psycopg.Connection, kept: Collection[str]) -> None:
-    """Write down which live tables this stream keeps, before it commits anything."""
+_WINDOWS = """
+INSERT INTO ledger.live_window (name, length) SELECT * FROM unnest(%s::text[], %s::interval[])
+ON CONFLICT (name, length) DO UPDATE SET used_at = excluded.used_at
+"""
+
+
+def note_live_tables(connection: psycopg.Connection, kept: Mapping[str, timedelta]) -> None:
+    """Write down which live tables this stream keeps, before it commits anything.
+
+    Args:
+        kept: the length of the windows of each.
+    """
     connection.execute(_NOTE, {"kept": list(kept), "all": list(LIVE_TABLES)})
+    connection.execute(_WINDOWS, [list(kept), list(kept.values())])
 
 
 def live_tables_left_out(connection: psycopg.Connection) -> set[str]:
