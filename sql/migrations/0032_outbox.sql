@@ -51,7 +51,7 @@ CREATE TABLE delivery (
     CHECK ((state = 'delivered') = (delivered_at IS NOT NULL))
 );
 CREATE INDEX delivery_due ON delivery (channel, next_attempt, outbox) WHERE state = 'waiting';
-CREATE INDEX delivery_dead ON delivery (channel, outbox) WHERE state = 'dead';
+CREATE INDEX delivery_open ON delivery (channel, state, outbox) WHERE state <> 'delivered';
 
 -- In the transaction of the notice. A reader that looks for numbers above the last one that it saw would miss a notice whose
 -- transaction took longer than that of a later number. Whoever writes notices needs no right on deliveries.
