@@ -74,6 +74,9 @@ POINTS = frozenset(
         "publish.table.committed",
         "publish.certified",
         "publish.hours_done",
+        # The delivery of notices.
+        "alerts.taken",
+        "alerts.sent",
         # Operations.
         "forget.fenced",
         "forget.replaced",

@@ -55,6 +55,17 @@ def tighten(root: Path) -> int:
     return sum(take(path, denied) for path in _bottom_up(root))
 
 
+def others_read(path: Path) -> bool:
+    """Whether users who are neither the owner nor of the group can read a file: it and all folders above are
+    open to them.
+
+    Raises:
+        OSError: there is no such file, or it cannot be looked at.
+    """
+    file = path.resolve(strict=True)
+    return bool(file.stat().st_mode & 0o004) and all(folder.stat().st_mode & 0o001 for folder in file.parents)
+
+
 def _bottom_up(root: Path) -> Iterator[Path]:
     for folder, _, files in os.walk(root, topdown=False):
         yield from (Path(folder) / name for name in files)

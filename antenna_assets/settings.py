@@ -109,6 +109,9 @@ class Settings(BaseSettings):
         description="properties file of Kafka's Java client, for external brokers that need TLS or a login",
     )
     topic: str = Field("devices", description="Kafka topic of the events")
+    alert_channels: Path | None = Field(
+        None, description="TOML file of the channels to which `antenna alerts deliver` sends notices"
+    )
     lake: str | None = Field(
         None,
         description="path of the lake, or s3://bucket/prefix or gs://bucket/prefix; "
@@ -133,6 +136,9 @@ class Settings(BaseSettings):
         None,
         description="a sweep drops older hours of users from PostgreSQL, by day; the lake keeps them."
         " Unset: for ever",
+    )
+    keep_notices: Duration = Field(
+        timedelta(days=90), description="a sweep removes older notices that were sent or given up"
     )
     lateness: Duration = Field(timedelta(minutes=1), description="allowed lateness before an hour closes")
     republish_wait: Duration = Field(
@@ -180,9 +186,9 @@ class Settings(BaseSettings):
             )
         return lake
 
-    @field_validator("kafka_config")
+    @field_validator("kafka_config", "alert_channels")
     @classmethod
-    def _absolute_kafka_config(cls, path: Path | None) -> Path | None:
+    def _absolute_file(cls, path: Path | None) -> Path | None:
         return path and path.expanduser().absolute()
 
     @field_validator("start")

@@ -26,7 +26,7 @@ from antenna_assets_tests.commands import antenna, refused
 
 COMMANDS = (
     *("up", "down", "env", "simulate", "stream", "status", "check"),
-    *("quarantine", "certificate", "verify", "doctor", "sweep", "backfill", "demo", "reopen"),
+    *("quarantine", "certificate", "verify", "doctor", "sweep", "backfill", "demo", "reopen", "alerts"),
 )
 SIMULATE = ("simulate", "--events", "10", "--start", "2026-11-20T10:00:00Z", "--hours", "1")
 

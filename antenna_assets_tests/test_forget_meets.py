@@ -40,6 +40,7 @@ from antenna_assets_tests import certified
 from antenna_assets_tests.certified import FIRST, KNOWN, Land, World, land_and_publish
 from antenna_assets_tests.faults.publish import publish_hour, write_rows
 from antenna_assets_tests.faults.workers import Worker
+from antenna_assets_tests.notices import add_channel, owed, write
 from antenna_assets_tests.quarantined import SENT, reject
 from antenna_assets_tests.test_forget import differences, kept_with, sums
 
@@ -478,3 +479,16 @@ def test_row_34_a_search_waits_for_the_files_that_a_stream_is_writing(settings: 
         found = LakeSearch(Lake(str(root)), USER, Search(USER, "")).everywhere(connection)
     timer.join()
     assert found == {"landing/1-attempt/hour=2026112210/part-0.parquet": 1}
+
+
+def test_the_notices_of_a_user_are_removed_with_their_deliveries_and_nobody_elses(world: World) -> None:
+    with connect(world.url) as connection:
+        add_channel(connection, "ops")
+        write(connection, "of-the-user", body={"user": USER}, user=USER)
+        write(connection, "of-another", body={"user": KNOWN[3]}, user=KNOWN[3])
+        write(connection, "of-nobody")
+        lake = Lake(str(world.lake))
+        assert places(connection, lake, USER).columns["public.outbox.user_id"] == 1
+        forget(connection, lake, USER, say=print)
+        assert owed(connection) == [("of-another", "ops"), ("of-nobody", "ops")]
+        assert kept_with(connection, world.lake, USER) == set()

@@ -26,6 +26,7 @@ from antenna_assets.storage.project_files import docker_folder
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.end_to_end.test_pipeline import scenario, send
 from antenna_assets_tests.free_ports import free_port
+from antenna_assets_tests.notices import add_channel, write
 from antenna_assets_tests.serving_rows import certify, hour
 
 pytestmark = pytest.mark.services
@@ -128,6 +129,31 @@ def test_a_scrape_tells_what_the_ledger_holds_and_adds_what_came_since(
         assert again["antenna_stream_runs"] == 1
         # Scraping by itself adds nothing.
         assert scraped(port) == again
+
+
+def test_notices_are_counted_by_channel_in_use(connection: psycopg.Connection, postgres_url: str) -> None:
+    for name in ("ops", "idle", "removed"):
+        add_channel(connection, name)
+    write(connection, "waiting", "old", "dead", "sent", only_channel="ops")
+    write(connection, "given-up", only_channel="removed")
+    connection.execute("UPDATE alert_channel SET removed_at = now() WHERE name = 'removed'")
+    for state, id in (("dead", "dead"), ("dead", "given-up"), ("delivered", "sent")):
+        connection.execute(
+            "UPDATE delivery SET state = %(state)s, delivered_at = CASE %(state)s WHEN 'delivered' THEN now() END"
+            " FROM outbox WHERE number = outbox AND id = %(id)s",
+            {"state": state, "id": id},
+        )
+    with serving(postgres_url, no_broker) as port:
+        found = {name: value for name, value in scraped(port).items() if name.startswith("antenna_outbox")}
+    age = found.pop("antenna_outbox_oldest_waiting_seconds{ops}")
+    assert 0 < age < 60
+    assert found == {
+        "antenna_outbox_waiting{ops}": 2,
+        "antenna_outbox_waiting{idle}": 0,
+        "antenna_outbox_dead{ops}": 1,
+        "antenna_outbox_dead{idle}": 0,
+        "antenna_outbox_oldest_waiting_seconds{idle}": 0,
+    }
 
 
 def test_a_new_ledger_has_numbers_too(postgres_url: str) -> None:

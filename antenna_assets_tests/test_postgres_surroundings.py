@@ -75,6 +75,7 @@ ENVIRONMENT = {
 
 ROLES = [
     "antenna_administrator",
+    "antenna_alerts",
     "antenna_dashboards",
     "antenna_metrics",
     "antenna_publisher",
@@ -285,6 +286,7 @@ def test_row_37_a_database_that_is_closed_to_the_public_is_opened_to_the_roles(
         ).fetchall()
     assert rows == [
         ("antenna_administrator", True, True),
+        ("antenna_alerts", True, False),
         ("antenna_dashboards", True, False),
         ("antenna_metrics", True, False),
         ("antenna_publisher", True, False),

@@ -24,6 +24,7 @@ from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.certified import FIRST, Land
 from antenna_assets_tests.end_to_end.runs import instance, publish_what_the_sensor_asks_for
 from antenna_assets_tests.end_to_end.test_pipeline import scenario, send, wrong
+from antenna_assets_tests.notices import add_channel, write
 from antenna_assets_tests.test_metrics import no_broker
 
 pytestmark = pytest.mark.services
@@ -34,6 +35,7 @@ ROLES = (
     "antenna_dashboards",
     "antenna_administrator",
     "antenna_metrics",
+    "antenna_alerts",
 )
 SCHEMAS = ["public", "ledger"]
 
@@ -171,6 +173,9 @@ def test_the_stream_and_the_runs_work_with_their_roles_and_dashboards_see_no_e_m
         monkeypatch.setenv("ANTENNA_POSTGRES_URL", url)
         assert publish_what_the_sensor_asks_for(dagster) >= 1
     assert wrong(settings, answers) == []
+    with connect(settings.postgres_url or "") as owner:
+        add_channel(owner, "ops")
+        write(owner, "a-notice", body={"to": "someone@example.com"}, user="someone@example.com")
     with login("antenna_dashboards") as url, connect(url) as dashboards:
         shown = {name: cells["antenna_dashboards"] for name, cells in documented().items()}
         for name in (name for name, cell in shown.items() if cell):

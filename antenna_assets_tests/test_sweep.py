@@ -39,13 +39,14 @@ from antenna_assets.ledger.head import claim_topic, read_head
 from antenna_assets.ledger.hours_to_publish import hours_to_publish
 from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.ledger.seal import seal
-from antenna_assets.operations.sweep import retention
+from antenna_assets.operations.sweep import notices, retention
 from antenna_assets.operations.sweep import run as sweep_module
 from antenna_assets.operations.sweep.retention import Amount
 from antenna_assets.operations.sweep.run import SweepError, SweepRunning, sweep
 from antenna_assets.publishing import delta_commit
 from antenna_assets.publishing.lake import Lake, LakeError
 from antenna_assets.storage.project_files import docker_folder
+from antenna_assets_tests.notices import add_channel, owed, write
 from antenna_assets_tests.publications import publication
 
 pytestmark = pytest.mark.services
@@ -532,6 +533,38 @@ def test_row_10_the_command_shows_what_would_go_and_removes_it(
     assert line.search(run.output)
     run = CliRunner().invoke(app, ["sweep"])
     assert (run.exit_code, "removed" in run.output, orphan.exists()) == (0, True, False)
+
+
+def test_notices_go_after_their_retention_unless_a_channel_waits_for_them(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices, "ROWS_AT_ONCE", 2)
+    write(house.connection, "nobodys")
+    add_channel(house.connection, "ops")
+    add_channel(house.connection, "mail")
+    write(house.connection, "sent", "dead", "half", "waiting")
+    house.connection.execute(
+        "UPDATE delivery SET state = 'delivered', delivered_at = now() FROM outbox WHERE number = outbox"
+        " AND (id = 'sent' OR (id = 'half' AND channel = 'ops'))"
+    )
+    house.connection.execute(
+        "UPDATE delivery SET state = 'dead' FROM outbox WHERE number = outbox AND id = 'dead'"
+    )
+    now = datetime.now(UTC)
+    kind = "notices that were sent or given up, past their retention"
+    assert house.sweep(now + timedelta(days=89))[kind].count == 0
+    would_go = house.sweep(now + timedelta(days=91), dry_run=True)[kind]
+    assert (would_go.count, would_go.bytes) == (
+        3,
+        3 * len('{"type":"quota.raised","summary":"80 % is used"}'),
+    )
+    assert house.sweep(now + timedelta(days=91))[kind] == would_go
+    assert owed(house.connection) == [
+        ("half", "mail"),
+        ("half", "ops"),
+        ("waiting", "mail"),
+        ("waiting", "ops"),
+    ]
 
 
 def test_row_10_no_run_outlives_the_longest() -> None:

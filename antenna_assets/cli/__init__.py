@@ -14,6 +14,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from antenna_assets.cli import (
+    alerts,
     backfill,
     certificates,
     lake,
@@ -37,7 +38,7 @@ COMMANDS: Mapping[str, tuple[Callable[..., Any] | typer.Typer, ...]] = {
         operations.metrics,
     ),
     "Proofs": (certificates.certificate, certificates.verify, certificates.anchor),
-    "Maintenance": (backfill.backfill, quarantine.app, operations.forget_user, lake.sweep),
+    "Maintenance": (backfill.backfill, quarantine.app, alerts.app, operations.forget_user, lake.sweep),
     "Repairs": (stream.accept_loss, stream.reopen, lake.adopt_lake, lake.rebuild_table),
 }
 """By panel of `antenna --help`, in its order. A function's underscores are hyphens in the command's name."""
@@ -53,7 +54,9 @@ class InOrder(TyperGroup):
 
 
 def _name(command: Callable[..., Any] | typer.Typer) -> str:
-    return "quarantine" if isinstance(command, typer.Typer) else command.__name__.replace("_", "-")
+    if isinstance(command, typer.Typer):
+        return str(command.info.name)
+    return command.__name__.replace("_", "-")
 
 
 app = typer.Typer(

@@ -36,6 +36,7 @@ def sweep(
             dagster_home=dagster_home(settings),
             horizon=settings.horizon,
             keep_user_hours=settings.keep_user_hours,
+            keep_notices=settings.keep_notices,
             dry_run=dry_run,
         )
         out.print(report(amounts, dry_run=dry_run))

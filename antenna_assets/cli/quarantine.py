@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from antenna_assets.operations.quarantine.messages import Selection
 
 app = typer.Typer(
+    name="quarantine",
     help="Rejected messages: list, show, export, and replay them after a fix.",
     pretty_exceptions_enable=False,
     invoke_without_command=True,

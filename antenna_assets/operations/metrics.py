@@ -101,7 +101,8 @@ class LedgerCollector(Collector):
                 with connect(self._postgres_url, application="antenna metrics") as connection:
                     require_migrated(connection)
                     with snapshot(connection):
-                        metrics += [*self._counters(connection), *_stream(connection), *_hours(connection)]
+                        metrics += [*self._counters(connection), *_stream(connection)]
+                        metrics += [*_hours(connection), *_notices(connection)]
                     lag = [*self._lag(connection)]
             except (DatabaseError, psycopg.Error) as error:
                 self._record("postgresql", error)
@@ -257,6 +258,30 @@ def _hours(connection: psycopg.Connection) -> Iterator[Metric]:
         ("antenna_last_certificate_timestamp_seconds", "When the newest was issued."),
         ("antenna_certificate_delay_seconds", "From its hour's end to the newest certificate."),
     )
+
+
+def _notices(connection: psycopg.Connection) -> Iterator[Metric]:
+    """Notices by channel. What was given up for a channel that is not in use any more is nobody's to
+    repair."""
+    labels = ["channel"]
+    waiting = GaugeMetricFamily("antenna_outbox_waiting", "Notices that wait to be sent.", labels=labels)
+    dead = GaugeMetricFamily("antenna_outbox_dead", "Notices that were given up.", labels=labels)
+    oldest = GaugeMetricFamily(
+        "antenna_outbox_oldest_waiting_seconds",
+        "Age of the oldest that waits; 0 if none does.",
+        labels=labels,
+    )
+    rows = connection.execute(
+        "SELECT name, count(*) FILTER (WHERE state = 'waiting'), count(*) FILTER (WHERE state = 'dead'),"
+        " extract(epoch FROM clock_timestamp() - min(created_at) FILTER (WHERE state = 'waiting'))::float8"
+        " FROM alert_channel LEFT JOIN deliveries ON channel = name AND state <> 'delivered'"
+        " WHERE removed_at IS NULL GROUP BY name ORDER BY name"
+    ).fetchall()
+    for name, waits, given_up, age in rows:
+        waiting.add_metric([name], waits)
+        dead.add_metric([name], given_up)
+        oldest.add_metric([name], age or 0)
+    yield from (waiting, dead, oldest)
 
 
 def _gauge(name: str, help: str, value: float) -> Metric:

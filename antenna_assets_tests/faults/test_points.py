@@ -14,7 +14,13 @@ import antenna_assets
 from antenna_assets import failpoints as crash
 from antenna_assets.failpoints import require_known
 from antenna_assets.settings import SettingsError, load_settings
-from antenna_assets_tests import test_forget, test_lake_identity, test_old_previews, test_rebuild
+from antenna_assets_tests import (
+    test_alerts_deliver,
+    test_forget,
+    test_lake_identity,
+    test_old_previews,
+    test_rebuild,
+)
 from antenna_assets_tests.faults import (
     test_merge_crashes,
     test_publication_crashes,
@@ -33,6 +39,7 @@ def test_every_point_in_the_code_has_a_fault_test() -> None:
         test_lake_identity,
         test_rebuild,
         test_old_previews,
+        test_alerts_deliver,
     )
     tested = {point for of in tests for point in of.POINTS}
     assert tested == crash.POINTS

@@ -161,6 +161,8 @@ class _Work:
             self._replace_landed()
             self._replace_hours(users)
             tables.rewrite_transforms(self._connection, self._search)
+            # Not under the ledger's lock: it waits as long as a receiver takes to answer.
+            tables.remove_notices(self._connection, self._identity.id)
             with _identity_file(self._lake, self._identity) as (_, before):
                 pass
             # From here on, no session that may have read the user commits; what is committed by now is found

@@ -1,4 +1,4 @@
-"""A user's id in PostgreSQL: users, live and hourly sums, and the transformations of replays.
+"""A user's id in PostgreSQL: users, live and hourly sums, notices, and the transformations of replays.
 
 Hours are replaced behind the fence that every publication passes.
 """
@@ -136,17 +136,32 @@ def _replace_rows(
 def rows_with(connection: psycopg.Connection, user: str) -> dict[str, int]:
     """Return the columns that hold the id, as `schema.table.column`, with their number of rows.
 
-    Users are only in the columns `id` of the serving tables: an app, an antenna or a word of the ledger that
-    is spelled like the id is not a user.
+    Users are only in the columns `id` of the serving tables and in `user_id` of notices: an app, an antenna
+    or a word of the ledger that is spelled like the id is not a user.
     """
     found = {}
-    for table in _tables_of_users(connection):
+    for table, column in [*((table, "id") for table in _tables_of_users(connection)), NOTICES]:
         ((rows,),) = connection.execute(
-            sql.SQL("SELECT count(*) FROM {} WHERE id = %s").format(sql.Identifier("public", table)), [user]
+            sql.SQL("SELECT count(*) FROM {} WHERE {} = %s").format(
+                sql.Identifier("public", table), sql.Identifier(column)
+            ),
+            [user],
         ).fetchall()
         if rows:
-            found[f"public.{table}.id"] = rows
+            found[f"public.{table}.{column}"] = rows
     return found
+
+
+NOTICES = ("outbox", "user_id")
+"""Table and column that name the user whom a notice is about."""
+
+
+def remove_notices(connection: psycopg.Connection, user: str) -> None:
+    """Remove the user's notices and what became of them. Waits for one that is being sent.
+
+    A pseudonym in its body would make another notice of it, under the id of one that was sent.
+    """
+    connection.execute("DELETE FROM outbox WHERE user_id = %s", [user])
 
 
 def _tables_of_users(connection: psycopg.Connection) -> list[str]:
@@ -155,6 +170,8 @@ def _tables_of_users(connection: psycopg.Connection) -> list[str]:
         " JOIN information_schema.tables USING (table_schema, table_name)"
         " WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND column_name = 'id'"
         " AND data_type IN ('text', 'character varying')"
+        # There it is the notice's own.
+        " AND table_name <> 'outbox'"
         # The rows of a partition are those of its table.
         " AND NOT EXISTS (SELECT FROM pg_inherits"
         "  WHERE inhrelid = to_regclass(format('%I.%I', table_schema, table_name))) ORDER BY 1"

@@ -25,6 +25,7 @@ from antenna_assets.ledger.head import lock_heads
 from antenna_assets.ledger.lake_identity import require_matching_lake
 from antenna_assets.operations.rebuild import published_files
 from antenna_assets.operations.sweep.compaction import forget_removed_files, merge_batches
+from antenna_assets.operations.sweep.notices import drop_notices
 from antenna_assets.operations.sweep.orphans import (
     LANDING,
     forget_replaced,
@@ -68,6 +69,7 @@ def sweep(
     dagster_home: Path,
     horizon: timedelta,
     keep_user_hours: timedelta | None = None,
+    keep_notices: timedelta = timedelta(days=90),
     now: datetime | None = None,
     dry_run: bool = False,
 ) -> dict[str, Amount]:
@@ -77,6 +79,7 @@ def sweep(
         lake: the lake's root.
         dagster_home: folder of Dagster's instance; it need not exist.
         keep_user_hours: how long users' hours are kept in PostgreSQL; None: for ever.
+        keep_notices: how long notices are kept that no channel waits for.
         now: the instant to sweep at, by default PostgreSQL's. This machine's clock is never used: the age of
             a file is taken by the clock of its file system or store.
 
@@ -132,6 +135,9 @@ def sweep(
             amounts[f"rows of {live.name} past their retention"] = drop_live_windows(
                 connection, live, now=now, dry_run=dry_run
             )
+        amounts["notices that were sent or given up, past their retention"] = drop_notices(
+            connection, keep=keep_notices, now=now, dry_run=dry_run
+        )
         days = RUN_LOG_RETENTION.days
         amounts[f"events of Dagster's runs older than {days} days, except those about assets"] = (
             drop_run_events(connection, now=now, dry_run=dry_run)

@@ -1,0 +1,200 @@
+"""`antenna alerts deliver`: a worker for each channel, so that none waits for another's receiver.
+
+Recovery, for an operator:
+
+- **Prepared.** Nothing. What is owed is in PostgreSQL, and this process keeps nothing.
+- **After a crash.** Start it again, here or elsewhere. A notice that was sent and not recorded is sent again
+  with the same id: at least once, never zero times.
+- **Several at once.** Each takes what no other has locked. The lock is that of a transaction, which lasts as
+  long as the attempt and ends with its process.
+- **PostgreSQL away.** Waits and resumes, at most 30 s after it is back.
+
+Due deliveries are looked for once a second. NOTIFY would be heard sooner, but not through a pooler nor across
+a failover, and back-off needs the clock in any case; the look is one probe of an index.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from datetime import datetime, timedelta
+
+import psycopg
+
+from antenna_assets.clients.clock import database_now
+from antenna_assets.clients.migrations import require_migrated
+from antenna_assets.clients.postgres import DatabaseError, connect
+from antenna_assets.clients.postgres_errors import DatabaseUnfit, error_line, is_retryable
+from antenna_assets.clients.postgres_session import Limits
+from antenna_assets.failpoints import commit_point
+from antenna_assets.operations.alerts.channels import Channel
+from antenna_assets.operations.alerts.deliveries import Due, record, record_channels, take
+from antenna_assets.operations.alerts.outcome import Next, Outcome
+from antenna_assets.operations.alerts.senders import Sender
+
+LOOK_SECONDS = 1.0
+MIN_WAIT_SECONDS, MAX_WAIT_SECONDS = 1.0, 30.0
+
+_SENDING = Limits(idle_in_transaction=timedelta(minutes=3))
+"""Longer than an attempt takes. A suspended deliverer's notices are sent by another one after it."""
+
+
+class Deliverer:
+    """Sends what is due.
+
+    Args:
+        say: takes one line of progress.
+        stop: set it to stop after the attempts in progress.
+    """
+
+    def __init__(
+        self,
+        postgres_url: str,
+        channels: Mapping[str, Channel],
+        senders: Mapping[str, Sender],
+        *,
+        say: Callable[[str], None],
+        stop: threading.Event,
+    ) -> None:
+        self._url = postgres_url
+        self._channels = channels
+        self._senders = senders
+        self._say = say
+        self._stop = stop
+        self._waiting = _Waiting(say)
+
+    def once(self) -> int:
+        """Attempt everything that is due now; returns how many attempts failed.
+
+        Raises:
+            DatabaseError, psycopg.Error: PostgreSQL is away; what was recorded until then is kept.
+        """
+        with self._connection("start") as connection:
+            record_channels(connection, self._channels)
+            now = database_now(connection)
+
+        def all_due(channel: str) -> int:
+            failures = 0
+            with self._connection(channel) as connection:
+                while not self._stop.is_set():
+                    following = self._attempt(connection, channel, until=now)
+                    if following is None:
+                        break
+                    failures += following.state != "delivered"
+            return failures
+
+        return self._in_all_channels(all_due)
+
+    def run(self) -> None:
+        """Send until stopped.
+
+        Raises:
+            DatabaseUnfit, psycopg.Error: what waiting cannot repair.
+        """
+        self._resuming(self._record_channels)
+        if not self._stop.is_set():
+            self._say(f"sending to {', '.join(self._channels)}")
+            self._in_all_channels(self._send)
+
+    def _record_channels(self) -> None:
+        with self._connection("start") as connection:
+            record_channels(connection, self._channels)
+
+    def _send(self, channel: str) -> int:
+        """Send what is due to one channel, until stopped."""
+
+        def send() -> None:
+            with self._connection(channel) as connection:
+                while not self._stop.is_set():
+                    following = self._attempt(connection, channel)
+                    self._waiting.ended()
+                    if following is None:
+                        self._stop.wait(LOOK_SECONDS)
+
+        self._resuming(send)
+        return 0
+
+    def _attempt(
+        self, connection: psycopg.Connection, channel: str, *, until: datetime | None = None
+    ) -> Next | None:
+        """Make one attempt at what is due next; None if nothing is."""
+        with connection.transaction():
+            due = take(connection, channel, until=until)
+            if due is None:
+                return None
+            commit_point("alerts.taken")
+            outcome = self._senders[channel].send(due.notice)
+            # Dying here sends it twice.
+            commit_point("alerts.sent")
+            following = record(connection, channel, due, outcome)
+        self._tell(channel, due, outcome, following)
+        return following
+
+    def _tell(self, channel: str, due: Due, outcome: Outcome, following: Next) -> None:
+        if following.state == "delivered":
+            if outcome.error:
+                self._say(f"{channel}: {due.notice.id} was sent, but {outcome.error}")
+            return
+        if following.state == "dead":
+            rest = f"given up; `antenna alerts retry {due.notice.id}` tries it again"
+        else:
+            rest = f"next attempt in {following.wait.total_seconds():.0f} s"
+        self._say(f"{channel}: {due.notice.id}: attempt {due.attempts + 1}: {outcome.error}; {rest}")
+
+    def _resuming(self, work: Callable[[], None]) -> None:
+        """Do the work, again from its start after transient errors of PostgreSQL."""
+        seconds = MIN_WAIT_SECONDS
+        while not self._stop.is_set():
+            began = time.monotonic()
+            try:
+                work()
+                return
+            except (psycopg.Error, DatabaseError) as error:
+                transient = is_retryable(error) if isinstance(error, psycopg.Error) else True
+                if not transient or isinstance(error, DatabaseUnfit):
+                    raise
+                line = error_line(error) if isinstance(error, psycopg.Error) else str(error)
+                self._waiting.began(line)
+                if time.monotonic() - began > MAX_WAIT_SECONDS:
+                    seconds = MIN_WAIT_SECONDS
+                self._stop.wait(seconds)
+                seconds = min(2 * seconds, MAX_WAIT_SECONDS)
+
+    def _connection(self, what: str) -> psycopg.Connection:
+        connection = connect(self._url, application=f"antenna alerts {what}", limits=_SENDING)
+        try:
+            require_migrated(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _in_all_channels(self, work: Callable[[str], int]) -> int:
+        """Do each channel's work in a thread of its own; returns the sum. An error of one stops all."""
+        with ThreadPoolExecutor(len(self._channels), thread_name_prefix="alerts") as pool:
+            futures = [pool.submit(work, channel) for channel in self._channels]
+            wait(futures, return_when=FIRST_EXCEPTION)
+            if not all(future.done() for future in futures):
+                self._stop.set()
+            return sum(future.result() for future in futures)
+
+
+class _Waiting:
+    """Whether PostgreSQL is away, reported once by all workers together."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._away = False
+        self._lock = threading.Lock()
+
+    def began(self, reason: str) -> None:
+        with self._lock:
+            if not self._away:
+                self._away = True
+                self._say(f"waiting: {reason}")
+
+    def ended(self) -> None:
+        with self._lock:
+            if self._away:
+                self._away = False
+                self._say("resuming: PostgreSQL answers again")
