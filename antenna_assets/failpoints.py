@@ -74,6 +74,10 @@ POINTS = frozenset(
         "publish.table.committed",
         "publish.certified",
         "publish.hours_done",
+        # The watch over alerts.
+        "alerts.followed",
+        "alerts.written",
+        "alerts.committed",
         # The delivery of notices.
         "alerts.taken",
         "alerts.sent",

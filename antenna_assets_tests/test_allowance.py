@@ -1,16 +1,14 @@
 """`allowance` on a real PostgreSQL: every answer, at the boundary of each quota and period."""
 
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from typing import Any
 
 import psycopg
 import pytest
 from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
 
 from antenna_assets.ledger.head import claim_topic
+from antenna_assets.ledger.live_tables import note_live_tables
 from antenna_assets_tests.serving_rows import certify, hour, insert, publish
 
 pytestmark = pytest.mark.services
@@ -140,7 +138,7 @@ def test_a_yes_of_a_stream_that_waits_or_lags_is_stale_and_a_no_stays_a_no(
     ledger: psycopg.Connection, change: str
 ) -> None:
     live(ledger, (NOON, 400))
-    ledger.execute(f"UPDATE ledger.head SET {change}".encode())
+    ledger.execute(f"UPDATE ledger.head SET {change}".encode())  # noqa: S608
     within, beyond = ask(ledger, bytes_=600), ask(ledger, bytes_=601)
     assert [(one["answer"], one["allowed"], one["exact"]) for one in (within, beyond)] == [
         ("stale", None, False),
@@ -252,7 +250,7 @@ def test_what_is_kept_nowhere_makes_an_answer_inexact(ledger: psycopg.Connection
 
 
 def test_windows_of_every_length_that_was_used_are_found(ledger: psycopg.Connection) -> None:
-    ledger.execute("INSERT INTO ledger.live_window VALUES ('bytes_agg_user', '2 minutes')")
+    note_live_tables(ledger, {"bytes_agg_user": 2 * MINUTE})
     live(ledger, (NOON, 1), (NOON + 2 * MINUTE, 10), (NOON + 5 * MINUTE, 100))
     assert ask(ledger)["used"] == 111
 

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from antenna_assets.cli import (
     alerts,
+    allowance,
     backfill,
     certificates,
     lake,
@@ -33,6 +34,7 @@ COMMANDS: Mapping[str, tuple[Callable[..., Any] | typer.Typer, ...]] = {
     "Results": (
         operations.status,
         operations.usage,
+        allowance.allowance,
         operations.report,
         services.dashboards,
         operations.metrics,

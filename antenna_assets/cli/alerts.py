@@ -1,4 +1,4 @@
-"""The commands below `antenna alerts`: `deliver`, `list`, `retry` and `send-test`."""
+"""The commands below `antenna alerts`: here those about delivery, in `alert_rules.py` what is an alert."""
 
 import dataclasses
 import json
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from antenna_assets.cli import alert_rules
 from antenna_assets.cli.console import out, say, stop_on_signals
 from antenna_assets.cli.database import database
 from antenna_assets.domain.counted import counted
@@ -17,10 +18,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="alerts",
-    help="Notices: send them to webhooks, mail and a log, and see what became of them.",
+    help="Alerts on quotas: raise them, send them to webhooks, mail and a log, and see what became of them.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+for command in (alert_rules.watch, alert_rules.rules, alert_rules.rule):
+    app.command()(command)
+app.command("test")(alert_rules.try_rule)
 
 STATES: tuple["State", ...] = ("waiting", "delivered", "dead")
 

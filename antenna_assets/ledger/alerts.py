@@ -1,4 +1,4 @@
-"""Alerts in PostgreSQL: how far was looked, what is known of users' periods, and the alerts with their notices.
+"""Alerts in PostgreSQL: how far was looked, what is known of users' periods, alerts and their notices.
 
 The rule is in `domain/alert_rule.py`; `operations/alerts/watch.py` looks.
 """

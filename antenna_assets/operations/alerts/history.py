@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from typing import Literal
 
 import psycopg
-from psycopg import sql
 
 from antenna_assets.domain.alert_rule import is_reached
-from antenna_assets.domain.hours import hour_key
+from antenna_assets.domain.hours import HOUR, MICROSECOND, hour_key
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,17 @@ class PastPeriod:
     quiet: Counter[int] = field(default_factory=Counter)
 
 
+_USED = {
+    "hour": "SELECT id, sum_user_bytes AS bytes FROM bytes_agg_user_1h WHERE date = %(at)s",
+    "day": "SELECT id, sum_user_bytes AS bytes FROM bytes_agg_user_1d WHERE day = %(at)s",
+    "month": "SELECT id, sum(sum_user_bytes) AS bytes FROM bytes_agg_user_1d"
+    " WHERE day >= %(at)s AND day < ledger.next_period('month', %(at)s) GROUP BY id",
+}
+"""The published bytes of each user in a period."""
+
 _REACHED = """
-    SELECT used.id, used.{sum}, in_force.quota, rule.percents, rule.cool_down
-    FROM {table} AS used
+    SELECT used.id, used.bytes, in_force.quota, rule.percents, rule.cool_down
+    FROM ({used}) AS used
     JOIN ledger.quotas_at(%(period)s, %(last)s) AS in_force USING (id)
     LEFT JOIN user_metadata AS users USING (id)
     CROSS JOIN LATERAL (
@@ -52,65 +60,60 @@ _REACHED = """
             AND (closest.plan = users.plan OR closest.plan IS NULL)
         ORDER BY closest.user_id NULLS LAST, closest.plan NULLS LAST LIMIT 1
     ) AS rule
-    WHERE used.{key} = %(at)s AND in_force.quota IS NOT NULL AND used.{sum} > 0
-        AND used.{sum}::numeric * 100
+    WHERE in_force.quota IS NOT NULL AND used.bytes > 0
+        AND used.bytes::numeric * 100
             >= in_force.quota::numeric * (SELECT min(percent) FROM unnest(rule.percents) AS percent)
 """
 
 
-def past_hours(
-    connection: psycopg.Connection, hours: Sequence[datetime], rule: Rule
+def past_hours(connection: psycopg.Connection, hours: Sequence[datetime], rule: Rule) -> Iterator[PastPeriod]:
+    """What a rule on hours would have sent of each hour, ascending; nothing of one that is not published."""
+    ends = [(hour_key(hour), hour, hour + HOUR) for hour in hours]
+    yield from _past(connection, "hour", ends, rule)
+
+
+def past_periods(
+    connection: psycopg.Connection, period: Literal["day", "month"], first: date, last: date, rule: Rule
 ) -> Iterator[PastPeriod]:
-    """What a rule on hours would have sent of each published hour, ascending."""
-    query = sql.SQL(_REACHED).format(
-        table=sql.Identifier("bytes_agg_user_1h"),
-        key=sql.Identifier("date"),
-        sum=sql.Identifier("sum_user_bytes"),
-    )
-    last = {hour: hour + timedelta(hours=1, microseconds=-1) for hour in hours}
-    yield from _past(connection, query, "hour", [(hour_key(hour), hour, last[hour]) for hour in hours], rule)
+    """What a rule on days or months would have sent from one to another, ascending, in the billing zone.
 
-
-def past_days(connection: psycopg.Connection, days: Sequence[date], rule: Rule) -> Iterator[PastPeriod]:
-    """What a rule on days would have sent of each published day, ascending."""
-    query = sql.SQL(_REACHED).format(
-        table=sql.Identifier("bytes_agg_user_1d"),
-        key=sql.Identifier("day"),
-        sum=sql.Identifier("sum_user_bytes"),
-    )
-    rows = connection.execute(
-        "SELECT day, ledger.period_start('day', day + 1, (SELECT zone FROM ledger.billing_zone))"
-        " - interval '1 microsecond' FROM unnest(%s::date[]) AS day ORDER BY day",
-        [list(days)],
+    Nothing of a day that is not published, and of a month what is published of it.
+    """
+    ends = connection.execute(
+        "SELECT day::date::text, day::date, ledger.period_start(%(period)s,"
+        "  ledger.next_period(%(period)s, day::date), (SELECT zone FROM ledger.billing_zone))"
+        " FROM generate_series(date_trunc(%(period)s, %(first)s::timestamp), %(last)s::timestamp,"
+        "  ('1 ' || %(period)s)::interval) AS day",
+        {"period": period, "first": first, "last": last},
     ).fetchall()
-    yield from _past(connection, query, "day", [(day.isoformat(), day, last) for day, last in rows], rule)
+    yield from _past(connection, period, ends, rule)
 
 
 def _past(
     connection: psycopg.Connection,
-    query: sql.Composed,
     period: str,
     periods: Sequence[tuple[str, date, datetime]],
     rule: Rule,
 ) -> Iterator[PastPeriod]:
+    query = _REACHED.replace("{used}", _USED[period])
     noticed: dict[tuple[str, int], datetime] = {}
-    for name, at, last in periods:
+    for name, at, end in periods:
         found = PastPeriod(name)
         values = {
             "period": period,
             "at": at,
-            "last": last,
+            "last": end - MICROSECOND,
             "percents": None if rule.percents is None else list(rule.percents),
             "cool_down": rule.cool_down,
         }
-        for id_, used, quota, percents, cool_down in connection.execute(query, values):
+        for id_, used, quota, percents, cool_down in connection.execute(query.encode(), values):
             for percent in percents:
                 if not is_reached(int(used), quota, percent):
                     continue
                 before = noticed.get((id_, percent))
-                if before is not None and last - before < cool_down:
+                if before is not None and end - before < cool_down:
                     found.quiet[percent] += 1
                 else:
-                    noticed[id_, percent] = last
+                    noticed[id_, percent] = end
                     found.users[percent] += 1
         yield found

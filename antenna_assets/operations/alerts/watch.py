@@ -12,8 +12,8 @@ Recovery, for an operator:
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import astuple, dataclass
 from datetime import datetime, timedelta
 
 import psycopg
@@ -22,9 +22,14 @@ from psycopg import sql
 
 from antenna_assets.clients.advisory_locks import ALERTS, try_lock
 from antenna_assets.clients.clock import database_now
+from antenna_assets.clients.migrations import require_migrated
+from antenna_assets.clients.postgres import connect
+from antenna_assets.clients.postgres_session import Limits
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import HOUR, MICROSECOND
 from antenna_assets.engines.contract import Dataset, Engine
 from antenna_assets.engines.duckdb import DuckDBEngine
+from antenna_assets.errors import AntennaError, EngineError
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.alerts import (
     NEWS,
@@ -35,7 +40,8 @@ from antenna_assets.ledger.alerts import (
     read_alert_head,
 )
 from antenna_assets.ledger.live_tables import live_tables_left_out
-from antenna_assets.ledger.publications import require_nobody_forgotten
+from antenna_assets.ledger.publications import ForgottenMeanwhile, require_nobody_forgotten
+from antenna_assets.operations.alerts.resuming import Waiting, resuming
 from antenna_assets.publishing.users import users_version
 
 BATCHES = 200
@@ -50,7 +56,16 @@ OVERLAP = timedelta(minutes=1)
 MEMORY = "256MiB"
 """DuckDB's memory limit: it reads one column."""
 
+PAUSE_SECONDS = 1.0
+"""Between two looks, if nothing was left."""
+
+_LOOKING = Limits(idle_in_transaction=timedelta(minutes=3))
+
 _IDS = pa.schema([pa.field("id", pa.string())])
+
+
+class WatchRunning(AntennaError):
+    """Another watch holds the lock."""
 
 
 @dataclass(frozen=True)
@@ -215,32 +230,94 @@ def _add_changed(connection: psycopg.Connection, periods: Periods, after: dateti
         periods.add(period, now, [id_ for (id_,) in rows])
 
 
-def watch(
-    connect: Callable[[], psycopg.Connection],
-    lake: str,
-    *,
-    say: Callable[[str], None],
-    stop: threading.Event,
-    pause: float = 1.0,
-) -> None:
-    """Look again and again, on one connection, until stopped.
+class Watch:
+    """Looks again and again, on one connection, and goes on after PostgreSQL was away.
 
     Args:
-        connect: opens a connection.
-        pause: seconds between two looks that had nothing left.
+        lake: the lake's root.
+        say: takes one line of progress.
+        stop: set it to stop after the look in progress.
     """
-    with closing(connect()) as connection, closing(DuckDBEngine(memory_limit=MEMORY)) as engine:
-        waiting = False
-        while not try_lock(connection, ALERTS):
-            if not waiting:
-                say("another watch is running: this one takes over when it ends")
-                waiting = True
-            if stop.wait(pause):
-                return
-        say("watching")
-        while not stop.is_set():
-            seen = look(connection, engine, lake)
+
+    def __init__(
+        self, postgres_url: str, lake: str, *, say: Callable[[str], None], stop: threading.Event
+    ) -> None:
+        self._url = postgres_url
+        self._lake = lake
+        self._say = say
+        self._stop = stop
+        self._waiting = Waiting(say)
+
+    def once(self) -> Look:
+        """Look at everything that is new by now.
+
+        Raises:
+            WatchRunning: another watch is running, and does it.
+            DatabaseError, EngineError: see `look`.
+        """
+        seen = Look(0, 0, 0, 0)
+        with self._connection() as connection, closing(DuckDBEngine(memory_limit=MEMORY)) as engine:
+            if not try_lock(connection, ALERTS):
+                raise WatchRunning("another `antenna alerts watch` is running, and looks at what is new")
+            while not self._stop.is_set():
+                one = look(connection, engine, self._lake)
+                seen = Look(*(sum(pair) for pair in zip(astuple(seen), astuple(one), strict=True)))
+                if one.batches < BATCHES:
+                    break
+        return seen
+
+    def run(self) -> None:
+        """Look until stopped.
+
+        Raises:
+            DatabaseUnfit, psycopg.Error: what waiting cannot repair.
+        """
+        with closing(DuckDBEngine(memory_limit=MEMORY)) as engine:
+            resuming(lambda: self._run(engine), self._waiting, self._stop)
+
+    def _run(self, engine: Engine) -> None:
+        while not self._stop.is_set():
+            with self._connection() as connection, suppress(ForgottenMeanwhile):
+                if self._has_lock(connection):
+                    self._look_on(connection, engine)
+
+    def _look_on(self, connection: psycopg.Connection, engine: Engine) -> None:
+        """Look until stopped.
+
+        Raises:
+            ForgottenMeanwhile: a user was forgotten: the next connection is younger.
+        """
+        while not self._stop.is_set():
+            try:
+                seen = look(connection, engine, self._lake)
+            except EngineError as error:
+                # A lake that is away, or a file that was merged and swept: the next look reads its new name.
+                self._waiting.began(str(error))
+                self._stop.wait(PAUSE_SECONDS)
+                continue
+            self._waiting.ended()
             if seen.notices:
-                say(f"{seen.notices:,} notices")
+                self._say(counted(seen.notices, "notice"))
             if seen.batches < BATCHES:
-                stop.wait(pause)
+                self._stop.wait(PAUSE_SECONDS)
+
+    def _has_lock(self, connection: psycopg.Connection) -> bool:
+        """Whether this is the only watch, after waiting until it is; False if stopped before."""
+        other = False
+        while not try_lock(connection, ALERTS):
+            if not other:
+                self._say("another watch is running; this one takes over when it ends")
+                other = True
+            if self._stop.wait(PAUSE_SECONDS):
+                return False
+        self._say("watching")
+        return True
+
+    def _connection(self) -> psycopg.Connection:
+        connection = connect(self._url, application="antenna alerts watch", limits=_LOOKING)
+        try:
+            require_migrated(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
