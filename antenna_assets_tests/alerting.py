@@ -1,5 +1,6 @@
 """A ledger with landed files, live sums and published hours of a few users, as small as alerts need it."""
 
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -10,7 +11,8 @@ import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from antenna_assets.domain.hours import hour_of
+from antenna_assets.clients.clock import database_now
+from antenna_assets.domain.hours import HOUR, hour_of
 from antenna_assets.domain.schema import LANDED_SCHEMA
 from antenna_assets.engines.duckdb import DuckDBEngine
 from antenna_assets.ledger.batch import AttemptFile, BatchContent, BatchPlan
@@ -25,6 +27,16 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Event = tuple[str, datetime, int]
 """User, time and bytes."""
+
+
+def well_within_an_hour(connection: psycopg.Connection) -> datetime:
+    """PostgreSQL's clock, once the running hour lasts for some seconds more."""
+    while True:
+        now = database_now(connection)
+        left = hour_of(now) + HOUR - now
+        if left > timedelta(seconds=10):
+            return now
+        time.sleep(left.total_seconds())
 
 
 class Alerting:

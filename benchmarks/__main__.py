@@ -29,6 +29,7 @@ CASES = (
     "stream",
     "stream_forms",
     "live_delay",
+    "allowance",
     "backfill",
     "backfill_killed",
     "outage",

@@ -42,7 +42,7 @@ def measure(context: Context) -> Outcome:
     own = {**fresh(environment, context.folder / "own"), f"{PREFIX}TOPIC": topic}
     url = own[f"{PREFIX}POSTGRES_URL"]
     total = rate * (warm_up + seconds)
-    watch = _Watch(url, total)
+    watch = Watch(url, total)
     watch.start()
     log = context.folder / "stream.log"
     with log.open("wb") as output:
@@ -59,7 +59,7 @@ def measure(context: Context) -> Outcome:
             f"expected {total} messages in the ledger, found {watch.read};"
             f" the stream's log ends with: {log.read_text()[-2_000:]}"
         )
-    delays = _delays(url, bootstrap, topic, watch.seen, skip=rate * warm_up)
+    delays = delays_of(url, bootstrap, topic, watch.seen, skip=rate * warm_up)
     delays.sort()
     at = {share: delays[min(int(len(delays) * share), len(delays) - 1)] for share in (0.5, 0.95, 0.99)}
     table = Table(
@@ -83,7 +83,7 @@ def _of_this_hour(count: int) -> Iterator[Message]:
     return messages(count, users=USERS, start=last_full_hour(), span=HOUR)
 
 
-class _Watch(threading.Thread):
+class Watch(threading.Thread):
     """Records when each micro-batch was first seen, until all messages are in the ledger."""
 
     def __init__(self, url: str, total: int) -> None:
@@ -107,7 +107,7 @@ class _Watch(threading.Thread):
                 time.sleep(LOOK_SECONDS)
 
 
-def _delays(url: str, bootstrap: str, topic: str, seen: dict[int, float], *, skip: int) -> list[float]:
+def delays_of(url: str, bootstrap: str, topic: str, seen: dict[int, float], *, skip: int) -> list[float]:
     """Return the delay of each message but the first ones in seconds, from Kafka's timestamp."""
     with connect(url) as connection:
         ranges = connection.execute(

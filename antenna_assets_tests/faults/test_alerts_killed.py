@@ -1,0 +1,119 @@
+"""`antenna alerts watch` in a process of its own: killed at its points and at any moment, beside events that land."""
+
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+import psycopg
+import pytest
+
+from antenna_assets.clients.clock import database_now
+from antenna_assets.domain.hours import hour_of
+from antenna_assets.settings import Settings
+from antenna_assets_tests.alerting import Alerting
+from antenna_assets_tests.commands import antenna
+from antenna_assets_tests.faults.processes import Process
+
+pytestmark = pytest.mark.services
+
+WATCH = ("antenna_assets.cli", "alerts", "watch")
+PERCENTS = (50, 80, 90, 100, 120)
+QUOTA = 1000
+
+
+@pytest.fixture
+def world(settings: Settings, connection: psycopg.Connection) -> Iterator[Alerting]:
+    made = Alerting(connection, settings.home / "lake", database_now(connection))
+    for number in range(20):
+        made.user(f"user-{number}", QUOTA)
+    yield made
+    made.engine.close()
+
+
+def land(world: Alerting, chosen: random.Random) -> None:
+    world.now = database_now(world.connection)
+    world.land(*((f"user-{chosen.randrange(20)}", world.now, chosen.randrange(1, 90)) for _ in range(5)))
+
+
+def require_each_once(world: Alerting) -> None:
+    """Each percentage that was reached is raised by one notice; the numbers of an alert's notices have no gap."""
+    used: dict[tuple[str, datetime], int] = defaultdict(int)
+    for user, moment, bytes_ in world.events:
+        used[user, hour_of(moment)] += bytes_
+    expected = {
+        (user, hour, percent)
+        for (user, hour), bytes_ in used.items()
+        for percent in PERCENTS
+        if bytes_ * 100 >= QUOTA * percent
+    }
+    bodies = world.bodies()
+    raised = Counter(
+        (body["user"], datetime.fromisoformat(body["starts"]), body["percent"])
+        for body in bodies
+        if body["type"] == "quota.raised"
+    )
+    assert raised == Counter(expected)
+    assert len(expected) > 0
+
+
+@pytest.mark.parametrize("point", ["alerts.followed", "alerts.written", "alerts.committed"])
+def test_a_watch_that_dies_at_a_point_raises_each_alert_once(
+    settings: Settings, world: Alerting, point: str
+) -> None:
+    world.land(("user-1", world.now, 850), ("user-2", world.now, 510))
+    with Process(settings, WATCH, ANTENNA_CRASH_AT=point) as process:
+        assert process.wait(20) == -9
+    assert len(world.bodies()) == (3 if point == "alerts.committed" else 0)
+    done = antenna("alerts", "watch", "--once")
+    assert (done.returncode, done.stdout) == (
+        0,
+        "0 batches, 0 certificates: 0 notices\n"
+        if point == "alerts.committed"
+        else "1 batch, 0 certificates: 3 notices\n",
+    )
+    require_each_once(world)
+
+
+@pytest.mark.timeout(1_500)
+def test_a_watch_that_is_killed_at_any_moment_misses_and_repeats_nothing(
+    settings: Settings, world: Alerting, proving: bool, record_property: Callable[[str, object], None]
+) -> None:
+    chosen, kills = random.Random(3), 0
+    for _ in range(200 if proving else 4):
+        with Process(settings, WATCH) as process:
+            until = time.monotonic() + chosen.uniform(0.8, 2.5)
+            while time.monotonic() < until:
+                land(world, chosen)
+                time.sleep(0.1)
+            assert process.code is None, process.said
+            kills += 1
+    assert antenna("alerts", "watch", "--once").returncode == 0
+    require_each_once(world)
+    record_property("kills", kills)
+    record_property("notices", len(world.bodies()))
+
+
+def test_a_second_watch_waits_and_takes_over(settings: Settings, world: Alerting) -> None:
+    with Process(settings, WATCH) as first, Process(settings, WATCH) as second:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and not all("watch" in one.said for one in (first, second)):
+            time.sleep(0.1)
+        looking, waiting = (first, second) if "another" in second.said else (second, first)
+        assert "another watch is running" in waiting.said
+        assert "another watch is running, and looks" in antenna("alerts", "watch", "--once").stderr.replace(
+            "`antenna alerts watch`", "watch"
+        )
+        looking.__exit__()
+        while (
+            time.monotonic() < deadline
+            and "] watching" not in waiting.said
+            and "watching" not in waiting.said
+        ):
+            time.sleep(0.1)
+        assert "watching" in waiting.said
+        world.land(("user-1", world.now, 500))
+        while time.monotonic() < deadline and not world.bodies():
+            time.sleep(0.1)
+    require_each_once(world)
