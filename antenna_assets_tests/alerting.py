@@ -1,9 +1,9 @@
 """A ledger with landed files, live sums and published hours of a few users, as small as alerts need it."""
 
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import sleep
 from typing import Any
 from uuid import uuid4
 
@@ -36,7 +36,7 @@ def well_within_an_hour(connection: psycopg.Connection) -> datetime:
         left = hour_of(now) + HOUR - now
         if left > timedelta(seconds=10):
             return now
-        time.sleep(left.total_seconds())
+        sleep(left.total_seconds())
 
 
 class Alerting:

@@ -36,8 +36,8 @@ def test_an_allowance_is_a_table_and_an_exit_code(world: Alerting) -> None:
         "used 400 bytes: 0 published, 400 live",
         f"remaining 600 bytes until {hour_of(world.now) + HOUR:%Y-%m-%d %H:%M} UTC",
     ]
-    assert "answer     over quota" in no.stdout
-    assert "answer     unknown user" in unknown.stdout
+    assert "over quota" in no.stdout
+    assert "unknown user" in unknown.stdout
 
 
 def test_an_allowance_in_json_has_every_field(world: Alerting) -> None:
