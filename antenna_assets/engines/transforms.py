@@ -10,7 +10,7 @@ from antenna_assets.storage.project_files import sql_folder
 
 INPUTS: dict[str, tuple[str, ...]] = {
     "raw_parquet": ("landed",),
-    "enriched_usage": ("raw_parquet", "user_metadata"),
+    "enriched_usage": ("raw_parquet", "user_metadata", "quota_of_then"),
     **dict.fromkeys(HOURLY_TABLES, ("enriched_usage",)),
 }
 """The inputs that each transformation names, by asset."""
