@@ -74,6 +74,12 @@ POINTS = frozenset(
         "publish.table.committed",
         "publish.certified",
         "publish.hours_done",
+        # The publication of a day or month.
+        "publish.period.computed",
+        "publish.period.fenced",
+        "publish.period.copied",
+        "publish.period.certified",
+        "publish.period.committed",
         # Operations.
         "forget.fenced",
         "forget.replaced",
