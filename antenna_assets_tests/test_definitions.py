@@ -168,13 +168,13 @@ def test_every_check_says_what_it_claims_and_only_wrong_numbers_block(graph: Any
     }
 
 
-def test_there_is_one_job_and_one_sensor_and_steps_share_a_process() -> None:
+def test_hours_have_one_job_and_one_sensor_and_steps_share_a_process() -> None:
     definitions = build_definitions()
     job = definitions.resolve_job_def("hourly_usage")
     assert sorted(node.name for node in job.nodes) == ["publish_hours", "users_over_quota_1h_hours_are_fresh"]
     assert job.executor_def is dg.in_process_executor
     assert {node.definition.pool for node in job.nodes} == {"hours"}
-    assert [sensor.name for sensor in definitions.sensors or []] == ["closed_hours"]
+    assert [sensor.name for sensor in definitions.sensors or []] == ["closed_hours", "ended_periods"]
 
 
 def test_spark_is_a_master_or_a_server_of_spark_connect(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,14 +156,14 @@ FROM (
     FROM ledger.period_head AS head JOIN ledger.period_generation AS sealed USING (period, day, generation)
 ) AS state;
 
--- Requests of the sensor and failures, as `ledger.request` and `ledger.failing_hour`. `certificate`: the newest of all periods
+-- Requests of the sensor and failures, as `ledger.request` and `ledger.failing_hour`. `publication`: the newest of all periods
 -- when the request was made, or when the last run had failed.
 CREATE TABLE ledger.period_request (
     key text PRIMARY KEY,
     period text NOT NULL,
     first_day date NOT NULL,
     last_day date NOT NULL,
-    certificate bigint NOT NULL,
+    publication bigint NOT NULL,
     asked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CHECK (first_day <= last_day)
 );
@@ -174,7 +174,7 @@ CREATE TABLE ledger.failing_period (
     run_id text NOT NULL,
     ended timestamptz NOT NULL,
     next_attempt timestamptz NOT NULL,
-    certificate bigint NOT NULL,
+    publication bigint NOT NULL,
     PRIMARY KEY (period, day)
 );
 
@@ -207,23 +207,21 @@ CREATE TABLE users_over_quota_1mo (
     PRIMARY KEY (month, id)
 );
 
--- The zone of a user whose days are not all in the billing zone, and its window for a day. Null: the billing zone.
+-- The windows of a day, of the users for whom it does not lie in the billing zone.
 CREATE FUNCTION ledger.user_windows(of_day date)
 RETURNS TABLE (id text, begins timestamptz, ends timestamptz) LANGUAGE sql STABLE AS $$
-    WITH billing AS (SELECT zone FROM ledger.billing_zone
-    ), zoned AS (
-        SELECT id,
-            (array_agg(zone ORDER BY from_day DESC) FILTER (WHERE from_day <= of_day))[1] AS begins_in,
-            (array_agg(zone ORDER BY from_day DESC))[1] AS ends_in
-        FROM public.user_zone_change WHERE from_day <= of_day + 1 GROUP BY id
+    WITH zoned AS MATERIALIZED (
+        SELECT change.id, coalesce(
+                (array_agg(change.zone ORDER BY from_day DESC) FILTER (WHERE from_day <= of_day))[1], billing.zone) AS begins_in,
+            coalesce((array_agg(change.zone ORDER BY from_day DESC))[1], billing.zone) AS ends_in, billing.zone AS billing
+        FROM public.user_zone_change AS change, ledger.billing_zone AS billing
+        WHERE from_day <= of_day + 1 GROUP BY change.id, billing.zone
     ), bounds AS MATERIALIZED (
-        SELECT begins_in, ends_in, ledger.period_start('day', of_day, coalesce(begins_in, billing.zone)) AS begins,
-            ledger.period_start('day', of_day + 1, coalesce(ends_in, billing.zone)) AS ends
-        FROM (SELECT DISTINCT begins_in, ends_in FROM zoned) AS used, billing
-        WHERE begins_in IS NOT NULL OR ends_in IS NOT NULL
+        SELECT begins_in, ends_in, ledger.period_start('day', of_day, begins_in) AS begins,
+            ledger.period_start('day', of_day + 1, ends_in) AS ends
+        FROM (SELECT DISTINCT begins_in, ends_in FROM zoned WHERE begins_in <> billing OR ends_in <> billing) AS used
     )
-    SELECT zoned.id, bounds.begins, bounds.ends FROM zoned JOIN bounds
-        ON bounds.begins_in IS NOT DISTINCT FROM zoned.begins_in AND bounds.ends_in IS NOT DISTINCT FROM zoned.ends_in
+    SELECT zoned.id, bounds.begins, bounds.ends FROM zoned JOIN bounds USING (begins_in, ends_in)
 $$;
 
 -- The zone of one user on a day.
