@@ -81,6 +81,12 @@ POINTS = frozenset(
         # The delivery of notices.
         "alerts.taken",
         "alerts.sent",
+        # The publication of a day or month.
+        "publish.period.computed",
+        "publish.period.fenced",
+        "publish.period.copied",
+        "publish.period.certified",
+        "publish.period.committed",
         # Operations.
         "forget.fenced",
         "forget.replaced",

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
+from zoneinfo import ZoneInfo
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -154,6 +155,10 @@ class Settings(BaseSettings):
         description="the live tables that the stream keeps, and windows of their own, such as"
         " `antenna, user: 1 hour, app`",
     )
+    billing_zone: str = Field(
+        "UTC",
+        description="zone of days and months, such as Europe/Berlin; fixed once a day is published",
+    )
     trigger: Duration = Field(timedelta(0), description="time between micro-batches; 0: as soon as possible")
     umask: int = Field(
         file_modes.PRIVATE,
@@ -209,6 +214,21 @@ class Settings(BaseSettings):
     def _live_names_tables(cls, live: str) -> str:
         _live_windows(live, HOUR)
         return live
+
+    @field_validator("billing_zone")
+    @classmethod
+    def _billing_zone_is_known(cls, zone: str) -> str:
+        try:
+            ZoneInfo(zone)
+            # `right/...` counts leap seconds, and `localtime` is another zone on each machine.
+            known = zone.partition("/")[0] not in ("posix", "right", "localtime")
+        except (KeyError, ValueError, OSError):
+            known = False
+        if not known:
+            raise ValueError(
+                f"expected the name of a time zone, such as Europe/Berlin or Asia/Kathmandu; found {zone!r}"
+            )
+        return zone
 
     @field_validator("keep_user_hours")
     @classmethod

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import antenna_assets
 from antenna_assets.definitions import build_definitions
 from antenna_assets.defs import resources
+from antenna_assets.defs.period_partitions import partitions_of
 from antenna_assets.defs.resources import EngineResource, spark_config
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.engines.transforms import transform
@@ -44,7 +46,44 @@ def test_the_lineage_goes_from_kafka_to_the_tables(graph: Any) -> None:
         "bytes_agg_user_1h": ["enriched_usage"],
         "bytes_agg_app_1h": ["enriched_usage"],
         "users_over_quota_1h": ["enriched_usage"],
+        "bytes_agg_user_1d": ["enriched_usage"],
+        "users_over_quota_1d": ["bytes_agg_user_1d", "user_metadata"],
+        "users_over_quota_1mo": ["bytes_agg_user_1d", "user_metadata"],
     }
+
+
+def test_days_and_months_have_partitions_of_their_own_in_the_billing_zone(graph: Any) -> None:
+    definitions = {
+        "bytes_agg_user_1d": (dg.DailyPartitionsDefinition, 7),
+        "users_over_quota_1d": (dg.DailyPartitionsDefinition, 7),
+        "users_over_quota_1mo": (dg.MonthlyPartitionsDefinition, 12),
+    }
+    for name, (kind, together) in definitions.items():
+        node = graph.get(dg.AssetKey(name))
+        assert isinstance(node.partitions_def, kind)
+        assert node.partitions_def.timezone == "UTC"
+        assert node.partitions_def.get_first_partition_key() == "2026-01-01"
+        assert node.backfill_policy == dg.BackfillPolicy.multi_run(together)
+
+
+def test_a_partition_is_a_day_of_the_billing_zone_also_where_clocks_are_set_at_midnight(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ANTENNA_START", "2026-01-01 00:00")
+    for zone, first in {
+        "America/Havana": "2025-12-31",
+        "Africa/Cairo": "2026-01-01",
+        "Asia/Kathmandu": "2026-01-01",
+    }.items():
+        monkeypatch.setenv("ANTENNA_BILLING_ZONE", zone)
+        days, months = partitions_of(load_settings())
+        end = datetime(2026, 12, 31, 12, tzinfo=UTC)
+        keys = days.get_partition_keys(current_time=end)
+        begin = date.fromisoformat(first)
+        assert keys == [
+            (begin + timedelta(days=n)).isoformat() for n in range((date(2026, 12, 31) - begin).days)
+        ]
+        assert months.get_partition_keys(current_time=end)[-1] == "2026-11-01"
 
 
 def test_the_six_assets_are_hourly_in_utc_and_run_24_hours_at_a_time(graph: Any) -> None:
@@ -129,13 +168,13 @@ def test_every_check_says_what_it_claims_and_only_wrong_numbers_block(graph: Any
     }
 
 
-def test_there_is_one_job_and_one_sensor_and_steps_share_a_process() -> None:
+def test_hours_have_one_job_and_one_sensor_and_steps_share_a_process() -> None:
     definitions = build_definitions()
     job = definitions.resolve_job_def("hourly_usage")
     assert sorted(node.name for node in job.nodes) == ["publish_hours", "users_over_quota_1h_hours_are_fresh"]
     assert job.executor_def is dg.in_process_executor
     assert {node.definition.pool for node in job.nodes} == {"hours"}
-    assert [sensor.name for sensor in definitions.sensors or []] == ["closed_hours"]
+    assert [sensor.name for sensor in definitions.sensors or []] == ["closed_hours", "ended_periods"]
 
 
 def test_spark_is_a_master_or_a_server_of_spark_connect(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,17 @@ from antenna_assets.clients import migrations
 from antenna_assets.clients import postgres as database
 from antenna_assets.clients.migrations import migrate, require_migrated
 from antenna_assets.clients.postgres import DatabaseError, connect
-from antenna_assets.domain.schema import HOURLY_TABLES, LIVE_TABLES, USER_METADATA
+from antenna_assets.domain.schema import HOURLY_TABLES, LIVE_TABLES, PERIOD_TABLES, USER_METADATA
 
 pytestmark = pytest.mark.services
 
-POSTGRES_TYPES = {pa.string(): "text", pa.int64(): "bigint"}
+POSTGRES_TYPES = {
+    pa.string(): "text",
+    pa.int64(): "bigint",
+    pa.date32(): "date",
+    pa.timestamp("us", tz="UTC"): "timestamp with time zone",
+    pa.decimal128(38, 0): "numeric",
+}
 
 
 def columns(connection: psycopg.Connection, table: str) -> list[tuple]:
@@ -34,6 +40,8 @@ def test_the_tables_have_the_columns_that_the_schema_says(connection: psycopg.Co
     date = ("date", "timestamp with time zone", False)
     for table in [*LIVE_TABLES.values(), *HOURLY_TABLES.values()]:
         assert columns(connection, table.name) == [date, *expected(table.columns)]
+    for of_period in PERIOD_TABLES.values():
+        assert columns(connection, of_period.name) == expected(of_period.columns)
 
 
 def test_a_migrated_database_has_the_twenty_users_and_migrating_again_changes_nothing(

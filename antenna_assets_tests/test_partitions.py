@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from antenna_assets.defs.partitions import BACKFILL_POLICY, HOURS, hours_of
-from antenna_assets.defs.sensors import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
+from antenna_assets.defs.requested_runs import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
 from antenna_assets.domain.hours import NotAnHour, hour_key
 
 

@@ -14,8 +14,9 @@ from rich.console import Console
 
 from antenna_assets.definitions import build_definitions
 from antenna_assets.defs.checks import FRESHNESS
+from antenna_assets.defs.requested_runs import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
 from antenna_assets.defs.resources import default_resources
-from antenna_assets.defs.sensors import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG, closed_hours
+from antenna_assets.defs.sensors import closed_hours
 from antenna_assets.domain.hours import HOUR, hour_key, hour_of
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.ledger.certificate import record_and_certify

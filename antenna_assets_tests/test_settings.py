@@ -69,6 +69,23 @@ def test_what_is_exported_reads_back_as_the_same_settings(
             "ANTENNA_HORIZON: expected a duration such as '5 minutes' or '35 days', found 'soon'",
         ),
         ("ANTENNA_START", "2026-01-01T00:30:00Z", "ANTENNA_START: expected a full hour in UTC"),
+        *(
+            (
+                "ANTENNA_BILLING_ZONE",
+                zone,
+                "ANTENNA_BILLING_ZONE: expected the name of a time zone, such as Europe/Berlin or Asia/Kathmandu;"
+                f" found {zone!r}",
+            )
+            for zone in (
+                "berlin",
+                "europe/berlin",
+                "UTC+1",
+                "../etc/localtime",
+                "localtime",
+                "right/UTC",
+                "CEST",
+            )
+        ),
         ("ANTENNA_ENGINE", "duck", "ANTENNA_ENGINE: Input should be 'duckdb' or 'spark'"),
         (
             "ANTENNA_TOPICS",

@@ -10,11 +10,12 @@ from antenna_assets.storage.project_files import sql_folder
 
 
 def test_every_asset_has_a_transformation_and_every_file_an_asset():
-    assert set(INPUTS) == set(ASSETS)
-    assert {path.stem for path in (sql_folder() / "transforms").glob("*.sql")} == set(ASSETS)
+    # Who was over the quota of a day or month is computed in PostgreSQL.
+    assert set(INPUTS) == {*ASSETS, "bytes_agg_user_1d"}
+    assert {path.stem for path in (sql_folder() / "transforms").glob("*.sql")} == set(INPUTS)
 
 
-@pytest.mark.parametrize("name", ASSETS)
+@pytest.mark.parametrize("name", INPUTS)
 def test_a_transformation_is_one_select_over_its_inputs(name):
     statement = re.sub(r"--.*", "", transform(name)).strip()
     assert statement.startswith("SELECT")

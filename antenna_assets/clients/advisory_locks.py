@@ -28,6 +28,14 @@ MIGRATIONS = 0x616E74656E6E61
 GRANTS = 0x6772616E74
 """Granting rights on Dagster's tables; for the transaction."""
 
+ZONES = 0x7A6F6E6573
+"""The zones of users and of billing: shared by those who publish a period, from their look at the zones to
+their COMMIT; exclusive, for the transaction, by who changes one. The trigger of `user_metadata` takes it as
+well."""
+
+PERIOD = 0x706572696F64
+"""Sealing the next generation of a day or month; for the transaction."""
+
 OLD_PREVIEWS = 0x70726576696577
 """Cleaning Dagster's events of older versions."""
 

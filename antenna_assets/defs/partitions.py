@@ -17,6 +17,9 @@ HOURS = dg.HourlyPartitionsDefinition(start_date=load_settings().start, timezone
 # Known and pinned: otherwise shown before every run, once for each asset and check.
 warnings.filterwarnings("ignore", message="Parameter `backfill_policy`", category=dg.BetaWarning)
 warnings.filterwarnings(
+    "ignore", message="Parameter `allow_nonexistent_upstream_partitions`", category=dg.BetaWarning
+)
+warnings.filterwarnings(
     "ignore", message="Specifying a partitions_def on an AssetCheckSpec", category=dg.PreviewWarning
 )
 

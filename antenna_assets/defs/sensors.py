@@ -4,9 +4,8 @@ The ledger knows which hours are closed, published and failing, Dagster's instan
 The policy is in `sensor_policy.py`.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import uuid4
 
 import dagster as dg
@@ -16,6 +15,13 @@ from antenna_assets.clients.clock import database_now
 from antenna_assets.defs.checks import FRESHNESS, evaluation
 from antenna_assets.defs.jobs import hourly_usage, publishes_hours
 from antenna_assets.defs.partitions import first_and_end
+from antenna_assets.defs.requested_runs import (
+    IN_PROGRESS,
+    PARTITION_TAG,
+    RANGE_END_TAG,
+    RANGE_START_TAG,
+    ended_requests,
+)
 from antenna_assets.defs.resources import PostgresResource
 from antenna_assets.defs.sensor_policy import HOURS_PER_RUN, plan_requests
 from antenna_assets.domain.counted import counted
@@ -33,7 +39,6 @@ from antenna_assets.ledger.hours_to_publish import (
 from antenna_assets.ledger.newcomers import ask_for_hours_of_newcomers
 from antenna_assets.ledger.republish_wait import waiting_hours
 from antenna_assets.ledger.requests import (
-    NEVER_LAUNCHED_AFTER,
     Request,
     forget_request,
     open_requests,
@@ -43,22 +48,9 @@ from antenna_assets.ledger.requests import (
 from antenna_assets.settings import load_settings
 from antenna_assets.verify.claims.history import hours_are_fresh
 
-PARTITION_TAG = "dagster/partition"
-RANGE_START_TAG = "dagster/asset_partition_range_start"
-RANGE_END_TAG = "dagster/asset_partition_range_end"
 REQUEST_TAG = "antenna/request"
 HOURS_NAMED = 5
 """Hours that one sentence of a tick names."""
-
-# Not NOT_STARTED: the launch of such a run was interrupted. Run monitoring ends it; meanwhile its hours are
-# free.
-_IN_PROGRESS = [
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
-_ENDED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED, dg.DagsterRunStatus.SUCCESS]
 
 
 @dg.sensor(job=hourly_usage, minimum_interval_seconds=30, default_status=dg.DefaultSensorStatus.RUNNING)
@@ -125,7 +117,7 @@ def _run_request(key: str, request: Request) -> dg.RunRequest:
 def _running_hours(instance: dg.DagsterInstance, first: datetime, end: datetime) -> frozenset[datetime]:
     """The hours from `first` to before `end` of all runs in progress, backfills and manual runs included."""
     hours: set[datetime] = set()
-    for run in filter(publishes_hours, instance.get_runs(dg.RunsFilter(statuses=_IN_PROGRESS))):
+    for run in filter(publishes_hours, instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS))):
         # Dagster does not check the keys of a range.
         range_ = _range_of(run.tags)
         if range_ is not None:
@@ -146,27 +138,11 @@ def _range_of(tags: Mapping[str, str]) -> tuple[datetime, datetime] | None:
 
 def _record_ends(connection: psycopg.Connection, instance: dg.DagsterInstance, now: datetime) -> None:
     """Record in the ledger the outcome of requests whose runs have all ended."""
-    requests = open_requests(connection)
-    if not requests:
-        return
-    runs: dict[str, list[dg.RunRecord]] = defaultdict(list)
-    for record in instance.get_run_records(dg.RunsFilter(tags={REQUEST_TAG: [one.key for one in requests]})):
-        runs[record.dagster_run.tags[REQUEST_TAG]].append(record)
-    for request in requests:
-        records = runs[request.key]
-        if not records:
-            if now - request.asked_at > NEVER_LAUNCHED_AFTER:
-                forget_request(connection, request)
-        elif all(record.dagster_run.status in _ENDED for record in records):
-            last = max(records, key=lambda record: record.end_time or 0)
-            record_end(
-                connection,
-                request,
-                runs=len(records),
-                last_run=last.dagster_run.run_id,
-                ended=datetime.fromtimestamp(last.end_time or 0, UTC),
-                now=now,
-            )
+    for request, ended in ended_requests(instance, REQUEST_TAG, open_requests(connection), now):
+        if not ended.runs:
+            forget_request(connection, request)
+        else:
+            record_end(connection, request, runs=ended.runs, last_run=ended.last_run, ended=ended.at, now=now)
 
 
 def _failing_message(failing: Iterable[FailingHour]) -> list[str]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from antenna_assets.domain.periods import Period
+
 MAX_BYTES = 2**36
 MAX_APP_BYTES = 256
 MAX_ID_BYTES = 64
@@ -166,6 +168,72 @@ HOURLY_TABLES = {
         _serving("bytes_agg_user_1h", "id", "sum_user_bytes", _EMAIL),
         _serving("bytes_agg_app_1h", "app", "sum_app_bytes"),
         _serving("users_over_quota_1h", "id", "sum_user_bytes", _KNOWN_EMAIL, _QUOTA),
+    )
+}
+
+WINDOW = pa.schema(
+    [
+        _column("begins", TIMESTAMP, "first instant of the window, UTC"),
+        _column("ends", TIMESTAMP, "the first instant after it, UTC"),
+    ]
+)
+"""The window of a day, as input of its transformation."""
+
+OWN_WINDOWS = pa.schema([_column("id", pa.string(), "user"), *WINDOW])
+"""The windows of users whose day is not that of the billing zone."""
+
+
+@dataclass(frozen=True)
+class PeriodTable:
+    """A table of PostgreSQL with a row for each user and period; `columns` are all of them, in their order.
+
+    The first column is the period's first calendar day.
+    """
+
+    name: str
+    period: Period
+    columns: pa.Schema
+
+    @property
+    def day(self) -> str:
+        """The name of the first column."""
+        return self.columns.names[0]
+
+
+_WIDE_SUM = pa.decimal128(38, 0)
+
+
+def _of_period(name: str, period: Period, *extra: pa.Field) -> PeriodTable:
+    day = "day" if period == "day" else "month"
+    columns = [
+        _column(
+            day, pa.date32(), f"the {day}, by the user's calendar{'' if day == 'day' else ': its first day'}"
+        ),
+        _column("id", pa.string(), "the user"),
+        _column("date", TIMESTAMP, f"first instant of the user's {day}, UTC"),
+        _EMAIL,
+        *extra,
+        _column("sum_user_bytes", _WIDE_SUM, f"sum of bytes in the {day}"),
+    ]
+    return PeriodTable(name, period, pa.schema(columns))
+
+
+def _quota_of(period: Period) -> pa.Field:
+    return pa.field(
+        "quota",
+        pa.int64(),
+        nullable=False,
+        # Another one than that of the hours' quotas.
+        metadata={"description": f"bytes the user may transfer in a {period}", "unit": f"bytes a {period}"},
+    )
+
+
+PERIOD_TABLES = {
+    table.name: table
+    for table in (
+        _of_period("bytes_agg_user_1d", "day"),
+        _of_period("users_over_quota_1d", "day", _quota_of("day")),
+        _of_period("users_over_quota_1mo", "month", _quota_of("month")),
     )
 }
 

@@ -1,4 +1,4 @@
-"""The text of each transformation: one SELECT per hourly asset, which DuckDB and Spark SQL run unchanged.
+"""The text of each transformation: one SELECT per computed asset, which DuckDB and Spark SQL run unchanged.
 
 No SQL is run here.
 """
@@ -12,6 +12,7 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "raw_parquet": ("landed",),
     "enriched_usage": ("raw_parquet", "user_metadata", "quota_of_then"),
     **dict.fromkeys(HOURLY_TABLES, ("enriched_usage",)),
+    "bytes_agg_user_1d": ("enriched_usage", "billing_window", "own_window"),
 }
 """The inputs that each transformation names, by asset."""
 
@@ -25,7 +26,7 @@ class UnknownTransform(KeyError):
 
 @cache
 def transform(name: str) -> str:
-    """The SELECT that returns the rows of an asset's hour.
+    """The SELECT that returns the rows of an asset's hour or day.
 
     Raises:
         UnknownTransform: there is no `sql/transforms/<name>.sql`.

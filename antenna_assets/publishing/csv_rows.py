@@ -35,13 +35,21 @@ def csv_of(hour: datetime, rows: pa.RecordBatch) -> pa.Buffer:
     Args:
         rows: with the table's columns, without `date`.
     """
-    from pyarrow import csv
-
     # As PostgreSQL writes it.
     date = pa.repeat(pa.scalar(f"{hour.astimezone(UTC):%Y-%m-%d %H:%M:%S}+00"), rows.num_rows)
-    table = pa.Table.from_arrays([date, *rows.columns], ["date", *rows.schema.names])
+    return csv_lines(pa.table([date, *rows.columns], ["date", *rows.schema.names]))
+
+
+def csv_lines(rows: pa.Table) -> pa.Buffer:
+    """Rows as lines of CSV; each value is in quotes, a null is empty.
+
+    Args:
+        rows: texts and integers, which PostgreSQL writes in the same way.
+    """
+    from pyarrow import csv
+
     lines = pa.BufferOutputStream()
-    csv.write_csv(table, lines, csv.WriteOptions(include_header=False, quoting_style="all_valid"))
+    csv.write_csv(rows, lines, csv.WriteOptions(include_header=False, quoting_style="all_valid"))
     return lines.getvalue()
 
 
@@ -127,6 +135,11 @@ def stored_sha256(connection: psycopg.Connection, table: ServingTable, hour: dat
         hour=sql.Literal(hour),
         key=sql.Identifier(table.key),
     )
+    return copied_sha256(connection, copy)
+
+
+def copied_sha256(connection: psycopg.Connection, copy: sql.Composed) -> str:
+    """The digest of what a COPY ... TO STDOUT gives."""
     digest = hashlib.sha256()
     with connection.cursor().copy(copy) as blocks:
         for block in blocks:

@@ -3,21 +3,18 @@
 The rows come from the transforms; the fence and the publications are recorded by `ledger/publications.py`.
 """
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
 
 import psycopg
 import pyarrow as pa
-import pyarrow.compute as pc
 from psycopg import sql
 
 from antenna_assets.domain.schema import ServingTable
 from antenna_assets.errors import AntennaError, Superseded
 from antenna_assets.failpoints import commit_point
-from antenna_assets.ledger.certificate import UNKNOWN_USERS, certify
+from antenna_assets.ledger.certificate import certify
 from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.publications import (
     Publication,
@@ -26,7 +23,8 @@ from antenna_assets.ledger.publications import (
     require_nobody_forgotten,
 )
 from antenna_assets.ledger.user_hours import make_user_days
-from antenna_assets.publishing.csv_rows import CSV_SHA256, columns_of, csv_of
+from antenna_assets.publishing.copying import copy_rows
+from antenna_assets.publishing.csv_rows import csv_of
 
 
 @dataclass(frozen=True)
@@ -101,25 +99,14 @@ def _copy(connection: psycopg.Connection, table: ServingTable, hour: HourOfTable
         LedgerError: the rows have other bytes than they must have.
         EngineError: the rows cannot be computed.
     """
-    digest = hashlib.sha256()
-    rows = bytes_ = unknown_users = unknown_bytes = 0
-    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(
-        sql.Identifier(table.name), columns_of(table)
+    copied = copy_rows(
+        connection,
+        table.name,
+        ["date", *table.columns.names],
+        hour.rows,
+        csv_of=lambda batch: csv_of(hour.version.hour, batch),
+        sum_column=table.sum_column,
     )
-    with connection.cursor().copy(statement) as writer:
-        for batch in hour.rows:
-            lines = csv_of(hour.version.hour, batch)
-            writer.write(memoryview(lines))
-            digest.update(lines)
-            rows += batch.num_rows
-            bytes_ += pc.sum(batch[table.sum_column]).as_py() or 0
-            if "email" in table.columns.names:
-                unknown = batch.filter(pc.is_null(batch["email"]))
-                unknown_users += unknown.num_rows
-                unknown_bytes += pc.sum(unknown[table.sum_column]).as_py() or 0
-    if hour.bytes is not None and bytes_ != hour.bytes:
-        raise LedgerError(f"{table.name}: expected the hour's {hour.bytes} bytes, found {bytes_}")
-    content: dict[str, Any] = {CSV_SHA256: digest.hexdigest()}
-    if "email" in table.columns.names:
-        content[UNKNOWN_USERS] = {"users": unknown_users, "bytes": unknown_bytes}
-    return replace(hour.version, rows=rows, bytes=bytes_, content=content)
+    if hour.bytes is not None and copied.bytes != hour.bytes:
+        raise LedgerError(f"{table.name}: expected the hour's {hour.bytes} bytes, found {copied.bytes}")
+    return replace(hour.version, rows=copied.rows, bytes=copied.bytes, content=copied.content)

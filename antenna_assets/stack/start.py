@@ -11,6 +11,7 @@ from antenna_assets.clients.migrations import migrate
 from antenna_assets.clients.postgres import connect, dagster_url
 from antenna_assets.domain.counted import counted
 from antenna_assets.failpoints import commit_point
+from antenna_assets.ledger.billing_zone import record_billing_zone
 from antenna_assets.ledger.first_partition import record_first_partition, require_start
 from antenna_assets.settings import Settings, is_local
 from antenna_assets.stack import services
@@ -39,6 +40,7 @@ def start(settings: Settings, say: Callable[[str], None]) -> Services:
         recorded = record_first_partition(connection, settings)
         # Without the setting, the recorded one is in force from now on.
         require_start(connection, settings.start if "start" in settings.model_fields_set else recorded)
+        record_billing_zone(connection, settings.billing_zone)
     if applied:
         say(f"applied {counted(len(applied), 'migration')}")
     home = dagster_home(settings)

@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from antenna_assets.defs.sensors import RANGE_END_TAG, RANGE_START_TAG
+from antenna_assets.defs.requested_runs import RANGE_END_TAG, RANGE_START_TAG
 from antenna_assets.domain.hours import range_of_hours
 from antenna_assets.settings import Settings
 from antenna_assets_tests.local_runs import publish

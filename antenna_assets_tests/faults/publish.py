@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
-from antenna_assets.defs.sensors import RANGE_END_TAG, RANGE_START_TAG
+from antenna_assets.defs.requested_runs import RANGE_END_TAG, RANGE_START_TAG
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.schema import LAKE_TABLES, RAW_PARQUET
 from antenna_assets.engines.contract import WrittenFile

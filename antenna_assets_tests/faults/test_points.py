@@ -23,6 +23,7 @@ from antenna_assets_tests import (
 )
 from antenna_assets_tests.faults import (
     test_merge_crashes,
+    test_period_crashes,
     test_publication_crashes,
     test_stream_crashes,
     test_up_crashes,
@@ -34,6 +35,7 @@ def test_every_point_in_the_code_has_a_fault_test() -> None:
         test_stream_crashes,
         test_merge_crashes,
         test_publication_crashes,
+        test_period_crashes,
         test_up_crashes,
         test_forget,
         test_lake_identity,

@@ -19,7 +19,7 @@ import psutil
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
-from antenna_assets.defs.sensors import RANGE_END_TAG, RANGE_START_TAG
+from antenna_assets.defs.requested_runs import RANGE_END_TAG, RANGE_START_TAG
 from antenna_assets.settings import Settings, load_settings
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.publish import _PROCESSES, publish_hour

@@ -17,10 +17,11 @@ from antenna_assets.domain.schema import (
     HOUR_PARTITION,
     HOURLY_TABLES,
     LAKE_TABLES,
+    PERIOD_TABLES,
     UNITS,
     ServingTable,
 )
-from antenna_assets.engines.transforms import transform
+from antenna_assets.engines.transforms import INPUTS, transform
 from antenna_assets.settings import load_settings
 from antenna_assets.storage.project_files import sql_folder
 
@@ -50,6 +51,30 @@ def hourly_spec(
     )
 
 
+def period_spec(
+    name: str,
+    *,
+    partitions: dg.TimeWindowPartitionsDefinition,
+    deps: Sequence[dg.AssetSpec | dg.AssetDep],
+    description: str,
+) -> dg.AssetSpec:
+    """Declare an asset of days or months."""
+    return dg.AssetSpec(
+        name,
+        deps=deps,
+        group_name="periods",
+        kinds={"postgres"},
+        owners=OWNERS,
+        description=description,
+        metadata={
+            "dagster/table_name": f"public.{name}",
+            **columns_metadata(name, PERIOD_TABLES[name].columns),
+            **(_sql_metadata(name) if name in INPUTS else {}),
+        },
+        partitions_def=partitions,
+    )
+
+
 def serving_metadata(table: ServingTable) -> dict[str, Any]:
     """Metadata of a table in PostgreSQL: its name, columns and their lineage."""
     columns = pa.schema([DATE, *table.columns])
@@ -74,7 +99,7 @@ def columns_metadata(asset: str, columns: pa.Schema) -> dict[str, Any]:
 
 
 def _column(field: pa.Field) -> dg.TableColumn:
-    unit = UNITS.get(field.name)
+    unit = field.metadata.get(b"unit", b"").decode() or UNITS.get(field.name)
     return dg.TableColumn(
         name=field.name,
         type=str(field.type),

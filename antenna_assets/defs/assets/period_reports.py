@@ -1,0 +1,92 @@
+"""What a run tells Dagster of its days or months: numbers and certificate, and what failed."""
+
+from collections.abc import Iterator, Sequence
+from datetime import date
+
+import dagster as dg
+
+from antenna_assets.errors import AntennaError
+from antenna_assets.publishing.over_quota import PublishedPeriod
+
+Metadata = dict[str, int | float | dg.MetadataValue]
+
+
+class PeriodsFailed(AntennaError):
+    """Days or months of a run failed; the others are published."""
+
+
+class PeriodReport:
+    """What became of the periods of a run, recorded in Dagster at its end.
+
+    Dagster records nothing of a step that fails: what was published is recorded here then.
+    """
+
+    def __init__(self, context: dg.AssetExecutionContext, days: Sequence[date]) -> None:
+        self._context = context
+        self._days = days
+        self._metadata: dict[tuple[str, date], Metadata] = {}
+        self._failures: dict[date, AntennaError] = {}
+
+    def add(self, published: PublishedPeriod) -> None:
+        """Take a period that was published."""
+        certificate = published.certificate
+        if certificate is not None:
+            # Where logs are kept elsewhere, these lines anchor the hashes outside the database.
+            self._context.log.info(
+                f"{certificate.period} {certificate.day}: certificate {certificate.number} of periods"
+                f" sha256 {certificate.sha256}"
+            )
+        for asset, held in published.content["published"].items():
+            self._metadata[asset, published.generation.day] = {
+                # Beyond 64 bits Dagster takes no integer.
+                "bytes": held["bytes"]
+                if held["bytes"] < 2**63
+                else dg.MetadataValue.text(str(held["bytes"])),
+                "rows": held["rows"],
+                "dagster/partition_row_count": held["rows"],
+                "generation": published.generation.generation,
+                "users_version": published.users_version,
+                "sources": len(published.generation.certificates),
+                "certificate": dg.MetadataValue.text(
+                    "as before"
+                    if certificate is None
+                    else f"number {certificate.number}, {certificate.sha256}"
+                ),
+            }
+
+    def add_superseded(self, day: date) -> None:
+        """Take a period of which a newer generation is published."""
+        for asset in self._context.selected_asset_keys:
+            self._metadata[asset.to_user_string(), day] = {"superseded": 1}
+
+    def add_failure(self, day: date, error: AntennaError) -> None:
+        """Take a period that failed, and of which nothing was changed."""
+        self._failures[day] = error
+
+    def results(self) -> Iterator[dg.MaterializeResult]:
+        """Record everything.
+
+        Raises:
+            AntennaError: the failure of the period that failed.
+            PeriodsFailed: several failed; the message has the first failure.
+        """
+        if self._failures:
+            for (asset, day), metadata in self._metadata.items():
+                self._context.log_event(
+                    dg.AssetMaterialization(asset, partition=day.isoformat(), metadata=metadata)
+                )
+            self._raise()
+        for (asset, day), metadata in self._metadata.items():
+            self._context.add_asset_metadata(metadata, asset, day.isoformat())
+        for asset in dict.fromkeys(asset for asset, _ in self._metadata):
+            yield dg.MaterializeResult(asset_key=asset)
+
+    def _raise(self) -> None:
+        day, first = next(iter(sorted(self._failures.items())))
+        if len(self._days) == 1:
+            raise first
+        named = ", ".join(day.isoformat() for day in sorted(self._failures))
+        raise PeriodsFailed(
+            f"{len(self._failures)} of {len(self._days)} failed, and the others are published: {named};"
+            f" {day}: {first}"
+        ) from first

@@ -1,0 +1,123 @@
+"""The assets of days and months, and the two steps that publish them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date
+
+import dagster as dg
+
+from antenna_assets.defs.assets.declared import period_spec
+from antenna_assets.defs.assets.hourly import enriched_usage
+from antenna_assets.defs.assets.period_reports import PeriodReport
+from antenna_assets.defs.assets.sources import user_metadata
+from antenna_assets.defs.period_partitions import (
+    DAYS,
+    DAYS_PER_RUN,
+    MONTHS,
+    MONTHS_PER_RUN,
+    POOL,
+    periods_of,
+)
+from antenna_assets.defs.resources import EngineResource, LakeResource, PostgresResource
+from antenna_assets.errors import AntennaError, Superseded
+from antenna_assets.ledger.lake_identity import require_own_lake
+from antenna_assets.publishing.days import publish_day
+from antenna_assets.publishing.months import publish_month
+from antenna_assets.publishing.outcomes import PublishingRun
+from antenna_assets.settings import load_settings
+
+_AGAIN = "Late events replace the {0} as a whole, with its next generation."
+
+bytes_agg_user_1d = period_spec(
+    "bytes_agg_user_1d",
+    partitions=DAYS,
+    deps=[
+        dg.AssetDep(
+            enriched_usage,
+            partition_mapping=dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True),
+        )
+    ],
+    description=(
+        "Bytes of the day for each user. Key: day (by the user's calendar) and id.\n\nThe day lies in the"
+        " user's own time zone, or in the billing zone; `date` is its first instant in UTC. "
+        + _AGAIN.format("day")
+    ),
+)
+
+users_over_quota_1d = period_spec(
+    "users_over_quota_1d",
+    partitions=DAYS,
+    deps=[bytes_agg_user_1d, user_metadata],
+    description=(
+        "One row for each user whose bytes of the day are above the quota in force at the day's last instant."
+        " Key: day (by the user's calendar) and id.\n\n`date` is the day's first instant in UTC. "
+        + _AGAIN.format("day")
+    ),
+)
+
+users_over_quota_1mo = period_spec(
+    "users_over_quota_1mo",
+    partitions=MONTHS,
+    deps=[bytes_agg_user_1d, user_metadata],
+    description=(
+        "One row for each user whose bytes of the month are above the quota in force at its last instant."
+        " Key: month (its first day, by the user's calendar) and id.\n\n`date` is the month's first instant"
+        " in UTC. A month is the sum of its days. " + _AGAIN.format("month")
+    ),
+)
+
+
+@dg.multi_asset(
+    name="publish_days",
+    specs=[bytes_agg_user_1d, users_over_quota_1d],
+    backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=DAYS_PER_RUN),
+    pool=POOL,
+)
+def publish_days(
+    context: dg.AssetExecutionContext, postgres: PostgresResource, lake: LakeResource, engine: EngineResource
+) -> Iterator[dg.MaterializeResult]:
+    """Publish the days of the run, each in a transaction; if some fail, the others all the same."""
+    days, tables, zone = periods_of(context, "day"), lake.open(), load_settings().billing_zone
+    report = PeriodReport(context, days)
+    with postgres.connection() as connection:
+        require_own_lake(connection, tables.root)
+        run = PublishingRun(connection, tables, engine.start(), context.run.run_id)
+        _publish_each(context, days, lambda day: report.add(publish_day(run, day, zone)), report)
+    yield from report.results()
+
+
+@dg.multi_asset(
+    name="publish_months",
+    specs=[users_over_quota_1mo],
+    backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=MONTHS_PER_RUN),
+    pool=POOL,
+)
+def publish_months(
+    context: dg.AssetExecutionContext, postgres: PostgresResource
+) -> Iterator[dg.MaterializeResult]:
+    """Publish the months of the run, each in a transaction."""
+    months, zone = periods_of(context, "month"), load_settings().billing_zone
+    report = PeriodReport(context, months)
+    with postgres.connection() as connection:
+        _publish_each(
+            context,
+            months,
+            lambda month: report.add(publish_month(connection, month, zone, context.run.run_id)),
+            report,
+        )
+    yield from report.results()
+
+
+def _publish_each(
+    context: dg.AssetExecutionContext,
+    days: Sequence[date],
+    publish: Callable[[date], None],
+    report: PeriodReport,
+) -> None:
+    for day in days:
+        try:
+            publish(day)
+        except Superseded as newer:
+            context.log.info(f"nothing to do: {newer}")
+            report.add_superseded(day)
+        except AntennaError as error:
+            report.add_failure(day, error)

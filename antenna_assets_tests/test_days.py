@@ -1,0 +1,222 @@
+"""Days of users: published by the real job from certified hours, in the billing zone or their own, exact to the microsecond."""
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from antenna_assets.clients.postgres import connect
+from antenna_assets_tests.certified import World
+from antenna_assets_tests.period_world import (
+    ANNA,
+    BELA,
+    BERLIN,
+    CARO,
+    DORA,
+    KATHMANDU,
+    LORD_HOWE,
+    STRANGER,
+    Event,
+    first_instants,
+    land,
+    oracle_days,
+    publish_hours,
+    publish_periods,
+    stored_days,
+    use_zones,
+)
+
+pytestmark = pytest.mark.services
+
+ZONES = {BELA: KATHMANDU, CARO: LORD_HOWE}
+FIRST, END = "2026-10-24 12:00", "2026-10-26 00:00"
+
+# The 25th has 25 hours in Berlin, from 22:00 of the 24th in UTC.
+EVENTS = [
+    # The last microsecond of the 24th in Berlin, and the first of the 25th.
+    Event("2026-10-24 21:59:59.999999", ANNA, 1),
+    Event("2026-10-24 22:00:00", ANNA, 10),
+    # 02:30 comes twice on the 25th.
+    Event("2026-10-25 00:30:00", ANNA, 100),
+    Event("2026-10-25 01:30:00", ANNA, 1_000),
+    Event("2026-10-25 22:59:59.999999", ANNA, 10_000),
+    Event("2026-10-25 23:00:00", ANNA, 100_000),
+    # Midnight in Kathmandu is at 18:15, within an hour.
+    Event("2026-10-24 18:14:59.999999", BELA, 2),
+    Event("2026-10-24 18:15:00", BELA, 20),
+    Event("2026-10-25 18:14:59.999999", BELA, 200),
+    Event("2026-10-25 18:15:00", BELA, 2_000),
+    # On Lord Howe Island, eleven hours ahead in summer, it is at 13:00.
+    Event("2026-10-24 12:59:59.999999", CARO, 3),
+    Event("2026-10-24 13:00:00", CARO, 30),
+    Event("2026-10-25 12:59:59.999999", CARO, 300),
+    Event("2026-10-25 13:00:00", CARO, 3_000),
+    Event("2026-10-25 10:00:00", STRANGER, 5),
+    Event("2026-10-25 10:00:00", STRANGER, 50),
+]
+
+
+@pytest.fixture(scope="module")
+def published(
+    new_database, migrated_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[World]:
+    """36 published hours around a day of 25 hours. Tests change only copies of it."""
+    with new_database(migrated_template) as url:
+        world = World(url, tmp_path_factory.mktemp("days") / "lake")
+        with connect(url) as connection:
+            use_zones(connection, BERLIN, ZONES)
+        land(world, EVENTS, closes=END)
+        publish_hours(world, FIRST, END)
+        yield world
+
+
+@pytest.fixture
+def days(published: World, tmp_path: Path) -> Iterator[World]:
+    with published.copy(tmp_path) as copied:
+        yield copied
+
+
+@pytest.fixture
+def opened(days: World) -> Iterator[psycopg.Connection]:
+    with connect(days.url) as connection:
+        yield connection
+
+
+def daily(world: World, day: str, **more) -> None:
+    publish_periods(world, "daily_usage", day, zone=BERLIN, **more)
+
+
+def test_each_user_has_the_bytes_of_its_own_day(days: World, opened: psycopg.Connection) -> None:
+    daily(days, "2026-10-25")
+    found = stored_days(opened)
+    day = date(2026, 10, 25)
+    assert found == {
+        (day, ANNA): 11_110,
+        (day, BELA): 220,
+        (day, CARO): 330,
+        (day, STRANGER): 55,
+    }
+    oracle = oracle_days(EVENTS, BERLIN, ZONES)
+    assert found == {key: bytes_ for key, bytes_ in oracle.items() if key[0] == day}
+    assert first_instants(opened, "2026-10-25") == {
+        ANNA: "2026-10-24 22:00",
+        BELA: "2026-10-24 18:15",
+        CARO: "2026-10-24 13:00",
+        STRANGER: "2026-10-24 22:00",
+    }
+
+
+def test_a_late_row_makes_the_next_generation_of_its_day(days: World, opened: psycopg.Connection) -> None:
+    daily(days, "2026-10-25")
+    late = [Event("2026-10-25 18:14:00", BELA, 7), Event("2026-10-25 23:30:00", ANNA, 9)]
+    land(days, late, closes=END)
+    state = "SELECT generation, dirty, settled FROM ledger.period_state WHERE period = 'day'"
+    assert opened.execute(state).fetchall() == [(1, False, True)]
+    publish_hours(days, "2026-10-25 18:00", "2026-10-25 19:00")
+    assert opened.execute(state).fetchall() == [(1, True, False)]
+    publish_hours(days, "2026-10-25 23:00", END)
+    daily(days, "2026-10-25")
+    assert opened.execute(state).fetchall() == [(2, False, True)]
+    oracle = oracle_days([*EVENTS, *late], BERLIN, ZONES)
+    assert stored_days(opened) == {
+        key: bytes_ for key, bytes_ in oracle.items() if key[0] == date(2026, 10, 25)
+    }
+
+
+def test_the_same_day_again_changes_nothing_and_has_no_other_certificate(
+    days: World, opened: psycopg.Connection
+) -> None:
+    for _ in range(2):
+        daily(days, "2026-10-25")
+    assert opened.execute("SELECT number, generation FROM ledger.period_certificate").fetchall() == [(1, 1)]
+    assert opened.execute("SELECT count(*) FROM ledger.period_publication").fetchone() == (2,)
+
+
+def test_a_day_is_refused_while_it_lasts_for_anybody(days: World, opened: psycopg.Connection) -> None:
+    result = publish_periods(days, "daily_usage", "2026-10-26", zone=BERLIN, fails=True)
+    assert "2026-10-26 ends by 2026-10-26-23:00 UTC in all time zones in use" in failure(result)
+    # Its hours are closed, but one has rows that are not published.
+    land(days, [Event("2026-10-25 20:00", DORA, 1)], closes=END)
+    result = publish_periods(days, "daily_usage", "2026-10-25", zone=BERLIN, fails=True)
+    assert "found 1 hour that is not, first 2026-10-25-20:00" in failure(result)
+    assert opened.execute("SELECT count(*) FROM ledger.period_head").fetchone() == (0,)
+
+
+def test_a_process_with_another_billing_zone_is_refused(days: World) -> None:
+    result = publish_periods(days, "daily_usage", "2026-10-25", zone="UTC", fails=True)
+    assert "ANTENNA_BILLING_ZONE: expected Europe/Berlin, the zone of the ledger, found UTC" in failure(
+        result
+    )
+
+
+def failure(result) -> str:
+    (event,) = [event for event in result.all_events if event.is_step_failure]
+    error = event.step_failure_data.error
+    return f"{error} {error.cause}"
+
+
+def quota(
+    connection: psycopg.Connection, user: str, period: str, bytes_: int | None, since: str = "-infinity"
+) -> None:
+    connection.execute(
+        "INSERT INTO user_quota_change (id, period, valid_from, quota) VALUES (%s, %s, %s, %s)",
+        [user, period, since if since == "-infinity" else f"{since}Z", bytes_],
+    )
+
+
+def test_a_day_is_judged_by_the_quota_at_its_last_instant_in_the_users_zone(
+    days: World, opened: psycopg.Connection
+) -> None:
+    quota(opened, ANNA, "day", 11_109)
+    # Exactly the quota is not over it.
+    quota(opened, CARO, "day", 330)
+    # Kathmandu's day ends at 18:15: the change at its end is that of the next day, the one before it counts.
+    quota(opened, BELA, "day", None)
+    quota(opened, BELA, "day", 219, "2026-10-25 18:14:59.999999")
+    quota(opened, BELA, "day", 1_000_000, "2026-10-25 18:15:00")
+    # Of an hour, not of a day.
+    quota(opened, STRANGER, "hour", 1)
+    daily(days, "2026-10-25")
+    assert opened.execute(
+        "SELECT day, id, quota, sum_user_bytes FROM users_over_quota_1d ORDER BY id"
+    ).fetchall() == [
+        (date(2026, 10, 25), ANNA, 11_109, 11_110),
+        (date(2026, 10, 25), BELA, 219, 220),
+    ]
+
+
+def test_a_month_is_the_sum_of_its_days_and_waits_for_them(days: World, opened: psycopg.Connection) -> None:
+    # The ledger begins on the 24th.
+    more = [Event("2026-10-31 23:30:00", ANNA, 4), Event("2026-10-31 22:59:59.999999", ANNA, 5)]
+    land(days, more, closes="2026-11-01 00:00")
+    publish_hours(days, END, "2026-11-01 00:00")
+    quota(opened, ANNA, "month", 111_000)
+    quota(opened, BELA, "month", 2_222)
+    daily(days, "2026-10-24", last="2026-10-30")
+    result = publish_periods(days, "monthly_usage", "2026-10-01", zone=BERLIN, fails=True)
+    assert "found 1 day that is not, first 2026-10-31" in failure(result)
+    daily(days, "2026-10-31")
+    publish_periods(days, "monthly_usage", "2026-10-01", zone=BERLIN)
+    oracle = oracle_days([*EVENTS, *more], BERLIN, ZONES)
+    anna = sum(bytes_ for (day, user), bytes_ in oracle.items() if user == ANNA and day.month == 10)
+    assert anna == 111_116
+    assert opened.execute(
+        "SELECT month, id, date, email IS NULL, quota, sum_user_bytes FROM users_over_quota_1mo"
+    ).fetchall() == [
+        (date(2026, 10, 1), ANNA, datetime(2026, 9, 30, 22, tzinfo=UTC), False, 111_000, 111_116)
+    ]
+    state = "SELECT generation, dirty FROM ledger.period_state WHERE period = 'month'"
+    assert opened.execute(state).fetchall() == [(1, False)]
+    # A late row of a day is one of its month.
+    land(days, [Event("2026-10-25 12:00", BELA, 1)], closes="2026-11-01 00:00")
+    publish_hours(days, "2026-10-25 12:00", "2026-10-25 13:00")
+    daily(days, "2026-10-25")
+    assert opened.execute(state).fetchall() == [(1, True)]
+    publish_periods(days, "monthly_usage", "2026-10-01", zone=BERLIN)
+    assert opened.execute(state).fetchall() == [(2, False)]
+    assert opened.execute("SELECT id, sum_user_bytes FROM users_over_quota_1mo ORDER BY id").fetchall() == [
+        (ANNA, 111_116),
+        (BELA, 2_223),
+    ]
