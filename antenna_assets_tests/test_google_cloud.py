@@ -10,6 +10,7 @@ import typer.main
 import yaml
 
 from antenna_assets.cli import app
+from antenna_assets.operations.alerts.channels import WebhookChannel, read_channels
 from antenna_assets.settings import PREFIX, Settings
 from antenna_assets.storage.project_files import docker_folder, workspace_file
 
@@ -70,6 +71,7 @@ def test_every_command_of_a_pod_is_one_of_antenna() -> None:
         assert {option for option in options if option.startswith("--")} <= known
         asked[name] = command
     assert asked == {
+        "alerts": "alerts",
         "metrics": "metrics",
         "migrate": "up",
         "stream": "stream",
@@ -167,6 +169,20 @@ def test_row_38_metrics_are_read_by_an_account_and_a_login_that_can_change_nothi
     ]
     lake = (FOLDER / "terraform" / "identities.tf").read_text(encoding="utf-8")
     assert "antenna-metrics" not in lake
+
+
+def test_the_channels_of_the_deployment_are_valid_and_name_the_secret_that_is_mounted(tmp_path: Path) -> None:
+    (channels,) = [one for one in objects() if one["metadata"].get("name") == "antenna-channels"]
+    (tmp_path / "alerts.toml").write_text(channels["data"]["alerts.toml"])
+    read = read_channels(Settings(alert_channels=tmp_path / "alerts.toml"))
+    pod = pods()["alerts"]
+    (mount,) = [one for one in pod["containers"][0]["volumeMounts"] if one["name"] == "webhook"]
+    assert [str(one.secret_file) for one in read.values() if isinstance(one, WebhookChannel)] == [
+        f"{mount['mountPath']}/secret"
+    ]
+    assert {volume["name"]: volume.get("secret", {}).get("defaultMode") for volume in pod["volumes"]}[
+        "webhook"
+    ] == 0o440
 
 
 def test_row_38_dagsters_pods_are_reached_by_those_alone_that_need_them() -> None:

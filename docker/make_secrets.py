@@ -10,6 +10,7 @@ owner on the host, must read them.
 """
 
 import argparse
+import base64
 import os
 import secrets
 import subprocess
@@ -27,6 +28,7 @@ LOGINS = {
     "publisher": DATABASE,
     "dashboards": DATABASE,
     "administrator": DATABASE,
+    "alerts": DATABASE,
     "superset": "superset",
 }
 # Logins at Kafka.
@@ -47,6 +49,7 @@ def make_secrets(folder: Path, *, secure: bool, seen_at: str, hosts: dict[str, s
     passwords = {name: _random(folder / f"password_{name}") for name in LOGINS}
     _random(folder / "superset_secret_key")
     _random(folder / "superset_admin_password")
+    _keep(folder / "webhook_secret", "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode())
     for name in ("kafka", "postgres"):
         _certificate(folder, name, hosts[name].partition(":")[0])
     tls = f"?sslmode=verify-full&sslrootcert={seen_at}/ca" if secure else ""

@@ -30,7 +30,18 @@ def services(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 
 def test_each_profile_has_the_whole_system_and_the_simulator_is_of_the_demo() -> None:
-    always = {"kafka", "postgres", "stream", "code", "webserver", "daemon", "sweep", "superset", *JOBS}
+    always = {
+        "kafka",
+        "postgres",
+        "stream",
+        "code",
+        "webserver",
+        "daemon",
+        "sweep",
+        "alerts",
+        "superset",
+        *JOBS,
+    }
     assert composed("demo")["services"].keys() == always | {"simulator"}
     assert composed("secure")["services"].keys() == always
 
@@ -167,6 +178,7 @@ def test_each_part_is_given_the_logins_of_its_own_role(services: dict[str, Any])
     assert logins("stream") == {"postgres_stream", "kafka_stream"}
     assert {*logins("code"), *logins("webserver"), *logins("daemon")} == {"postgres_publisher"}
     assert logins("sweep") == {"postgres_administrator"}
+    assert logins("alerts") == {"postgres_alerts"}
     assert logins("superset") == {"postgres_superset", "postgres_dashboards"}
     if "simulator" in services:
         assert logins("simulator") == {"kafka_simulator"}

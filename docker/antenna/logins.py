@@ -22,6 +22,7 @@ ROLES = {
     "publisher": "antenna_publisher",
     "dashboards": "antenna_dashboards",
     "administrator": "antenna_administrator",
+    "alerts": "antenna_alerts",
 }
 SUPERSET = "superset"
 LEAST_CHARACTERS = 32
