@@ -8,6 +8,8 @@ import psycopg
 import pytest
 
 from antenna_assets.operations.alerts.watch import Look
+from antenna_assets.operations.forget.identity import Identity
+from antenna_assets.operations.forget.tables import live_windows, remove_notices, rename, rows_with
 from antenna_assets_tests.alerting import Alerting
 
 pytestmark = pytest.mark.services
@@ -208,3 +210,28 @@ def test_more_than_one_look_can_take_is_looked_at_in_several(
         world.land(("ann", NOON, 120))
     assert [world.look().batches for _ in range(4)] == [2, 2, 1, 0]
     assert world.notices() == [("quota.raised", "ann", 50, 600)]
+
+
+def test_of_a_forgotten_user_nothing_is_raised_again_under_its_pseudonym(world: Alerting) -> None:
+    identity = Identity("ann", "forgotten-1")
+    world.connection.execute(
+        "INSERT INTO alert_rule (user_id, period, percents) VALUES ('ann', 'day', '{70}')"
+    )
+    world.land(("ann", NOON, 850))
+    world.look()
+    first = len(world.notices())
+    rename(world.connection, identity, live_windows(world.connection, "ann"))
+    remove_notices(world.connection, "ann")
+    assert rows_with(world.connection, "ann") == {}
+    world.events = [("forgotten-1", *others) for _, *others in world.events]
+    world.now = NOON + HOUR + 2 * MINUTE
+    world.publish(NOON)
+    world.look()
+    assert [(kind, user) for kind, user, *_ in world.notices(first)] == [
+        *[("quota.confirmed", "forgotten-1"), ("quota.resolved", "forgotten-1")] * 2
+    ]
+    # A second attempt, of what landed meanwhile.
+    rename(world.connection, identity, live_windows(world.connection, "ann"))
+    assert world.connection.execute(
+        "SELECT count(*) FROM alert_rule WHERE user_id = 'forgotten-1'"
+    ).fetchone() == (1,)

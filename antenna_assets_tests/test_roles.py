@@ -14,13 +14,17 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from antenna_assets.clients.clock import database_now
 from antenna_assets.clients.postgres import connect
+from antenna_assets.domain.hours import HOUR, hour_of
+from antenna_assets.operations.alerts.watch import look
 from antenna_assets.operations.metrics import LedgerCollector
 from antenna_assets.operations.status import tables
 from antenna_assets.operations.sweep.run import sweep
 from antenna_assets.settings import Settings
 from antenna_assets.storage.project_files import docker_folder
 from antenna_assets.streaming.job import Stream
+from antenna_assets_tests.alerting import Alerting
 from antenna_assets_tests.certified import FIRST, Land
 from antenna_assets_tests.end_to_end.runs import instance, publish_what_the_sensor_asks_for
 from antenna_assets_tests.end_to_end.test_pipeline import scenario, send, wrong
@@ -36,6 +40,7 @@ ROLES = (
     "antenna_administrator",
     "antenna_metrics",
     "antenna_alerts",
+    "antenna_watch",
 )
 SCHEMAS = ["public", "ledger"]
 
@@ -176,6 +181,10 @@ def test_the_stream_and_the_runs_work_with_their_roles_and_dashboards_see_no_e_m
     with connect(settings.postgres_url or "") as owner:
         add_channel(owner, "ops")
         write(owner, "a-notice", body={"to": "someone@example.com"}, user="someone@example.com")
+        owner.execute(
+            "INSERT INTO alert VALUES ('someone@example.com', 'hour', now(), 80, now() + interval '1 hour', 'live', 8, 10, 1,"
+            " false, false, now(), now())"
+        )
     with login("antenna_dashboards") as url, connect(url) as dashboards:
         shown = {name: cells["antenna_dashboards"] for name, cells in documented().items()}
         for name in (name for name, cell in shown.items() if cell):
@@ -191,6 +200,31 @@ def test_the_stream_and_the_runs_work_with_their_roles_and_dashboards_see_no_e_m
         )
         assert amounts["landed files past the horizon, removed after a grace period"].count > 0
         assert amounts["rows of bytes_agg_user past their retention"].count > 0
+
+
+def test_alerts_are_watched_with_the_right_to_read_no_e_mail(
+    connection: psycopg.Connection,
+    login: Callable[[str], AbstractContextManager[str]],
+    tmp_path: Path,
+) -> None:
+    world = Alerting(connection, tmp_path, database_now(connection))
+    world.user("ann", 1000, plan=None)
+    for period in ("day", "month"):
+        world.quota("ann", period, 1000)
+    earlier = hour_of(world.now) - HOUR
+    world.land(("ann", earlier, 700), ("ann", world.now, 900))
+    world.publish(earlier)
+    with login("antenna_watch") as url, connect(url) as watcher:
+        assert look(watcher, world.engine, str(tmp_path)).notices > 0
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            watcher.execute("SELECT email FROM user_metadata")
+    with (
+        login("antenna_alerts") as url,
+        connect(url) as deliverer,
+        pytest.raises(psycopg.errors.InsufficientPrivilege),
+    ):
+        deliverer.execute("SELECT FROM alert")
+    world.engine.close()
 
 
 def test_row_38_a_scrape_tells_the_metrics_role_all_that_it_tells_the_owner(

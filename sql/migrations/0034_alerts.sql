@@ -119,7 +119,33 @@ SELECT date_trunc('hour', raised_at, 'UTC') AS hour, period, percent,
     figure = 'published' AS confirmed, count(*) AS alerts
 FROM alert GROUP BY 1, 2, 3, 4, 5;
 
+-- As the others it cannot log in; it may be there already, made for an owner who may make none.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'antenna_watch') THEN
+        CREATE ROLE antenna_watch NOLOGIN;
+    END IF;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN
+    NULL;
+END
+$$;
+-- It reads ids, sums and quotas, and nobody's e-mail; what it writes are alerts and notices.
+GRANT USAGE ON SCHEMA public, ledger TO antenna_watch;
+GRANT SELECT ON schema_migration, ledger.head, ledger.file, ledger.hour, ledger.hour_generation, ledger.publication_head,
+    ledger.certificate, ledger.certificate_head, ledger.users_version, ledger.user_hours, ledger.live_table, ledger.live_window,
+    ledger.billing_zone, ledger.period_state, ledger.fenced_session, ledger.alert_head, user_quota_change, user_plan_change,
+    plan_quota_change, user_zone_change, bytes_agg_user, alert, alert_rule TO antenna_watch;
+GRANT SELECT (id, plan, zone) ON user_metadata TO antenna_watch;
+GRANT SELECT (date, id, sum_user_bytes) ON bytes_agg_user_1h TO antenna_watch;
+GRANT SELECT (day, id, sum_user_bytes) ON bytes_agg_user_1d TO antenna_watch;
+GRANT SELECT (date, id) ON users_over_quota_1h TO antenna_watch;
+GRANT INSERT, UPDATE ON alert TO antenna_watch;
+GRANT UPDATE ON ledger.alert_head TO antenna_watch;
+GRANT INSERT ON outbox TO antenna_watch;
+
 GRANT SELECT ON alert, alert_rule, alerts_by_hour, ledger.alert_head TO antenna_administrator;
+GRANT SELECT ON alerts_by_hour, ledger.alert_head TO antenna_metrics;
 GRANT SELECT ON alerts_by_hour TO antenna_dashboards;
 GRANT INSERT, UPDATE, DELETE ON alert_rule TO antenna_administrator;
-GRANT DELETE ON alert TO antenna_administrator;
+-- Of a user who is forgotten, and what is past its retention.
+GRANT UPDATE (id), DELETE ON alert TO antenna_administrator;

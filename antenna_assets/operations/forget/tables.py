@@ -69,6 +69,7 @@ def rename(connection: psycopg.Connection, identity: Identity, windows: Sequence
             connection.execute(
                 sql.SQL("DELETE FROM {} WHERE id = %s").format(sql.Identifier(*table)), [identity.id]
             )
+    _rename_alerts(connection, identity)
     # Adds late events that landed after an earlier attempt.
     connection.execute(
         "INSERT INTO bytes_agg_user AS known (date, id, sum_user_bytes)"
@@ -88,6 +89,23 @@ def _rename_history(connection: psycopg.Connection, table: tuple[str, str], iden
             sql.SQL("UPDATE {} SET id = %s WHERE id = %s").format(sql.Identifier(*table)),
             [identity.pseudonym, identity.id],
         )
+
+
+def _rename_alerts(connection: psycopg.Connection, identity: Identity) -> None:
+    """Replace the id in alerts and their rules: what was raised of the user is not of its pseudonym."""
+    of_alerts = "(other.period, other.starts, other.percent) = (known.period, known.starts, known.percent)"
+    of_rules = "other.period = known.period"
+    for table, column, same in (("alert", "id", of_alerts), ("alert_rule", "user_id", of_rules)):
+        names = {"table": sql.Identifier(table), "column": sql.Identifier(column), "same": sql.SQL(same)}
+        connection.execute(
+            sql.SQL(
+                "UPDATE {table} AS known SET {column} = %(new)s WHERE {column} = %(old)s AND NOT EXISTS"
+                " (SELECT FROM {table} AS other WHERE other.{column} = %(new)s AND {same})"
+            ).format(**names),
+            {"new": identity.pseudonym, "old": identity.id},
+        )
+        # The pseudonym has them from an earlier attempt.
+        connection.execute(sql.SQL("DELETE FROM {table} WHERE {column} = %s").format(**names), [identity.id])
 
 
 def _has(connection: psycopg.Connection, table: tuple[str, str], user: str) -> bool:
