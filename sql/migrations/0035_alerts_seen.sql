@@ -16,8 +16,8 @@ CREATE VIEW open_alerts AS
 SELECT period, ledger.alert_level(percent) AS level, percent, figure = 'published' AS confirmed, count(*) AS alerts
 FROM alert WHERE NOT resolved AND figure <> 'taken back' GROUP BY period, percent, figure = 'published';
 
--- The running periods of those who have an alert in them, the furthest 50 of each period: of all users, sums of a month would
--- take minutes. As their caller, dashboards may read neither alerts nor quotas.
+-- The running periods of those who have an alert in them, the furthest 50 of each period: of all users, sums of a month
+-- would take minutes. As their caller, dashboards may read neither alerts nor quotas.
 CREATE FUNCTION ledger.running_periods() RETURNS TABLE (
     period text, starts timestamptz, ends timestamptz, id text, bytes numeric, quota bigint, exact boolean)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -28,7 +28,8 @@ BEGIN
     FOR furthest IN
         SELECT ranked.period AS period, array_agg(ranked.id) AS ids FROM (
             SELECT alert.period, alert.id, row_number() OVER (
-                PARTITION BY alert.period ORDER BY max(alert.percent) DESC, max(alert.used / greatest(alert.quota, 1)) DESC, alert.id
+                PARTITION BY alert.period
+                ORDER BY max(alert.percent) DESC, max(alert.used / greatest(alert.quota, 1)) DESC, alert.id
             ) AS rank
             FROM public.alert
             WHERE NOT alert.resolved AND alert.figure <> 'taken back' AND alert.starts <= instant AND alert.ends > instant
