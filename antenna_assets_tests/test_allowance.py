@@ -226,8 +226,44 @@ def test_a_month_is_its_published_days_and_then_hours(ledger: psycopg.Connection
     assert (found["published"], found["live"], found["exact"]) == (20_200, 34, True)
 
 
-def publish_day(connection: psycopg.Connection, start: datetime, bytes_: int) -> None:
-    day = start.date()
+def usage(
+    connection: psycopg.Connection, period: str, within: datetime, now: datetime = NOW
+) -> tuple[object, ...]:
+    """Published and live bytes of `ann`, whether they are all, and where they come from."""
+    rows = connection.execute(
+        "SELECT published::int, live::int, exact, source FROM ledger.period_usage_at('ann', %s, %s, %s)",
+        [period, within, now],
+    )
+    return rows.fetchall()[0]
+
+
+def test_a_past_month_has_its_own_days_alone(ledger: psycopg.Connection) -> None:
+    first = datetime(2026, 9, 1, tzinfo=UTC)
+    for number in range(-1, 40):
+        publish_day(ledger, first + number * timedelta(days=1), 1)
+    assert usage(ledger, "month", first + timedelta(days=5)) == (30, 0, True, "published")
+
+
+def test_a_past_day_is_its_published_sum_whatever_became_of_its_hours(ledger: psycopg.Connection) -> None:
+    zone(ledger, "Asia/Kathmandu")
+    start = datetime(2026, 9, 1, 18, 15, tzinfo=UTC)
+    publish_day(ledger, start, 42, date(2026, 9, 2))
+    assert usage(ledger, "day", start + HOUR) == (42, 0, True, "published")
+    # The next one is not published, its hours are long gone from the live sums.
+    assert usage(ledger, "day", start + 25 * HOUR) == (0, 0, False, "live")
+
+
+def test_the_public_function_says_which_part_is_which(ledger: psycopg.Connection) -> None:
+    (found,) = ledger.execute(
+        "SELECT period, used, published, live, source FROM period_usage('ann', 'month')"
+    )
+    assert found == ("month", 0, 0, 0, "live")
+
+
+def publish_day(
+    connection: psycopg.Connection, start: datetime, bytes_: int, day: date | None = None
+) -> None:
+    day = day or start.date()
     connection.execute("SELECT ledger.make_user_months(%s)", [[day]])
     connection.execute(
         "INSERT INTO ledger.period_generation (period, day, generation, first_hour, end_hour, certificates, up_to_certificate)"

@@ -33,7 +33,7 @@ BEGIN
     ends := ledger.period_start(period, ledger.next_period(period, day), ledger.user_zone(of_user, ledger.next_period(period, day)));
 END $$;
 
--- Where the bytes of a span of time are found, each once: in published days of a month, else in published hours, else in live
+-- Where the bytes of a period are found, each once: in its first days that are published, else in published hours, else in live
 -- windows. A published hour that has late rows since is taken from its live windows. `exact` is false where something is in
 -- none of them, or a window crosses `starts`. `instant`: now.
 CREATE FUNCTION ledger.usage_places(
@@ -45,12 +45,15 @@ DECLARE
     live_from timestamptz;
 BEGIN
     days := '{}';
-    IF period = 'month' THEN
+    IF period <> 'hour' THEN
         -- The days at its beginning that are published, and up to date.
-        SELECT min(one) INTO rest FROM generate_series(of_day, of_day + 31, interval '1 day') AS near (one)
-        WHERE NOT EXISTS (
-            SELECT FROM ledger.period_state AS state WHERE state.period = 'day' AND state.day = near.one::date AND NOT state.dirty);
-        days := ARRAY(SELECT one::date FROM generate_series(of_day, rest - 1, interval '1 day') AS near (one));
+        rest := of_day;
+        WHILE rest < ledger.next_period(period, of_day) AND EXISTS (
+            SELECT FROM ledger.period_state AS state WHERE state.period = 'day' AND state.day = rest AND NOT state.dirty
+        ) LOOP
+            days := days || rest;
+            rest := rest + 1;
+        END LOOP;
         since := greatest(starts, ledger.period_start('day', rest, ledger.user_zone(of_user, rest)));
     END IF;
 
@@ -68,6 +71,7 @@ BEGIN
         LEFT JOIN ledger.publication_head AS head ON head.asset = 'bytes_agg_user_1h' AND head.hour = near.hour
         LEFT JOIN ledger.hour AS landed ON landed.hour = near.hour
         LEFT JOIN ledger.hour_generation AS sealed ON sealed.hour = head.hour AND sealed.generation = head.generation
+        WHERE since < until
     ) AS near;
 
     SELECT coalesce(array_agg(DISTINCT near.begins) FILTER (WHERE near.begins >= since), '{}'),
@@ -76,7 +80,7 @@ BEGIN
     FROM ledger.live_window AS used
     CROSS JOIN LATERAL generate_series(
         date_trunc('hour', since, 'UTC'), until - interval '1 microsecond', used.length) AS near (begins)
-    WHERE used.name = 'bytes_agg_user' AND date_trunc('hour', near.begins, 'UTC') <> ALL (hours);
+    WHERE used.name = 'bytes_agg_user' AND since < until AND date_trunc('hour', near.begins, 'UTC') <> ALL (hours);
 END $$;
 
 -- The bytes of users in these places, by the keys of the tables. The partitions are pruned when it is planned, hence never a
@@ -97,6 +101,38 @@ BEGIN
     FROM unnest(of_users) AS one (id);
 END $$;
 
+-- What a user has used of the period within which an instant lies, by now: `published` in hours and days that are published,
+-- `live` by the sums that the stream keeps of the others. `exact`: nothing that was read is missing.
+CREATE FUNCTION ledger.period_usage_at(of_user text, of_period text, within timestamptz, instant timestamptz,
+    OUT starts timestamptz, OUT ends timestamptz, OUT published numeric, OUT live numeric, OUT exact boolean,
+    OUT source text, OUT newest_hour timestamptz) LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    day date;
+    places record;
+BEGIN
+    SELECT span.day, span.starts, span.ends INTO day, starts, ends FROM ledger.period_at(of_user, of_period, within) AS span;
+    -- Events may be that far ahead of the clock.
+    SELECT * INTO places
+    FROM ledger.usage_places(of_user, of_period, day, starts, least(instant + interval '5 minutes', ends), instant);
+    SELECT found.published, found.live INTO published, live
+    FROM ledger.usage_in(ARRAY[of_user], places.days, places.hours, places.windows) AS found;
+    exact := places.exact;
+    source := CASE
+        WHEN places.days = '{}' AND places.hours = '{}' THEN 'live'
+        WHEN places.windows = '{}' THEN 'published'
+        ELSE 'published and live'
+    END;
+    newest_hour := places.hours[cardinality(places.hours)];
+END $$;
+
+CREATE FUNCTION period_usage(id text, INOUT period text DEFAULT 'day', within timestamptz DEFAULT statement_timestamp(),
+    OUT starts timestamptz, OUT ends timestamptz, OUT used numeric, OUT published numeric, OUT live numeric,
+    OUT exact boolean, OUT source text) LANGUAGE sql STABLE AS $$
+    SELECT period_usage.period, found.starts, found.ends, found.published + found.live, found.published, found.live,
+        found.exact, found.source
+    FROM ledger.period_usage_at(period_usage.id, period_usage.period, period_usage.within, statement_timestamp()) AS found
+$$;
+
 -- May this user transfer so many more bytes in the running period? `answer` says it in words:
 -- - 'allowed', 'over quota': used and requested bytes together are at most the quota, or more;
 -- - 'unlimited', 'no quota', 'unknown user': there is nothing to compare with; only the first is a yes;
@@ -111,8 +147,7 @@ CREATE FUNCTION ledger.allowance_at(id text, bytes bigint, INOUT period text, st
     OUT certificate bigint)
 LANGUAGE plpgsql STABLE AS $$
 DECLARE
-    day date;
-    places record;
+    usage record;
     in_force record;
     stale boolean;
 BEGIN
@@ -122,26 +157,21 @@ BEGIN
     END IF;
     "user" := allowance_at.id;
     requested := bytes;
-    SELECT span.day, span.starts, span.ends INTO day, starts, ends FROM ledger.period_at("user", period, instant) AS span;
-    -- Events may be that far ahead of the clock.
-    SELECT * INTO places
-    FROM ledger.usage_places("user", period, day, starts, least(instant + interval '5 minutes', ends), instant);
-    SELECT found.published, found.live INTO published, live
-    FROM ledger.usage_in(ARRAY["user"], places.days, places.hours, places.windows) AS found;
+    SELECT * INTO usage FROM ledger.period_usage_at("user", period, instant, instant);
+    starts := usage.starts;
+    ends := usage.ends;
+    published := usage.published;
+    live := usage.live;
     used := published + live;
-    source := CASE
-        WHEN places.days = '{}' AND places.hours = '{}' THEN 'live'
-        WHEN places.windows = '{}' THEN 'published'
-        ELSE 'published and live'
-    END;
+    source := usage.source;
     SELECT newest.number, newest.generation INTO certificate, generation FROM ledger.certificate AS newest
-    WHERE newest.hour = places.hours[cardinality(places.hours)] ORDER BY newest.number DESC LIMIT 1;
+    WHERE newest.hour = usage.newest_hour ORDER BY newest.number DESC LIMIT 1;
 
     SELECT head.read_past, extract(epoch FROM instant - head.read_past),
         head.waiting_for IS NULL AND head.read_past >= instant - stale_after
     INTO as_of, lag_seconds, stale FROM ledger.head AS head;
     stale := stale IS NOT TRUE;
-    exact := places.exact AND NOT stale;
+    exact := usage.exact AND NOT stale;
 
     SELECT * INTO in_force FROM ledger.quota_at("user", period, instant);
     quota := in_force.quota;
