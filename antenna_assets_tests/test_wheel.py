@@ -143,7 +143,7 @@ def test_an_hour_from_doctor_to_report_and_dashboards_in_a_fresh_environment(ins
     installed.run("antenna", "report", "--day", day, "--output", "report.html")
     assert "<svg" in (installed.folder / "report.html").read_text()
 
-    assert dashboards(installed) == {"usage-and-quota", "trust"}
+    assert dashboards(installed) == {"usage-and-quota", "trust", "alerts"}
 
     installed.run("antenna", "down")
     assert installed.processes() == []

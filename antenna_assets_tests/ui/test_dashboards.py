@@ -22,14 +22,16 @@ from antenna_assets.stack import services
 from antenna_assets.stack.start import environment, start
 from antenna_assets.stack.superset import ENVIRONMENT, Superset, superset, variables, write_dashboards
 from antenna_assets.storage.project_files import docker_folder
+from antenna_assets_tests.alerting import well_within_an_hour
 from antenna_assets_tests.end_to_end.runs import EXECUTE
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.runs import send
+from antenna_assets_tests.notices import add_channel, write
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
 
 ASSETS = docker_folder() / "superset" / "assets"
-DASHBOARDS = ("usage-and-quota", "trust")
+DASHBOARDS = ("usage-and-quota", "trust", "alerts")
 HOURS = 30
 CHART_ERRORS = ".ant-alert-error, .ant-alert-warning"
 LARGEST = 2**62
@@ -73,6 +75,7 @@ def on(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
                 seed=2,
             )
             read_everything(settings)
+            _raise_alerts(settings)
             with superset(settings, found.postgres_url, say=print) as started:
                 yield World(started, settings)
         finally:
@@ -108,6 +111,36 @@ def _add_sums_beyond_what_javascript_counts(settings: Settings, hour: datetime) 
         connection.execute(
             "UPDATE user_metadata SET name = %s WHERE id IN (SELECT id FROM users_over_quota_1h WHERE sum_user_bytes = %s)",
             [MARKUP, LARGEST],
+        )
+
+
+def _raise_alerts(settings: Settings) -> None:
+    """Users who have used most of a running day, with a notice of each that was sent or waits."""
+    assert settings.postgres_url is not None
+    with connect(settings.postgres_url) as connection:
+        now = well_within_an_hour(connection)
+        add_channel(connection, "ops")
+        for user, percent in (("u-1", 80), ("u-2", 120)):
+            connection.execute(
+                "INSERT INTO user_metadata (id, name, email) VALUES (%(user)s, %(user)s, 'u@example.com')",
+                {"user": user},
+            )
+            connection.execute(
+                "INSERT INTO user_quota_change (id, period, valid_from, quota) VALUES (%s, 'day', '-infinity', 100)",
+                [user],
+            )
+            connection.execute(
+                "INSERT INTO bytes_agg_user VALUES (date_trunc('hour', %s, 'UTC'), %s, %s)",
+                [now, user, percent],
+            )
+            connection.execute(
+                "INSERT INTO alert SELECT %(user)s, 'day', starts, %(percent)s, starts + interval '1 day', 'live', %(percent)s,"
+                " 100, 1, false, false, %(now)s, %(now)s FROM date_trunc('day', %(now)s, 'UTC') AS starts",
+                {"user": user, "percent": percent, "now": now},
+            )
+            write(connection, f"notice-of-{user}")
+        connection.execute(
+            "UPDATE delivery SET state = 'delivered', delivered_at = now() WHERE outbox = (SELECT min(number) FROM outbox)"
         )
 
 
