@@ -52,6 +52,15 @@ def insert(connection: psycopg.Connection, table: str, *rows: tuple) -> None:
         )
 
 
+def quota_since_ever(connection: psycopg.Connection, quota: int | None, *users: str) -> int:
+    """As if these users, or all of them, had never had another quota; returns the users' version since."""
+    connection.execute(
+        "UPDATE user_quota_change SET quota = %s WHERE period = 'hour' AND NOT ended AND (id = ANY(%s) OR %s)",
+        [quota, list(users), not users],
+    )
+    return connection.execute("SELECT version FROM ledger.users_version").fetchall()[0][0]
+
+
 def certify(
     connection: psycopg.Connection, start: datetime, number: int, generation: int, issued: datetime
 ) -> None:

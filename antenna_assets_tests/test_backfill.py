@@ -28,6 +28,7 @@ from antenna_assets_tests.corruptions import change
 from antenna_assets_tests.faults.dagster_daemon import dagster, wait_for
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.runs import send
+from antenna_assets_tests.serving_rows import quota_since_ever
 
 pytestmark = pytest.mark.services
 
@@ -41,7 +42,7 @@ def connection(world: World) -> Iterator[psycopg.Connection]:
 def found(world: World, connection: psycopg.Connection, hour: datetime = FIRST) -> HourChanges:
     lake, engine = Lake(str(world.lake)), DuckDBEngine()
     try:
-        with current_users(connection, lake) as users:
+        with current_users(connection, lake, [hour]) as users:
             return changes(connection, lake, engine, users, hour)
     finally:
         engine.close()
@@ -118,12 +119,12 @@ def test_a_late_event_would_change_the_rows_of_its_keys_and_the_over_quota_statu
 
 
 def test_new_quotas_would_change_only_who_is_over_them(world: World, connection: psycopg.Connection) -> None:
-    connection.execute("UPDATE user_metadata SET quota = 0")
+    quota_since_ever(connection, 0)
     changed = found(world, connection)
     assert [*changed.tables] == ["users_over_quota_1h"]
     over = changed.tables["users_over_quota_1h"].shown
     assert {row.key for row in over if row.after is not None} >= set(KNOWN[:3])
-    connection.execute("UPDATE user_metadata SET quota = 1000000000")
+    quota_since_ever(connection, 1_000_000_000)
     over = found(world, connection).tables["users_over_quota_1h"].shown
     assert [row.after for row in over] == [None] * len(over)
 
@@ -131,7 +132,7 @@ def test_new_quotas_would_change_only_who_is_over_them(world: World, connection:
 def test_of_many_rows_that_would_change_the_first_are_shown_and_all_are_counted(
     world: World, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connection.execute("UPDATE user_metadata SET quota = 0")
+    quota_since_ever(connection, 0)
     every = found(world, connection).tables["users_over_quota_1h"]
     monkeypatch.setattr(backfill_, "SHOWN", 2)
     some = found(world, connection).tables["users_over_quota_1h"]
@@ -141,7 +142,7 @@ def test_of_many_rows_that_would_change_the_first_are_shown_and_all_are_counted(
 
 def test_what_would_change_is_what_publishing_changes(world: World, connection: psycopg.Connection) -> None:
     land_late(world, connection, 77_777)
-    connection.execute("UPDATE user_metadata SET quota = quota / 3")
+    connection.execute("UPDATE user_quota_change SET quota = quota / 3")
     before, expected = content(connection), found(world, connection)
     assert content(connection) == before
     publish(world, [FIRST])
@@ -183,7 +184,7 @@ def backfill(world: World, *arguments: str) -> Done:
 def test_the_dry_run_shows_rows_and_users_without_their_e_mail(
     world: World, connection: psycopg.Connection
 ) -> None:
-    connection.execute("UPDATE user_metadata SET quota = 1 WHERE id = %s", [KNOWN[0]])
+    quota_since_ever(connection, 1, KNOWN[0])
     run = backfill(world, "--from", hour_key(HOURS[0]), "--to", hour_key(HOURS[2]), "--dry-run")
     assert run.returncode == 0, run.stderr
     assert f"{hour_key(HOURS[2])}: nothing would change" in run.stdout

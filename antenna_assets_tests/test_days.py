@@ -8,6 +8,9 @@ import psycopg
 import pytest
 
 from antenna_assets.clients.postgres import connect
+from antenna_assets.operations.forget.places import places
+from antenna_assets.operations.forget.run import forget
+from antenna_assets.publishing.lake import Lake
 from antenna_assets_tests.certified import World
 from antenna_assets_tests.period_world import (
     ANNA,
@@ -220,3 +223,26 @@ def test_a_month_is_the_sum_of_its_days_and_waits_for_them(days: World, opened: 
         (ANNA, 111_116),
         (BELA, 2_223),
     ]
+
+
+def test_who_is_forgotten_is_in_no_day_or_month_and_its_bytes_and_its_zone_stay(
+    days: World, opened: psycopg.Connection
+) -> None:
+    quota(opened, BELA, "day", 100)
+    daily(days, "2026-10-25")
+    lake = Lake(str(days.lake))
+    pseudonym = forget(opened, lake, BELA, say=lambda _: None).pseudonym
+    assert not places(opened, lake, BELA)
+    day = date(2026, 10, 25)
+    assert stored_days(opened)[day, pseudonym] == 220
+    assert opened.execute("SELECT id, email, sum_user_bytes FROM users_over_quota_1d").fetchall() == [
+        (pseudonym, "forgotten@invalid", 220)
+    ]
+    # The hours have new certificates.
+    assert opened.execute("SELECT generation, dirty FROM ledger.period_state").fetchall() == [(1, True)]
+    daily(days, "2026-10-25")
+    assert opened.execute("SELECT generation, dirty FROM ledger.period_state").fetchall() == [(2, False)]
+    assert stored_days(opened)[day, pseudonym] == 220
+    assert first_instants(opened, "2026-10-25")[pseudonym] == "2026-10-24 18:15"
+    texts = "SELECT count(*) FROM ledger.period_certificate WHERE strpos(text, %s) > 0"
+    assert opened.execute(texts, [BELA]).fetchone() == (0,)

@@ -10,7 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from antenna_assets.domain.schema import ENRICHED_USAGE, HOURLY_TABLES, LANDED_SCHEMA, RAW_PARQUET, USERS
+from antenna_assets.domain.schema import (
+    ENRICHED_USAGE,
+    HOURLY_TABLES,
+    LANDED_SCHEMA,
+    QUOTA_OF_THEN,
+    RAW_PARQUET,
+    USERS,
+)
 from antenna_assets.engines.contract import Dataset, WrittenFile
 from antenna_assets.engines.duckdb import DuckDBEngine
 from antenna_assets.engines.spark import SparkEngine
@@ -88,6 +95,7 @@ def enriched(engine, folder: Path, events: list[tuple], users: list[tuple] = USE
     inputs = {
         "raw_parquet": Dataset([file.path for file in raw], RAW_PARQUET),
         "user_metadata": dataset(folder / "users.parquet", USERS, users),
+        "quota_of_then": Dataset([], QUOTA_OF_THEN),
     }
     return engine.write(transform("enriched_usage"), inputs, ENRICHED_USAGE, str(folder / "enriched"))
 

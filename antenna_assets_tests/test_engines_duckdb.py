@@ -13,7 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antenna_assets.domain.schema import ENRICHED_USAGE, HOURLY_TABLES, LANDED_SCHEMA, RAW_PARQUET, USERS
+from antenna_assets.domain.schema import (
+    ENRICHED_USAGE,
+    HOURLY_TABLES,
+    LANDED_SCHEMA,
+    QUOTA_OF_THEN,
+    RAW_PARQUET,
+    USERS,
+)
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.engines.duckdb import DuckDBEngine
 from antenna_assets.engines.transforms import transform
@@ -67,6 +74,7 @@ def test_the_transformations_are_what_a_loop_in_python_says(engine, events, quot
             {
                 "raw_parquet": Dataset([file.path for file in raw], RAW_PARQUET),
                 "user_metadata": Dataset([f"{folder}/users.parquet"], USERS),
+                "quota_of_then": Dataset([], QUOTA_OF_THEN),
             },
             ENRICHED_USAGE,
             f"{folder}/enriched",

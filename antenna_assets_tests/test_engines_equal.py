@@ -26,6 +26,7 @@ from antenna_assets.domain.schema import (
     LANDED_SCHEMA,
     LIVE_TABLES,
     MAX_BYTES,
+    QUOTA_OF_THEN,
     RAW_PARQUET,
     REJECTED_SCHEMA,
     USERS,
@@ -66,7 +67,11 @@ def through(
         transform("raw_parquet"), {"landed": Dataset(landed, LANDED_SCHEMA)}, RAW_PARQUET, str(folder / "raw")
     )
     raw_files = [file.path for file in raw]
-    inputs = {"raw_parquet": Dataset(raw_files, RAW_PARQUET), "user_metadata": Dataset([users], USERS)}
+    inputs = {
+        "raw_parquet": Dataset(raw_files, RAW_PARQUET),
+        "user_metadata": Dataset([users], USERS),
+        "quota_of_then": Dataset([], QUOTA_OF_THEN),
+    }
     enriched = engine.write(transform("enriched_usage"), inputs, ENRICHED_USAGE, str(folder / "enriched"))
     enriched_files = [file.path for file in enriched]
     usage = {"enriched_usage": Dataset(enriched_files, ENRICHED_USAGE)}

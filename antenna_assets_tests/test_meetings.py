@@ -37,6 +37,7 @@ from antenna_assets.verify.run import Verified, verify
 from antenna_assets_tests.certified import FIRST, HOURS, KNOWN, Land, World
 from antenna_assets_tests.faults.in_process import Faults, Held
 from antenna_assets_tests.local_runs import publish
+from antenna_assets_tests.serving_rows import quota_since_ever
 
 pytestmark = pytest.mark.services
 
@@ -84,12 +85,6 @@ def publish_what_the_sensor_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(of.success for _hours, of in publish(instance))
 
 
-def change_quota(connection: psycopg.Connection, quota: int) -> int:
-    """Everybody's quota; the users' version since."""
-    connection.execute("UPDATE user_metadata SET quota = %s", [quota])
-    return connection.execute("SELECT version FROM ledger.users_version").fetchall()[0][0]
-
-
 def verified(world: World, *, kept_since: datetime = FIRST) -> Verified:
     with connect(world.url) as connection:
         return verify(connection, Lake(str(world.lake)), kept_since=kept_since)
@@ -119,7 +114,7 @@ def test_row_29_a_run_with_older_users_comes_late_to_an_hour_that_a_backfill_cor
     """The run takes its users once for all of its hours. It is held once they are joined; one is corrected meanwhile."""
     faults = Faults(monkeypatch)
     older = Held(faults, "publish.lake.files_written", 2, lambda: run(HOURS[:2]))
-    newer_users = change_quota(connection, 1)
+    newer_users = quota_since_ever(connection, 1)
     run(HOURS[1:2])
     corrected = connection.execute("SELECT * FROM users_over_quota_1h WHERE date = %s", [HOURS[1]]).fetchall()
     assert older.let_go() is None
@@ -149,7 +144,7 @@ def test_row_28_a_publication_of_other_users_that_dies_is_finished_by_the_sensor
     world: World, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, point: str, passage: int
 ) -> None:
     faults = Faults(monkeypatch)
-    newer_users = change_quota(connection, 1)
+    newer_users = quota_since_ever(connection, 1)
     with faults.dying((point, passage)) as fault:
         run(HOURS[:1], must_succeed=False)
     assert fault.dead
@@ -163,7 +158,7 @@ def test_row_28_a_publication_of_other_users_that_dies_is_finished_by_the_sensor
 def test_row_28_quotas_that_could_not_be_compared_are_no_pass(
     connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    change_quota(connection, 1)
+    quota_since_ever(connection, 1)
     with Faults(monkeypatch).dying(("publish.table.committed", 3)):
         run(HOURS[:1], must_succeed=False)
     verdict = over_quota_is_exact(connection, [FIRST])[FIRST]
@@ -191,7 +186,7 @@ def test_row_30_the_later_assets_of_an_hour_past_the_horizon_are_published_with_
 ) -> None:
     before = landing(connection)
     expire(connection)
-    newer_users = change_quota(connection, 1)
+    newer_users = quota_since_ever(connection, 1)
     run(HOURS, assets=ASSETS[1:])
     assert require_certificate(connection, FIRST).users_version == newer_users
     assert landing(connection) == before
@@ -204,7 +199,7 @@ def test_row_28_a_publication_that_dies_past_the_horizon_is_finished_and_a_finis
 ) -> None:
     before = landing(connection)
     expire(connection)
-    newer_users = change_quota(connection, 1)
+    newer_users = quota_since_ever(connection, 1)
     with Faults(monkeypatch).dying(("publish.table.copied", 2)):
         run(HOURS[:1], assets=ASSETS[1:], must_succeed=False)
     assert [one.hour for one in hours_to_publish(connection, limit=9)] == [FIRST]
@@ -212,7 +207,7 @@ def test_row_28_a_publication_that_dies_past_the_horizon_is_finished_and_a_finis
     finished = require_certificate(connection, FIRST)
     assert (finished.users_version, landing(connection)) == (newer_users, before)
     assert_all_as_certified(world, kept_since=FIRST + 10 * HOUR)
-    change_quota(connection, 2)
+    quota_since_ever(connection, 2)
     run(HOURS[:1], must_succeed=False)
     assert require_certificate(connection, FIRST) == finished
     assert hours_to_publish(connection, limit=9) == []
@@ -236,7 +231,7 @@ def test_row_30_what_landed_for_an_hour_of_an_older_version_comes_from_what_is_l
         assert kept == [(hour,) for hour in HOURS[:2]]
     if left == "certificates":
         connection.execute("DELETE FROM ledger.file")
-    change_quota(connection, 1)
+    quota_since_ever(connection, 1)
     run(HOURS[:1], assets=ASSETS[1:])
     assert landing(connection) == before
 
@@ -252,7 +247,7 @@ def test_row_30_a_false_certificate_of_an_older_version_is_named_and_the_next_on
             "landing_of",
             lambda on, sealed: landing_facts(on, sealed.hour, sealed.up_to_batch),
         )
-        change_quota(connection, 1)
+        quota_since_ever(connection, 1)
         run(HOURS[:1], assets=ASSETS[1:])
     assert landing(connection)["landed"]["rows"] == 0
     named = [one.what for one in verified(world, kept_since=FIRST + 10 * HOUR).differences]

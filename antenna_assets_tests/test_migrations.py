@@ -10,7 +10,7 @@ from antenna_assets.clients import migrations
 from antenna_assets.clients import postgres as database
 from antenna_assets.clients.migrations import migrate, require_migrated
 from antenna_assets.clients.postgres import DatabaseError, connect
-from antenna_assets.domain.schema import HOURLY_TABLES, LIVE_TABLES, PERIOD_TABLES, USERS
+from antenna_assets.domain.schema import HOURLY_TABLES, LIVE_TABLES, PERIOD_TABLES, USER_METADATA
 
 pytestmark = pytest.mark.services
 
@@ -36,7 +36,7 @@ def expected(schema: pa.Schema) -> list[tuple]:
 
 
 def test_the_tables_have_the_columns_that_the_schema_says(connection: psycopg.Connection) -> None:
-    assert columns(connection, "user_metadata") == expected(USERS)
+    assert columns(connection, "user_metadata") == expected(USER_METADATA)
     date = ("date", "timestamp with time zone", False)
     for table in [*LIVE_TABLES.values(), *HOURLY_TABLES.values()]:
         assert columns(connection, table.name) == [date, *expected(table.columns)]

@@ -14,7 +14,7 @@ from psycopg.types.json import Jsonb
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR, hour_of
-from antenna_assets.domain.schema import ENRICHED_USAGE, HOURLY_TABLES, RAW_PARQUET, USERS
+from antenna_assets.domain.schema import ENRICHED_USAGE, HOURLY_TABLES, RAW_PARQUET
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.engines.duckdb import DuckDBEngine
 from antenna_assets.engines.transforms import transform
@@ -25,7 +25,7 @@ from antenna_assets.settings import Settings
 from antenna_assets.streaming.job import Stream
 from antenna_assets.verify.claims.tables import known_users_share, over_quota_is_exact, table_claims
 from antenna_assets_tests.end_to_end.runs import place
-from antenna_assets_tests.serving_rows import FEDE, JUAN, hour, insert, publish
+from antenna_assets_tests.serving_rows import FEDE, JUAN, hour, insert, publish, quota_since_ever
 
 pytestmark = pytest.mark.services
 
@@ -117,8 +117,8 @@ def test_row_31_checks_judge_a_table_that_holds_more_than_64_bits(two_full_hours
 def test_row_31_a_user_without_a_quota_is_known_and_never_over_it(
     connection: psycopg.Connection, tmp_path: Path
 ) -> None:
-    connection.execute("UPDATE user_metadata SET quota = NULL WHERE id = %s", [FEDE])
-    write_users(connection, str(tmp_path / "users.parquet"))
+    quota_since_ever(connection, None, FEDE)
+    users = write_users(connection, str(tmp_path), [TEN])
     events = [(FEDE, 2**36), (JUAN, 2**36), ("nobody", 7)]
     raw = pa.Table.from_pylist(
         [
@@ -139,7 +139,7 @@ def test_row_31_a_user_without_a_quota_is_known_and_never_over_it(
     with closing(DuckDBEngine(temp_directory=str(tmp_path / "spill"))) as engine:
         inputs = {
             "raw_parquet": Dataset([str(tmp_path / "raw.parquet")], RAW_PARQUET),
-            "user_metadata": Dataset([str(tmp_path / "users.parquet")], USERS),
+            **users.inputs(TEN),
         }
         files = engine.write(transform("enriched_usage"), inputs, ENRICHED_USAGE, str(tmp_path / "enriched"))
         usage = {"enriched_usage": Dataset([file.path for file in files], ENRICHED_USAGE)}

@@ -190,10 +190,10 @@ def test_users_come_with_their_version_even_if_there_are_none(
     connection: psycopg.Connection, tmp_path: Path
 ) -> None:
     file = tmp_path / "users.parquet"
-    before = write_users(connection, str(file))
+    before = write_users(connection, str(tmp_path), [TEN]).version
     assert pq.read_metadata(file).num_rows == 20
     connection.execute("DELETE FROM user_metadata")
-    assert write_users(connection, str(file)) == before + 1
+    assert write_users(connection, str(tmp_path), [TEN]).version == before + 1
     assert pq.read_table(file).equals(USERS.empty_table())
 
 
@@ -203,7 +203,7 @@ def test_users_that_cannot_be_written_are_an_error_that_says_where(
     with pytest.raises(
         UsersUnwritable, match=f"the file of users {tmp_path}/none/users.parquet cannot be written"
     ):
-        write_users(connection, f"{tmp_path}/none/users.parquet")
+        write_users(connection, f"{tmp_path}/none", [TEN])
 
 
 def test_users_are_written_as_they_are_whatever_their_names(
@@ -239,7 +239,7 @@ def test_users_are_written_as_they_are_whatever_their_names(
     # Blocks that end in the middle of a row.
     for block_bytes in (csv_rows._BLOCK_BYTES, 12_000):
         monkeypatch.setattr(csv_rows, "_BLOCK_BYTES", block_bytes)
-        write_users(connection, str(file))
+        write_users(connection, str(tmp_path), [TEN])
         found = pq.read_table(file)
         assert found.schema.equals(USERS)
         assert sorted(found.to_pylist(), key=lambda user: user["quota"]) == users

@@ -74,7 +74,7 @@ def _show_changes(connection: "psycopg.Connection", settings: "Settings", hours:
     require_matching_lake(connection, lake.root)
     with (
         closing(default_engine(settings).start()) as engine,
-        current_users(connection, lake) as users,
+        current_users(connection, lake, hours) as users,
         progress_bar("comparing", len(hours)) as advance,
     ):
         for hour in hours:

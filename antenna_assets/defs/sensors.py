@@ -36,6 +36,7 @@ from antenna_assets.ledger.hours_to_publish import (
     read_left_out,
     record_left_out,
 )
+from antenna_assets.ledger.newcomers import ask_for_hours_of_newcomers
 from antenna_assets.ledger.republish_wait import waiting_hours
 from antenna_assets.ledger.requests import (
     Request,
@@ -56,7 +57,8 @@ HOURS_NAMED = 5
 def closed_hours(context: dg.SensorEvaluationContext, postgres: PostgresResource) -> dg.SensorResult:
     """Request runs for the closed hours that are dirty or not wholly published, at most 24 hours a tick.
 
-    It also records when hours become late, and when they are in time again: without runs, nothing else would.
+    Hours whose unknown users are known now are asked for again. It also records when hours become late, and
+    when they are in time again: without runs, nothing else would.
     """
     commit_point("sensor.before_query")
     # Dagster's partitions, by this machine's clock: a single key outside them would fail the whole tick.
@@ -68,6 +70,7 @@ def closed_hours(context: dg.SensorEvaluationContext, postgres: PostgresResource
         fresh = hours_are_fresh(connection, now)
         _record_ends(connection, context.instance, now)
         forget_published(connection)
+        known_now = ask_for_hours_of_newcomers(connection, now)
         record_left_out(connection, first=first, end=end)
         newest = newest_closed_hour(connection, first=first, end=end)
         found = candidates(
@@ -82,7 +85,7 @@ def closed_hours(context: dg.SensorEvaluationContext, postgres: PostgresResource
     messages = [*_failing_message(failing), *_left_out_message(left_out)]
     if messages:
         context.log.warning("; ".join(messages))
-    messages += _waiting_message(waiting)
+    messages += _waiting_message(waiting) + _newcomers_message(known_now)
     state = "fresh" if fresh.passed else "late"
     changed = state != (context.cursor or "fresh")
     commit_point("sensor.before_requests")
@@ -167,6 +170,13 @@ def _left_out_message(left_out: Sequence[LeftOut]) -> list[str]:
         f"hours left out, {one.reason}: {first_few(one.hours, HOURS_NAMED, total=one.count)}"
         for one in left_out
     ]
+
+
+def _newcomers_message(hours: Sequence[datetime]) -> list[str]:
+    if not hours:
+        return []
+    named = first_few([hour_key(hour) for hour in hours], HOURS_NAMED)
+    return [f"hours with users who were unknown and are known now, to be published again: {named}"]
 
 
 def _waiting_message(waiting: Mapping[datetime, datetime]) -> list[str]:

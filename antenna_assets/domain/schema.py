@@ -74,10 +74,40 @@ USERS = pa.schema(
         _column("name", pa.string(), "display name"),
         _column("email", pa.string(), "e-mail address"),
         _column(
-            "quota", pa.int64(), "bytes the user may transfer in an hour; null: unlimited", nullable=True
+            "quota",
+            pa.int64(),
+            "bytes the user may transfer in an hour; null: unlimited, or that of the plan",
+            nullable=True,
         ),
     ]
 )
+
+QUOTA_OF_THEN = pa.schema(
+    [
+        _column("id", pa.string(), "user"),
+        _column(
+            "quota",
+            pa.int64(),
+            "bytes the user might transfer in the hour; null: unlimited, or no quota",
+            nullable=True,
+        ),
+    ]
+)
+"""Whose quota at an hour's end was not the one in the file of users."""
+
+USER_METADATA = pa.schema(
+    [
+        *USERS,
+        _column("plan", pa.string(), "the plan whose quotas the user has; null: none", nullable=True),
+        _column(
+            "zone",
+            pa.string(),
+            "where the user's days begin, an IANA name; null: the usual one",
+            nullable=True,
+        ),
+    ]
+)
+"""The table of users. An engine is given `USERS`, with the quotas in force at an hour's end."""
 
 RAW_PARQUET = LANDED_SCHEMA
 

@@ -10,7 +10,7 @@ from antenna_assets.storage.project_files import sql_folder
 
 INPUTS: dict[str, tuple[str, ...]] = {
     "raw_parquet": ("landed",),
-    "enriched_usage": ("raw_parquet", "user_metadata"),
+    "enriched_usage": ("raw_parquet", "user_metadata", "quota_of_then"),
     **dict.fromkeys(HOURLY_TABLES, ("enriched_usage",)),
     "bytes_agg_user_1d": ("enriched_usage", "billing_window", "own_window"),
 }

@@ -1,8 +1,8 @@
 """The preview of a backfill: what publishing an hour now would change in the serving tables. Nothing is
 changed.
 
-The hour's transformations run over all its landed files and the present users; the engine compares the
-result with the tables, whatever number of users an hour has.
+The hour's transformations run over all its landed files and the present users with the quotas of then; the
+engine compares the result with the tables, whatever number of users an hour has.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,6 @@ from antenna_assets.domain.schema import (
     LANDED_SCHEMA,
     PERSONAL,
     RAW_PARQUET,
-    USERS,
     ServingTable,
 )
 from antenna_assets.engines.contract import Dataset, Engine
@@ -34,7 +33,7 @@ from antenna_assets.publishing.differing_rows import (
     differing_select,
 )
 from antenna_assets.publishing.lake import Lake
-from antenna_assets.publishing.users import write_users
+from antenna_assets.publishing.users import Users, write_users
 
 SHOWN = 20
 """How many rows of one table and hour are listed; the rest is counted."""
@@ -76,16 +75,24 @@ class HourChanges:
 
 
 @contextmanager
-def current_users(connection: psycopg.Connection, lake: Lake) -> Iterator[str]:
-    """Write the present users to a parquet file for the engine, removed after the block; yields its path."""
+def current_users(
+    connection: psycopg.Connection,
+    lake: Lake,
+    hours: Sequence[datetime],
+    *,
+    judged_at: datetime | None = None,
+) -> Iterator[Users]:
+    """Write the present users to files for the engine, removed after the block.
+
+    Args:
+        judged_at: judge the hours by the quotas of this instant instead of those of then.
+    """
     with lake.scratch() as folder:
-        file = f"{folder}/users.parquet"
-        write_users(connection, file)
-        yield file
+        yield write_users(connection, folder, hours, judged_at=judged_at)
 
 
 def changes(
-    connection: psycopg.Connection, lake: Lake, engine: Engine, users_file: str, hour: datetime
+    connection: psycopg.Connection, lake: Lake, engine: Engine, users: Users, hour: datetime
 ) -> HourChanges:
     """Return what publishing a closed hour would change.
 
@@ -98,7 +105,7 @@ def changes(
     except HourExpired as expired:
         return HourChanges(hour, published, published or 0, refused=str(expired))
     with lake.scratch() as folder:
-        usage = _usage(connection, lake, engine, users_file, hour, folder)
+        usage = _usage(connection, lake, engine, users, hour, folder)
         found = {
             name: _differences(connection, engine, table, usage, hour, f"{folder}/{name}.parquet")
             for name, table in HOURLY_TABLES.items()
@@ -117,16 +124,13 @@ def _generations(connection: psycopg.Connection, hour: datetime) -> tuple[int | 
 
 
 def _usage(
-    connection: psycopg.Connection, lake: Lake, engine: Engine, users_file: str, hour: datetime, folder: str
+    connection: psycopg.Connection, lake: Lake, engine: Engine, users: Users, hour: datetime, folder: str
 ) -> Dataset:
     """What `enriched_usage` would have of the hour, in files of a folder."""
     files = files_of_hour(connection, hour)
     landed = Dataset([f"{lake.root}/{file.path}" for file in files], LANDED_SCHEMA)
     raw = engine.write(transform("raw_parquet"), {"landed": landed}, RAW_PARQUET, f"{folder}/raw")
-    inputs = {
-        "raw_parquet": Dataset([file.path for file in raw], RAW_PARQUET),
-        "user_metadata": Dataset([users_file], USERS),
-    }
+    inputs = {"raw_parquet": Dataset([file.path for file in raw], RAW_PARQUET), **users.inputs(hour)}
     usage = engine.write(transform("enriched_usage"), inputs, ENRICHED_USAGE, f"{folder}/usage")
     return Dataset([file.path for file in usage], ENRICHED_USAGE)
 

@@ -1,10 +1,9 @@
-"""Publishing `enriched_usage`: the events of hours joined with their users."""
+"""Publishing `enriched_usage`: the events of hours joined with their users and the quotas of then."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
-from antenna_assets.domain.schema import ENRICHED_USAGE, RAW_PARQUET, USERS
+from antenna_assets.domain.schema import ENRICHED_USAGE, RAW_PARQUET
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.engines.transforms import transform
 from antenna_assets.ledger.generations import read_generation
@@ -13,16 +12,9 @@ from antenna_assets.publishing.digests import UNKNOWN_ROWS, UNKNOWN_ROWS_COLUMNS
 from antenna_assets.publishing.lake import PublishedHour
 from antenna_assets.publishing.lake_hours import WrittenHour, publish_files, require_rows
 from antenna_assets.publishing.outcomes import Outcomes, PublishingRun
+from antenna_assets.publishing.users import Users
 
 TABLE = "enriched_usage"
-
-
-@dataclass(frozen=True)
-class Users:
-    """All users as one parquet file, and their version; from `write_users`."""
-
-    file: str
-    version: int
 
 
 def publish_usage(run: PublishingRun, hours: Sequence[datetime], users: Users) -> Outcomes:
@@ -47,10 +39,7 @@ def publish_usage(run: PublishingRun, hours: Sequence[datetime], users: Users) -
 
 def _write(run: PublishingRun, hour: datetime, raw: PublishedHour, users: Users, attempt: int) -> WrittenHour:
     generation = read_generation(run.connection, hour, raw.generation)
-    inputs = {
-        "raw_parquet": Dataset(raw.files, RAW_PARQUET),
-        "user_metadata": Dataset([users.file], USERS),
-    }
+    inputs = {"raw_parquet": Dataset(raw.files, RAW_PARQUET), **users.inputs(hour)}
     folder = run.tables.new_folder(TABLE, hour, raw.generation)
     files = run.engine.write(transform(TABLE), inputs, ENRICHED_USAGE, folder)
     require_rows(generation, files, "after the join")

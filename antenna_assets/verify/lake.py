@@ -7,6 +7,7 @@ import posixpath
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import psycopg
 
@@ -15,7 +16,7 @@ from antenna_assets.domain.hours import hour_key
 from antenna_assets.ledger.certificate import Certificate
 from antenna_assets.publishing.digests import UNKNOWN_ROWS, file_sha256
 from antenna_assets.publishing.lake import Lake
-from antenna_assets.publishing.users import users_version, write_users_of_snapshot
+from antenna_assets.publishing.users import last_instant, users_version, write_users_of_snapshot
 from antenna_assets.verify.difference import ABSENT, Difference, compare
 from antenna_assets.verify.parquet import Parquet
 
@@ -130,21 +131,21 @@ def user_differences(
     what = "rows of unknown users in enriched_usage"
     differences = [*compare(key, what, certificate.content["unknown_users"]["rows"], rows)]
     if users_version(connection) == certificate.users_version:
-        for user, rows in _wrongly_enriched(connection, paths, parquet):
+        for user, rows in _wrongly_enriched(connection, certificate.hour, paths, parquet):
             what = f"enriched_usage, name, e-mail and quota of user {user}"
             differences.append(
-                Difference(key, what, "as in user_metadata", f"others in {counted(rows, 'row')}")
+                Difference(key, what, "as they were then", f"others in {counted(rows, 'row')}")
             )
     return differences
 
 
 def _wrongly_enriched(
-    connection: psycopg.Connection, paths: Sequence[str], parquet: Parquet
+    connection: psycopg.Connection, hour: datetime, paths: Sequence[str], parquet: Parquet
 ) -> list[tuple[str, int]]:
-    """The first users whose events disagree with `user_metadata`, and in how many rows."""
+    """The first users whose events disagree with metadata or quota of then, and in how many rows."""
     with tempfile.TemporaryDirectory() as scratch:
         known = f"{scratch}/users.parquet"
-        write_users_of_snapshot(connection, known)
+        write_users_of_snapshot(connection, known, last_instant(hour))
         return parquet.rows(
             "SELECT event.id, count(*) FROM read_parquet(?, hive_partitioning = false) AS event"
             " LEFT JOIN read_parquet(?) AS known ON event.id = known.id"

@@ -4,7 +4,14 @@ import os
 
 import pyarrow.compute as pc
 
-from antenna_assets.domain.schema import ENRICHED_USAGE, HOURLY_TABLES, LANDED_SCHEMA, RAW_PARQUET, USERS
+from antenna_assets.domain.schema import (
+    ENRICHED_USAGE,
+    HOURLY_TABLES,
+    LANDED_SCHEMA,
+    QUOTA_OF_THEN,
+    RAW_PARQUET,
+    USERS,
+)
 from antenna_assets.engines.contract import Dataset, Engine
 from antenna_assets.engines.transforms import transform
 from benchmarks.contenders.hour_result import arguments, report
@@ -32,6 +39,7 @@ def main() -> None:
     inputs = {
         "raw_parquet": Dataset([file.path for file in raw], RAW_PARQUET),
         "user_metadata": Dataset([users], USERS),
+        "quota_of_then": Dataset([], QUOTA_OF_THEN),
     }
     enriched = engine.write(transform("enriched_usage"), inputs, ENRICHED_USAGE, f"{output}/enriched")
     usage = {"enriched_usage": Dataset([file.path for file in enriched], ENRICHED_USAGE)}

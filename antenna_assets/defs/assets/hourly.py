@@ -24,8 +24,8 @@ from antenna_assets.ledger.lake_identity import require_own_lake
 from antenna_assets.publishing.outcomes import Outcomes, PublishingRun, pieces
 from antenna_assets.publishing.raw import publish_raw
 from antenna_assets.publishing.tables import publish_table
-from antenna_assets.publishing.usage import Users, publish_usage
-from antenna_assets.publishing.users import write_users
+from antenna_assets.publishing.usage import publish_usage
+from antenna_assets.publishing.users import Users, write_users
 
 raw_parquet = hourly_spec(
     "raw_parquet",
@@ -47,7 +47,8 @@ enriched_usage = hourly_spec(
     description=(
         "One row for each event of the hour, with the user's name, e-mail and quota. Key: kafka_partition and"
         " kafka_offset, which a topic that was made again counts anew.\n\nTimes are UTC, a quota is in bytes"
-        " per hour. An event of an unknown user keeps its bytes; its user columns are null. Late events"
+        " per hour, as it was in force at the hour's last instant. An event of an unknown user keeps its"
+        " bytes; its user columns are null. Late events"
         " arrive with the hour's next generation."
     ),
 )
@@ -94,8 +95,8 @@ users_over_quota_1h = hourly_spec(
     deps=[enriched_usage],
     description=(
         "One row for each known user whose bytes of the hour are above the quota. Key: date (the hour, UTC)"
-        " and id.\n\nThe quota is the one of the users' version that the hour was enriched with. Late events"
-        " replace the hour as a whole."
+        " and id.\n\nThe quota is the one that was in force at the hour's last instant, the user's own or its"
+        " plan's. Late events replace the hour as a whole."
     ),
 )
 
@@ -140,8 +141,7 @@ def publish_hours(
         checks = Checks(connection, tables, run, context.selected_asset_check_keys)
         users = None
         if "enriched_usage" in chosen:
-            users_file = f"{stack.enter_context(tables.scratch())}/users.parquet"
-            users = Users(users_file, write_users(connection, users_file))
+            users = write_users(connection, stack.enter_context(tables.scratch()), hours)
         for piece in pieces(connection, hours):
             # What follows from an hour that failed is not computed. No serving table follows from another.
             left, whole = piece, piece
@@ -162,6 +162,6 @@ def _publish(run: PublishingRun, name: str, hours: Sequence[datetime], users: Us
         return publish_raw(run, hours)
     if name == "enriched_usage":
         if users is None:
-            raise ValueError("expected the users' file: enriched_usage is to be published")
+            raise ValueError("expected the files of users: enriched_usage is to be published")
         return publish_usage(run, hours, users)
     return publish_table(run, HOURLY_TABLES[name], hours)

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from antenna_assets.defs.assets.declared import OWNERS, columns_metadata, lake_metadata, serving_metadata
-from antenna_assets.domain.schema import LANDED_SCHEMA, LIVE_TABLES, USERS
+from antenna_assets.domain.schema import LANDED_SCHEMA, LIVE_TABLES, USER_METADATA
 
 GROUP = "sources"
 
@@ -42,9 +42,12 @@ user_metadata = dg.AssetSpec(
     owners=OWNERS,
     description=(
         "One row for each known user, with the quota in bytes an hour. Key: id. Every change gives the users "
-        "a new version, which the hours published with it name."
+        "a new version, which the hours published with it name, and each change of a quota is kept."
     ),
-    metadata={"dagster/table_name": "public.user_metadata", **columns_metadata("user_metadata", USERS)},
+    metadata={
+        "dagster/table_name": "public.user_metadata",
+        **columns_metadata("user_metadata", USER_METADATA),
+    },
 )
 
 live_tables = [

@@ -26,6 +26,14 @@ from antenna_assets.publishing.csv_rows import CSV_SHA256, stored_sha256
 
 _OF_USERS = ("bytes_agg_user_1h", "users_over_quota_1h")
 
+_HISTORY = (
+    ("public", "user_quota_change"),
+    ("public", "user_plan_change"),
+    ("public", "user_zone_change"),
+    ("ledger", "newcomer"),
+)
+"""The history of users' quotas, plans and time zones, and those whose earlier hours are being looked for."""
+
 
 def hours_with(connection: psycopg.Connection, users: Collection[str]) -> set[datetime]:
     """Return the hours in which a table has rows of one of these users."""
@@ -44,9 +52,12 @@ def live_windows(connection: psycopg.Connection, user: str) -> list[datetime]:
 
 
 def rename(connection: psycopg.Connection, identity: Identity, windows: Sequence[datetime]) -> None:
-    """Replace the id in the users and in these windows of the live sums, in the caller's transaction. The
-    quota stays."""
-    # No statement without the user: each one gives the users a new version.
+    """Replace the id in the users, in the history of quotas and in these windows of the live sums, in the
+    caller's transaction. The quotas stay."""
+    # No statement without the user: each one gives the users a new version. The history comes first: then the
+    # pseudonym is no new user.
+    for table in _HISTORY:
+        _rename_history(connection, table, identity)
     known = connection.execute(
         "SELECT id FROM user_metadata WHERE id = ANY(%s)", [[identity.id, identity.pseudonym]]
     ).fetchall()
@@ -57,6 +68,12 @@ def rename(connection: psycopg.Connection, identity: Identity, windows: Sequence
             "UPDATE user_metadata SET id = %s, name = %s, email = %s WHERE id = %s",
             [identity.pseudonym, NAME, EMAIL, identity.id],
         )
+    for table in _HISTORY:
+        # What changing the user has added, and what the pseudonym has already.
+        if _has(connection, table, identity.id):
+            connection.execute(
+                sql.SQL("DELETE FROM {} WHERE id = %s").format(sql.Identifier(*table)), [identity.id]
+            )
     # Adds late events that landed after an earlier attempt.
     connection.execute(
         "INSERT INTO bytes_agg_user AS known (date, id, sum_user_bytes)"
@@ -68,6 +85,19 @@ def rename(connection: psycopg.Connection, identity: Identity, windows: Sequence
     connection.execute(
         "DELETE FROM bytes_agg_user WHERE date = ANY(%s) AND id = %s", [list(windows), identity.id]
     )
+
+
+def _rename_history(connection: psycopg.Connection, table: tuple[str, str], identity: Identity) -> None:
+    if _has(connection, table, identity.id) and not _has(connection, table, identity.pseudonym):
+        connection.execute(
+            sql.SQL("UPDATE {} SET id = %s WHERE id = %s").format(sql.Identifier(*table)),
+            [identity.pseudonym, identity.id],
+        )
+
+
+def _has(connection: psycopg.Connection, table: tuple[str, str], user: str) -> bool:
+    query = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE id = %s)").format(sql.Identifier(*table))
+    return connection.execute(query, [user]).fetchone() == (True,)
 
 
 def replace_hours(connection: psycopg.Connection, hour: datetime, identity: Identity) -> None:
@@ -136,30 +166,29 @@ def _replace_rows(
 def rows_with(connection: psycopg.Connection, user: str) -> dict[str, int]:
     """Return the columns that hold the id, as `schema.table.column`, with their number of rows.
 
-    Users are only in the columns `id` of the serving tables: an app, an antenna or a word of the ledger that
-    is spelled like the id is not a user.
+    Users are only in the columns `id` of the tables of `public` and in `ledger.newcomer`: an app, an antenna
+    or a word of the ledger that is spelled like the id is not a user.
     """
     found = {}
-    for table in _tables_of_users(connection):
+    for table in sorted({*_tables_of_users(connection), *_HISTORY}):
         ((rows,),) = connection.execute(
-            sql.SQL("SELECT count(*) FROM {} WHERE id = %s").format(sql.Identifier("public", table)), [user]
+            sql.SQL("SELECT count(*) FROM {} WHERE id = %s").format(sql.Identifier(*table)), [user]
         ).fetchall()
         if rows:
-            found[f"public.{table}.id"] = rows
+            found[f"{'.'.join(table)}.id"] = rows
     return found
 
 
-def _tables_of_users(connection: psycopg.Connection) -> list[str]:
-    rows = connection.execute(
-        "SELECT table_name FROM information_schema.columns"
+def _tables_of_users(connection: psycopg.Connection) -> list[tuple[str, str]]:
+    return connection.execute(
+        "SELECT table_schema, table_name FROM information_schema.columns"
         " JOIN information_schema.tables USING (table_schema, table_name)"
         " WHERE table_schema = 'public' AND table_type = 'BASE TABLE' AND column_name = 'id'"
         " AND data_type IN ('text', 'character varying')"
         # The rows of a partition are those of its table.
         " AND NOT EXISTS (SELECT FROM pg_inherits"
-        "  WHERE inhrelid = to_regclass(format('%I.%I', table_schema, table_name))) ORDER BY 1"
+        "  WHERE inhrelid = to_regclass(format('%I.%I', table_schema, table_name))) ORDER BY 2"
     ).fetchall()
-    return [name for (name,) in rows]
 
 
 def is_a_name(connection: psycopg.Connection, user: str) -> bool:

@@ -73,8 +73,8 @@ def over_quota_is_exact(connection: psycopg.Connection, hours: Sequence[datetime
     users this fails with a warning only: the hour is not wholly published, and the sensor requests it until
     it is, with this check again.
 
-    The quotas are those that the hour was published with. Once the users have changed, who is missing can no
-    longer be told: then each row is compared with its own quota and the user's bytes.
+    The quotas are those that were in force at the hour's end. Once the users have changed, who is missing can
+    no longer be told: then each row is compared with its own quota and the user's bytes.
 
     Raises:
         NotInTable: an hour was never published in one of the two tables.
@@ -85,7 +85,7 @@ def over_quota_is_exact(connection: psycopg.Connection, hours: Sequence[datetime
     same = [hour for hour in hours if found[hour] == used[hour] and found[hour][1] == now]
     earlier = [hour for hour in hours if found[hour] == used[hour] and found[hour][1] != now]
     verdicts = {hour: _not_compared(found[hour], used[hour]) for hour in hours if found[hour] != used[hour]}
-    for hour, missing, wrong, rows in _over_quota(connection, _BY_PRESENT_QUOTAS, same):
+    for hour, missing, wrong, rows in _over_quota(connection, _BY_QUOTAS_OF_THEN, same):
         verdicts[hour] = _exact(missing, wrong, rows)
     for hour, missing, wrong, rows in _over_quota(connection, _BY_ITS_OWN_QUOTAS, earlier):
         versions = f"version {found[hour][1]} to {now}"
@@ -94,10 +94,16 @@ def over_quota_is_exact(connection: psycopg.Connection, hours: Sequence[datetime
     return verdicts
 
 
-_BY_PRESENT_QUOTAS = (
-    "SELECT used.date, used.id, users.email, users.quota, used.sum_user_bytes FROM bytes_agg_user_1h AS used"
-    " JOIN user_metadata AS users USING (id)"
-    " WHERE used.date = ANY(%(hours)s) AND used.sum_user_bytes > users.quota"
+# `user_metadata.quota` is the newest own quota: only where something changed later is the history read.
+_BY_QUOTAS_OF_THEN = (
+    "SELECT used.date, used.id, users.email, of_then.quota, used.sum_user_bytes"
+    " FROM bytes_agg_user_1h AS used JOIN user_metadata AS users USING (id)"
+    " LEFT JOIN ledger.quotas_changed('hour', ledger.last_instant(%(first)s), 'infinity') AS later USING (id)"
+    " CROSS JOIN LATERAL (SELECT CASE"
+    "  WHEN later.id IS NULL AND (users.quota IS NOT NULL OR users.plan IS NULL) THEN users.quota"
+    "  ELSE (SELECT quota FROM ledger.quota_at(used.id, 'hour', ledger.last_instant(used.date))) END AS quota"
+    "  OFFSET 0) AS of_then"
+    " WHERE used.date = ANY(%(hours)s) AND used.sum_user_bytes > of_then.quota"
 )
 _BY_ITS_OWN_QUOTAS = (
     "SELECT over.date, over.id, used.email, over.quota, used.sum_user_bytes FROM users_over_quota_1h AS over"
@@ -124,7 +130,7 @@ def _over_quota(
         " FROM unnest(%(hours)s::timestamptz[]) AS date LEFT JOIN missing USING (date)"
         " LEFT JOIN wrong USING (date) LEFT JOIN there USING (date)"
     ).format(expected=sql.SQL(expected))
-    return connection.execute(query, {"hours": list(hours)}).fetchall()
+    return connection.execute(query, {"hours": list(hours), "first": min(hours)}).fetchall()
 
 
 def _exact(missing: int, wrong: int, rows: int, remark: str = "") -> Verdict:
