@@ -22,8 +22,8 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.operations.alerts.channels import Channel, LogChannel, WebhookChannel, read_channels
 from antenna_assets.operations.alerts.deliver import Deliverer
 from antenna_assets.operations.alerts.deliveries import REMOVED, record, record_channels, take
-from antenna_assets.operations.alerts.outcome import GIVE_UP_AFTER, Outcome
-from antenna_assets.operations.alerts.senders import senders
+from antenna_assets.operations.alerts.outcome import GIVE_UP_AFTER, Notice, Outcome
+from antenna_assets.operations.alerts.senders import Sender, senders
 from antenna_assets.operations.forget.tables import remove_notices
 from antenna_assets.settings import Settings
 from antenna_assets.storage.project_files import docker_folder
@@ -394,7 +394,7 @@ def test_the_process_waits_for_postgresql_and_says_so_once(
             wait_until(lambda: "sending to ops" in process.said)
             with connect(url) as owner:
                 write(owner, "a")
-                wait_until(lambda: one.ids == ["a"])
+                wait_until(lambda: owed(owner, "delivered") == [("a", "ops")])
                 owner.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'antenna alerts ops'"
                 )
@@ -481,6 +481,28 @@ def test_a_test_of_a_channel_takes_the_way_of_every_notice(
     assert json.loads(one.got[1][1]) == {"type": "test", "summary": "A test of the channel ops"}
     # The one that failed left nothing.
     assert owed(connection) == [(one.ids[1], "ops")]
+
+
+def test_an_error_that_nobody_thought_of_is_of_one_attempt_and_shows_no_text(
+    connection: psycopg.Connection, postgres_url: str
+) -> None:
+    class Broken:
+        def send(self, notice: Notice) -> Outcome:
+            raise ZeroDivisionError(f"secret {notice.body}")
+
+    channels: dict[str, Channel] = {"broken": LOG, "log": LOG}
+    record_channels(connection, channels)
+    write(connection, "a")
+    said: list[str] = []
+    ways: dict[str, Sender] = {**senders(channels), "broken": Broken()}
+    job = Deliverer(postgres_url, channels, ways, say=said.append, stop=threading.Event())
+    assert job.once() == 1
+    assert owed(connection, "delivered") == [("a", "log")]
+    assert owed(connection, "waiting") == [("a", "broken")]
+    assert re.search(
+        r"unexpected error ZeroDivisionError in test_alerts_deliver.py, line \d+; please report it", said[0]
+    )
+    assert "secret" not in said[0]
 
 
 def test_without_a_file_of_channels_nothing_is_touched(
