@@ -1,6 +1,7 @@
 """`antenna alerts deliver` over a real PostgreSQL and real receivers: each notice at least once, under one id."""
 
 import json
+import random
 import re
 import signal
 import subprocess
@@ -355,6 +356,42 @@ def test_a_deliverer_that_is_killed_sends_again_under_the_same_id(
         # What was sent and not recorded is sent twice, and nothing is lost.
         twice = {"b": 2} if point == "alerts.sent" else {"b": 1}
         assert Counter(one.ids) == {"a": 1, "c": 1, **twice}
+
+
+KILLS = 5
+
+
+@pytest.mark.rounds(40)
+def test_a_deliverer_that_is_killed_at_any_time_loses_no_notice_and_makes_up_none(
+    connection: psycopg.Connection,
+    alerting: Callable[[int], Settings],
+    round_: int,
+    record_property: Callable[[str, object], None],
+) -> None:
+    chance = random.Random(round_)
+    flaky = [Answer(chance.choice([204, 204, 204, 500, 503])) for _ in range(400)]
+    with receiver(KEY, *flaky) as one:
+        settings = alerting(one.port)
+        ids: list[str] = []
+        for kill in range(KILLS):
+            with Process(settings, DELIVER) as process:
+                wait_until(lambda process=process: "sending to ops" in process.said)  # type: ignore[misc]
+                for number in range(60):
+                    ids.append(f"n-{kill}-{number}")
+                    write(connection, ids[-1])
+                time.sleep(chance.uniform(0, 0.3))
+                process.kill()
+                process.wait(30)
+        one.answers.clear()
+        due_now(connection)
+        with Process(settings, (*DELIVER, "--once")) as process:
+            assert process.wait(60) == 0, process.said
+        assert owed(connection, "delivered") == [(id, "ops") for id in ids]
+        assert {*one.ids} == {*ids}
+        # Of what was accepted, only an attempt that a kill interrupted is repeated.
+        assert len(one.accepted) - len(ids) <= KILLS
+        record_property("kills", KILLS)
+        record_property("notices", len(ids))
 
 
 def test_a_suspended_deliverer_keeps_its_notice_from_others_only_until_postgresql_ends_its_session(

@@ -52,12 +52,13 @@ def listed(
     connection: psycopg.Connection, *, state: State | None = None, channel: str | None = None, limit: int
 ) -> list[Delivery]:
     """The newest deliveries, newest notice first."""
+    # A condition that may be none would keep PostgreSQL from its indexes: 2 s instead of milliseconds with a
+    # million deliveries.
+    chosen = {"state": state, "channel": channel}
+    conditions = [f" AND {column} = %({column})s" for column, value in chosen.items() if value is not None]
+    query = f"{_COLUMNS} WHERE true{''.join(conditions)} ORDER BY number DESC, channel LIMIT %(limit)s"
     with connection.cursor(row_factory=class_row(Delivery)) as cursor:
-        return cursor.execute(
-            f"{_COLUMNS} WHERE state = coalesce(%s, state) AND channel = coalesce(%s, channel)"
-            " ORDER BY number DESC, channel LIMIT %s".encode(),
-            [state, channel, limit],
-        ).fetchall()
+        return cursor.execute(query.encode(), {**chosen, "limit": limit}).fetchall()
 
 
 def retry(connection: psycopg.Connection, *, id: str | None = None, channel: str | None = None) -> int:
