@@ -3,6 +3,7 @@ no less; and with these rights alone the stream and Dagster's runs do their work
 """
 
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,6 +19,10 @@ from antenna_assets.clients.clock import database_now
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR, hour_of
 from antenna_assets.operations.alerts.watch import look
+from antenna_assets.operations.alerts.channels import LogChannel
+from antenna_assets.operations.alerts.deliver import Deliverer
+from antenna_assets.operations.alerts.review import listed, retry, try_channel
+from antenna_assets.operations.alerts.senders import senders
 from antenna_assets.operations.metrics import LedgerCollector
 from antenna_assets.operations.status import tables
 from antenna_assets.operations.sweep.run import sweep
@@ -28,7 +33,7 @@ from antenna_assets_tests.alerting import Alerting
 from antenna_assets_tests.certified import FIRST, Land
 from antenna_assets_tests.end_to_end.runs import instance, publish_what_the_sensor_asks_for
 from antenna_assets_tests.end_to_end.test_pipeline import scenario, send, wrong
-from antenna_assets_tests.notices import add_channel, write
+from antenna_assets_tests.notices import add_channel, owed, write
 from antenna_assets_tests.test_metrics import no_broker
 
 pytestmark = pytest.mark.services
@@ -249,6 +254,24 @@ def test_row_38_a_scrape_tells_the_metrics_role_all_that_it_tells_the_owner(
     assert ("antenna_source_up", 1) in found
     assert ("antenna_landed_rows_total", 4) in told(postgres_url)
     assert ("antenna_hours_to_publish", 1) in told(postgres_url)
+
+
+def test_notices_are_sent_by_the_role_for_it_and_tested_and_retried_by_the_administrator(
+    connection: psycopg.Connection, login: Callable[[str], AbstractContextManager[str]]
+) -> None:
+    channels = {"ops": LogChannel(kind="log")}
+    with login("antenna_alerts") as url, login("antenna_administrator") as administrators:
+        job = Deliverer(url, channels, senders(channels), say=print, stop=threading.Event())
+        assert job.once() == 0
+        write(connection, "a")
+        assert job.once() == 0
+        assert owed(connection, "delivered") == [("a", "ops")]
+        write(connection, "b")
+        with connect(administrators) as administrator:
+            assert retry(administrator, id="b") == 1
+            assert retry(administrator, channel="ops") == 1
+            assert try_channel(administrator, "ops", patience=0).attempts == 0
+            assert [one.id for one in listed(administrator, limit=9)] == ["b", "a"]
 
 
 def test_the_state_of_the_line_is_shown_to_the_streams_role_too(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from antenna_assets.operations.quotas.changes import Changed
 
 app = typer.Typer(
+    name="quota",
     help="Quotas of users and plans: set, import, show.",
     pretty_exceptions_enable=False,
     no_args_is_help=True,

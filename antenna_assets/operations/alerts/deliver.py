@@ -15,9 +15,11 @@ a failover, and back-off needs the clock in any case; the look is one probe of a
 
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import psycopg
 
@@ -29,7 +31,7 @@ from antenna_assets.clients.postgres_session import Limits
 from antenna_assets.failpoints import commit_point
 from antenna_assets.operations.alerts.channels import Channel
 from antenna_assets.operations.alerts.deliveries import Due, record, record_channels, take
-from antenna_assets.operations.alerts.outcome import Next, Outcome
+from antenna_assets.operations.alerts.outcome import Next, Notice, Outcome, failed
 from antenna_assets.operations.alerts.senders import Sender
 
 LOOK_SECONDS = 1.0
@@ -123,7 +125,7 @@ class Deliverer:
             if due is None:
                 return None
             commit_point("alerts.taken")
-            outcome = self._senders[channel].send(due.notice)
+            outcome = _sent(self._senders[channel], due.notice)
             # Dying here sends it twice.
             commit_point("alerts.sent")
             following = record(connection, channel, due, outcome)
@@ -177,6 +179,18 @@ class Deliverer:
             if not all(future.done() for future in futures):
                 self._stop.set()
             return sum(future.result() for future in futures)
+
+
+def _sent(sender: Sender, notice: Notice) -> Outcome:
+    """One attempt. An error that nobody thought of is this attempt's: it ends neither the other channels nor
+    this process, which would meet it again after each start."""
+    try:
+        return sender.send(notice)
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}, line {place.lineno}"
+        # Without its text, which may repeat a secret or the body.
+        return failed(f"unexpected error {type(error).__name__} in {where}; please report it")
 
 
 class _Waiting:
