@@ -139,7 +139,8 @@ class Settings(BaseSettings):
         " Unset: for ever",
     )
     keep_notices: Duration = Field(
-        timedelta(days=90), description="a sweep removes older notices that were sent or given up"
+        timedelta(days=90),
+        description="a sweep removes older notices that were sent or given up, and alerts that are resolved",
     )
     lateness: Duration = Field(timedelta(minutes=1), description="allowed lateness before an hour closes")
     republish_wait: Duration = Field(

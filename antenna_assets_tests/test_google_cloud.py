@@ -77,6 +77,7 @@ def test_every_command_of_a_pod_is_one_of_antenna() -> None:
         "stream": "stream",
         "sweep": "sweep",
         "verify": "verify",
+        "watch": "alerts",
     }
 
 
@@ -169,6 +170,16 @@ def test_row_38_metrics_are_read_by_an_account_and_a_login_that_can_change_nothi
     ]
     lake = (FOLDER / "terraform" / "identities.tf").read_text(encoding="utf-8")
     assert "antenna-metrics" not in lake
+
+
+def test_the_watch_reads_the_lake_and_cannot_change_it() -> None:
+    pod = pods()["watch"]
+    assert pod["serviceAccountName"] == "antenna-watch"
+    assert pod["containers"][0]["args"] == ["antenna", "alerts", "watch"]
+    text = (FOLDER / "terraform" / "identities.tf").read_text(encoding="utf-8")
+    (given,) = [one for one in text.split("\nresource ") if "/antenna-watch" in one]
+    assert given.startswith('"google_storage_bucket_iam_member"')
+    assert '"roles/storage.objectViewer"' in given
 
 
 def test_the_channels_of_the_deployment_are_valid_and_name_the_secret_that_is_mounted(tmp_path: Path) -> None:

@@ -190,6 +190,15 @@ def test_the_stream_and_the_runs_work_with_their_roles_and_dashboards_see_no_e_m
             "INSERT INTO alert VALUES ('someone@example.com', 'hour', now(), 80, now() + interval '1 hour', 'live', 8, 10, 1,"
             " false, false, now(), now())"
         )
+        # One who has used a part of the running hour.
+        owner.execute(
+            "INSERT INTO user_metadata (id, name, email, quota) VALUES ('r', 'r', 'r@example.com', 10)"
+        )
+        owner.execute("INSERT INTO bytes_agg_user VALUES (date_trunc('hour', now()), 'r', 9)")
+        owner.execute(
+            "INSERT INTO alert SELECT 'r', 'hour', begins, 80, begins + interval '1 hour', 'live', 8, 10, 1, false, false,"
+            " now(), now() FROM date_trunc('hour', now()) AS begins"
+        )
     with login("antenna_dashboards") as url, connect(url) as dashboards:
         shown = {name: cells["antenna_dashboards"] for name, cells in documented().items()}
         for name in (name for name, cell in shown.items() if cell):

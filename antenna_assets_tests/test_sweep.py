@@ -567,6 +567,37 @@ def test_notices_go_after_their_retention_unless_a_channel_waits_for_them(
     ]
 
 
+def test_alerts_go_with_the_notices_once_their_period_is_over(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notices, "ROWS_AT_ONCE", 2)
+    now = datetime.now(UTC)
+    for id_, days, resolved in (
+        *((f"over-{number}", 91, True) for number in range(3)),
+        ("not-seen", 91, False),
+        ("newer", 89, True),
+    ):
+        house.connection.execute(
+            "INSERT INTO alert VALUES (%(id)s, 'hour', %(ends)s - interval '1 hour', 80, %(ends)s, 'live', 8, 10, 1,"
+            " %(resolved)s, false, %(ends)s, %(ends)s)",
+            {"id": id_, "ends": now - timedelta(days=days), "resolved": resolved},
+        )
+    kind = "alerts that are resolved, past the retention of notices"
+    would_go = house.sweep(now, dry_run=True)[kind]
+    assert would_go.count == 3
+    assert would_go.bytes > 0
+    # A cool-down is counted from its alert, however long it is.
+    house.connection.execute("UPDATE alert_rule SET cool_down = '92 days' WHERE period = 'month'")
+    assert house.sweep(now)[kind].count == 0
+    house.connection.execute("UPDATE alert_rule SET cool_down = '0'")
+    assert house.sweep(now)[kind] == would_go
+    assert house.sweep(now)[kind].count == 0
+    assert house.connection.execute("SELECT id FROM alert ORDER BY id").fetchall() == [
+        ("newer",),
+        ("not-seen",),
+    ]
+
+
 def test_row_10_no_run_outlives_the_longest() -> None:
     monitoring = yaml.safe_load((docker_folder() / "dagster.yaml").read_text(encoding="utf-8"))[
         "run_monitoring"

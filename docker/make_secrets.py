@@ -29,6 +29,7 @@ LOGINS = {
     "dashboards": DATABASE,
     "administrator": DATABASE,
     "alerts": DATABASE,
+    "watch": DATABASE,
     "superset": "superset",
 }
 # Logins at Kafka.

@@ -6,11 +6,14 @@ Nothing is sent here. `antenna alerts deliver` does it later, in a process of it
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import psycopg
 
 Level = Literal["info", "warning", "critical"]
+
+LEVELS: tuple[Level, ...] = get_args(Level)
+"""All levels, the most urgent last."""
 
 TEST = "test"
 """The kind of the notices of `antenna alerts send-test`."""

@@ -23,6 +23,7 @@ from antenna_assets.ledger.failing_hours import read_failing_hours
 from antenna_assets.ledger.hours_to_publish import LEFT_OUT, read_left_out, unpublished
 from antenna_assets.ledger.progress import backlog_of, next_to_read
 from antenna_assets.ledger.stream_lock import stream_runs
+from antenna_assets.operations.alerts.gauges import alert_metrics, notice_metrics
 
 HOURS_COUNTED = 1_000
 """Hours to publish are counted up to this number."""
@@ -102,7 +103,11 @@ class LedgerCollector(Collector):
                     require_migrated(connection)
                     with snapshot(connection):
                         metrics += [*self._counters(connection), *_stream(connection)]
-                        metrics += [*_hours(connection), *_notices(connection)]
+                        metrics += [
+                            *_hours(connection),
+                            *alert_metrics(connection),
+                            *notice_metrics(connection),
+                        ]
                     lag = [*self._lag(connection)]
             except (DatabaseError, psycopg.Error) as error:
                 self._record("postgresql", error)
@@ -258,30 +263,6 @@ def _hours(connection: psycopg.Connection) -> Iterator[Metric]:
         ("antenna_last_certificate_timestamp_seconds", "When the newest was issued."),
         ("antenna_certificate_delay_seconds", "From its hour's end to the newest certificate."),
     )
-
-
-def _notices(connection: psycopg.Connection) -> Iterator[Metric]:
-    """Notices by channel. What was given up for a channel that is not in use any more is nobody's to
-    repair."""
-    labels = ["channel"]
-    waiting = GaugeMetricFamily("antenna_outbox_waiting", "Notices that wait to be sent.", labels=labels)
-    dead = GaugeMetricFamily("antenna_outbox_dead", "Notices that were given up.", labels=labels)
-    oldest = GaugeMetricFamily(
-        "antenna_outbox_oldest_waiting_seconds",
-        "Age of the oldest that waits; 0 if none does.",
-        labels=labels,
-    )
-    rows = connection.execute(
-        "SELECT name, count(*) FILTER (WHERE state = 'waiting'), count(*) FILTER (WHERE state = 'dead'),"
-        " extract(epoch FROM clock_timestamp() - min(created_at) FILTER (WHERE state = 'waiting'))::float8"
-        " FROM alert_channel LEFT JOIN deliveries ON channel = name AND state <> 'delivered'"
-        " WHERE removed_at IS NULL GROUP BY name ORDER BY name"
-    ).fetchall()
-    for name, waits, given_up, age in rows:
-        waiting.add_metric([name], waits)
-        dead.add_metric([name], given_up)
-        oldest.add_metric([name], age or 0)
-    yield from (waiting, dead, oldest)
 
 
 def _gauge(name: str, help: str, value: float) -> Metric:

@@ -1,5 +1,5 @@
-"""The tables of `antenna status`: lag, stream, hours, failures and quarantine, read from the ledger and
-Kafka."""
+"""The tables of `antenna status`: lag, stream, hours, failures, quarantine and alerts, read from the ledger
+and Kafka."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ from antenna_assets.ledger.partition_starts import WHERE_THE_LEDGER_ENDS
 from antenna_assets.ledger.progress import next_to_read
 from antenna_assets.ledger.republish_wait import waiting_hours
 from antenna_assets.ledger.stream_lock import stream_runs
+from antenna_assets.operations.alerts.overview import alerts_table
 from antenna_assets.settings import duration_text, load_settings
 
 HOURS_SHOWN = 24
@@ -78,6 +79,9 @@ def tables(
     if left_out:
         yield _left_out(left_out)
     yield _quarantine(connection)
+    alerts = alerts_table(connection)
+    if alerts is not None:
+        yield alerts
 
 
 def _lag(connection: psycopg.Connection, name: str, broker: Broker | None, no_broker: str) -> Table:

@@ -39,6 +39,7 @@ def test_each_profile_has_the_whole_system_and_the_simulator_is_of_the_demo() ->
         "daemon",
         "sweep",
         "alerts",
+        "watch",
         "superset",
         *JOBS,
     }
@@ -179,11 +180,18 @@ def test_each_part_is_given_the_logins_of_its_own_role(services: dict[str, Any])
     assert {*logins("code"), *logins("webserver"), *logins("daemon")} == {"postgres_publisher"}
     assert logins("sweep") == {"postgres_administrator"}
     assert logins("alerts") == {"postgres_alerts"}
+    assert logins("watch") == {"postgres_watch"}
     assert logins("superset") == {"postgres_superset", "postgres_dashboards"}
     if "simulator" in services:
         assert logins("simulator") == {"kafka_simulator"}
     given_the_owner = {name for name in services if {"postgres_antenna", "password_antenna"} & logins(name)}
     assert given_the_owner == {"prepare", "postgres"}
+
+
+def test_the_watch_over_alerts_cannot_change_the_lake(services: dict[str, Any]) -> None:
+    mounts = {name: {mount["target"]: mount.get("read_only", False) for mount in services[name]["volumes"]}
+              for name in ("stream", "watch")}  # fmt: skip
+    assert mounts == {"stream": {"/var/lib/antenna": False}, "watch": {"/var/lib/antenna": True}}
 
 
 @pytest.mark.parametrize("profile", PROFILES)

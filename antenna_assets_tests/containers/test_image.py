@@ -226,6 +226,9 @@ def test_the_containers_start_in_their_order_work_and_end_when_asked(
         while connection.execute("SELECT coalesce(sum(rows), 0) FROM ledger.batch").fetchall()[0][0] == 0:
             assert time.monotonic() < deadline, stream.log.read_text() + simulator.log.read_text()
             time.sleep(0.5)
+    watch = container("watch").start()
+    watch.wait_until_healthy()
+    assert watch.stop() == 0, watch.log.read_text()
     assert simulator.stop() == 0, simulator.log.read_text()
     assert stream.stop() == 0, stream.log.read_text()
 

@@ -127,7 +127,7 @@ def test_an_hour_goes_from_kafka_to_the_published_tables_and_no_password_is_told
 
 
 def test_every_connection_of_the_line_is_encrypted_and_of_its_own_login(secured: Secured) -> None:
-    for login in ("stream", "publisher", "dashboards", "administrator", "alerts"):
+    for login in ("stream", "publisher", "dashboards", "administrator", "alerts", "watch"):
         with connect(secured.secret(f"postgres_{login}")) as connection:
             found = connection.execute(
                 "SELECT ssl, version, usename FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"

@@ -23,6 +23,7 @@ ROLES = {
     "dashboards": "antenna_dashboards",
     "administrator": "antenna_administrator",
     "alerts": "antenna_alerts",
+    "watch": "antenna_watch",
 }
 SUPERSET = "superset"
 LEAST_CHARACTERS = 32

@@ -57,6 +57,17 @@ WHERE hour >= %(begin)s AND hour < %(end)s GROUP BY hour ORDER BY hour"""
 _REASONS = """SELECT reason, sum(messages)::bigint AS messages FROM quarantine_by_hour
 WHERE hour >= %(begin)s AND hour < %(end)s GROUP BY reason ORDER BY 2 DESC, 1"""
 
+_ALERTS = """SELECT percent, period, sum(alerts)::bigint AS raised,
+    coalesce(sum(alerts) FILTER (WHERE confirmed), 0)::bigint AS confirmed,
+    coalesce(sum(alerts) FILTER (WHERE state = 'taken back'), 0)::bigint AS taken_back
+FROM alerts_by_hour WHERE hour >= %(begin)s AND hour < %(end)s GROUP BY 1, 2 ORDER BY 1, 2"""
+
+_RUNNING = """SELECT * FROM (
+    SELECT period, ends, id, coalesce(name, id) AS name, bytes, quota, percent,
+        row_number() OVER (PARTITION BY period ORDER BY percent DESC NULLS FIRST, id) AS rank
+    FROM running_against_quota WHERE period <> 'hour'
+) AS ranked WHERE rank <= %(users)s ORDER BY period, rank"""
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -70,6 +81,8 @@ class Figures:
         over: users over quota, the furthest first.
         over_by_hour: number of users over quota.
         reasons: number of rejected messages by reason.
+        alerts: those that were raised in the period, by percentage and whose quota.
+        running: users with an alert in a day or month that runs as the report is made, furthest first.
     """
 
     hours: Rows
@@ -80,6 +93,8 @@ class Figures:
     over: Rows
     over_by_hour: Rows
     reasons: Rows
+    alerts: Rows
+    running: Rows
 
     @property
     def totals(self) -> Mapping[str, int]:
@@ -127,4 +142,6 @@ def read_figures(connection: psycopg.Connection, period: Period) -> Figures:
             over=read(_OVER),
             over_by_hour=read(_OVER_BY_HOUR),
             reasons=read(_REASONS),
+            alerts=read(_ALERTS),
+            running=read(_RUNNING),
         )

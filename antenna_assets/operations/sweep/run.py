@@ -25,7 +25,7 @@ from antenna_assets.ledger.head import lock_heads
 from antenna_assets.ledger.lake_identity import require_matching_lake
 from antenna_assets.operations.rebuild import published_files
 from antenna_assets.operations.sweep.compaction import forget_removed_files, merge_batches
-from antenna_assets.operations.sweep.notices import drop_notices
+from antenna_assets.operations.sweep.notices import drop_alerts, drop_notices
 from antenna_assets.operations.sweep.orphans import (
     LANDING,
     forget_replaced,
@@ -79,7 +79,7 @@ def sweep(
         lake: the lake's root.
         dagster_home: folder of Dagster's instance; it need not exist.
         keep_user_hours: how long users' hours are kept in PostgreSQL; None: for ever.
-        keep_notices: how long notices are kept that no channel waits for.
+        keep_notices: how long notices are kept that no channel waits for, and alerts that are resolved.
         now: the instant to sweep at, by default PostgreSQL's. This machine's clock is never used: the age of
             a file is taken by the clock of its file system or store.
 
@@ -136,6 +136,9 @@ def sweep(
                 connection, live, now=now, dry_run=dry_run
             )
         amounts["notices that were sent or given up, past their retention"] = drop_notices(
+            connection, keep=keep_notices, now=now, dry_run=dry_run
+        )
+        amounts["alerts that are resolved, past the retention of notices"] = drop_alerts(
             connection, keep=keep_notices, now=now, dry_run=dry_run
         )
         days = RUN_LOG_RETENTION.days

@@ -36,6 +36,13 @@ resource "google_storage_bucket_iam_member" "lake" {
   member = "${local.pods}/${each.value}"
 }
 
+# The watch over alerts reads which users are in the files that landed, and changes nothing.
+resource "google_storage_bucket_iam_member" "watch" {
+  bucket = google_storage_bucket.lake.name
+  role   = "roles/storage.objectViewer"
+  member = "${local.pods}/antenna-watch"
+}
+
 # Kafka's clients log in with a separate account, which has no other permission.
 resource "google_service_account" "kafka" {
   account_id   = "antenna-kafka"
