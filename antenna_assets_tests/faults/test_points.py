@@ -22,6 +22,7 @@ from antenna_assets_tests import (
     test_rebuild,
 )
 from antenna_assets_tests.faults import (
+    test_alerts_killed,
     test_merge_crashes,
     test_period_crashes,
     test_publication_crashes,
