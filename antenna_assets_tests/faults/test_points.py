@@ -43,6 +43,7 @@ def test_every_point_in_the_code_has_a_fault_test() -> None:
         test_rebuild,
         test_old_previews,
         test_alerts_deliver,
+        test_alerts_killed,
     )
     tested = {point for of in tests for point in of.POINTS}
     assert tested == crash.POINTS
