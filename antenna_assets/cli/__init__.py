@@ -19,6 +19,7 @@ from antenna_assets.cli import (
     lake,
     operations,
     quarantine,
+    quota,
     services,
     simulate,
     stream,
@@ -36,6 +37,7 @@ COMMANDS: Mapping[str, tuple[Callable[..., Any] | typer.Typer, ...]] = {
         services.dashboards,
         operations.metrics,
     ),
+    "Quotas": (quota.app,),
     "Proofs": (certificates.certificate, certificates.verify, certificates.anchor),
     "Maintenance": (backfill.backfill, quarantine.app, operations.forget_user, lake.sweep),
     "Repairs": (stream.accept_loss, stream.reopen, lake.adopt_lake, lake.rebuild_table),
@@ -52,8 +54,13 @@ class InOrder(TyperGroup):
         return sorted(super().list_commands(ctx), key=order.index)
 
 
+_GROUPS = {id(quarantine.app): "quarantine", id(quota.app): "quota"}
+
+
 def _name(command: Callable[..., Any] | typer.Typer) -> str:
-    return "quarantine" if isinstance(command, typer.Typer) else command.__name__.replace("_", "-")
+    if isinstance(command, typer.Typer):
+        return _GROUPS[id(command)]
+    return command.__name__.replace("_", "-")
 
 
 app = typer.Typer(

@@ -261,7 +261,10 @@ BEGIN
         AND (newest.ended IS NULL OR newest.quota IS DISTINCT FROM after.quota OR newest.ended < change.ended);
 
     INSERT INTO public.user_plan_change (id, valid_from, plan)
-    SELECT id, at, after.plan FROM before JOIN after USING (id) WHERE before.plan IS DISTINCT FROM after.plan;
+    SELECT id, at, after.plan FROM before JOIN after USING (id)
+    WHERE before.plan IS DISTINCT FROM after.plan AND after.plan IS DISTINCT FROM (
+        SELECT change.plan FROM public.user_plan_change AS change
+        WHERE change.id = after.id ORDER BY change.valid_from DESC LIMIT 1);
     RETURN NULL;
 END $$;
 
@@ -274,7 +277,7 @@ CREATE TRIGGER users_quotas_removed AFTER DELETE ON user_metadata REFERENCING OL
 CREATE TRIGGER users_quotas_truncated AFTER TRUNCATE ON user_metadata
     FOR EACH STATEMENT EXECUTE FUNCTION ledger.users_truncated();
 
--- The other way: `user_metadata.quota` follows a change that is written into the history.
+-- The other way: `user_metadata` follows a change that is written into the history.
 CREATE FUNCTION ledger.quota_follows_history() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF EXISTS (SELECT FROM changed WHERE period = 'hour') THEN
@@ -292,6 +295,22 @@ CREATE TRIGGER quota_added AFTER INSERT ON user_quota_change REFERENCING NEW TAB
     FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION ledger.quota_follows_history();
 CREATE TRIGGER quota_corrected AFTER UPDATE ON user_quota_change REFERENCING NEW TABLE AS changed
     FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION ledger.quota_follows_history();
+
+CREATE FUNCTION ledger.plan_follows_history() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE public.user_metadata AS users SET plan = newest.plan
+    FROM (SELECT DISTINCT id FROM changed) AS of
+    CROSS JOIN LATERAL (
+        SELECT change.plan FROM public.user_plan_change AS change
+        WHERE change.id = of.id ORDER BY change.valid_from DESC LIMIT 1
+    ) AS newest
+    WHERE users.id = of.id AND users.plan IS DISTINCT FROM newest.plan;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER plan_added AFTER INSERT ON user_plan_change REFERENCING NEW TABLE AS changed
+    FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION ledger.plan_follows_history();
+CREATE TRIGGER plan_corrected AFTER UPDATE ON user_plan_change REFERENCING NEW TABLE AS changed
+    FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION ledger.plan_follows_history();
 
 -- What the triggers above write is of a version already.
 CREATE TRIGGER a_users_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON plan
