@@ -386,3 +386,14 @@ def test_the_check_of_a_day_runs_alone_and_one_table_brings_the_other(
             dg.AssetCheckSeverity.ERROR,
             "1 user has other bytes on 2026-10-25 than in its hours",
         )
+
+
+def test_a_day_of_a_range_that_fails_keeps_no_other(days: World, opened: psycopg.Connection) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = publish_periods(
+            days, "daily_usage", "2026-10-25", "2026-10-26", zone=BERLIN, instance=instance, fails=True
+        )
+        assert "1 of 2 failed, and the others are published: 2026-10-26" in failure(result)
+        recorded = instance.get_materialized_partitions(dg.AssetKey("bytes_agg_user_1d"))
+    assert recorded == {"2026-10-25"}
+    assert {day for day, _ in stored_days(opened)} == {date(2026, 10, 25)}
