@@ -13,7 +13,7 @@ import psycopg
 
 from antenna_assets.ledger.newcomers import ask_again
 from antenna_assets.operations.quotas.quota import Quota, QuotaRefused
-from antenna_assets.operations.quotas.verdicts import CONCERNED, Verdicts, find_verdicts
+from antenna_assets.operations.quotas.verdicts import CONCERNED, LAST_JUDGED, Verdicts, find_verdicts
 
 WHAT_IF_HOURS = 24
 """A dry run of a change from now on shows the verdicts that it would have had in so many published hours."""
@@ -98,12 +98,12 @@ def change_users(
                 "  AND later.valid_from > asked.valid_from"
             )
         connection.execute(
-            "INSERT INTO quota_concerned"
+            "INSERT INTO quota_concerned"  # noqa: S608
             " SELECT id, valid_from, CASE WHEN NOT what_if THEN ("
             "  SELECT min(valid_from) FROM user_quota_change AS later"
             "  WHERE later.id = asked.id AND later.period = 'hour'"
             "   AND later.valid_from > asked.valid_from) END"
-            " FROM quota_asked AS asked WHERE period = 'hour'"
+            f" FROM quota_asked AS asked WHERE period = 'hour' AND valid_from <= {LAST_JUDGED}"
         )
         return finish(connection, changes, since)
 
@@ -144,10 +144,11 @@ def change_plan(
                 [quota.bytes, plan, period, from_],
             )
         connection.execute(
-            "INSERT INTO quota_concerned SELECT DISTINCT id, %(from)s::timestamptz, (SELECT min(valid_from)"
+            "INSERT INTO quota_concerned SELECT DISTINCT id, %(from)s::timestamptz, (SELECT min(valid_from)"  # noqa: S608
             "  FROM plan_quota_change WHERE plan = %(plan)s AND period = 'hour' AND valid_from > %(from)s"
             "   AND NOT %(what_if)s)"
-            " FROM user_plan_change WHERE plan = %(plan)s AND %(period)s = 'hour'",
+            " FROM user_plan_change WHERE plan = %(plan)s AND %(period)s = 'hour'"
+            f" AND %(from)s::timestamptz <= {LAST_JUDGED}",
             {"plan": plan, "period": period, "from": from_, "what_if": since is not None},
         )
         return finish(connection, changes, since)

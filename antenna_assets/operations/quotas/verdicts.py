@@ -53,14 +53,12 @@ CONCERNED = (
 )
 """Whose quotas changed, from an instant on and until before another one (null: until now)."""
 
+LAST_JUDGED = "(SELECT coalesce(ledger.last_instant(max(hour)), '-infinity') FROM ledger.quota_hour)"
+"""The last instant by whose quota a published hour is judged: later changes concern none."""
+
 
 def find_verdicts(connection: psycopg.Connection) -> Verdicts:
     """Compare the verdicts of the rows of `quota_concerned` with those that are published, hour by hour."""
-    # Without them most changes are those from now on, of any number of users and of no published hour.
-    connection.execute(
-        "DELETE FROM quota_concerned WHERE since >"
-        " (SELECT coalesce(ledger.last_instant(max(hour)), '-infinity') FROM ledger.quota_hour)"
-    )
     connection.execute("ANALYZE quota_concerned")
     connection.execute(
         "CREATE TEMP TABLE quota_verdict ON COMMIT DROP AS"
