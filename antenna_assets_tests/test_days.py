@@ -4,10 +4,13 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import dagster as dg
 import psycopg
 import pytest
 
 from antenna_assets.clients.postgres import connect, snapshot
+from antenna_assets.definitions import build_definitions
+from antenna_assets.defs.checks import DAYS_ADD_UP
 from antenna_assets.ledger.user_hours import drop_user_days
 from antenna_assets.operations.forget.places import places
 from antenna_assets.operations.forget.run import forget
@@ -345,3 +348,52 @@ def test_verify_finds_a_certificate_of_a_day_that_was_rewritten(
     opened.execute("ALTER TABLE ledger.period_certificate ENABLE TRIGGER USER")
     with pytest.raises(psycopg.errors.RaiseException, match="a certificate is never changed or removed"):
         opened.execute("DELETE FROM ledger.period_certificate")
+
+
+def test_the_check_of_a_day_runs_alone_and_one_table_brings_the_other(
+    days: World, opened: psycopg.Connection
+) -> None:
+    def run(selection: dg.AssetSelection) -> dg.ExecuteInProcessResult:
+        definitions = build_definitions()
+        job = dg.define_asset_job("some", selection=selection)
+        with dg.DagsterInstance.ephemeral() as instance:
+            return (
+                dg.Definitions(
+                    assets=definitions.assets,
+                    resources=definitions.resources,
+                    jobs=[job],
+                    executor=dg.in_process_executor,
+                )
+                .resolve_job_def("some")
+                .execute_in_process(
+                    instance=instance, tags={"dagster/partition": "2026-10-25"}, raise_on_error=False
+                )
+            )
+
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("ANTENNA_POSTGRES_URL", days.url)
+        environment.setenv("ANTENNA_LAKE", str(days.lake))
+        environment.setenv("ANTENNA_BILLING_ZONE", BERLIN)
+        assert run(dg.AssetSelection.assets("users_over_quota_1d").without_checks()).success
+        assert len(stored_days(opened)) == 4
+        check = dg.AssetSelection.checks(DAYS_ADD_UP.key)
+        (found,) = run(check).get_asset_check_evaluations()
+        assert (found.passed, found.metadata["day"].value) == (True, "2026-10-25")
+        opened.execute("DELETE FROM bytes_agg_user_1d WHERE id = %s", [ANNA])
+        (found,) = run(check).get_asset_check_evaluations()
+        assert (found.passed, found.severity, found.description) == (
+            False,
+            dg.AssetCheckSeverity.ERROR,
+            "1 user has other bytes on 2026-10-25 than in its hours",
+        )
+
+
+def test_a_day_of_a_range_that_fails_keeps_no_other(days: World, opened: psycopg.Connection) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = publish_periods(
+            days, "daily_usage", "2026-10-25", "2026-10-26", zone=BERLIN, instance=instance, fails=True
+        )
+        assert "1 of 2 failed, and the others are published: 2026-10-26" in failure(result)
+        recorded = instance.get_materialized_partitions(dg.AssetKey("bytes_agg_user_1d"))
+    assert recorded == {"2026-10-25"}
+    assert {day for day, _ in stored_days(opened)} == {date(2026, 10, 25)}

@@ -30,10 +30,11 @@ from antenna_assets.settings import Settings
 from antenna_assets.storage.project_files import docker_folder
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.alerting import Alerting
-from antenna_assets_tests.certified import FIRST, Land
+from antenna_assets_tests.certified import FIRST, KNOWN, Land, World
 from antenna_assets_tests.end_to_end.runs import instance, publish_what_the_sensor_asks_for
 from antenna_assets_tests.end_to_end.test_pipeline import scenario, send, wrong
 from antenna_assets_tests.notices import add_channel, owed, write
+from antenna_assets_tests.period_world import Event, land, publish_hours, publish_periods
 from antenna_assets_tests.test_metrics import no_broker
 
 pytestmark = pytest.mark.services
@@ -288,3 +289,32 @@ def test_the_state_of_the_line_is_shown_to_the_streams_role_too(
 ) -> None:
     with login("antenna_stream") as url, connect(url) as stream:
         assert list(tables(stream, "devices", None, "Kafka is not asked"))
+
+
+def test_days_and_months_are_published_with_the_publishers_role_alone(
+    postgres_url: str, login: Callable[[str], AbstractContextManager[str]], tmp_path: Path
+) -> None:
+    world = World(postgres_url, tmp_path / "lake")
+    land(world, [Event("2026-10-31 05:00", KNOWN[0], 7)], closes="2026-11-01 00:00")
+    with connect(postgres_url) as connection:
+        connection.execute(
+            "INSERT INTO user_quota_change (id, period, valid_from, quota)"
+            " SELECT %s, period, '-infinity', 6 FROM unnest(ARRAY['day', 'month']) AS period",
+            [KNOWN[0]],
+        )
+    with login("antenna_publisher") as url:
+        publisher = World(url, world.lake)
+        publish_hours(publisher, "2026-10-31 05:00", "2026-11-01 00:00")
+        for _ in range(2):
+            publish_periods(publisher, "daily_usage", "2026-10-31")
+            publish_periods(publisher, "monthly_usage", "2026-10-01")
+    with connect(postgres_url) as connection:
+        assert connection.execute(
+            "SELECT sum_user_bytes FROM users_over_quota_1d UNION ALL SELECT sum_user_bytes FROM users_over_quota_1mo"
+        ).fetchall() == [(7,), (7,)]
+    with login("antenna_administrator") as url, connect(url) as administrator:
+        administrator.execute("UPDATE user_metadata SET zone = 'Asia/Kathmandu' WHERE id = %s", [KNOWN[0]])
+        # Published days, and the one that begins where the newest of them ends, stay as they are.
+        assert administrator.execute("SELECT from_day::text, zone FROM user_zone_change").fetchall() == [
+            ("2026-11-02", "Asia/Kathmandu")
+        ]

@@ -68,9 +68,9 @@ class PeriodReport:
             self._metadata[asset.to_user_string(), day] = {"superseded": 1}
 
     def add_verdict(self, day: date, verdict: Verdict) -> None:
-        """Take what the check of a day has found; if a number is wrong, the day has failed."""
+        """Take what the check of a day has found. If a number is wrong, publishing the day has failed."""
         self._verdicts[day.isoformat()] = verdict
-        if not verdict.passed and not verdict.only_warns:
+        if self._context.selected_asset_keys and not verdict.passed and not verdict.only_warns:
             self._failures[day] = PeriodsFailed(f"{DAYS_ADD_UP.name}: {verdict.message}")
 
     def add_failure(self, day: date, error: AntennaError) -> None:
@@ -96,9 +96,11 @@ class PeriodReport:
                     dg.AssetMaterialization(asset, partition=day.isoformat(), metadata=metadata)
                 )
             self._raise()
+        chosen = {key.to_user_string() for key in self._context.selected_asset_keys}
         for (asset, day), metadata in self._metadata.items():
-            self._context.add_asset_metadata(metadata, asset, day.isoformat())
-        for asset in dict.fromkeys(asset for asset, _ in self._metadata):
+            if asset in chosen:
+                self._context.add_asset_metadata(metadata, asset, day.isoformat())
+        for asset in dict.fromkeys(asset for asset, _ in self._metadata if asset in chosen):
             yield dg.MaterializeResult(asset_key=asset)
         if self._verdicts:
             yield result(DAYS_ADD_UP.key, self._verdicts, "day")

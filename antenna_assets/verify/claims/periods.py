@@ -11,6 +11,7 @@ import psycopg
 import pyarrow as pa
 from psycopg import sql
 
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import hours_between
 from antenna_assets.domain.schema import RAW_PARQUET
 from antenna_assets.errors import AntennaError
@@ -60,12 +61,10 @@ def quota_periods_add_up(connection: psycopg.Connection, lake: Lake, day: date) 
     wrong += wrong_events
     metrics = {"users_by_hours": by_hours, "users_by_events": by_events, "users_wrong": wrong}
     if wrong:
-        return Verdict(False, f"{wrong:,} users have other bytes on {day} than in its hours", metrics)
-    return Verdict(
-        True,
-        f"{by_hours:,} users have the bytes of their hours, {by_events:,} those of their events",
-        metrics,
-    )
+        users = counted(wrong, "user has", "users have")
+        return Verdict(False, f"{users} other bytes on {day} than in its hours", metrics)
+    users = counted(by_hours, "user has", "users have")
+    return Verdict(True, f"{users} the bytes of their hours, {by_events:,} those of their events", metrics)
 
 
 _BY_HOURS = """
