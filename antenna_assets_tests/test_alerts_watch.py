@@ -62,7 +62,7 @@ def test_an_hour_is_raised_resolved_and_confirmed(world: Alerting) -> None:
     ]
     assert bodies[0] == {
         "type": "quota.raised",
-        "summary": "ann at 50 % of 1,000 bytes a hour: raised",
+        "summary": "ann at 50 % of 1,000 bytes an hour: raised",
         "user": "ann",
         "period": "hour",
         "starts": "2026-11-22T12:00:00+00:00",

@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from antenna_assets.cli.console import out
 from antenna_assets.cli.database import database
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.fitting_table import FittingTable
 from antenna_assets.domain.safe_text import safe_text
 
@@ -57,7 +58,7 @@ def _table(answer: "Allowance") -> FittingTable:
     table = FittingTable("what", "value", title=title)
     colour = {True: "green", False: "red", None: "yellow"}[answer.allowed]
     table.add_row("answer", f"[{colour}]{answer.answer}[/{colour}]")
-    table.add_row("requested", f"{answer.requested:,} bytes")
+    table.add_row("requested", counted(answer.requested, "byte"))
     quota = {"unlimited": "unlimited", "no quota": "none", "unknown user": "none"}.get(answer.answer)
     table.add_row("quota", quota or f"{answer.quota or 0:,} bytes")
     table.add_row("used", f"{answer.used:,} bytes: {answer.published:,} published, {answer.live:,} live")

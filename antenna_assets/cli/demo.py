@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from rich.console import Console
 
+from antenna_assets.cli.demo_alerts import allowance
 from antenna_assets.cli.demo_tables import result_tables
 from antenna_assets.clients.clock import database_now
 from antenna_assets.clients.postgres import connect
@@ -26,7 +27,7 @@ READERS = {"duckdb": "the embedded reader", "spark": "Spark"}
 WHAT_NEXT = f"""
 PostgreSQL and Kafka keep running, so you can look around:
   .venv/bin/antenna status           lag, hours, generations, quarantine
-  .venv/bin/antenna demo --serve     live events, and Dagster on http://{ADDRESS[0]}:{ADDRESS[1]}
+  .venv/bin/antenna demo --serve     live events and alerts, and Dagster on http://{ADDRESS[0]}:{ADDRESS[1]}
   .venv/bin/antenna down             stop everything"""
 Say = Callable[[str], None]
 
@@ -72,8 +73,11 @@ def run_demo(settings: Settings, *, out: Console, say: Say) -> None:
             stream.close()
         _run_requests_of_the_sensor(say)
     with connect(running.postgres_url, application="antenna demo") as connection:
-        for table in result_tables(connection, [first + number * HOUR for number in range(HOURS)]):
+        hours = [first + number * HOUR for number in range(HOURS)]
+        for table in result_tables(connection, hours):
             out.print(table)
+        for part in allowance(connection, hours):
+            out.print(part)
     differences = check(settings, answers, postgres_url=running.postgres_url)
     if differences is not None:
         out.print(differences)

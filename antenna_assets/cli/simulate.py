@@ -13,7 +13,9 @@ from antenna_assets.domain.counted import counted
 def demo(
     serve: Annotated[
         bool,
-        typer.Option("--serve", help="Keep running: live events, the stream, and Dagster on 127.0.0.1:3000."),
+        typer.Option(
+            "--serve", help="Keep running: live events, the stream, alerts, and Dagster on 127.0.0.1:3000."
+        ),
     ] = False,
 ) -> None:
     """Run the whole pipeline once: two hours of events through Kafka, stream and Dagster, then checked."""

@@ -10,23 +10,6 @@ from antenna_assets.ledger.alerts import read_alert_head
 
 
 @dataclass(frozen=True)
-class WatchProgress:
-    """How far it has come.
-
-    Attributes:
-        runs: a watch holds the lock, also while it waits for the lake.
-        expected: somebody relies on it: it runs, a channel is in use, or an alert is open.
-        behind: batches that are committed and that it has not looked at.
-        looked_at: when it looked last, by PostgreSQL's clock.
-    """
-
-    runs: bool
-    expected: bool
-    behind: int
-    looked_at: datetime
-
-
-@dataclass(frozen=True)
 class OpenAlerts:
     """How many alerts of one period and level are open."""
 
@@ -35,23 +18,46 @@ class OpenAlerts:
     alerts: int
 
 
+@dataclass(frozen=True)
+class WatchProgress:
+    """How far it has come.
+
+    Attributes:
+        runs: a watch holds the lock, also while it waits for the lake.
+        behind: batches that are committed and that it has not looked at.
+        looked_at: when it looked last, by PostgreSQL's clock.
+        channels: a channel is in use.
+        open: the open alerts, the most urgent first; nothing of a period and level without any.
+    """
+
+    runs: bool
+    behind: int
+    looked_at: datetime
+    channels: bool
+    open: list[OpenAlerts]
+
+    @property
+    def expected(self) -> bool:
+        """Whether somebody relies on the watch."""
+        return self.runs or self.channels or bool(self.open)
+
+
 def read_watch_progress(connection: psycopg.Connection) -> WatchProgress:
     """Read it; the roles of the stream and of the metrics are enough."""
     head = read_alert_head(connection)
-    newest, expected = connection.execute(
+    newest, channels = connection.execute(
         "SELECT (SELECT max(batch) FROM ledger.head),"
-        " EXISTS (SELECT FROM alert_channel WHERE removed_at IS NULL) OR EXISTS (SELECT FROM open_alerts)"
+        " EXISTS (SELECT FROM alert_channel WHERE removed_at IS NULL)"
     ).fetchall()[0]
-    runs = is_held(connection, ALERTS)
-    # A ledger that was restored from a backup may have fewer batches.
-    behind = max((newest or 0) - head.batch, 0)
-    return WatchProgress(runs, runs or expected, behind, head.looked_at)
-
-
-def read_open_alerts(connection: psycopg.Connection) -> list[OpenAlerts]:
-    """The open alerts by period and level, the most urgent first; nothing of a level without any."""
-    rows = connection.execute(
+    opened = connection.execute(
         "SELECT period, level, sum(alerts)::bigint FROM open_alerts GROUP BY period, level"
         " ORDER BY min(percent) DESC, period"
     ).fetchall()
-    return [OpenAlerts(*row) for row in rows]
+    return WatchProgress(
+        runs=is_held(connection, ALERTS),
+        # A ledger that was restored from a backup may have fewer batches.
+        behind=max((newest or 0) - head.batch, 0),
+        looked_at=head.looked_at,
+        channels=channels,
+        open=[OpenAlerts(*row) for row in opened],
+    )

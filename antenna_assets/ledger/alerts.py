@@ -211,6 +211,7 @@ def _notice(
     about = f"{one.id}\0{period}\0{one.starts.isoformat()}\0{percent}\0{number}"
     key = hashlib.sha256(about.encode()).hexdigest()[:32]
     quota = "no limit" if alert.quota is None else f"{alert.quota:,} bytes"
+    per = "an hour" if period == "hour" else f"a {period}"
     words = "no longer at" if alert.figure == "taken back" else "at"
     return NewNotice(
         f"alert_{key}",
@@ -218,7 +219,7 @@ def _notice(
         level_of(percent),
         {
             "type": f"quota.{event}",
-            "summary": f"{one.id} {words} {percent} % of {quota} a {period}: {event}",
+            "summary": f"{one.id} {words} {percent} % of {quota} {per}: {event}",
             "user": one.id,
             "period": period,
             "starts": one.starts.isoformat(),

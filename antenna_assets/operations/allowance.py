@@ -47,8 +47,20 @@ class Allowance:
     certificate: int | None
 
 
-def allowance_of(connection: psycopg.Connection, user: str, *, bytes_: int, period: Period) -> Allowance:
-    """Ask whether a user may transfer so many more bytes in its running hour, day or month."""
+def allowance_of(
+    connection: psycopg.Connection, user: str, *, bytes_: int, period: Period, at: datetime | None = None
+) -> Allowance:
+    """Ask whether a user may transfer so many more bytes in its running hour, day or month.
+
+    Args:
+        at: as if it were asked at this instant, by what is known now. None: now.
+    """
+    query, values = "SELECT * FROM allowance(%s, %s, %s)", [user, bytes_, period]
+    if at is not None:
+        query, values = (
+            "SELECT * FROM ledger.allowance_at(%s, %s, %s, interval '1 minute', %s)",
+            [*values, at],
+        )
     with connection.cursor(row_factory=class_row(Allowance)) as cursor:
-        answers = cursor.execute("SELECT * FROM allowance(%s, %s, %s)", [user, bytes_, period]).fetchall()
+        answers = cursor.execute(query.encode(), values).fetchall()
     return answers[0]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import psycopg
 from prometheus_client.core import GaugeMetricFamily, Metric
 
-from antenna_assets.ledger.alert_watch import read_open_alerts, read_watch_progress
+from antenna_assets.ledger.alert_watch import read_watch_progress
 from antenna_assets.ledger.alerts import PERIODS
 from antenna_assets.ledger.outbox import LEVELS
 
@@ -26,7 +26,7 @@ def alert_metrics(connection: psycopg.Connection) -> Iterator[Metric]:
         "When `antenna alerts watch` looked last.",
         value=progress.looked_at.timestamp(),
     )
-    found = {(one.period, one.level): one.alerts for one in read_open_alerts(connection)}
+    found = {(one.period, one.level): one.alerts for one in progress.open}
     opened = GaugeMetricFamily(
         "antenna_open_alerts", "Alerts of periods that are not over.", labels=["period", "level"]
     )

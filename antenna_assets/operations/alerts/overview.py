@@ -7,7 +7,7 @@ import psycopg
 from antenna_assets.clients.clock import database_now
 from antenna_assets.domain.counted import counted
 from antenna_assets.domain.fitting_table import FittingTable
-from antenna_assets.ledger.alert_watch import read_open_alerts, read_watch_progress
+from antenna_assets.ledger.alert_watch import read_watch_progress
 from antenna_assets.ledger.outbox import LEVELS
 
 LATE = timedelta(minutes=1)
@@ -27,9 +27,8 @@ def alerts_table(connection: psycopg.Connection) -> FittingTable | None:
     table.add_row("watch runs", "yes" if progress.runs else "[red]no[/red]")
     table.add_row("last look", looked)
     table.add_row("behind the stream", counted(progress.behind, "batch", "batches"))
-    found = read_open_alerts(connection)
     for level in reversed(LEVELS):
-        of_level = [f"{one.alerts:,} ({one.period})" for one in found if one.level == level]
+        of_level = [f"{one.alerts:,} ({one.period})" for one in progress.open if one.level == level]
         table.add_row(f"open, {level}", ", ".join(of_level) or "none")
     waiting, dead = connection.execute(
         "SELECT count(*) FILTER (WHERE state = 'waiting'), count(*) FILTER (WHERE state = 'dead')"
