@@ -231,11 +231,12 @@ class Settings(BaseSettings):
             )
         return zone
 
-    @field_validator("keep_user_hours")
+    @field_validator("keep_user_hours", "keep_notices")
     @classmethod
-    def _keep_user_hours_is_of_days(cls, kept: timedelta | None) -> timedelta | None:
+    def _kept_for_days(cls, kept: timedelta | None) -> timedelta | None:
         if kept is not None and kept < timedelta(days=7):
-            # As long as the live windows, which are compared with them.
+            # Users' hours: as long as the live windows, which are compared with them. Notices: longer than
+            # they are tried, so that what became of one can be seen.
             raise ValueError(f"expected at least 7 days, found {duration_text(kept)}")
         return kept
 

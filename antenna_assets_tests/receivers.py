@@ -50,12 +50,14 @@ class Receiver:
 
     Attributes:
         got: id and body of each request, after the library of Standard Webhooks has verified its signature.
+        accepted: the ids of those that were answered with a success.
         ending: set when the server ends, for answers that wait.
     """
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.got: list[tuple[str, str]] = []
+        self.accepted: list[str] = []
         self.headers: list[Message] = []
         self.answers: list[Answer] = []
         self.ending = threading.Event()
@@ -72,7 +74,10 @@ class Receiver:
         with self.lock:
             self.got.append((handler.headers["webhook-id"], body.decode()))
             self.headers.append(handler.headers)
-            return self.answers.pop(0) if self.answers else Answer()
+            answer = self.answers.pop(0) if self.answers else Answer()
+            if answer.raw is None and answer.status < 300:
+                self.accepted.append(handler.headers["webhook-id"])
+            return answer
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """`antenna alerts deliver` over a real PostgreSQL and real receivers: each notice at least once, under one id."""
 
 import json
+import random
 import re
 import signal
 import subprocess
@@ -22,8 +23,8 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.operations.alerts.channels import Channel, LogChannel, WebhookChannel, read_channels
 from antenna_assets.operations.alerts.deliver import Deliverer
 from antenna_assets.operations.alerts.deliveries import REMOVED, record, record_channels, take
-from antenna_assets.operations.alerts.outcome import GIVE_UP_AFTER, Outcome
-from antenna_assets.operations.alerts.senders import senders
+from antenna_assets.operations.alerts.outcome import GIVE_UP_AFTER, Notice, Outcome
+from antenna_assets.operations.alerts.senders import Sender, senders
 from antenna_assets.operations.forget.tables import remove_notices
 from antenna_assets.settings import Settings
 from antenna_assets.storage.project_files import docker_folder
@@ -357,6 +358,42 @@ def test_a_deliverer_that_is_killed_sends_again_under_the_same_id(
         assert Counter(one.ids) == {"a": 1, "c": 1, **twice}
 
 
+KILLS = 5
+
+
+@pytest.mark.rounds(40)
+def test_a_deliverer_that_is_killed_at_any_time_loses_no_notice_and_makes_up_none(
+    connection: psycopg.Connection,
+    alerting: Callable[[int], Settings],
+    round_: int,
+    record_property: Callable[[str, object], None],
+) -> None:
+    chance = random.Random(round_)
+    flaky = [Answer(chance.choice([204, 204, 204, 500, 503])) for _ in range(400)]
+    with receiver(KEY, *flaky) as one:
+        settings = alerting(one.port)
+        ids: list[str] = []
+        for kill in range(KILLS):
+            with Process(settings, DELIVER) as process:
+                wait_until(lambda process=process: "sending to ops" in process.said)  # type: ignore[misc]
+                for number in range(60):
+                    ids.append(f"n-{kill}-{number}")
+                    write(connection, ids[-1])
+                time.sleep(chance.uniform(0, 0.3))
+                process.kill()
+                process.wait(30)
+        one.answers.clear()
+        due_now(connection)
+        with Process(settings, (*DELIVER, "--once")) as process:
+            assert process.wait(60) == 0, process.said
+        assert owed(connection, "delivered") == [(id, "ops") for id in ids]
+        assert {*one.ids} == {*ids}
+        # Of what was accepted, only an attempt that a kill interrupted is repeated.
+        assert len(one.accepted) - len(ids) <= KILLS
+        record_property("kills", KILLS)
+        record_property("notices", len(ids))
+
+
 def test_a_suspended_deliverer_keeps_its_notice_from_others_only_until_postgresql_ends_its_session(
     connection: psycopg.Connection, postgres_url: str, alerting: Callable[[int], Settings], tmp_path: Path
 ) -> None:
@@ -394,7 +431,7 @@ def test_the_process_waits_for_postgresql_and_says_so_once(
             wait_until(lambda: "sending to ops" in process.said)
             with connect(url) as owner:
                 write(owner, "a")
-                wait_until(lambda: one.ids == ["a"])
+                wait_until(lambda: owed(owner, "delivered") == [("a", "ops")])
                 owner.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'antenna alerts ops'"
                 )
@@ -481,6 +518,28 @@ def test_a_test_of_a_channel_takes_the_way_of_every_notice(
     assert json.loads(one.got[1][1]) == {"type": "test", "summary": "A test of the channel ops"}
     # The one that failed left nothing.
     assert owed(connection) == [(one.ids[1], "ops")]
+
+
+def test_an_error_that_nobody_thought_of_is_of_one_attempt_and_shows_no_text(
+    connection: psycopg.Connection, postgres_url: str
+) -> None:
+    class Broken:
+        def send(self, notice: Notice) -> Outcome:
+            raise ZeroDivisionError(f"secret {notice.body}")
+
+    channels: dict[str, Channel] = {"broken": LOG, "log": LOG}
+    record_channels(connection, channels)
+    write(connection, "a")
+    said: list[str] = []
+    ways: dict[str, Sender] = {**senders(channels), "broken": Broken()}
+    job = Deliverer(postgres_url, channels, ways, say=said.append, stop=threading.Event())
+    assert job.once() == 1
+    assert owed(connection, "delivered") == [("a", "log")]
+    assert owed(connection, "waiting") == [("a", "broken")]
+    assert re.search(
+        r"unexpected error ZeroDivisionError in test_alerts_deliver.py, line \d+; please report it", said[0]
+    )
+    assert "secret" not in said[0]
 
 
 def test_without_a_file_of_channels_nothing_is_touched(

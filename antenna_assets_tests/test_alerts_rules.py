@@ -303,6 +303,16 @@ MAIL = '[channels.ops]\nkind = "smtp"\nhost = "mail"\nfrom = "a@example.com"\nto
         ),
         (WEBHOOK + "url = 'https://x:99999/'", "channels.ops: url: expected https://host/path"),
         (WEBHOOK + "url = 'https:///path'", "channels.ops: url: expected https://host/path"),
+        (WEBHOOK + "url = 'https://a..b/'", "channels.ops: url: expected https://host/path"),
+        (
+            WEBHOOK + f"url = 'https://{'a' * 64}.example.com/'",
+            "channels.ops: url: expected https://host/path",
+        ),
+        (MAIL.replace('"mail"', '"a..b"'), "channels.ops.host: expected a host such as mail.example.com"),
+        (
+            MAIL.replace('"mail"', '"http://mail"'),
+            "channels.ops.host: expected a host such as mail.example.com",
+        ),
         (WEBHOOK + "url = 'https://x/a b'", "channels.ops: url: expected ASCII without blanks"),
         (
             WEBHOOK + "url = 'https://x/'\ntimeout = '2 hours'",

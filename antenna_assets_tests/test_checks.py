@@ -63,7 +63,10 @@ def checked(
         asset_checks=definitions.asset_checks,
         resources=definitions.resources,
         jobs=[
-            dg.define_asset_job("checks", selection=dg.AssetSelection.all_asset_checks()),
+            # Those of hours: days have other partitions.
+            dg.define_asset_job(
+                "checks", selection=dg.AssetSelection.checks(*(spec.key for spec in SPECS), FRESHNESS)
+            ),
             *(definitions.jobs or []),
         ],
         executor=dg.in_process_executor,

@@ -60,7 +60,7 @@ def test_the_help_loads_neither_the_settings_nor_a_client() -> None:
 
 def test_the_help_groups_the_commands_in_the_order_of_use() -> None:
     shown = antenna("--help").stdout
-    panels = ["Services", "Traffic and stream", "Results", "Proofs", "Maintenance", "Repairs"]
+    panels = ["Services", "Traffic and stream", "Results", "Quotas", "Proofs", "Maintenance", "Repairs"]
     assert re.findall(r"╭─ ([A-Z][a-z ]+) ─", shown) == ["Options", *panels]
     first = [shown.index(f" {command} ") for command in ("up", "demo", "status", "certificate", "backfill")]
     assert first == sorted(first)

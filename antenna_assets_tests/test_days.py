@@ -4,10 +4,20 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 
+import dagster as dg
 import psycopg
 import pytest
 
-from antenna_assets.clients.postgres import connect
+from antenna_assets.clients.postgres import connect, snapshot
+from antenna_assets.definitions import build_definitions
+from antenna_assets.defs.checks import DAYS_ADD_UP
+from antenna_assets.ledger.user_hours import drop_user_days
+from antenna_assets.operations.forget.places import places
+from antenna_assets.operations.forget.run import forget
+from antenna_assets.publishing.lake import Lake
+from antenna_assets.verify.claims.periods import DayNotPublished, quota_periods_add_up
+from antenna_assets.verify.claims.verdict import Verdict
+from antenna_assets.verify.run import verify
 from antenna_assets_tests.certified import World
 from antenna_assets_tests.period_world import (
     ANNA,
@@ -220,3 +230,170 @@ def test_a_month_is_the_sum_of_its_days_and_waits_for_them(days: World, opened: 
         (ANNA, 111_116),
         (BELA, 2_223),
     ]
+
+
+def test_who_is_forgotten_is_in_no_day_or_month_and_its_bytes_and_its_zone_stay(
+    days: World, opened: psycopg.Connection
+) -> None:
+    quota(opened, BELA, "day", 100)
+    daily(days, "2026-10-25")
+    lake = Lake(str(days.lake))
+    pseudonym = forget(opened, lake, BELA, say=lambda _: None).pseudonym
+    assert not places(opened, lake, BELA)
+    day = date(2026, 10, 25)
+    assert stored_days(opened)[day, pseudonym] == 220
+    assert opened.execute("SELECT id, email, sum_user_bytes FROM users_over_quota_1d").fetchall() == [
+        (pseudonym, "forgotten@invalid", 220)
+    ]
+    # The hours have new certificates.
+    assert opened.execute("SELECT generation, dirty FROM ledger.period_state").fetchall() == [(1, True)]
+    daily(days, "2026-10-25")
+    assert opened.execute("SELECT generation, dirty FROM ledger.period_state").fetchall() == [(2, False)]
+    assert stored_days(opened)[day, pseudonym] == 220
+    assert first_instants(opened, "2026-10-25")[pseudonym] == "2026-10-24 18:15"
+    texts = "SELECT count(*) FROM ledger.period_certificate WHERE strpos(text, %s) > 0"
+    assert opened.execute(texts, [BELA]).fetchone() == (0,)
+
+
+def add_up(world: World, day: str) -> Verdict:
+    with connect(world.url) as connection, snapshot(connection):
+        return quota_periods_add_up(connection, Lake(str(world.lake)), date.fromisoformat(day))
+
+
+def test_a_day_whose_sums_are_not_those_of_its_hours_or_events_is_found(
+    days: World, opened: psycopg.Connection
+) -> None:
+    with pytest.raises(DayNotPublished, match="bytes_agg_user_1d does not hold 2026-10-25 yet"):
+        add_up(days, "2026-10-25")
+    daily(days, "2026-10-25")
+    verdict = add_up(days, "2026-10-25")
+    assert verdict.passed
+    # Those of Anna, Caro and the stranger by their hours; a boundary cuts Bela's.
+    assert verdict.metrics == {"users_by_hours": 3, "users_by_events": 1, "users_wrong": 0}
+    for user in (ANNA, BELA):
+        opened.execute(
+            "UPDATE bytes_agg_user_1d SET sum_user_bytes = sum_user_bytes + 1 WHERE id = %s", [user]
+        )
+    verdict = add_up(days, "2026-10-25")
+    assert (verdict.passed, verdict.message) == (
+        False,
+        "2 users have other bytes on 2026-10-25 than in its hours",
+    )
+    opened.execute("DELETE FROM bytes_agg_user_1d WHERE id = %s", [CARO])
+    assert add_up(days, "2026-10-25").metrics["users_wrong"] == 3
+
+
+def test_a_day_is_compared_with_its_events_where_its_hours_are_dropped(
+    days: World, opened: psycopg.Connection
+) -> None:
+    drop_user_days(opened, datetime(2026, 10, 26, tzinfo=UTC))
+    daily(days, "2026-10-25")
+    assert add_up(days, "2026-10-25").metrics == {"users_by_hours": 0, "users_by_events": 4, "users_wrong": 0}
+    assert stored_days(opened) == {
+        key: bytes_
+        for key, bytes_ in oracle_days(EVENTS, BERLIN, ZONES).items()
+        if key[0] == date(2026, 10, 25)
+    }
+
+
+def verified(world: World, connection: psycopg.Connection) -> tuple[int, list[str], dict[str, str]]:
+    """How many periods were compared, what differs, and what is pending."""
+    found = verify(connection, Lake(str(world.lake)), kept_since=datetime(2026, 10, 1, tzinfo=UTC))
+    return found.periods, [f"{one.hour}: {one.what}" for one in found.differences], found.pending
+
+
+def test_verify_computes_days_and_months_again(days: World, opened: psycopg.Connection) -> None:
+    quota(opened, ANNA, "day", 100)
+    daily(days, "2026-10-24", last="2026-10-25")
+    assert verified(days, opened) == (2, [], {})
+    opened.execute(
+        "UPDATE bytes_agg_user_1d SET sum_user_bytes = 1 WHERE id = %s AND day = '2026-10-25'", [BELA]
+    )
+    opened.execute("DELETE FROM users_over_quota_1d")
+    assert verified(days, opened)[1] == [
+        "day 2026-10-25: bytes_agg_user_1d, bytes",
+        "day 2026-10-25: bytes_agg_user_1d, csv_sha256",
+        "day 2026-10-25: users_over_quota_1d, bytes",
+        "day 2026-10-25: users_over_quota_1d, csv_sha256",
+        "day 2026-10-25: users_over_quota_1d, rows",
+        "day 2026-10-25: users_over_quota_1d, rows that are missing",
+    ]
+    land(days, [Event("2026-10-25 12:00", BELA, 1)], closes=END)
+    publish_hours(days, "2026-10-25 12:00", "2026-10-25 13:00")
+    assert verified(days, opened)[1:] == (
+        [],
+        {"day 2026-10-25": "an hour or a day of it was published again"},
+    )
+    daily(days, "2026-10-25")
+    assert verified(days, opened) == (2, [], {})
+
+
+def test_verify_finds_a_certificate_of_a_day_that_was_rewritten(
+    days: World, opened: psycopg.Connection
+) -> None:
+    daily(days, "2026-10-24", last="2026-10-25")
+    opened.execute("ALTER TABLE ledger.period_certificate DISABLE TRIGGER USER")
+    opened.execute(
+        "UPDATE ledger.period_certificate SET text = replace(text, '11110', '11111') WHERE number = 1"
+    )
+    opened.execute(
+        "UPDATE ledger.period_certificate SET text = replace(text, '\"rows\":', '\"rows\": ') WHERE number = 2"
+    )
+    _, differences, _ = verified(days, opened)
+    assert differences == [
+        "day 2026-10-25: certificate 2 of periods, its SHA-256",
+        "day 2026-10-25: certificate 2 of periods, its text in canonical form",
+        "all periods: end of the chain of certificates",
+    ]
+    opened.execute("ALTER TABLE ledger.period_certificate ENABLE TRIGGER USER")
+    with pytest.raises(psycopg.errors.RaiseException, match="a certificate is never changed or removed"):
+        opened.execute("DELETE FROM ledger.period_certificate")
+
+
+def test_the_check_of_a_day_runs_alone_and_one_table_brings_the_other(
+    days: World, opened: psycopg.Connection
+) -> None:
+    def run(selection: dg.AssetSelection) -> dg.ExecuteInProcessResult:
+        definitions = build_definitions()
+        job = dg.define_asset_job("some", selection=selection)
+        with dg.DagsterInstance.ephemeral() as instance:
+            return (
+                dg.Definitions(
+                    assets=definitions.assets,
+                    resources=definitions.resources,
+                    jobs=[job],
+                    executor=dg.in_process_executor,
+                )
+                .resolve_job_def("some")
+                .execute_in_process(
+                    instance=instance, tags={"dagster/partition": "2026-10-25"}, raise_on_error=False
+                )
+            )
+
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("ANTENNA_POSTGRES_URL", days.url)
+        environment.setenv("ANTENNA_LAKE", str(days.lake))
+        environment.setenv("ANTENNA_BILLING_ZONE", BERLIN)
+        assert run(dg.AssetSelection.assets("users_over_quota_1d").without_checks()).success
+        assert len(stored_days(opened)) == 4
+        check = dg.AssetSelection.checks(DAYS_ADD_UP.key)
+        (found,) = run(check).get_asset_check_evaluations()
+        assert (found.passed, found.metadata["day"].value) == (True, "2026-10-25")
+        opened.execute("DELETE FROM bytes_agg_user_1d WHERE id = %s", [ANNA])
+        (found,) = run(check).get_asset_check_evaluations()
+        assert (found.passed, found.severity, found.description) == (
+            False,
+            dg.AssetCheckSeverity.ERROR,
+            "1 user has other bytes on 2026-10-25 than in its hours",
+        )
+
+
+def test_a_day_of_a_range_that_fails_keeps_no_other(days: World, opened: psycopg.Connection) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = publish_periods(
+            days, "daily_usage", "2026-10-25", "2026-10-26", zone=BERLIN, instance=instance, fails=True
+        )
+        assert "1 of 2 failed, and the others are published: 2026-10-26" in failure(result)
+        recorded = instance.get_materialized_partitions(dg.AssetKey("bytes_agg_user_1d"))
+    assert recorded == {"2026-10-25"}
+    assert {day for day, _ in stored_days(opened)} == {date(2026, 10, 25)}

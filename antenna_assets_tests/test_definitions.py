@@ -159,7 +159,13 @@ def test_every_check_says_what_it_claims_and_only_wrong_numbers_block(graph: Any
     checks = {key: graph.get(key) for key in graph.asset_check_keys}
     assert all(check.description for check in checks.values())
     blocking = {key.name for key, check in checks.items() if check.blocking}
-    assert blocking == {"bytes_are_conserved", "keys_are_unique", "no_negative_bytes", "over_quota_is_exact"}
+    assert blocking == {
+        "bytes_are_conserved",
+        "keys_are_unique",
+        "no_negative_bytes",
+        "over_quota_is_exact",
+        "quota_periods_add_up",
+    }
     assert {key.name for key in checks} - blocking == {
         "live_equals_hourly",
         "known_users_share",

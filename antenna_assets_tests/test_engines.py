@@ -87,7 +87,13 @@ def stored(files: list[WrittenFile]) -> pa.Table:
     return pa.concat_tables([pq.read_table(file.path, partitioning=None) for file in files])
 
 
-def enriched(engine, folder: Path, events: list[tuple], users: list[tuple] = USER_ROWS) -> list[WrittenFile]:
+def enriched(
+    engine,
+    folder: Path,
+    events: list[tuple],
+    users: list[tuple] = USER_ROWS,
+    quotas: list[tuple] | None = None,
+) -> list[WrittenFile]:
     """The first two transformations, as the assets run them."""
     folder.mkdir()
     landed = dataset(folder / "landed.parquet", LANDED_SCHEMA, events)
@@ -95,7 +101,10 @@ def enriched(engine, folder: Path, events: list[tuple], users: list[tuple] = USE
     inputs = {
         "raw_parquet": Dataset([file.path for file in raw], RAW_PARQUET),
         "user_metadata": dataset(folder / "users.parquet", USERS, users),
-        "quota_of_then": Dataset([], QUOTA_OF_THEN),
+        # Without a file, as in most hours.
+        "quota_of_then": Dataset([], QUOTA_OF_THEN)
+        if quotas is None
+        else dataset(folder / "quotas.parquet", QUOTA_OF_THEN, quotas),
     }
     return engine.write(transform("enriched_usage"), inputs, ENRICHED_USAGE, str(folder / "enriched"))
 
@@ -143,6 +152,21 @@ def test_the_hourly_sums(engine, tmp_path, name, expected):
     found = hourly(engine, enriched(engine, tmp_path / "hour", EVENTS), name)
     assert rows(found) == expected
     assert found.schema.equals(HOURLY_TABLES[name].columns, check_metadata=True)
+
+
+@pytest.mark.parametrize(
+    ("then", "over"),
+    [
+        ([("u1", None)], []),
+        ([("u1", 2**37)], []),
+        ([("u1", 2**37 - 1), ("u2", 0), ("stranger", 0)], [("u1", 2**37 - 1), ("u2", 0)]),
+    ],
+)
+def test_the_quota_of_then_counts_and_not_that_of_the_user(engine, tmp_path, then, over):
+    files = enriched(engine, tmp_path / "then", EVENTS, quotas=then)
+    found = hourly(engine, files, "users_over_quota_1h").to_pylist()
+    # An unknown user has no quota, whatever it was then.
+    assert sorted((row["id"], row["quota"]) for row in found) == over
 
 
 def test_an_hour_without_events_has_no_files_and_no_rows(engine, tmp_path):

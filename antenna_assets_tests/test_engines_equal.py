@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
@@ -26,10 +27,12 @@ from antenna_assets.domain.schema import (
     LANDED_SCHEMA,
     LIVE_TABLES,
     MAX_BYTES,
+    OWN_WINDOWS,
     QUOTA_OF_THEN,
     RAW_PARQUET,
     REJECTED_SCHEMA,
     USERS,
+    WINDOW,
 )
 from antenna_assets.engines.contract import Dataset, Engine
 from antenna_assets.engines.duckdb import DuckDBEngine
@@ -37,6 +40,7 @@ from antenna_assets.engines.spark import SparkEngine
 from antenna_assets.engines.spark_session import configuration, use_java
 from antenna_assets.engines.transforms import transform
 from antenna_assets.ledger.batch import BatchContent
+from antenna_assets.publishing.days import COMPUTED, ORDERED
 from antenna_assets.streaming.read_back import WrittenAttempt, read_back
 from antenna_assets_tests.faults.live import wait_until
 from antenna_assets_tests.free_ports import free_port
@@ -233,6 +237,50 @@ def assert_same_sums(engines: list[Engine], lake: Path, events: list[dict], wind
 
 def _in_order(landed: BatchContent) -> BatchContent:
     return replace(landed, live={name: sorted(rows) for name, rows in landed.live.items()})
+
+
+def test_a_day_is_the_same_through_both_engines_also_beyond_64_bits(engines, tmp_path):
+    day = TEN.replace(hour=0)
+    own = (day - timedelta(hours=5, minutes=45), day + timedelta(hours=18, minutes=15))
+
+    def event(at: datetime, user: str, bytes_: int, email: str | None) -> dict:
+        return {
+            "timestamp": at,
+            "app": "app",
+            "id": user,
+            "antenna_id": "north",
+            "bytes": bytes_,
+            "kafka_partition": 0,
+            "kafka_offset": 0,
+            "name": email,
+            "email": email,
+            "quota": None,
+        }
+
+    microsecond = timedelta(microseconds=1)
+    events = [
+        *(event(day + hour * timedelta(hours=1), "a", 2**62, "a@x.org") for hour in range(3)),
+        event(day - microsecond, "a", 1, "a@x.org"),
+        event(day + timedelta(hours=24), "a", 1, "a@x.org"),
+        event(own[0] - microsecond, "b", 1, None),
+        event(own[0], "b", 10, None),
+        event(own[1] - microsecond, "b", 100, None),
+        event(own[1], "b", 1_000, None),
+    ]
+    inputs = {}
+    for name, schema, rows in (
+        ("enriched_usage", ENRICHED_USAGE, events),
+        ("own_window", OWN_WINDOWS, [{"id": "b", "begins": own[0], "ends": own[1]}]),
+        ("billing_window", WINDOW, [{"begins": day, "ends": day + timedelta(hours=24)}]),
+    ):
+        pq.write_table(pa.Table.from_pylist(rows, schema), tmp_path / f"{name}.parquet")
+        inputs[name] = Dataset([str(tmp_path / f"{name}.parquet")], schema)
+    for engine in engines:
+        with engine.stream(ORDERED, inputs, COMPUTED, str(tmp_path / engine.name)) as batches:
+            assert pa.Table.from_batches(batches, COMPUTED).to_pylist() == [
+                {"id": "a", "date": day, "email": "a@x.org", "sum_user_bytes": Decimal(3 * 2**62)},
+                {"id": "b", "date": own[0], "email": None, "sum_user_bytes": Decimal(110)},
+            ], engine.name
 
 
 def test_row_3_an_hour_of_many_users_is_the_same_through_both_engines(engines, tmp_path, proving):

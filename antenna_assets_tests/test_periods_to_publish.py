@@ -22,6 +22,7 @@ from antenna_assets.ledger.period_requests import (
 )
 from antenna_assets.ledger.periods_to_publish import (
     PeriodCandidate,
+    ask_for_periods_again,
     forget_published_periods,
     period_candidates,
     read_failing_periods,
@@ -208,6 +209,16 @@ def test_a_month_is_due_when_all_its_days_since_the_ledger_began_are_published(
     certify_again(connection, "2026-10-30 10:00")
     # Not before the day.
     assert due(connection, "month") == []
+
+
+def test_periods_whose_quota_was_changed_for_the_past_are_due_again(ledger: psycopg.Connection) -> None:
+    publish_period(ledger, "day", "2026-11-20", "2026-11-21", "2026-11-22", ago=60 * MINUTE)
+    ledger.execute("UPDATE user_metadata SET quota = quota + 1")
+    assert due(ledger) == []
+    since = datetime(2026, 11, 22, 10, tzinfo=UTC)
+    assert ask_for_periods_again(ledger, "day", since) == [date(2026, 11, 21), date(2026, 11, 22)]
+    assert due(ledger) == ["2026-11-21", "2026-11-22"]
+    assert ask_for_periods_again(ledger, "month", since) == []
 
 
 def fail(connection: psycopg.Connection, period: Period, first: str, last: str, *, runs: int = 1) -> None:

@@ -43,7 +43,7 @@ def test_a_wheel_carries_its_own_copy(tmp_path):
     )
     assert Path(dagster).read_text() == (CHECKOUT / "docker/dagster.yaml").read_text()
     assert Path(workspace).read_text() == (CHECKOUT / "workspace.yaml").read_text()
-    assert transforms == "6"
+    assert transforms == "7"
 
 
 def test_a_broken_installation_says_where_it_looked(tmp_path, monkeypatch):

@@ -112,6 +112,20 @@ def test_a_user_without_an_own_quota_is_judged_by_its_plans_of_then(
     assert_verified(world, connection)
 
 
+def test_unlimited_in_a_plan_is_unlimited_and_not_the_plans(
+    world: World, connection: psycopg.Connection
+) -> None:
+    connection.execute("INSERT INTO plan VALUES ('gold')")
+    connection.execute("INSERT INTO plan_quota_change VALUES ('gold', 'hour', '-infinity', 3)")
+    connection.execute("UPDATE user_metadata SET plan = 'gold'")
+    connection.execute("UPDATE user_plan_change SET valid_from = '-infinity'")
+    change(connection, FIRST, None)
+    change(connection, FIRST + HOUR, None, ended=True)
+    publish(world, HOURS)
+    assert [over(connection, hour).get(USER) for hour in HOURS[:2]] == [None, 3]
+    assert_verified(world, connection)
+
+
 def test_a_user_that_is_forgotten_keeps_its_verdicts_and_its_history_under_another_name(
     world: World, connection: psycopg.Connection
 ) -> None:

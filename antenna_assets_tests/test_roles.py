@@ -3,6 +3,7 @@ no less; and with these rights alone the stream and Dagster's runs do their work
 """
 
 import re
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,6 +18,10 @@ from psycopg import sql
 from antenna_assets.clients.clock import database_now
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR, hour_of
+from antenna_assets.operations.alerts.channels import LogChannel
+from antenna_assets.operations.alerts.deliver import Deliverer
+from antenna_assets.operations.alerts.review import listed, retry, try_channel
+from antenna_assets.operations.alerts.senders import senders
 from antenna_assets.operations.alerts.watch import look
 from antenna_assets.operations.metrics import LedgerCollector
 from antenna_assets.operations.status import tables
@@ -25,10 +30,11 @@ from antenna_assets.settings import Settings
 from antenna_assets.storage.project_files import docker_folder
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.alerting import Alerting
-from antenna_assets_tests.certified import FIRST, Land
+from antenna_assets_tests.certified import FIRST, KNOWN, Land, World
 from antenna_assets_tests.end_to_end.runs import instance, publish_what_the_sensor_asks_for
 from antenna_assets_tests.end_to_end.test_pipeline import scenario, send, wrong
-from antenna_assets_tests.notices import add_channel, write
+from antenna_assets_tests.notices import add_channel, owed, write
+from antenna_assets_tests.period_world import Event, land, publish_hours, publish_periods
 from antenna_assets_tests.test_metrics import no_broker
 
 pytestmark = pytest.mark.services
@@ -260,8 +266,55 @@ def test_row_38_a_scrape_tells_the_metrics_role_all_that_it_tells_the_owner(
     assert ("antenna_hours_to_publish", 1) in told(postgres_url)
 
 
+def test_notices_are_sent_by_the_role_for_it_and_tested_and_retried_by_the_administrator(
+    connection: psycopg.Connection, login: Callable[[str], AbstractContextManager[str]]
+) -> None:
+    channels = {"ops": LogChannel(kind="log")}
+    with login("antenna_alerts") as url, login("antenna_administrator") as administrators:
+        job = Deliverer(url, channels, senders(channels), say=print, stop=threading.Event())
+        assert job.once() == 0
+        write(connection, "a")
+        assert job.once() == 0
+        assert owed(connection, "delivered") == [("a", "ops")]
+        write(connection, "b")
+        with connect(administrators) as administrator:
+            assert retry(administrator, id="b") == 1
+            assert retry(administrator, channel="ops") == 1
+            assert try_channel(administrator, "ops", patience=0).attempts == 0
+            assert [one.id for one in listed(administrator, limit=9)] == ["b", "a"]
+
+
 def test_the_state_of_the_line_is_shown_to_the_streams_role_too(
     login: Callable[[str], AbstractContextManager[str]],
 ) -> None:
     with login("antenna_stream") as url, connect(url) as stream:
         assert list(tables(stream, "devices", None, "Kafka is not asked"))
+
+
+def test_days_and_months_are_published_with_the_publishers_role_alone(
+    postgres_url: str, login: Callable[[str], AbstractContextManager[str]], tmp_path: Path
+) -> None:
+    world = World(postgres_url, tmp_path / "lake")
+    land(world, [Event("2026-10-31 05:00", KNOWN[0], 7)], closes="2026-11-01 00:00")
+    with connect(postgres_url) as connection:
+        connection.execute(
+            "INSERT INTO user_quota_change (id, period, valid_from, quota)"
+            " SELECT %s, period, '-infinity', 6 FROM unnest(ARRAY['day', 'month']) AS period",
+            [KNOWN[0]],
+        )
+    with login("antenna_publisher") as url:
+        publisher = World(url, world.lake)
+        publish_hours(publisher, "2026-10-31 05:00", "2026-11-01 00:00")
+        for _ in range(2):
+            publish_periods(publisher, "daily_usage", "2026-10-31")
+            publish_periods(publisher, "monthly_usage", "2026-10-01")
+    with connect(postgres_url) as connection:
+        assert connection.execute(
+            "SELECT sum_user_bytes FROM users_over_quota_1d UNION ALL SELECT sum_user_bytes FROM users_over_quota_1mo"
+        ).fetchall() == [(7,), (7,)]
+    with login("antenna_administrator") as url, connect(url) as administrator:
+        administrator.execute("UPDATE user_metadata SET zone = 'Asia/Kathmandu' WHERE id = %s", [KNOWN[0]])
+        # Published days, and the one that begins where the newest of them ends, stay as they are.
+        assert administrator.execute("SELECT from_day::text, zone FROM user_zone_change").fetchall() == [
+            ("2026-11-02", "Asia/Kathmandu")
+        ]

@@ -103,6 +103,25 @@ def test_usage_against_quota_has_the_quota_of_its_publication_where_it_was_excee
     assert select(connection, history) == [(TEN, FEDE, "fede", 6_000, 5_000, 120.0, 1_000)]
 
 
+def test_usage_against_quota_has_the_plans_quota_of_who_has_none_of_its_own(
+    connection: psycopg.Connection,
+) -> None:
+    hour(connection, TEN, 60_000)
+    publish(connection, "bytes_agg_user_1h", TEN, 1, (FEDE, "f", 2_000), (JUAN, "j", 2_000))
+    publish(connection, "users_over_quota_1h", TEN, 1)
+    connection.execute("INSERT INTO plan VALUES ('gold')")
+    connection.execute("INSERT INTO plan_quota_change (plan, period, quota) VALUES ('gold', 'hour', 8000)")
+    connection.execute("UPDATE user_metadata SET plan = 'gold', quota = NULL WHERE id = %s", [FEDE])
+    # Unlimited first, and so in the plan, too.
+    connection.execute("UPDATE user_metadata SET quota = NULL WHERE id = %s", [JUAN])
+    connection.execute("UPDATE user_metadata SET plan = 'gold' WHERE id = %s", [JUAN])
+    shown = "SELECT id, quota, percent, remaining, over_quota FROM usage_against_quota ORDER BY id"
+    assert select(connection, shown) == [
+        (JUAN, None, None, None, False),
+        (FEDE, 8_000, 25.0, 6_000, False),
+    ]
+
+
 def test_two_tables_are_side_by_side_only_where_both_hold_one_generation(
     connection: psycopg.Connection,
 ) -> None:

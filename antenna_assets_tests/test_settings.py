@@ -68,6 +68,7 @@ def test_what_is_exported_reads_back_as_the_same_settings(
             "soon",
             "ANTENNA_HORIZON: expected a duration such as '5 minutes' or '35 days', found 'soon'",
         ),
+        ("ANTENNA_KEEP_NOTICES", "3 days", "ANTENNA_KEEP_NOTICES: expected at least 7 days, found 3 days"),
         ("ANTENNA_START", "2026-01-01T00:30:00Z", "ANTENNA_START: expected a full hour in UTC"),
         *(
             (

@@ -99,9 +99,10 @@ def statement(text: str, table: Table, names: list[str]) -> sql.Composed:
 
 
 def rows(connection: psycopg.Connection, of: Columns) -> dict[Table, list[tuple]]:
+    # As text: psycopg does not load instants such as '-infinity'.
     return {
         table: connection.execute(
-            statement("SELECT {columns} FROM {table} ORDER BY {columns}", table, names)
+            statement("SELECT ROW({columns})::text FROM {table} ORDER BY {columns}", table, names)
         ).fetchall()
         for table, names in of.items()
     }

@@ -21,6 +21,7 @@ from antenna_assets.cli import (
     lake,
     operations,
     quarantine,
+    quota,
     services,
     simulate,
     stream,
@@ -34,13 +35,13 @@ COMMANDS: Mapping[str, tuple[Callable[..., Any] | typer.Typer, ...]] = {
     "Results": (
         operations.status,
         operations.usage,
-        allowance.allowance,
         operations.report,
         services.dashboards,
         operations.metrics,
     ),
+    "Quotas": (quota.app, allowance.allowance, alerts.app),
     "Proofs": (certificates.certificate, certificates.verify, certificates.anchor),
-    "Maintenance": (backfill.backfill, quarantine.app, alerts.app, operations.forget_user, lake.sweep),
+    "Maintenance": (backfill.backfill, quarantine.app, operations.forget_user, lake.sweep),
     "Repairs": (stream.accept_loss, stream.reopen, lake.adopt_lake, lake.rebuild_table),
 }
 """By panel of `antenna --help`, in its order. A function's underscores are hyphens in the command's name."""

@@ -29,22 +29,36 @@ def backfill(
         bool,
         typer.Option("--dry-run", help="Change nothing; show which rows and over-quota users would change."),
     ] = False,
+    quota_of: Annotated[
+        str,
+        typer.Option(
+            help="`now` judges the hours by the quotas of now, and writes that into the history;"
+            " `then` by those of their ends."
+        ),
+    ] = "then",
     wait: Annotated[
         bool,
         typer.Option("--wait", help="Wait until it has finished. Exit code 1 if an hour is not published."),
     ] = False,
 ) -> None:
-    """Publish closed hours again through Dagster, with everything that has landed and the current users."""
+    """Publish closed hours again through Dagster, with everything that has landed and the current users.
+
+    Each hour is judged by the quota that was in force at its end, unless --quota-of is `now`.
+    """
     from antenna_assets.domain.hours import range_of_hours
     from antenna_assets.ledger.closed_hours import require_closed
     from antenna_assets.stack.start import environment_of
 
+    if quota_of not in ("then", "now"):
+        raise typer.BadParameter(f"--quota-of: expected then or now, found {quota_of!r}")
     hours = range_of_hours(first, last or first)
     with database("backfill") as (settings, connection):
         require_closed(connection, hours)
         if dry_run:
-            _show_changes(connection, settings, hours)
+            _show_changes(connection, settings, hours, of_now=quota_of == "now")
             return
+        if quota_of == "now":
+            _judge_by_quotas_of_now(connection, hours)
         from antenna_assets.definitions import build_definitions
         from antenna_assets.defs.backfill_launch import daemon_runs, follow, launch
         from antenna_assets.defs.instance import open_instance
@@ -63,18 +77,32 @@ def backfill(
                 out.print(f"[green]{counted(len(hours), 'hour is', 'hours are')} published[/green]")
 
 
-def _show_changes(connection: "psycopg.Connection", settings: "Settings", hours: Sequence[datetime]) -> None:
+def _judge_by_quotas_of_now(connection: "psycopg.Connection", hours: Sequence[datetime]) -> None:
+    from antenna_assets.cli.quota_tables import changed_lines
+    from antenna_assets.operations.quotas.rejudge import judge_by_quotas_of_now
+
+    changed = judge_by_quotas_of_now(connection, hours)
+    for line in changed_lines(changed):
+        out.print(line, soft_wrap=isinstance(line, str))
+    out.print(f"the quotas of now hold in these hours for {counted(changed.changes, 'user')} who had others")
+
+
+def _show_changes(
+    connection: "psycopg.Connection", settings: "Settings", hours: Sequence[datetime], *, of_now: bool
+) -> None:
     from antenna_assets.cli.backfill_tables import hour_tables, summary
+    from antenna_assets.clients.clock import database_now
     from antenna_assets.defs.resources import default_engine
     from antenna_assets.ledger.lake_identity import require_matching_lake
     from antenna_assets.operations.backfill import changes, current_users
     from antenna_assets.publishing.lake import Lake
 
     lake, found = Lake(settings.lake_uri), []
+    judged_at = database_now(connection) if of_now else None
     require_matching_lake(connection, lake.root)
     with (
         closing(default_engine(settings).start()) as engine,
-        current_users(connection, lake, hours) as users,
+        current_users(connection, lake, hours, judged_at=judged_at) as users,
         progress_bar("comparing", len(hours)) as advance,
     ):
         for hour in hours:

@@ -74,7 +74,8 @@ def verify(
         )
     against = f", against {counted(len(anchored), 'anchor')}" if anchored else ""
     hours, certificates = counted(verified.hours, "hour"), counted(verified.certificates, "certificate")
-    out.print(f"verified {hours} and {certificates}{against}")
+    periods = f", {counted(verified.periods, 'day or month', 'days and months')}" if verified.periods else ""
+    out.print(f"verified {hours}{periods} and {certificates}{against}")
     if verified.differences:
         out.print(differences_table(verified.differences))
         raise typer.Exit(1)

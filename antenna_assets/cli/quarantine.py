@@ -1,6 +1,5 @@
 """The commands below `antenna quarantine`: `list`, `show`, `export` and `replay`."""
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from antenna_assets.cli.console import out
 from antenna_assets.cli.database import database
+from antenna_assets.cli.options import instant
 from antenna_assets.domain.counted import counted
 
 if TYPE_CHECKING:
@@ -40,18 +40,6 @@ LastBatch = Annotated[
 Limit = Annotated[int | None, typer.Option(min=1, help="At most this many messages.")]
 
 
-def _instant(text: str | None) -> datetime | None:
-    if text is None:
-        return None
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        instant = None
-    if instant is None or instant.tzinfo is None:
-        raise typer.BadParameter(f"expected a time with a zone such as 2026-11-20T10:00:00Z, found {text!r}")
-    return instant.astimezone(UTC)
-
-
 def _selection(
     reasons: list[str] | None,
     since: str | None,
@@ -65,8 +53,8 @@ def _selection(
     # Before the database is opened: a misspelt reason does not need one.
     return Selection(
         reasons=tuple(known_reason(reason) for reason in reasons or ()),
-        since=_instant(since),
-        until=_instant(until),
+        since=instant(since),
+        until=instant(until),
         first_batch=first_batch,
         last_batch=last_batch,
         limit=limit,

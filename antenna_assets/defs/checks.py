@@ -13,6 +13,7 @@ import psycopg
 from antenna_assets.clients.clock import database_now
 from antenna_assets.clients.postgres import snapshot
 from antenna_assets.defs.partitions import HOURS, POOL
+from antenna_assets.defs.period_partitions import DAYS
 from antenna_assets.defs.resources import PostgresResource
 from antenna_assets.domain.counted import counted
 from antenna_assets.domain.schema import ASSETS, HOURLY_TABLES, LIVE_TABLES
@@ -31,6 +32,7 @@ BLOCKING = {
     "keys_are_unique": "No key occurs twice in the hour.",
     "no_negative_bytes": "No row has negative bytes.",
     "over_quota_is_exact": "The users over quota are exactly those with more bytes than their quota.",
+    "quota_periods_add_up": "The bytes of each user on a day are those of its hours.",
 }
 """If one of these fails, a number is wrong: the run fails, and nothing downstream is computed."""
 
@@ -46,6 +48,15 @@ FRESHNESS = dg.AssetCheckKey(dg.AssetKey("users_over_quota_1h"), "hours_are_fres
 
 Verdicts = Mapping[dg.AssetCheckKey, Verdict]
 
+
+DAYS_ADD_UP = dg.AssetCheckSpec(
+    "quota_periods_add_up",
+    asset="bytes_agg_user_1d",
+    description=BLOCKING["quota_periods_add_up"],
+    blocking=True,
+    partitions_def=DAYS,
+)
+"""The check of a day, which the step that publishes days runs."""
 
 SPECS = [
     dg.AssetCheckSpec(
@@ -162,8 +173,10 @@ def _of_serving_tables(connection: psycopg.Connection, hours: Sequence[datetime]
     return found
 
 
-def evaluation(check: dg.AssetCheckKey, verdict: Verdict, hour: str | None = None) -> dg.AssetCheckEvaluation:
-    """An evaluation to record outside the check's op, or for one hour of several."""
+def evaluation(
+    check: dg.AssetCheckKey, verdict: Verdict, hour: str | None = None, unit: str = "hour"
+) -> dg.AssetCheckEvaluation:
+    """An evaluation to record outside the check's op, or for one hour or day of several."""
     return dg.AssetCheckEvaluation(
         asset_key=check.asset_key,
         check_name=check.name,
@@ -172,14 +185,16 @@ def evaluation(check: dg.AssetCheckKey, verdict: Verdict, hour: str | None = Non
         severity=_severity(check, verdict),
         blocking=check.name in BLOCKING,
         description=verdict.message,
-        metadata={**({} if hour is None else {"hour": hour}), **verdict.metrics},
+        metadata={**({} if hour is None else {unit: hour}), **verdict.metrics},
     )
 
 
-def result(check: dg.AssetCheckKey, of_hours: Mapping[str, Verdict]) -> dg.AssetCheckResult:
-    """One result for the hours of a run."""
-    verdict, hours = _together(of_hours), [*of_hours]
-    named = {"hour" if len(hours) == 1 else "hours": " to ".join(hours[:1] + hours[1:][-1:])}
+def result(
+    check: dg.AssetCheckKey, of_hours: Mapping[str, Verdict], unit: str = "hour"
+) -> dg.AssetCheckResult:
+    """One result for the hours, or days, of a run."""
+    verdict, hours = _together(of_hours, unit), [*of_hours]
+    named = {unit if len(hours) == 1 else f"{unit}s": " to ".join(hours[:1] + hours[1:][-1:])}
     return dg.AssetCheckResult(
         asset_key=check.asset_key,
         check_name=check.name,
@@ -199,15 +214,15 @@ def _severity(check: dg.AssetCheckKey, verdict: Verdict) -> dg.AssetCheckSeverit
     return dg.AssetCheckSeverity.ERROR if blocks(check, verdict) else dg.AssetCheckSeverity.WARN
 
 
-def _together(of_hours: Mapping[str, Verdict]) -> Verdict:
-    """One verdict on all hours of a run, which names the hours that failed."""
+def _together(of_hours: Mapping[str, Verdict], unit: str) -> Verdict:
+    """One verdict on all hours, or days, of a run, which names those that failed."""
     if len(of_hours) == 1:
         return next(iter(of_hours.values()))
     failed = {hour: verdict for hour, verdict in of_hours.items() if not verdict.passed}
     message = "; ".join(f"{hour}: {verdict.message}" for hour, verdict in failed.items())
     return Verdict(
         not failed,
-        message or f"it holds for {counted(len(of_hours), 'hour')}",
-        {"hours_checked": len(of_hours), "hours_failed": len(failed)},
+        message or f"it holds for {counted(len(of_hours), unit)}",
+        {f"{unit}s_checked": len(of_hours), f"{unit}s_failed": len(failed)},
         only_warns=all(verdict.only_warns for verdict in failed.values()),
     )

@@ -24,6 +24,8 @@ from antenna_assets.stack.jars import jars_home, store_jars
 from antenna_assets.stack.java import LOCALE
 
 if TYPE_CHECKING:
+    from socketserver import BaseServer
+
     from pyspark.sql import SparkSession
 
 IMAGE = "antenna-lakehouse-spark"
@@ -257,7 +259,22 @@ def session(
         # In a process group of its own: a signal to ours, from Ctrl-C or a service manager, reaches only
         # Python, which then stops Java. If Python dies, Java sees the end of its input and exits.
         start_java(options, start_new_session=True)
-        return SparkSession.builder.config(conf=conf).getOrCreate()
+        spark = SparkSession.builder.config(conf=conf).getOrCreate()
+    _end_quietly_with_java(spark.sparkContext._accumulatorServer)
+    return spark
+
+
+def _end_quietly_with_java(accumulators: "BaseServer") -> None:
+    """Let PySpark's server of accumulators end quietly with Java, on whose connection it prints a traceback.
+
+    Whoever waits for Java reports that it has exited.
+    """
+
+    def handle_error(request: Any, address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], (EOFError, ConnectionError)):
+            type(accumulators).handle_error(accumulators, request, address)
+
+    accumulators.handle_error = handle_error  # type: ignore[method-assign, assignment]
 
 
 def _is_not_of_py4j(record: logging.LogRecord) -> bool:

@@ -16,14 +16,16 @@ from antenna_assets.domain.lifetimes import LONGEST_RUN
 LONGEST_TRANSACTION = timedelta(hours=1)
 """Publications are numbered and timed before they are committed."""
 
-HOURS_PER_TICK = 5_000
+HOURS_PER_TICK = 2_000
 ROWS_PER_TICK = 500_000
-"""How much a tick looks at, at most: hours, and the users or newcomers in them."""
+"""How much a tick looks at, at most: publications, and the users or newcomers in them."""
 
 # The condition is that of the index `publication_with_unknown_users`.
 _WITH_UNKNOWN_USERS = (
     "asset = 'bytes_agg_user_1h' AND content -> 'unknown_users' ->> 'users' IS DISTINCT FROM '0'"
 )
+
+_SEARCHED_FOR = "arrived_at <= (SELECT arrived_until FROM ledger.newcomer_search)"
 
 
 def ask_again(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
@@ -85,10 +87,18 @@ def _begin_round(connection: psycopg.Connection, now: datetime) -> int:
         last one from before anybody came.
     """
     # A run reads its users when it begins, and may publish hours without the newcomers until it ends.
-    connection.execute("DELETE FROM ledger.newcomer WHERE searching AND arrived_at < %s", [now - LONGEST_RUN])
+    done = (
+        "DELETE FROM ledger.newcomer WHERE id IN (SELECT id FROM ledger.newcomer"  # noqa: S608
+        f"  WHERE arrived_at < %s AND {_SEARCHED_FOR} LIMIT %s)"
+    )
+    connection.execute(done.encode(), [now - LONGEST_RUN, ROWS_PER_TICK])
+    # Nobody comes who arrived before: arrivals are in the order of their commits.
     ((waiting, earliest),) = connection.execute(
-        "WITH begun AS (UPDATE ledger.newcomer SET searching = true WHERE NOT searching RETURNING arrived_at)"
-        " SELECT EXISTS (SELECT FROM begun), (SELECT min(arrived_at) FROM ledger.newcomer)"
+        "WITH there AS (SELECT min(arrived_at) AS earliest, max(arrived_at) AS latest FROM ledger.newcomer),"
+        " before AS (SELECT arrived_until FROM ledger.newcomer_search),"
+        " begun AS (UPDATE ledger.newcomer_search SET arrived_until = latest FROM there"
+        "  WHERE latest IS NOT NULL)"
+        " SELECT latest > arrived_until, earliest FROM there, before"
     ).fetchall()
     if waiting or earliest is None:
         return 0
@@ -102,10 +112,11 @@ def _begin_round(connection: psycopg.Connection, now: datetime) -> int:
 
 def _searching(connection: psycopg.Connection) -> int:
     """How many newcomers are searched for, as far as a tick looks."""
-    return connection.execute(
-        "SELECT count(*) FROM (SELECT FROM ledger.newcomer WHERE searching LIMIT %s) AS first",
-        [ROWS_PER_TICK + 1],
-    ).fetchall()[0][0]
+    query = (
+        f"SELECT count(*) FROM (SELECT FROM ledger.newcomer WHERE {_SEARCHED_FOR} LIMIT %s)"  # noqa: S608
+        " AS first"
+    )
+    return connection.execute(query.encode(), [ROWS_PER_TICK + 1]).fetchall()[0][0]
 
 
 def _affordable(
@@ -123,12 +134,12 @@ def _affordable(
 
 def _hours_with_newcomers(connection: psycopg.Connection, hours: Sequence[datetime]) -> list[datetime]:
     """Those of some hours in which a newcomer has bytes as an unknown user."""
-    rows = connection.execute(
-        "SELECT hour FROM unnest(%(hours)s::timestamptz[]) AS hour WHERE EXISTS ("
+    query = (
+        "SELECT hour FROM unnest(%(hours)s::timestamptz[]) AS hour WHERE EXISTS ("  # noqa: S608
         "  SELECT FROM bytes_agg_user_1h AS used JOIN ledger.newcomer USING (id)"
         # Else every partition is looked at.
-        "  WHERE used.date = hour AND used.date = ANY(%(hours)s) AND used.email IS NULL AND searching"
-        ") ORDER BY hour",
-        {"hours": list(hours)},
+        "  WHERE used.date = hour AND used.date = ANY(%(hours)s) AND used.email IS NULL"
+        f"  AND {_SEARCHED_FOR}) ORDER BY hour"
     )
+    rows = connection.execute(query.encode(), {"hours": list(hours)})
     return [hour for (hour,) in rows]

@@ -98,6 +98,25 @@ def newest_generation(connection: psycopg.Connection, period: Period, day: date)
         ).fetchone()
 
 
+def read_period_generation(
+    connection: psycopg.Connection, period: Period, day: date, generation: int
+) -> PeriodGeneration:
+    """Read a sealed generation.
+
+    Raises:
+        LedgerError: there is none with this number.
+    """
+    with connection.cursor(row_factory=class_row(PeriodGeneration)) as cursor:
+        found = cursor.execute(
+            "SELECT period, day, generation, first_hour, end_hour, certificates, up_to_certificate"
+            " FROM ledger.period_generation WHERE period = %s AND day = %s AND generation = %s",
+            [period, day, generation],
+        ).fetchone()
+    if found is None:
+        raise LedgerError(f"expected generation {generation} of the {period} {day} in the ledger, found none")
+    return found
+
+
 def _seal(connection: psycopg.Connection, wanted: PeriodGeneration) -> PeriodGeneration:
     newest = newest_generation(connection, wanted.period, wanted.day)
     if newest is not None and (newest.first_hour, newest.end_hour, newest.certificates) == (

@@ -190,3 +190,21 @@ def forget_published_periods(connection: psycopg.Connection) -> None:
         " SELECT FROM ledger.period_publication AS since WHERE since.period = failing.period"
         "  AND since.day = failing.day AND since.number > failing.publication)"
     )
+
+
+def ask_for_periods_again(connection: psycopg.Connection, period: Period, since: datetime) -> list[date]:
+    """Have published periods that end after an instant published again with the quotas of now; returns them.
+
+    For a quota that was changed for the past. A day that ends shortly before may be among them.
+    """
+    rows = connection.execute(
+        "WITH held AS (SELECT period, day FROM ledger.period_head, ledger.billing_zone"
+        "  WHERE period = %(period)s"
+        "  AND day >= ledger.period_of(%(period)s, %(since)s::timestamptz - interval '24 hours', zone)"
+        "  ORDER BY day FOR UPDATE OF period_head)"
+        " UPDATE ledger.period_head AS head SET asked_users_version = users.version"
+        " FROM held, ledger.users_version AS users"
+        " WHERE head.period = held.period AND head.day = held.day RETURNING head.day",
+        {"period": period, "since": since},
+    )
+    return sorted(day for (day,) in rows)

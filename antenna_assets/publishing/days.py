@@ -57,9 +57,10 @@ def publish_day(run: PublishingRun, day: date, zone: str) -> PublishedPeriod:
     sealed = seal_day(connection, day)
     connection.execute("SELECT ledger.make_user_months(%s)", [[day]])
     with run.tables.scratch() as scratch:
-        windows = write_windows(connection, day, scratch)
-        usage = Dataset(usage_files(connection, run.tables, sealed.certificates), ENRICHED_USAGE)
-        inputs = {"enriched_usage": usage, **windows.inputs}
+        windows, inputs = write_windows(connection, day, scratch)
+        files = certified_files(connection, run.tables, "enriched_usage", sealed.certificates)
+        usage = Dataset(files, ENRICHED_USAGE)
+        inputs["enriched_usage"] = usage
         with run.engine.stream(ORDERED, inputs, COMPUTED, f"{scratch}/rows") as rows:
             commit_point("publish.period.computed")
             with connection.transaction():
@@ -70,15 +71,17 @@ def publish_day(run: PublishingRun, day: date, zone: str) -> PublishedPeriod:
     return published
 
 
-def usage_files(connection: psycopg.Connection, lake: Lake, certificates: Sequence[int]) -> list[str]:
-    """The files of `enriched_usage` that some certificates of hours name."""
+def certified_files(
+    connection: psycopg.Connection, lake: Lake, table: str, certificates: Sequence[int]
+) -> list[str]:
+    """The files of a lake table that some certificates of hours name."""
     rows = connection.execute(
         "SELECT file ->> 'path' FROM ledger.certificate,"
-        " jsonb_array_elements(text::jsonb #> '{content,published,enriched_usage,files}') AS file"
+        " jsonb_array_elements(text::jsonb #> ARRAY['content', 'published', %s, 'files']) AS file"
         " WHERE number = ANY(%s) ORDER BY hour, 1",
-        [list(certificates)],
+        [table, list(certificates)],
     )
-    return [posixpath.join(lake.location("enriched_usage"), path) for (path,) in rows]
+    return [posixpath.join(lake.location(table), path) for (path,) in rows]
 
 
 def day_lines(day: date, rows: pa.RecordBatch) -> pa.Buffer:

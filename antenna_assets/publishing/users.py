@@ -101,13 +101,10 @@ def users_version(connection: psycopg.Connection) -> int:
 
 def write_users_of_snapshot(connection: psycopg.Connection, target: str, judged_at: datetime) -> None:
     """Write all users in the caller's snapshot, with the hourly quotas that were in force at an instant."""
-    # `user_metadata.quota` is the newest own quota: only where something changed later is the history read.
     select = sql.SQL(
-        "SELECT id, name, email,"
-        "  CASE WHEN later.id IS NULL AND (users.quota IS NOT NULL OR users.plan IS NULL) THEN users.quota"
-        "   ELSE (SELECT quota FROM ledger.quota_at(users.id, 'hour', {at})) END AS quota"
-        " FROM user_metadata AS users"
-        " LEFT JOIN ledger.quotas_changed('hour', {at}, 'infinity') AS later USING (id)"
+        "SELECT id, name, email, CASE WHEN settled THEN quota"
+        "  ELSE (SELECT of_then.quota FROM ledger.quota_at(users.id, 'hour', {at}) AS of_then) END AS quota"
+        " FROM ledger.users_since({at}) AS users"
     ).format(at=sql.Literal(judged_at))
     write_parquet(target, rows_of(connection, select, USERS), USERS)
 

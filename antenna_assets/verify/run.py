@@ -1,4 +1,4 @@
-"""Verifies the hours one by one, each in one snapshot of PostgreSQL."""
+"""Verifies the hours one by one, and then days and months, each in one snapshot of PostgreSQL."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -23,6 +23,12 @@ from antenna_assets.verify.lake import lake_findings, user_differences
 from antenna_assets.verify.landing import Landing
 from antenna_assets.verify.ledger import ledger_findings
 from antenna_assets.verify.parquet import Parquet
+from antenna_assets.verify.periods import (
+    PeriodsVerified,
+    period_chain_differences,
+    published_periods,
+    verify_period,
+)
 from antenna_assets.verify.publications import lake_table_id
 from antenna_assets.verify.tables import table_differences, unpublished_rows
 
@@ -36,9 +42,11 @@ class Verified:
         certificates: how many links of the chain were recomputed.
         pending: hours that are not wholly published, or are being published again, each with the reason.
         not_recomputed: hours past the retention of landed files: only what is published was compared.
+        periods: how many days and months were compared with their certificate.
     """
 
     hours: int = 0
+    periods: int = 0
     certificates: int = 0
     differences: list[Difference] = field(default_factory=list)
     pending: dict[str, str] = field(default_factory=dict)
@@ -105,7 +113,22 @@ def verify(
         if first is None and end is None:
             with snapshot(connection):
                 verified.differences += landing.other_rejections()
+        _verify_periods(run, first, end)
     return verified
+
+
+def _verify_periods(run: _Verification, first: datetime | None, end: datetime | None) -> None:
+    """Compare days and months, each in one snapshot."""
+    found = PeriodsVerified()
+    with snapshot(run.connection):
+        found.differences, untrusted = period_chain_differences(run.connection)
+        periods = published_periods(run.connection, first, end)
+    for period, day in periods:
+        with snapshot(run.connection):
+            verify_period(run.connection, run.lake, run.parquet, period, day, untrusted, found)
+    run.verified.periods = found.periods
+    run.verified.differences += found.differences
+    run.verified.pending |= found.pending
 
 
 def _hours(connection: psycopg.Connection, first: datetime | None, end: datetime | None) -> list[datetime]:

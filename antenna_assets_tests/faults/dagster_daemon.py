@@ -56,10 +56,11 @@ class Dagster:
         )
 
     def stop_sensor(self) -> None:
-        """Before `start`: only what the caller asks for is run."""
+        """Stop both sensors, before `start`: only what the caller asks for is run."""
         program = str(Path(sys.executable).with_name("dagster"))
-        stopped = self.run(program, "sensor", "stop", "closed_hours", "--workspace", str(workspace_file()))
-        assert stopped.wait(60) == 0
+        for sensor in ("closed_hours", "ended_periods"):
+            stopped = self.run(program, "sensor", "stop", sensor, "--workspace", str(workspace_file()))
+            assert stopped.wait(60) == 0
 
     def run(self, *command: str, crash_at: str | None = None) -> subprocess.Popen[bytes]:
         """Start a command on this home."""
@@ -116,22 +117,30 @@ class Dagster:
         return killed
 
     def runs(self) -> dict[str, str]:
-        """The runs and their statuses, oldest first. None before Dagster made its tables."""
+        """The runs of hours and their statuses, oldest first. None before Dagster made its tables."""
         with connect(self.url) as connection:
             if connection.execute("SELECT to_regclass('dagster.runs')").fetchone() == (None,):
                 return {}
-            return dict(connection.execute("SELECT run_id, status FROM dagster.runs ORDER BY id").fetchall())
+            return dict(
+                connection.execute(
+                    "SELECT run_id, status FROM dagster.runs"
+                    # Days that happen to be over.
+                    " WHERE pipeline_name NOT IN ('daily_usage', 'monthly_usage') ORDER BY id"
+                ).fetchall()
+            )
 
     def in_progress(self) -> dict[str, str]:
         """The runs that did not end yet."""
         return {run: status for run, status in self.runs().items() if status in IN_PROGRESS}
 
     def ticks(self) -> int:
-        """How many ticks of the sensor were begun."""
+        """How many ticks of the hours' sensor were begun."""
         with connect(self.url) as connection:
             if connection.execute("SELECT to_regclass('dagster.job_ticks')").fetchone() == (None,):
                 return 0
-            (count,) = connection.execute("SELECT count(*) FROM dagster.job_ticks").fetchone() or (0,)
+            (count,) = connection.execute(
+                "SELECT count(*) FROM dagster.job_ticks WHERE tick_body::json ->> 'job_name' = 'closed_hours'"
+            ).fetchone() or (0,)
             return int(count)
 
     def let_time_pass(self, time_: timedelta) -> None:

@@ -196,7 +196,7 @@ class Invariants:
                 events = contents[hour, row.generation].values()
                 found, expected = (
                     facts.of_hour(table, hour),
-                    self._model.table(table, events, row.users_version),
+                    self._model.table(table, hour, events, row.users_version),
                 )
                 assert len(found) == len(expected), f"4: {row}"
                 assert set(found) == expected, f"4: {row}"
@@ -232,7 +232,9 @@ class Invariants:
             if (row.generation, row.users_version) == (users.generation, users.users_version):
                 usage = {key: sum_ for key, _, sum_ in facts.of_hour("bytes_agg_user_1h", hour)}
                 found = facts.of_hour("users_over_quota_1h", hour)
-                assert sorted(found) == sorted(self._model.over_quota(usage, row.users_version)), f"7: {row}"
+                assert sorted(found) == sorted(self._model.over_quota(usage, hour, row.users_version)), (
+                    f"7: {row}"
+                )
 
     def _8_orphans(self, facts: Facts) -> None:
         named = {self._lake / file.path for file in facts["files"]}

@@ -225,6 +225,9 @@ class Ledger(RuleBasedStateMachine):
                 assert heads == [row.generation] * 6, f"{row}: {heads}"
                 users = {head.users_version for head in facts["heads"] if head.hour == row.hour} - {None}
                 assert len(users) == 1, f"{row}: published with versions {users} of the users"
+        known = self.world.model.users[self.world.model.users_version]
+        unknown = {row.id for row in facts["bytes_agg_user_1h"] if row.email is None}
+        assert not unknown & known.keys(), "hours with users who are known by now were not published again"
         assert self.world.what_verify_finds() == []
 
     def hour(self, number: int) -> str:

@@ -17,6 +17,7 @@ User = tuple[str, str, int]
 
 HOUR = timedelta(hours=1)
 WINDOW = timedelta(minutes=5)
+SINCE_EVER = datetime.min.replace(tzinfo=UTC)
 TRANSFORM = """
 import json
 
@@ -92,17 +93,29 @@ class Draft:
 
 @dataclass
 class Model:
-    """Everything that was sent, and the users at each of their versions."""
+    """Everything that was sent, the users at each of their versions, and since when they had which quota.
+
+    A change of a quota is the version of the users that it made, the instant, and the quota; None: no longer known.
+    """
 
     messages: dict[Coordinates, Message] = field(default_factory=dict)
     users: dict[int, dict[str, User]] = field(default_factory=dict)
+    quotas: dict[str, list[tuple[int, datetime, int | None]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for version, users in self.users.items():
+            self.quotas |= {id_: [(version, SINCE_EVER, user[2])] for id_, user in users.items()}
 
     @property
     def users_version(self) -> int:
         return max(self.users)
 
-    def change_user(self, id_: str, user: User | None) -> None:
+    def change_user(self, id_: str, user: User | None, now: datetime) -> None:
         """The next version of the users: one is new or changed, or, for None, gone."""
+        quota = None if user is None else user[2]
+        if quota is not None or id_ in self.quotas:
+            since = now if id_ in self.quotas else SINCE_EVER
+            self.quotas.setdefault(id_, []).append((self.users_version + 1, since, quota))
         changed = dict(self.users[self.users_version])
         changed.pop(id_, None)
         if user is not None:
@@ -122,12 +135,27 @@ class Model:
         assert found is not None
         return found
 
-    def enriched(self, events: Mapping[Coordinates, Event], version: int) -> dict[Coordinates, tuple]:
-        """Each event with the user's name, e-mail and quota at a version of the users."""
-        nobody = (None, None, None)
-        return {p: (event, *self.users[version].get(event.user, nobody)) for p, event in events.items()}
+    def quota_of(self, user: str, hour: datetime, version: int) -> int | None:
+        """The quota at the end of an hour, as a version of the users has it; None: none."""
+        if user not in self.users[version]:
+            return None
+        return [quota for made, since, quota in self.quotas[user] if made <= version and since < hour + HOUR][
+            -1
+        ]
 
-    def table(self, name: str, events: Iterable[Event], version: int) -> set[tuple]:
+    def enriched(self, events: Mapping[Coordinates, Event], version: int) -> dict[Coordinates, tuple]:
+        """Each event with the user's name and e-mail at a version of the users, and the quota of then."""
+        users = self.users[version]
+        return {
+            place: (
+                event,
+                *users.get(event.user, (None, None))[:2],
+                self.quota_of(event.user, event.hour, version),
+            )
+            for place, event in events.items()
+        }
+
+    def table(self, name: str, hour: datetime, events: Iterable[Event], version: int) -> set[tuple]:
         """The rows of an hourly table, without their date."""
         users = self.users[version]
         if name == "bytes_agg_antenna_1h":
@@ -137,15 +165,15 @@ class Model:
         by_user = _sums((event.user, event.bytes) for event in events)
         if name == "bytes_agg_user_1h":
             return {(user, users[user][1] if user in users else None, sum_) for user, sum_ in by_user.items()}
-        return self.over_quota(by_user, version)
+        return self.over_quota(by_user, hour, version)
 
-    def over_quota(self, by_user: Mapping[str, int], version: int) -> set[tuple]:
-        """Users whose bytes are above their quota, with e-mail, quota and bytes."""
-        users = self.users[version]
+    def over_quota(self, by_user: Mapping[str, int], hour: datetime, version: int) -> set[tuple]:
+        """Users whose bytes of an hour are above their quota of then, with e-mail, quota and bytes."""
+        quotas = {user: self.quota_of(user, hour, version) for user in by_user}
         return {
-            (user, users[user][1], users[user][2], sum_)
+            (user, self.users[version][user][1], quotas[user], sum_)
             for user, sum_ in by_user.items()
-            if user in users and sum_ > users[user][2]
+            if (quota := quotas[user]) is not None and sum_ > quota
         }
 
     @staticmethod

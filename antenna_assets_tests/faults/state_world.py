@@ -188,7 +188,7 @@ class World:
             statement = "INSERT INTO user_metadata (name, email, quota, id) VALUES (%s, %s, %s, %s)"
             values = (*user, id_)
         self._connection.execute(statement.encode(), values)
-        self.model.change_user(id_, user)
+        self.model.change_user(id_, user, datetime.now(UTC))
 
     def hold_stream(self, point: str) -> Held:
         """Another stream, held at the point of its first batch."""

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.services
 WATCH = ("antenna_assets.cli", "alerts", "watch")
 PERCENTS = (50, 80, 90, 100, 120)
 QUOTA = 1000
+POINTS = {"alerts.followed", "alerts.written", "alerts.committed"}
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def require_each_once(world: Alerting) -> None:
     assert len(expected) > 0
 
 
-@pytest.mark.parametrize("point", ["alerts.followed", "alerts.written", "alerts.committed"])
+@pytest.mark.parametrize("point", sorted(POINTS))
 def test_a_watch_that_dies_at_a_point_raises_each_alert_once(
     settings: Settings, world: Alerting, point: str
 ) -> None:

@@ -22,6 +22,7 @@ from antenna_assets_tests import (
     test_rebuild,
 )
 from antenna_assets_tests.faults import (
+    test_alerts_killed,
     test_merge_crashes,
     test_period_crashes,
     test_publication_crashes,
@@ -42,6 +43,7 @@ def test_every_point_in_the_code_has_a_fault_test() -> None:
         test_rebuild,
         test_old_previews,
         test_alerts_deliver,
+        test_alerts_killed,
     )
     tested = {point for of in tests for point in of.POINTS}
     assert tested == crash.POINTS

@@ -92,7 +92,7 @@ def test_row_1_killed_with_spark_at_a_point_and_in_a_task_of_java_the_stream_is_
     round_: int,
     record_property: Callable[[str, object], None],
 ) -> None:
-    crashes = every_crash(round_) if proving else list(IN_THE_SUITE_WITH_SPARK)
+    crashes = every_crash(round_) if proving else [*IN_THE_SUITE_WITH_SPARK, "stream.commit.before:java"]
     # A stream that is killed at once never has use for the best code, in the long form neither.
     monkeypatch.setenv("JAVA_HOME", str(java_home_with(tmp_path / "java", QUICK)))
     with another_world() as second, ThreadPoolExecutor(2) as pool:

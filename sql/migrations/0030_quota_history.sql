@@ -29,6 +29,7 @@ CREATE TABLE user_quota_change (
 );
 -- The changes since an hour are few, whatever the number of users.
 CREATE INDEX user_quota_change_by_time ON user_quota_change (period, valid_from);
+CREATE INDEX user_quota_change_unlimited ON user_quota_change (id) WHERE quota IS NULL AND NOT ended;
 
 -- Null: no plan. Without a foreign key: rows of `user_metadata` have it, and a million of them are looked up once.
 CREATE TABLE user_plan_change (
@@ -121,6 +122,26 @@ LANGUAGE sql STABLE AS $$
             AND of_plan.valid_from <= quotas_changed.until)
 $$;
 
+-- Everybody with the hourly quota of now, and whether it has been the same since an instant: else `quota_at` has to be asked.
+-- Quick for a million users, in plans or not: the history is read only as far as something changed.
+CREATE FUNCTION ledger.users_since(since timestamptz)
+RETURNS TABLE (id text, name text, email text, quota bigint, settled boolean) LANGUAGE sql STABLE AS $$
+    SELECT id, users.name, users.email,
+        CASE WHEN users.quota IS NOT NULL OR users.plan IS NULL THEN users.quota ELSE of_plan.quota END,
+        later.id IS NULL AND (users.quota IS NOT NULL OR users.plan IS NULL OR unlimited.id IS NULL)
+    FROM public.user_metadata AS users
+    LEFT JOIN ledger.quotas_changed('hour', users_since.since, 'infinity') AS later USING (id)
+    -- In a plan and without a quota: perhaps unlimited.
+    LEFT JOIN (
+        SELECT DISTINCT change.id FROM public.user_quota_change AS change
+        WHERE change.period = 'hour' AND change.quota IS NULL AND NOT change.ended
+    ) AS unlimited USING (id)
+    LEFT JOIN (
+        SELECT DISTINCT ON (change.plan) change.plan, change.quota FROM public.plan_quota_change AS change
+        WHERE change.period = 'hour' ORDER BY change.plan, change.valid_from DESC
+    ) AS of_plan ON of_plan.plan = users.plan
+$$;
+
 -- The last instant of an hour, whose quota the hour is judged by.
 CREATE FUNCTION ledger.last_instant(hour timestamptz) RETURNS timestamptz LANGUAGE sql STABLE AS $$
     SELECT last_instant.hour + interval '3599.999999 seconds'
@@ -134,15 +155,16 @@ CREATE FUNCTION ledger.is_zone(zone text) RETURNS boolean LANGUAGE sql STABLE AS
             AND name NOT LIKE 'posix/%' AND name NOT LIKE 'right/%')
 $$;
 
--- Users who came after hours were published: there they are unknown. The sensor looks for those hours, in the order of the
--- publications, up to the one of `newcomer_search`, for those whom it is `searching`, and has them published again.
+-- Users who came after hours were published: there they are unknown. The sensor looks for those hours and has them published
+-- again: for all who had arrived at an instant, in the order of the publications, which are searched up to a number.
 CREATE TABLE ledger.newcomer (
     id text PRIMARY KEY,
-    arrived_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    searching boolean NOT NULL DEFAULT false
+    arrived_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+CREATE INDEX newcomer_by_time ON ledger.newcomer (arrived_at);
 CREATE TABLE ledger.newcomer_search (
     one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    arrived_until timestamptz NOT NULL DEFAULT '-infinity',
     publication bigint NOT NULL DEFAULT 0
 );
 INSERT INTO ledger.newcomer_search DEFAULT VALUES;
@@ -190,7 +212,7 @@ BEGIN
 
     INSERT INTO ledger.newcomer (id) SELECT unnest(ids)
     WHERE EXISTS (SELECT FROM ledger.publication_head WHERE asset = 'bytes_agg_user_1h')
-    ON CONFLICT (id) DO UPDATE SET arrived_at = excluded.arrived_at, searching = false;
+    ON CONFLICT (id) DO UPDATE SET arrived_at = excluded.arrived_at;
 END $$;
 
 -- Whoever is gone has none, and keeps its history: old hours are judged by it.
@@ -235,6 +257,10 @@ CREATE FUNCTION ledger.users_updated() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     at timestamptz;
 BEGIN
+    -- The change was written into the history first, see below.
+    IF current_setting('antenna.history_leads', true) = 'on' THEN
+        RETURN NULL;
+    END IF;
     PERFORM ledger.require_zones((
         SELECT array_agg(DISTINCT after.zone) FROM after LEFT JOIN before USING (id)
         WHERE after.zone IS NOT NULL AND after.zone IS DISTINCT FROM before.zone));
@@ -257,11 +283,13 @@ BEGIN
         WHERE own.id = after.id AND own.period = 'hour' ORDER BY own.valid_from DESC LIMIT 1
     ) AS newest ON true
     WHERE before.quota IS DISTINCT FROM after.quota
-        -- It is there already where the quota follows a change that was written into the history.
         AND (newest.ended IS NULL OR newest.quota IS DISTINCT FROM after.quota OR newest.ended < change.ended);
 
     INSERT INTO public.user_plan_change (id, valid_from, plan)
-    SELECT id, at, after.plan FROM before JOIN after USING (id) WHERE before.plan IS DISTINCT FROM after.plan;
+    SELECT id, at, after.plan FROM before JOIN after USING (id)
+    WHERE before.plan IS DISTINCT FROM after.plan AND after.plan IS DISTINCT FROM (
+        SELECT change.plan FROM public.user_plan_change AS change
+        WHERE change.id = after.id ORDER BY change.valid_from DESC LIMIT 1);
     RETURN NULL;
 END $$;
 
@@ -274,10 +302,11 @@ CREATE TRIGGER users_quotas_removed AFTER DELETE ON user_metadata REFERENCING OL
 CREATE TRIGGER users_quotas_truncated AFTER TRUNCATE ON user_metadata
     FOR EACH STATEMENT EXECUTE FUNCTION ledger.users_truncated();
 
--- The other way: `user_metadata.quota` follows a change that is written into the history.
+-- The other way: `user_metadata` follows a change that is written into the history.
 CREATE FUNCTION ledger.quota_follows_history() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF EXISTS (SELECT FROM changed WHERE period = 'hour') THEN
+        PERFORM set_config('antenna.history_leads', 'on', true);
         UPDATE public.user_metadata AS users SET quota = newest.quota
         FROM (SELECT DISTINCT id FROM changed WHERE period = 'hour') AS of
         CROSS JOIN LATERAL (
@@ -285,6 +314,7 @@ BEGIN
             WHERE own.id = of.id AND own.period = 'hour' ORDER BY own.valid_from DESC LIMIT 1
         ) AS newest
         WHERE users.id = of.id AND users.quota IS DISTINCT FROM newest.quota;
+        PERFORM set_config('antenna.history_leads', 'off', true);
     END IF;
     RETURN NULL;
 END $$;
@@ -292,6 +322,24 @@ CREATE TRIGGER quota_added AFTER INSERT ON user_quota_change REFERENCING NEW TAB
     FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION ledger.quota_follows_history();
 CREATE TRIGGER quota_corrected AFTER UPDATE ON user_quota_change REFERENCING NEW TABLE AS changed
     FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION ledger.quota_follows_history();
+
+CREATE FUNCTION ledger.plan_follows_history() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM set_config('antenna.history_leads', 'on', true);
+    UPDATE public.user_metadata AS users SET plan = newest.plan
+    FROM (SELECT DISTINCT id FROM changed) AS of
+    CROSS JOIN LATERAL (
+        SELECT change.plan FROM public.user_plan_change AS change
+        WHERE change.id = of.id ORDER BY change.valid_from DESC LIMIT 1
+    ) AS newest
+    WHERE users.id = of.id AND users.plan IS DISTINCT FROM newest.plan;
+    PERFORM set_config('antenna.history_leads', 'off', true);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER plan_added AFTER INSERT ON user_plan_change REFERENCING NEW TABLE AS changed
+    FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION ledger.plan_follows_history();
+CREATE TRIGGER plan_corrected AFTER UPDATE ON user_plan_change REFERENCING NEW TABLE AS changed
+    FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION ledger.plan_follows_history();
 
 -- What the triggers above write is of a version already.
 CREATE TRIGGER a_users_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON plan
@@ -332,7 +380,7 @@ GRANT INSERT ON plan, plan_quota_change, user_quota_change, user_plan_change TO 
 GRANT UPDATE, DELETE ON user_quota_change, user_plan_change TO antenna_administrator;
 GRANT UPDATE (quota) ON plan_quota_change TO antenna_administrator;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ledger.newcomer TO antenna_administrator;
-GRANT SELECT, UPDATE, DELETE ON ledger.newcomer TO antenna_publisher;
+GRANT SELECT, DELETE ON ledger.newcomer TO antenna_publisher;
 GRANT SELECT, UPDATE ON ledger.newcomer_search TO antenna_publisher;
 GRANT SELECT ON ledger.newcomer_search TO antenna_administrator;
 -- Hours whose users or quotas of then have changed are asked for again.

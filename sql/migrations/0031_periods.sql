@@ -13,7 +13,8 @@ INSERT INTO ledger.billing_zone (zone) VALUES ('UTC');
 CREATE FUNCTION ledger.period_start(period text, day date, zone text) RETURNS timestamptz
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 DECLARE
-    midnight timestamp := CASE period WHEN 'day' THEN day::timestamp WHEN 'month' THEN date_trunc('month', day::timestamp) END;
+    midnight timestamp := CASE period WHEN 'day' THEN day::timestamp
+        WHEN 'month' THEN date_trunc('month', day::timestamp) END;
     utc timestamptz := midnight AT TIME ZONE 'UTC';
     -- How far the zone is ahead of UTC, a day before and a day after.
     before interval := (utc - interval '24 hours') AT TIME ZONE zone - (midnight - interval '24 hours');
@@ -52,8 +53,9 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
     SELECT (day + ('1 ' || period)::interval)::date
 $$;
 
--- The zone that a user's days lie in, from a day on; null: the billing zone. `user_metadata.zone` writes it, and not for days
--- that are published, nor for the one that begins where the newest of them ends: so days never overlap and leave no gap.
+-- The zone that a user's days lie in, from a day on; null: the billing zone. `user_metadata.zone` writes it, and not for
+-- days that are published, nor for the one that begins where the newest of them ends: so days never overlap and leave no
+-- gap.
 CREATE TABLE user_zone_change (
     id text NOT NULL,
     from_day date NOT NULL,
@@ -147,7 +149,8 @@ FROM (
         sealed.first_hour, sealed.end_hour, sealed.up_to_certificate,
         CASE head.period
             WHEN 'day' THEN EXISTS (
-                SELECT FROM ledger.certificate AS newer WHERE newer.hour >= sealed.first_hour AND newer.hour < sealed.end_hour
+                SELECT FROM ledger.certificate AS newer
+                WHERE newer.hour >= sealed.first_hour AND newer.hour < sealed.end_hour
                     AND newer.number > sealed.up_to_certificate)
             ELSE EXISTS (
                 SELECT FROM ledger.period_certificate AS newer WHERE newer.period = 'day' AND newer.day >= head.day
@@ -156,8 +159,8 @@ FROM (
     FROM ledger.period_head AS head JOIN ledger.period_generation AS sealed USING (period, day, generation)
 ) AS state;
 
--- Requests of the sensor and failures, as `ledger.request` and `ledger.failing_hour`. `publication`: the newest of all periods
--- when the request was made, or when the last run had failed.
+-- Requests of the sensor and failures, as `ledger.request` and `ledger.failing_hour`. `publication`: the newest of all
+-- periods when the request was made, or when the last run had failed.
 CREATE TABLE ledger.period_request (
     key text PRIMARY KEY,
     period text NOT NULL,
@@ -211,8 +214,9 @@ CREATE TABLE users_over_quota_1mo (
 CREATE FUNCTION ledger.user_windows(of_day date)
 RETURNS TABLE (id text, begins timestamptz, ends timestamptz) LANGUAGE sql STABLE AS $$
     WITH zoned AS MATERIALIZED (
-        SELECT change.id, coalesce(
-                (array_agg(change.zone ORDER BY from_day DESC) FILTER (WHERE from_day <= of_day))[1], billing.zone) AS begins_in,
+        SELECT change.id,
+            coalesce((array_agg(change.zone ORDER BY from_day DESC) FILTER (WHERE from_day <= of_day))[1], billing.zone)
+                AS begins_in,
             coalesce((array_agg(change.zone ORDER BY from_day DESC))[1], billing.zone) AS ends_in, billing.zone AS billing
         FROM public.user_zone_change AS change, ledger.billing_zone AS billing
         WHERE from_day <= of_day + 1 GROUP BY change.id, billing.zone
@@ -262,7 +266,7 @@ $$;
 -- The UTC hours that a day touches, over all zones in use: from the first to before the end.
 CREATE FUNCTION ledger.day_hours(of_day date, OUT first_hour timestamptz, OUT end_hour timestamptz) LANGUAGE sql STABLE AS $$
     SELECT date_trunc('hour', min(ledger.period_start('day', of_day, zone)), 'UTC'),
-        date_trunc('hour', max(ledger.period_start('day', of_day + 1, zone)) + interval '1 hour' - interval '1 microsecond', 'UTC')
+        date_trunc('hour', max(ledger.period_start('day', of_day + 1, zone)) + interval '3599.999999 seconds', 'UTC')
     FROM ledger.zones_in_use() AS zone
 $$;
 
@@ -278,7 +282,8 @@ BEGIN
     END IF;
     IF NOT EXISTS (
         SELECT FROM changed WHERE zone IS DISTINCT FROM (
-            SELECT known.zone FROM public.user_zone_change AS known WHERE known.id = changed.id ORDER BY from_day DESC LIMIT 1)
+            SELECT known.zone FROM public.user_zone_change AS known WHERE known.id = changed.id
+            ORDER BY from_day DESC LIMIT 1)
     ) THEN
         RETURN NULL;
     END IF;
@@ -295,7 +300,8 @@ CREATE TRIGGER zones_inserted AFTER INSERT ON user_metadata REFERENCING NEW TABL
 CREATE TRIGGER zones_updated AFTER UPDATE ON user_metadata REFERENCING NEW TABLE AS changed
     FOR EACH STATEMENT EXECUTE FUNCTION ledger.zones_changed();
 -- Those that have one already.
-INSERT INTO user_zone_change (id, from_day, zone) SELECT id, '-infinity'::date, zone FROM user_metadata WHERE zone IS NOT NULL;
+INSERT INTO user_zone_change (id, from_day, zone)
+SELECT id, '-infinity'::date, zone FROM user_metadata WHERE zone IS NOT NULL;
 
 -- As ledger.make_user_days: the partitions of bytes_agg_user_1d, a month each, before the transaction that fills them.
 CREATE FUNCTION ledger.make_user_months(days date[]) RETURNS void
@@ -318,8 +324,9 @@ END $$;
 REVOKE ALL ON FUNCTION ledger.make_user_months FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ledger.make_user_months TO antenna_publisher;
 
-GRANT SELECT ON ledger.billing_zone, user_zone_change, ledger.period_generation, ledger.period_head, ledger.period_publication,
-    ledger.period_certificate, ledger.period_certificate_head, ledger.period_state, ledger.period_request,
+GRANT SELECT ON ledger.billing_zone, user_zone_change, ledger.period_generation, ledger.period_head,
+    ledger.period_publication, ledger.period_certificate, ledger.period_certificate_head, ledger.period_state,
+    ledger.period_request,
     ledger.failing_period TO antenna_publisher, antenna_administrator;
 GRANT SELECT ON bytes_agg_user_1d, users_over_quota_1d, users_over_quota_1mo TO antenna_publisher, antenna_administrator;
 GRANT INSERT, DELETE ON bytes_agg_user_1d, users_over_quota_1d, users_over_quota_1mo TO antenna_publisher;

@@ -28,12 +28,12 @@ CREATE TABLE outbox (
 );
 CREATE INDEX outbox_user_id ON outbox (user_id) WHERE user_id IS NOT NULL;
 
-CREATE FUNCTION notices_stay() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION ledger.notices_stay() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'a notice is never changed: it may have been sent; write another one';
 END
 $$;
-CREATE TRIGGER notices_stay BEFORE UPDATE OR TRUNCATE ON outbox FOR EACH STATEMENT EXECUTE FUNCTION notices_stay();
+CREATE TRIGGER notices_stay BEFORE UPDATE OR TRUNCATE ON outbox FOR EACH STATEMENT EXECUTE FUNCTION ledger.notices_stay();
 
 -- What is owed to a channel, and what became of it. `status_code` is that of the last answer, in HTTP or SMTP; `last_error`
 -- holds no secret, no address of a person and nothing of the body.
@@ -55,7 +55,8 @@ CREATE INDEX delivery_open ON delivery (channel, state, outbox) WHERE state <> '
 
 -- In the transaction of the notice. A reader that looks for numbers above the last one that it saw would miss a notice whose
 -- transaction took longer than that of a later number. Whoever writes notices needs no right on deliveries.
-CREATE FUNCTION owe_notices() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE FUNCTION ledger.owe_notices() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO public.delivery (outbox, channel)
     SELECT number, name FROM added JOIN public.alert_channel AS channel ON removed_at IS NULL
@@ -65,9 +66,9 @@ BEGIN
     RETURN NULL;
 END
 $$;
-REVOKE ALL ON FUNCTION owe_notices FROM PUBLIC;
+REVOKE ALL ON FUNCTION ledger.owe_notices FROM PUBLIC;
 CREATE TRIGGER owe_notices AFTER INSERT ON outbox REFERENCING NEW TABLE AS added
-    FOR EACH STATEMENT EXECUTE FUNCTION owe_notices();
+    FOR EACH STATEMENT EXECUTE FUNCTION ledger.owe_notices();
 
 -- For dashboards and metrics: no id, body or user.
 CREATE VIEW deliveries AS

@@ -7,4 +7,4 @@ SELECT
     CASE WHEN quota_of_then.id IS NULL THEN user_metadata.quota ELSE quota_of_then.quota END AS quota
 FROM raw_parquet
 LEFT JOIN user_metadata ON raw_parquet.id = user_metadata.id
-LEFT JOIN quota_of_then ON raw_parquet.id = quota_of_then.id
+LEFT JOIN quota_of_then ON user_metadata.id = quota_of_then.id

@@ -72,6 +72,8 @@ def period_spec(
             **(_sql_metadata(name) if name in INPUTS else {}),
         },
         partitions_def=partitions,
+        # A run may be of some of them.
+        skippable=True,
     )
 
 

@@ -5,10 +5,12 @@ from datetime import date
 
 import dagster as dg
 
+from antenna_assets.clients.postgres import snapshot
 from antenna_assets.defs.assets.declared import period_spec
 from antenna_assets.defs.assets.hourly import enriched_usage
 from antenna_assets.defs.assets.period_reports import PeriodReport
 from antenna_assets.defs.assets.sources import user_metadata
+from antenna_assets.defs.checks import DAYS_ADD_UP
 from antenna_assets.defs.period_partitions import (
     DAYS,
     DAYS_PER_RUN,
@@ -24,6 +26,7 @@ from antenna_assets.publishing.days import publish_day
 from antenna_assets.publishing.months import publish_month
 from antenna_assets.publishing.outcomes import PublishingRun
 from antenna_assets.settings import load_settings
+from antenna_assets.verify.claims.periods import quota_periods_add_up
 
 _AGAIN = "Late events replace the {0} as a whole, with its next generation."
 
@@ -69,19 +72,32 @@ users_over_quota_1mo = period_spec(
 @dg.multi_asset(
     name="publish_days",
     specs=[bytes_agg_user_1d, users_over_quota_1d],
+    check_specs=[DAYS_ADD_UP],
+    can_subset=True,
     backfill_policy=dg.BackfillPolicy.multi_run(max_partitions_per_run=DAYS_PER_RUN),
     pool=POOL,
 )
 def publish_days(
     context: dg.AssetExecutionContext, postgres: PostgresResource, lake: LakeResource, engine: EngineResource
-) -> Iterator[dg.MaterializeResult]:
-    """Publish the days of the run, each in a transaction; if some fail, the others all the same."""
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
+    """Publish the days of the run, each in a transaction, and check them.
+
+    If some fail, the others are published and recorded all the same, and then the step fails. Both tables of
+    a day are one publication: who asks for one publishes both. A run of the check alone publishes nothing.
+    """
     days, tables, zone = periods_of(context, "day"), lake.open(), load_settings().billing_zone
     report = PeriodReport(context, days)
     with postgres.connection() as connection:
-        require_own_lake(connection, tables.root)
-        run = PublishingRun(connection, tables, engine.start(), context.run.run_id)
-        _publish_each(context, days, lambda day: report.add(publish_day(run, day, zone)), report)
+        checked = days
+        if context.selected_asset_keys:
+            require_own_lake(connection, tables.root)
+            run = PublishingRun(connection, tables, engine.start(), context.run.run_id)
+            _publish_each(context, days, lambda day: report.add(publish_day(run, day, zone)), report)
+            checked = report.published
+        if context.selected_asset_check_keys:
+            for day in checked:
+                with snapshot(connection):
+                    report.add_verdict(day, quota_periods_add_up(connection, tables, day))
     yield from report.results()
 
 
@@ -93,7 +109,7 @@ def publish_days(
 )
 def publish_months(
     context: dg.AssetExecutionContext, postgres: PostgresResource
-) -> Iterator[dg.MaterializeResult]:
+) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Publish the months of the run, each in a transaction."""
     months, zone = periods_of(context, "month"), load_settings().billing_zone
     report = PeriodReport(context, months)

@@ -40,6 +40,23 @@ def _address(text: str) -> str:
 Address = Annotated[str, AfterValidator(_address)]
 
 
+def _can_be_resolved(host: str) -> bool:
+    """Whether Python takes it for a host; for others, as one with an empty label, its resolver raises."""
+    try:
+        return host.isascii() and bool(host.encode("idna"))
+    except UnicodeError:
+        return False
+
+
+def _host(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9.:-]{1,253}", text) or not _can_be_resolved(text):
+        raise ValueError("expected a host such as mail.example.com, or an address")
+    return text
+
+
+Host = Annotated[str, AfterValidator(_host)]
+
+
 class _Channel(BaseModel):
     """What all channels have. Null `levels` or `kinds`: all."""
 
@@ -82,7 +99,7 @@ class WebhookChannel(_Remote):
             valid = found.scheme in ("https", "http") and bool(found.hostname) and found.port != 0
         except ValueError:
             valid = False
-        if not valid or "@" in found.netloc or found.fragment:
+        if not valid or "@" in found.netloc or found.fragment or not _can_be_resolved(found.hostname or ""):
             raise ValueError("url: expected https://host/path, without a login or a fragment")
         if found.scheme == "http" and not self.insecure:
             raise ValueError(
@@ -100,7 +117,7 @@ class SmtpChannel(_Remote):
     """A mail server that gets each notice as a mail."""
 
     kind: Literal["smtp"]
-    host: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:-]{1,253}$")]
+    host: Host
     port: int = Field(587, ge=1, le=65535)
     sender: Address = Field(alias="from")
     to: tuple[Address, ...] = Field(min_length=1, max_length=50)

@@ -14,29 +14,23 @@ a failover, and back-off needs the clock in any case; the look is one probe of a
 """
 
 import threading
-import time
+import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from datetime import datetime, timedelta
+from datetime import datetime
+from pathlib import Path
 
 import psycopg
 
 from antenna_assets.clients.clock import database_now
-from antenna_assets.clients.migrations import require_migrated
-from antenna_assets.clients.postgres import DatabaseError, connect
-from antenna_assets.clients.postgres_errors import DatabaseUnfit, error_line, is_retryable
-from antenna_assets.clients.postgres_session import Limits
 from antenna_assets.failpoints import commit_point
 from antenna_assets.operations.alerts.channels import Channel
 from antenna_assets.operations.alerts.deliveries import Due, record, record_channels, take
-from antenna_assets.operations.alerts.outcome import Next, Outcome
+from antenna_assets.operations.alerts.outcome import Next, Notice, Outcome, failed
+from antenna_assets.operations.alerts.resuming import Waiting, open_connection, resuming
 from antenna_assets.operations.alerts.senders import Sender
 
 LOOK_SECONDS = 1.0
-MIN_WAIT_SECONDS, MAX_WAIT_SECONDS = 1.0, 30.0
-
-_SENDING = Limits(idle_in_transaction=timedelta(minutes=3))
-"""Longer than an attempt takes. A suspended deliverer's notices are sent by another one after it."""
 
 
 class Deliverer:
@@ -61,7 +55,7 @@ class Deliverer:
         self._senders = senders
         self._say = say
         self._stop = stop
-        self._waiting = _Waiting(say)
+        self._waiting = Waiting(say)
 
     def once(self) -> int:
         """Attempt everything that is due now; returns how many attempts failed.
@@ -69,13 +63,13 @@ class Deliverer:
         Raises:
             DatabaseError, psycopg.Error: PostgreSQL is away; what was recorded until then is kept.
         """
-        with self._connection("start") as connection:
+        with open_connection(self._url, "start") as connection:
             record_channels(connection, self._channels)
             now = database_now(connection)
 
         def all_due(channel: str) -> int:
             failures = 0
-            with self._connection(channel) as connection:
+            with open_connection(self._url, channel) as connection:
                 while not self._stop.is_set():
                     following = self._attempt(connection, channel, until=now)
                     if following is None:
@@ -91,27 +85,27 @@ class Deliverer:
         Raises:
             DatabaseUnfit, psycopg.Error: what waiting cannot repair.
         """
-        self._resuming(self._record_channels)
+        resuming(self._record_channels, self._waiting, self._stop)
         if not self._stop.is_set():
             self._say(f"sending to {', '.join(self._channels)}")
             self._in_all_channels(self._send)
 
     def _record_channels(self) -> None:
-        with self._connection("start") as connection:
+        with open_connection(self._url, "start") as connection:
             record_channels(connection, self._channels)
 
     def _send(self, channel: str) -> int:
         """Send what is due to one channel, until stopped."""
 
         def send() -> None:
-            with self._connection(channel) as connection:
+            with open_connection(self._url, channel) as connection:
                 while not self._stop.is_set():
                     following = self._attempt(connection, channel)
                     self._waiting.ended()
                     if following is None:
                         self._stop.wait(LOOK_SECONDS)
 
-        self._resuming(send)
+        resuming(send, self._waiting, self._stop)
         return 0
 
     def _attempt(
@@ -123,7 +117,7 @@ class Deliverer:
             if due is None:
                 return None
             commit_point("alerts.taken")
-            outcome = self._senders[channel].send(due.notice)
+            outcome = _sent(self._senders[channel], due.notice)
             # Dying here sends it twice.
             commit_point("alerts.sent")
             following = record(connection, channel, due, outcome)
@@ -141,34 +135,6 @@ class Deliverer:
             rest = f"next attempt in {following.wait.total_seconds():.0f} s"
         self._say(f"{channel}: {due.notice.id}: attempt {due.attempts + 1}: {outcome.error}; {rest}")
 
-    def _resuming(self, work: Callable[[], None]) -> None:
-        """Do the work, again from its start after transient errors of PostgreSQL."""
-        seconds = MIN_WAIT_SECONDS
-        while not self._stop.is_set():
-            began = time.monotonic()
-            try:
-                work()
-                return
-            except (psycopg.Error, DatabaseError) as error:
-                transient = is_retryable(error) if isinstance(error, psycopg.Error) else True
-                if not transient or isinstance(error, DatabaseUnfit):
-                    raise
-                line = error_line(error) if isinstance(error, psycopg.Error) else str(error)
-                self._waiting.began(line)
-                if time.monotonic() - began > MAX_WAIT_SECONDS:
-                    seconds = MIN_WAIT_SECONDS
-                self._stop.wait(seconds)
-                seconds = min(2 * seconds, MAX_WAIT_SECONDS)
-
-    def _connection(self, what: str) -> psycopg.Connection:
-        connection = connect(self._url, application=f"antenna alerts {what}", limits=_SENDING)
-        try:
-            require_migrated(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
     def _in_all_channels(self, work: Callable[[str], int]) -> int:
         """Do each channel's work in a thread of its own; returns the sum. An error of one stops all."""
         with ThreadPoolExecutor(len(self._channels), thread_name_prefix="alerts") as pool:
@@ -179,22 +145,13 @@ class Deliverer:
             return sum(future.result() for future in futures)
 
 
-class _Waiting:
-    """Whether PostgreSQL is away, reported once by all workers together."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._away = False
-        self._lock = threading.Lock()
-
-    def began(self, reason: str) -> None:
-        with self._lock:
-            if not self._away:
-                self._away = True
-                self._say(f"waiting: {reason}")
-
-    def ended(self) -> None:
-        with self._lock:
-            if self._away:
-                self._away = False
-                self._say("resuming: PostgreSQL answers again")
+def _sent(sender: Sender, notice: Notice) -> Outcome:
+    """One attempt. An error that nobody thought of is this attempt's: it ends neither the other channels nor
+    this process, which would meet it again after each start."""
+    try:
+        return sender.send(notice)
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}, line {place.lineno}"
+        # Without its text, which may repeat a secret or the body.
+        return failed(f"unexpected error {type(error).__name__} in {where}; please report it")

@@ -47,11 +47,11 @@ def record_channels(connection: psycopg.Connection, channels: Mapping[str, Chann
             " AND name <> ALL(%s)",
             [names],
         )
-        connection.execute(
-            "UPDATE delivery SET state = 'dead', last_error = %s WHERE state = 'waiting'"
-            " AND channel <> ALL(%s)",
-            [REMOVED, names],
-        )
+    # After it, as this waits for what is being sent, whose transaction may change the channel as well.
+    connection.execute(
+        "UPDATE delivery SET state = 'dead', last_error = %s WHERE state = 'waiting' AND channel <> ALL(%s)",
+        [REMOVED, names],
+    )
 
 
 def _listed(values: tuple[str, ...] | None) -> list[str] | None:

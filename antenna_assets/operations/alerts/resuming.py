@@ -3,13 +3,34 @@
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 
 import psycopg
 
-from antenna_assets.clients.postgres import DatabaseError
+from antenna_assets.clients.migrations import require_migrated
+from antenna_assets.clients.postgres import DatabaseError, connect
 from antenna_assets.clients.postgres_errors import DatabaseUnfit, error_line, is_retryable
+from antenna_assets.clients.postgres_session import Limits
 
 MIN_WAIT_SECONDS, MAX_WAIT_SECONDS = 1.0, 30.0
+
+_LIMITS = Limits(idle_in_transaction=timedelta(minutes=3))
+"""Longer than an attempt or a look takes. What a suspended process was at is done by another one after it."""
+
+
+def open_connection(url: str, what: str) -> psycopg.Connection:
+    """A connection that PostgreSQL lists as `antenna alerts <what>`.
+
+    Raises:
+        DatabaseError: PostgreSQL cannot be used, or lacks migrations.
+    """
+    connection = connect(url, application=f"antenna alerts {what}", limits=_LIMITS)
+    try:
+        require_migrated(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 class Waiting:

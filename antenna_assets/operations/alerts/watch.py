@@ -22,9 +22,6 @@ from psycopg import sql
 
 from antenna_assets.clients.advisory_locks import ALERTS, try_lock
 from antenna_assets.clients.clock import database_now
-from antenna_assets.clients.migrations import require_migrated
-from antenna_assets.clients.postgres import connect
-from antenna_assets.clients.postgres_session import Limits
 from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import HOUR, MICROSECOND
 from antenna_assets.engines.contract import Dataset, Engine
@@ -41,7 +38,7 @@ from antenna_assets.ledger.alerts import (
 )
 from antenna_assets.ledger.live_tables import live_tables_left_out
 from antenna_assets.ledger.publications import ForgottenMeanwhile, require_nobody_forgotten
-from antenna_assets.operations.alerts.resuming import Waiting, resuming
+from antenna_assets.operations.alerts.resuming import Waiting, open_connection, resuming
 from antenna_assets.publishing.users import users_version
 
 BATCHES = 200
@@ -58,8 +55,6 @@ MEMORY = "256MiB"
 
 PAUSE_SECONDS = 1.0
 """Between two looks, if nothing was left."""
-
-_LOOKING = Limits(idle_in_transaction=timedelta(minutes=3))
 
 _IDS = pa.schema([pa.field("id", pa.string())])
 
@@ -256,7 +251,10 @@ class Watch:
             DatabaseError, EngineError: see `look`.
         """
         seen = Look(0, 0, 0, 0)
-        with self._connection() as connection, closing(DuckDBEngine(memory_limit=MEMORY)) as engine:
+        with (
+            open_connection(self._url, "watch") as connection,
+            closing(DuckDBEngine(memory_limit=MEMORY)) as engine,
+        ):
             if not try_lock(connection, ALERTS):
                 raise WatchRunning("another `antenna alerts watch` is running, and looks at what is new")
             while not self._stop.is_set():
@@ -277,7 +275,7 @@ class Watch:
 
     def _run(self, engine: Engine) -> None:
         while not self._stop.is_set():
-            with self._connection() as connection, suppress(ForgottenMeanwhile):
+            with open_connection(self._url, "watch") as connection, suppress(ForgottenMeanwhile):
                 if self._has_lock(connection):
                     self._look_on(connection, engine)
 
@@ -312,12 +310,3 @@ class Watch:
                 return False
         self._say("watching")
         return True
-
-    def _connection(self) -> psycopg.Connection:
-        connection = connect(self._url, application="antenna alerts watch", limits=_LOOKING)
-        try:
-            require_migrated(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection

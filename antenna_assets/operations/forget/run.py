@@ -23,7 +23,7 @@ from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.head import lock_heads
 from antenna_assets.ledger.lake_identity import require_own_lake
 from antenna_assets.ledger.old_previews import require_cleaned
-from antenna_assets.operations.forget import fence, lake_rewrite, tables
+from antenna_assets.operations.forget import fence, lake_rewrite, periods, tables
 from antenna_assets.operations.forget.identity import Identity, erase, record, require_identity
 from antenna_assets.operations.forget.lake_rewrite import Swap
 from antenna_assets.operations.forget.lake_search import LakeSearch, Unjudged, files_after, hours_with
@@ -271,6 +271,10 @@ class _Work:
                 self._say(f"again in the next round: {superseded}")
             if number % 100 == 0 or number == len(hours):
                 self._say(f"{number:,} of {counted(len(hours), 'hour')}")
+        # After their hours: whose new certificates say that these are to be published again.
+        replaced = periods.replace_periods(self._connection, self._identity)
+        if replaced:
+            self._say(f"{counted(replaced, 'day or month', 'days and months')}, to be published again")
 
 
 @contextmanager

@@ -26,8 +26,13 @@ from antenna_assets.publishing.csv_rows import CSV_SHA256, stored_sha256
 
 _OF_USERS = ("bytes_agg_user_1h", "users_over_quota_1h")
 
-_HISTORY = (("public", "user_quota_change"), ("public", "user_plan_change"), ("ledger", "newcomer"))
-"""The history of users' quotas and plans, and those whose earlier hours are being looked for."""
+_HISTORY = (
+    ("public", "user_quota_change"),
+    ("public", "user_plan_change"),
+    ("public", "user_zone_change"),
+    ("ledger", "newcomer"),
+)
+"""The history of users' quotas, plans and time zones, and those whose earlier hours are being looked for."""
 
 
 def hours_with(connection: psycopg.Connection, users: Collection[str]) -> set[datetime]:

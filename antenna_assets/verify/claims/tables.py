@@ -94,14 +94,12 @@ def over_quota_is_exact(connection: psycopg.Connection, hours: Sequence[datetime
     return verdicts
 
 
-# `user_metadata.quota` is the newest own quota: only where something changed later is the history read.
 _BY_QUOTAS_OF_THEN = (
     "SELECT used.date, used.id, users.email, of_then.quota, used.sum_user_bytes"
-    " FROM bytes_agg_user_1h AS used JOIN user_metadata AS users USING (id)"
-    " LEFT JOIN ledger.quotas_changed('hour', ledger.last_instant(%(first)s), 'infinity') AS later USING (id)"
-    " CROSS JOIN LATERAL (SELECT CASE"
-    "  WHEN later.id IS NULL AND (users.quota IS NOT NULL OR users.plan IS NULL) THEN users.quota"
-    "  ELSE (SELECT quota FROM ledger.quota_at(used.id, 'hour', ledger.last_instant(used.date))) END AS quota"
+    " FROM bytes_agg_user_1h AS used"
+    " JOIN ledger.users_since(ledger.last_instant(%(first)s)) AS users USING (id)"
+    " CROSS JOIN LATERAL (SELECT CASE WHEN users.settled THEN users.quota ELSE ("
+    "  SELECT quota FROM ledger.quota_at(used.id, 'hour', ledger.last_instant(used.date))) END AS quota"
     "  OFFSET 0) AS of_then"
     " WHERE used.date = ANY(%(hours)s) AND used.sum_user_bytes > of_then.quota"
 )
