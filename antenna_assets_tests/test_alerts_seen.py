@@ -1,6 +1,7 @@
 """Where people look at alerts: `antenna status`, the metrics, the report, and the view of running periods."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 
@@ -11,11 +12,14 @@ from rich.console import Console
 from antenna_assets.clients.advisory_locks import ALERTS, try_lock
 from antenna_assets.clients.clock import database_now
 from antenna_assets.clients.postgres import connect
-from antenna_assets.domain.hours import hour_of
+from antenna_assets.domain.hours import HOUR, hour_of
 from antenna_assets.ledger.alerts import level_of
 from antenna_assets.operations.alerts.gauges import alert_metrics
 from antenna_assets.operations.alerts.overview import alerts_table
+from antenna_assets.operations.forget.identity import Identity
+from antenna_assets.operations.forget.tables import live_windows, rename
 from antenna_assets.operations.report.write import write_report
+from antenna_assets.operations.sweep.notices import drop_alerts
 from antenna_assets_tests.alerting import Alerting, well_within_an_hour
 from antenna_assets_tests.notices import add_channel, write
 
@@ -188,6 +192,33 @@ def test_only_the_furthest_are_summed_up(world: Alerting) -> None:
     world.look()
     # `ann` has an alert for each of five percentages.
     assert [id_ for period, id_, *_ in running(connection) if period == "hour"] == ["ann", *users[:24:-1]]
+
+
+def test_what_was_swept_is_history_and_no_backfill_or_late_row_brings_it_back(world: Alerting) -> None:
+    connection, hour = world.connection, hour_of(world.now)
+    world.land(("ann", world.now, 850))
+    world.look()
+    world.now = hour + HOUR + timedelta(minutes=2)
+    world.publish(hour)
+    world.look()
+    world.now += timedelta(days=92)
+    world.look()
+    keep = timedelta(days=90)
+    assert drop_alerts(connection, keep=keep, now=world.now).count == 4
+    before = len(world.notices())
+    world.land(("ann", hour, 5000))
+    world.look()
+    world.publish(hour)
+    world.look()
+    assert (world.alerts(), len(world.notices())) == ([], before)
+
+
+def test_a_forgotten_user_runs_on_under_its_pseudonym(world: Alerting) -> None:
+    connection = world.connection
+    world.land(("ann", world.now, 850))
+    world.look()
+    rename(connection, Identity("ann", "forgotten-1"), live_windows(connection, "ann"))
+    assert {row[1:3] for row in running(connection)} == {("forgotten-1", "forgotten")}
 
 
 def test_a_report_has_the_alerts_of_its_day_and_the_running_days(world: Alerting, tmp_path: Path) -> None:
