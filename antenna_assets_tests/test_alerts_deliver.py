@@ -341,7 +341,7 @@ def alerting(settings: Settings, connection: psycopg.Connection, tmp_path: Path)
 
 
 @pytest.mark.parametrize("point", POINTS)
-def test_a_deliverer_that_is_killed_sends_again_under_the_same_id(
+def test_row_42_a_deliverer_that_is_killed_sends_again_under_the_same_id(
     connection: psycopg.Connection, alerting: Callable[[int], Settings], point: str
 ) -> None:
     with receiver(KEY) as one:
@@ -362,7 +362,7 @@ KILLS = 5
 
 
 @pytest.mark.rounds(40)
-def test_a_deliverer_that_is_killed_at_any_time_loses_no_notice_and_makes_up_none(
+def test_row_42_a_deliverer_that_is_killed_at_any_time_loses_no_notice_and_makes_up_none(
     connection: psycopg.Connection,
     alerting: Callable[[int], Settings],
     round_: int,

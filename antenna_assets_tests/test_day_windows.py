@@ -72,7 +72,7 @@ def near(instant: datetime) -> st.SearchStrategy[datetime]:
     billing=ZONE,
     own=ZONE,
 )
-def test_a_day_is_that_of_plain_python_whatever_the_zones(
+def test_row_41_a_day_is_that_of_plain_python_whatever_the_zones(
     shared: psycopg.Connection,
     engine: DuckDBEngine,
     tmp_path: Path,
@@ -133,7 +133,9 @@ def test_a_zone_that_changes_while_a_day_is_computed_fails_the_day(
         hold_zones(connection, windows)
 
 
-def test_an_older_generation_of_a_day_never_replaces_a_newer_one(connection: psycopg.Connection) -> None:
+def test_row_41_an_older_generation_of_a_day_never_replaces_a_newer_one(
+    connection: psycopg.Connection,
+) -> None:
     first, second = (
         PeriodGeneration("month", date(2026, 10, 1), number, None, None, [], number) for number in (1, 2)
     )

@@ -190,7 +190,7 @@ class Outbox(RuleBasedStateMachine):
         return {name: {id for channel, id in rows if channel == name} for name in NAMES}
 
 
-def test_each_notice_reaches_each_channel_that_it_is_owed_to_and_no_other(
+def test_row_42_each_notice_reaches_each_channel_that_it_is_owed_to_and_no_other(
     new_database: Callable[[str], AbstractContextManager[str]], migrated_template: str, proving: bool
 ) -> None:
     with new_database(migrated_template) as url:

@@ -130,7 +130,7 @@ DAYS = st.dates(date(2020, 1, 1), date(2035, 12, 31))
 
 @settings(max_examples=150, deadline=None)
 @given(zone=st.sampled_from(ZONES), day=DAYS)
-def test_it_is_where_zoneinfo_sees_the_date_for_the_first_time(
+def test_row_41_it_is_where_zoneinfo_sees_the_date_for_the_first_time(
     shared: psycopg.Connection, zone: str, day: date
 ) -> None:
     first = day.replace(day=1)
@@ -139,7 +139,7 @@ def test_it_is_where_zoneinfo_sees_the_date_for_the_first_time(
     assert start(shared, "month", day, zone) == oracle(ZoneInfo(zone), first)
 
 
-def test_every_change_of_the_clocks_is_met_in_every_zone(shared: psycopg.Connection) -> None:
+def test_row_41_every_change_of_the_clocks_is_met_in_every_zone(shared: psycopg.Connection) -> None:
     """Days around the changes, which random days miss: those of two years, of every zone."""
     wrong, compared = [], 0
     for zone in ZONES:

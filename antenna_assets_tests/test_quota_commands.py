@@ -93,6 +93,34 @@ def test_a_correction_of_the_past_is_published_again_up_to_the_next_change(
     assert in_force(connection, USER) == ("own", 7)
 
 
+def test_days_and_months_that_a_correction_concerns_are_published_again(
+    connection: psycopg.Connection,
+) -> None:
+    days = [FIRST.date() + timedelta(days=number) for number in (-9, 0)]
+    for period, day in [*(("day", day) for day in days), ("month", FIRST.date().replace(day=1))]:
+        connection.execute(
+            "INSERT INTO ledger.period_generation VALUES (%s, %s, 1, %s, %s, '{}', 0)",
+            [period, day, *((FIRST, FIRST + HOUR) if period == "day" else (None, None))],
+        )
+        connection.execute("INSERT INTO ledger.period_head VALUES (%s, %s, 1, 1, 1)", [period, day])
+
+    def again() -> list[tuple]:
+        return connection.execute(
+            "SELECT period, day FROM ledger.period_head WHERE asked_users_version > users_version ORDER BY 1, 2"
+        ).fetchall()
+
+    assert change_user(connection, USER, "day", Quota(5)).periods == {}
+    assert change_user(connection, USER, "day", Quota(5), valid_from=FIRST, dry_run=True).periods != {}
+    assert again() == []
+    changed = change_user(connection, USER, "day", Quota(6), valid_from=FIRST)
+    assert changed.periods == {"day": [days[1]]}
+    assert again() == [("day", days[1])]
+    change_plan(connection, "small", "month", Quota(7))
+    changed = change_plan(connection, "small", "month", Quota(8), valid_from=FIRST)
+    assert changed.periods == {"month": [FIRST.date().replace(day=1)]}
+    assert again() == [("day", days[1]), ("month", FIRST.date().replace(day=1))]
+
+
 def test_a_dry_run_shows_what_would_have_been_and_changes_nothing(connection: psycopg.Connection) -> None:
     change_user(connection, USER, "hour", Quota(6))
     before = everything(connection)

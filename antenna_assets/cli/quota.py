@@ -106,7 +106,7 @@ def _say(changed: "Changed", dry_run: bool) -> None:
     changes = counted(changed.changes, "change")
     if dry_run:
         out.print(f"a dry run of {changes}: nothing was changed")
-    elif changed.verdicts.hours:
-        out.print(f"{changes} made; the sensor has these hours published again")
+    elif changed.verdicts.hours or changed.periods:
+        out.print(f"{changes} made; the sensors have these published again")
     else:
         out.print(f"{changes} made")

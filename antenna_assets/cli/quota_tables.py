@@ -35,6 +35,11 @@ def changed_lines(changed: Changed) -> Iterator[RenderableType]:
         yield _verdicts(verdicts)
     elif verdicts.hours:
         yield "nobody would be over who was not, and nobody over no more"
+    for period, days in changed.periods.items():
+        yield (
+            f"{counted(len(days), f'published {period} is', f'published {period}s are')} concerned,"
+            f" from {days[0]:%Y-%m-%d} on"
+        )
     if verdicts.without_users:
         yield (
             f"{counted(verdicts.without_users, 'hour')} cannot be judged here, as PostgreSQL no longer keeps"

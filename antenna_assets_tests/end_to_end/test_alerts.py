@@ -75,7 +75,7 @@ def test_an_alert_is_raised_by_the_stream_confirmed_by_dagster_and_corrected_by_
         ]
 
 
-def test_stream_publications_and_watches_at_once_raise_each_alert_once(
+def test_row_42_stream_publications_and_watches_at_once_raise_each_alert_once(
     settings: Settings, new_stream: NewStream, engine: DuckDBEngine
 ) -> None:
     url = settings.postgres_url or ""

@@ -60,7 +60,7 @@ def require_each_once(world: Alerting) -> None:
 
 
 @pytest.mark.parametrize("point", sorted(POINTS))
-def test_a_watch_that_dies_at_a_point_raises_each_alert_once(
+def test_row_42_a_watch_that_dies_at_a_point_raises_each_alert_once(
     settings: Settings, world: Alerting, point: str
 ) -> None:
     world.land(("user-1", world.now, 850), ("user-2", world.now, 510))
@@ -78,7 +78,7 @@ def test_a_watch_that_dies_at_a_point_raises_each_alert_once(
 
 
 @pytest.mark.timeout(1_500)
-def test_a_watch_that_is_killed_at_any_moment_misses_and_repeats_nothing(
+def test_row_42_a_watch_that_is_killed_at_any_moment_misses_and_repeats_nothing(
     settings: Settings, world: Alerting, proving: bool, record_property: Callable[[str, object], None]
 ) -> None:
     chosen, kills = random.Random(3), 0

@@ -49,7 +49,7 @@ def certified(connection: psycopg.Connection) -> list[tuple[int, int]]:
     return rows.fetchall()
 
 
-def test_a_day_whose_publication_is_killed_is_whole_after_the_next(
+def test_row_41_a_day_whose_publication_is_killed_is_whole_after_the_next(
     postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World(postgres_url, tmp_path / "lake")

@@ -50,6 +50,9 @@ ROWS = {
     38: "Nothing that Dagster stores or shows holds a secret, and what lies on disk is its owner's alone.",
     39: "Frozen runs block the stream for a bounded time, and what the ledger and Dagster keep is bounded.",
     40: "Kubernetes' service variables, another Spark, Hadoop or Java configuration, another locale or user id: everything starts.",
+    41: "Days of users in any zone are those of plain Python, to the microsecond; killed at each point, a day is whole after the next run.",
+    42: "Whatever happens in whatever order, alerts are those of an oracle in plain Python, each raised once and none from history; watch and "
+    "deliverer are killed 200 times each, and every notice that is owed arrives, under one id.",
 }
 """What must hold, by row. The numbers are those that the tests' names carry."""
 
@@ -64,6 +67,7 @@ PARTS: dict[str, tuple[int, ...]] = {
     "between": (29, 30, 31, 33, 34, 35, 36),
     "surroundings": (37, 38, 39, 40),
     "machine": (19, 20),
+    "quotas": (41, 42),
     "fuzzing": (32,),
     "kills": (1,),
     "batches": (14,),

@@ -4,14 +4,16 @@ A change is one transaction, which also has the published hours that it concerns
 the same transaction, rolled back.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
 
 import psycopg
 
+from antenna_assets.domain.periods import PERIODS
 from antenna_assets.ledger.newcomers import ask_again
+from antenna_assets.ledger.periods_to_publish import ask_for_periods_again
 from antenna_assets.operations.quotas.quota import Quota, QuotaRefused
 from antenna_assets.operations.quotas.verdicts import CONCERNED, LAST_JUDGED, Verdicts, find_verdicts
 
@@ -25,6 +27,7 @@ class Changed:
 
     Attributes:
         changes: how many there are.
+        periods: the published days, and the first days of published months, that a correction concerns.
         what_if_since: the first hour of a dry run that shows the quotas as if they had held in the newest
             hours; None if the verdicts are those that do change.
     """
@@ -32,6 +35,7 @@ class Changed:
     changes: int
     verdicts: Verdicts
     what_if_since: datetime | None = None
+    periods: dict[str, list[date]] = field(default_factory=dict)
 
 
 def change_user(
@@ -105,7 +109,11 @@ def change_users(
             "   AND later.valid_from > asked.valid_from) END"
             f" FROM quota_asked AS asked WHERE period = 'hour' AND valid_from <= {LAST_JUDGED}"
         )
-        return finish(connection, changes, since)
+        corrected = connection.execute(
+            "SELECT period, min(valid_from)::text FROM quota_asked WHERE valid_from < now() AND NOT what_if"
+            " GROUP BY period"
+        ).fetchall()
+        return replace(finish(connection, changes, since), periods=_periods_again(connection, corrected))
 
 
 def change_plan(
@@ -151,7 +159,9 @@ def change_plan(
             f" AND %(from)s::timestamptz <= {LAST_JUDGED}",
             {"plan": plan, "period": period, "from": from_, "what_if": since is not None},
         )
-        return finish(connection, changes, since)
+        # A new plan has no users yet.
+        corrected = [] if made or valid_from is None else [(period, from_)]
+        return replace(finish(connection, changes, since), periods=_periods_again(connection, corrected))
 
 
 @contextmanager
@@ -170,6 +180,26 @@ def finish(connection: psycopg.Connection, changes: int, since: datetime | None 
     if verdicts.hours:
         ask_again(connection, verdicts.hours)
     return Changed(changes, verdicts, since)
+
+
+def _periods_again(
+    connection: psycopg.Connection, corrected: Sequence[tuple[str, str]]
+) -> dict[str, list[date]]:
+    """Have the published days and months published again that a correction of their quotas concerns.
+
+    Args:
+        corrected: periods, each with the text of the first instant from which on a quota is another one.
+    """
+    found: dict[str, list[date]] = {}
+    first = dict(corrected)
+    for period in PERIODS:
+        # The text may be '-infinity'.
+        ((since,),) = connection.execute(
+            "SELECT greatest(%s::timestamptz, (SELECT min(hour) FROM ledger.hour))", [first.get(period)]
+        ).fetchall()
+        if period in first and since is not None:
+            found[period] = ask_for_periods_again(connection, period, since)
+    return {period: days for period, days in found.items() if days}
 
 
 def _set_times(connection: psycopg.Connection, *, dry_run: bool) -> datetime | None:
