@@ -30,7 +30,7 @@ def allowance(
 ) -> None:
     """Say whether a user may transfer more bytes, and what the answer rests on.
 
-    Exit code 0: yes. 1: no. 3: neither, since the user is unknown, has no quota, or what is counted is stale.
+    Exit code 0: yes. 3: no. 4: neither, since the user is unknown, has no quota, or what is counted is stale.
     """
     from antenna_assets.operations.allowance import allowance_of
 
@@ -41,7 +41,7 @@ def allowance(
     else:
         out.print(_table(answer))
     if answer.allowed is not True:
-        raise typer.Exit(3 if answer.allowed is None else 1)
+        raise typer.Exit(4 if answer.allowed is None else 3)
 
 
 def _plain(value: object) -> object:

@@ -122,7 +122,8 @@ LANGUAGE sql STABLE AS $$
             AND of_plan.valid_from <= quotas_changed.until)
 $$;
 
--- Everybody with the hourly quota of now, and whether it has been the same since an instant: else `quota_at` has to be asked.
+-- Everybody with the hourly quota of now, and whether it has been the same since an instant: else `quota_at` has to be
+-- asked.
 -- Quick for a million users, in plans or not: the history is read only as far as something changed.
 CREATE FUNCTION ledger.users_since(since timestamptz)
 RETURNS TABLE (id text, name text, email text, quota bigint, settled boolean) LANGUAGE sql STABLE AS $$
@@ -190,7 +191,8 @@ DECLARE
     at timestamptz := clock_timestamp();
 BEGIN
     WITH users AS (
-        SELECT id, user_metadata.quota, user_metadata.plan, own.valid_from IS NULL AND planned.valid_from IS NULL AS new, own.ended,
+        SELECT id, user_metadata.quota, user_metadata.plan, own.ended,
+            own.valid_from IS NULL AND planned.valid_from IS NULL AS new,
             own.quota AS own_quota, planned.plan AS own_plan
         FROM unnest(ids) AS id JOIN public.user_metadata USING (id)
         LEFT JOIN LATERAL (

@@ -30,11 +30,12 @@ BEGIN
         day := date_trunc('month', day::timestamp)::date;
     END IF;
     starts := ledger.period_start(period, day, ledger.user_zone(of_user, day));
-    ends := ledger.period_start(period, ledger.next_period(period, day), ledger.user_zone(of_user, ledger.next_period(period, day)));
+    ends := ledger.period_start(
+        period, ledger.next_period(period, day), ledger.user_zone(of_user, ledger.next_period(period, day)));
 END $$;
 
--- Where the bytes of a period are found, each once: in its first days that are published, else in published hours, else in live
--- windows. A published hour that has late rows since is taken from its live windows. `exact` is false where something is in
+-- Where the bytes of a period are found, each once: in its first days that are published, else in published hours, else in
+-- live windows. A published hour that has late rows since is taken from its live windows. `exact` is false where something is in
 -- none of them, or a window crosses `starts`. `instant`: now.
 CREATE FUNCTION ledger.usage_places(
     of_user text, period text, of_day date, starts timestamptz, until timestamptz, instant timestamptz,
@@ -66,7 +67,8 @@ BEGIN
     FROM (
         SELECT near.hour, near.hour >= since AND near.hour >= coalesce(kept.kept_from, '-infinity')
             AND sealed.rows IS NOT DISTINCT FROM landed.rows AND head.generation IS NOT NULL AS published
-        FROM generate_series(date_trunc('hour', since, 'UTC'), until - interval '1 microsecond', interval '1 hour') AS near (hour)
+        FROM generate_series(
+            date_trunc('hour', since, 'UTC'), until - interval '1 microsecond', interval '1 hour') AS near (hour)
         CROSS JOIN ledger.user_hours AS kept
         LEFT JOIN ledger.publication_head AS head ON head.asset = 'bytes_agg_user_1h' AND head.hour = near.hour
         LEFT JOIN ledger.hour AS landed ON landed.hour = near.hour
@@ -86,7 +88,8 @@ END $$;
 -- The bytes of users in these places, by the keys of the tables. The partitions are pruned when it is planned, hence never a
 -- generic plan: one would lock the partitions of all days.
 CREATE FUNCTION ledger.usage_in(of_users text[], days date[], hours timestamptz[], windows timestamptz[])
-RETURNS TABLE (id text, published numeric, live numeric) LANGUAGE plpgsql STABLE SET plan_cache_mode = force_custom_plan AS $$
+RETURNS TABLE (id text, published numeric, live numeric)
+LANGUAGE plpgsql STABLE SET plan_cache_mode = force_custom_plan AS $$
 BEGIN
     RETURN QUERY
     SELECT one.id,
@@ -137,9 +140,9 @@ $$;
 -- - 'allowed', 'over quota': used and requested bytes together are at most the quota, or more;
 -- - 'unlimited', 'no quota', 'unknown user': there is nothing to compare with; only the first is a yes;
 -- - 'stale': the stream waits, or what it has counted is older than `stale_after`, so that a yes would be a guess.
--- `allowed` is null where it is neither a yes nor a no. `used` is `published` and `live` together: of published hours, and of
--- the sums that the stream keeps of the others. Everything that Kafka held at `as_of` is in them, and `exact` says that nothing
--- is missing. `generation` and `certificate` are of the newest published hour in it.
+-- `allowed` is null where it is neither a yes nor a no. `used` is `published` and `live` together: of published hours, and
+-- of the sums that the stream keeps of the others. Everything that Kafka held at `as_of` is in them, and `exact` says that
+-- nothing is missing. `generation` and `certificate` are of the newest published hour in it.
 CREATE FUNCTION ledger.allowance_at(id text, bytes bigint, INOUT period text, stale_after interval, instant timestamptz,
     OUT "user" text, OUT answer text, OUT allowed boolean, OUT quota bigint, OUT used numeric, OUT remaining numeric,
     OUT requested bigint, OUT starts timestamptz, OUT ends timestamptz, OUT as_of timestamptz, OUT lag_seconds float8,
@@ -195,5 +198,6 @@ CREATE FUNCTION allowance(id text, bytes bigint DEFAULT 1, INOUT period text DEF
     OUT exact boolean, OUT source text, OUT published numeric, OUT live numeric, OUT generation integer,
     OUT certificate bigint)
 LANGUAGE sql STABLE AS $$
-    SELECT * FROM ledger.allowance_at(allowance.id, allowance.bytes, allowance.period, allowance.stale_after, statement_timestamp())
+    SELECT * FROM ledger.allowance_at(
+        allowance.id, allowance.bytes, allowance.period, allowance.stale_after, statement_timestamp())
 $$;

@@ -10,7 +10,8 @@ CREATE TABLE alert_rule (
     plan text REFERENCES plan,
     period text NOT NULL CHECK (period IN ('hour', 'day', 'month')),
     percents integer[] NOT NULL CHECK (
-        array_ndims(percents) = 1 AND 0 < ALL (percents) AND 1000 >= ALL (percents) AND array_position(percents, NULL) IS NULL),
+        array_ndims(percents) = 1 AND 0 < ALL (percents) AND 1000 >= ALL (percents)
+        AND array_position(percents, NULL) IS NULL),
     cool_down interval NOT NULL DEFAULT interval '0' CHECK (cool_down >= interval '0'),
     UNIQUE NULLS NOT DISTINCT (user_id, plan, period),
     CHECK (user_id IS NULL OR plan IS NULL)
@@ -57,8 +58,8 @@ INSERT INTO ledger.alert_head (batch, certificate, users_version, looked_at)
 SELECT coalesce((SELECT max(batch) FROM ledger.batch), 0), (SELECT number FROM ledger.certificate_head),
     (SELECT version FROM ledger.users_version), clock_timestamp();
 
--- What is known of users' periods at an instant: of the period of each within which another instant lies. Only of those who have reached some
--- percentage of their rule or of whom there is an alert: nothing changes for the others.
+-- What is known of users' periods at an instant: of the period of each within which another instant lies. Only of those who
+-- have reached some percentage of their rule or of whom there is an alert: nothing changes for the others.
 -- `complete`: all of its hours are published and have no late rows; `was_published`: they were at an earlier look.
 CREATE FUNCTION ledger.alert_usage(of_users text[], of_period text, within timestamptz, instant timestamptz)
 RETURNS TABLE (id text, starts timestamptz, ends timestamptz, quota bigint, published numeric, live numeric, exact boolean,
@@ -79,7 +80,8 @@ BEGIN
         ) AS span
         -- A quota of such periods is rare, and their sums take longest.
         WHERE of_period = 'hour' OR (SELECT source FROM ledger.quota_at(one.id, of_period, instant)) IS NOT NULL
-            OR EXISTS (SELECT FROM public.alert WHERE alert.id = one.id AND period = of_period AND alert.starts = span.starts)
+            OR EXISTS (SELECT FROM public.alert
+                WHERE alert.id = one.id AND period = of_period AND alert.starts = span.starts)
         GROUP BY span.day, span.starts, span.ends, span.zone
     LOOP
         -- Events may be that far ahead of the clock.
@@ -88,7 +90,8 @@ BEGIN
         whole := places.windows = '{}' AND until = alike.ends;
         once := NOT EXISTS (
             SELECT FROM generate_series(
-                date_trunc('hour', alike.starts, 'UTC'), alike.ends - interval '1 microsecond', interval '1 hour') AS near (hour)
+                date_trunc('hour', alike.starts, 'UTC'), alike.ends - interval '1 microsecond', interval '1 hour'
+            ) AS near (hour)
             WHERE NOT EXISTS (
                 SELECT FROM ledger.certificate AS seen WHERE seen.hour = near.hour
                     AND seen.number <= (SELECT head.certificate FROM ledger.alert_head AS head)));
@@ -96,7 +99,8 @@ BEGIN
         SELECT used.id, alike.starts, alike.ends, in_force.quota, used.published, used.live, places.exact,
             whole, once, rule.percents, rule.cool_down
         FROM ledger.usage_in(alike.ids, places.days, places.hours, places.windows) AS used
-        CROSS JOIN LATERAL ledger.quota_at(used.id, of_period, least(instant, alike.ends - interval '1 microsecond')) AS in_force
+        CROSS JOIN LATERAL
+            ledger.quota_at(used.id, of_period, least(instant, alike.ends - interval '1 microsecond')) AS in_force
         LEFT JOIN public.user_metadata AS users ON users.id = used.id
         CROSS JOIN LATERAL (
             SELECT closest.percents, closest.cool_down FROM public.alert_rule AS closest
@@ -132,7 +136,8 @@ $$;
 -- It reads ids, sums and quotas, and nobody's e-mail; what it writes are alerts and notices.
 GRANT USAGE ON SCHEMA public, ledger TO antenna_watch;
 GRANT SELECT ON schema_migration, ledger.head, ledger.file, ledger.hour, ledger.hour_generation, ledger.publication_head,
-    ledger.certificate, ledger.certificate_head, ledger.users_version, ledger.user_hours, ledger.live_table, ledger.live_window,
+    ledger.certificate, ledger.certificate_head, ledger.users_version, ledger.user_hours, ledger.live_table,
+    ledger.live_window,
     ledger.billing_zone, ledger.period_state, ledger.fenced_session, ledger.alert_head, user_quota_change, user_plan_change,
     plan_quota_change, user_zone_change, bytes_agg_user, alert, alert_rule TO antenna_watch;
 GRANT SELECT (id, plan, zone) ON user_metadata TO antenna_watch;
