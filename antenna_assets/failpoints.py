@@ -82,11 +82,11 @@ POINTS = frozenset(
         "alerts.taken",
         "alerts.sent",
         # The publication of a day or month.
-        "publish.period.computed",
-        "publish.period.fenced",
-        "publish.period.copied",
-        "publish.period.certified",
-        "publish.period.committed",
+        "period.computed",
+        "period.fenced",
+        "period.copied",
+        "period.certified",
+        "period.committed",
         # Operations.
         "forget.fenced",
         "forget.replaced",

@@ -142,7 +142,7 @@ def _issue(
     connection.execute(
         "UPDATE ledger.period_certificate_head SET number = %s, sha256 = %s", [number, issued.sha256]
     )
-    commit_point("publish.period.certified")
+    commit_point("period.certified")
     return issued
 
 

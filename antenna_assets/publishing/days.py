@@ -62,12 +62,12 @@ def publish_day(run: PublishingRun, day: date, zone: str) -> PublishedPeriod:
         usage = Dataset(files, ENRICHED_USAGE)
         inputs["enriched_usage"] = usage
         with run.engine.stream(ORDERED, inputs, COMPUTED, f"{scratch}/rows") as rows:
-            commit_point("publish.period.computed")
+            commit_point("period.computed")
             with connection.transaction():
                 hold_zones(connection, windows)
                 published = _replace(run, sealed, windows, rows)
                 require_nobody_forgotten(connection)
-    commit_point("publish.period.committed")
+    commit_point("period.committed")
     return published
 
 
@@ -108,7 +108,7 @@ def _replace(
     connection = run.connection
     # The fence comes first, and locks the day until the transaction ends.
     move_period_head(connection, sealed)
-    commit_point("publish.period.fenced")
+    commit_point("period.fenced")
     connection.execute(
         sql.SQL("DELETE FROM {} WHERE day = %s").format(sql.Identifier(USERS.name)), [sealed.day]
     )
@@ -120,7 +120,7 @@ def _replace(
         csv_of=lambda batch: day_lines(sealed.day, batch),
         sum_column="sum_user_bytes",
     )
-    commit_point("publish.period.copied")
+    commit_point("period.copied")
     over = replace_over_quota(connection, OVER, sealed.day)
     tables = {USERS.name: _certified(copied), OVER.name: over.content}
     content = {

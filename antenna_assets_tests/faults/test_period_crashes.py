@@ -25,11 +25,11 @@ from antenna_assets_tests.period_world import (
 pytestmark = pytest.mark.services
 
 POINTS = {
-    "publish.period.computed",
-    "publish.period.fenced",
-    "publish.period.copied",
-    "publish.period.certified",
-    "publish.period.committed",
+    "period.computed",
+    "period.fenced",
+    "period.copied",
+    "period.certified",
+    "period.committed",
 }
 DAY = "2026-10-24"
 
@@ -64,7 +64,7 @@ def test_row_41_a_day_whose_publication_is_killed_is_whole_after_the_next(
         for number, point in enumerate(sorted(POINTS), start=1):
             before, at_first = stored_days(connection), certified(connection)
             die(load_settings(), point, publish_the_day, DAY)
-            if point != "publish.period.committed":
+            if point != "period.committed":
                 assert (stored_days(connection), certified(connection)) == (before, at_first)
             publish_periods(world, "daily_usage", DAY)
             assert stored_days(connection) == oracle_days(events, "UTC", {})
