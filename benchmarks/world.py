@@ -81,6 +81,8 @@ def add_users(connection: psycopg.Connection, count: int) -> None:
         rows = database.execute(users_select(count)).fetchall()
     with connection.transaction():
         connection.execute("DELETE FROM user_metadata")
+        # Old hours are judged by the quotas of then: there were no others.
+        connection.execute("DELETE FROM user_quota_change")
         with connection.cursor().copy("COPY user_metadata (id, name, email, quota) FROM STDIN") as writer:
             for row in rows:
                 writer.write_row(row)

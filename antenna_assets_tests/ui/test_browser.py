@@ -32,11 +32,13 @@ def picture(request: pytest.FixtureRequest, page: Page) -> Callable[[str], None]
 
 def open_graph(page: Page, world: World) -> None:
     page.goto(f"{world.url}/asset-groups")
-    expect(page.get_by_text("Materialize all (6)")).to_be_visible()
+    # Hours, days and months.
+    expect(page.get_by_text("Materialize all (9)")).to_be_visible()
 
 
-def materialize(page: Page, hours: str, button: str) -> None:
-    """Ask for hours of all six assets, from the graph."""
+def materialize(page: Page, world: World, hours: str, button: str) -> None:
+    """Ask for hours of all six assets, from the page of their job."""
+    page.goto(f"{world.url}/locations/antenna_assets.definitions/jobs/hourly_usage")
     page.get_by_text("Materialize all (6)").click()
     dialog = page.get_by_role("dialog")
     selection = dialog.get_by_placeholder("No matching partitions")
@@ -66,7 +68,7 @@ def test_a_person_materializes_an_hour_backfills_three_and_sees_a_check_fail(
     for name in ("devices", "landing", "user_metadata", "raw_parquet", "enriched_usage", "bytes_agg_app_1h"):
         expect(page.get_by_text(name, exact=True).last).to_be_visible()
 
-    materialize(page, hour_key(world.first), "Launch 1 run")
+    materialize(page, world, hour_key(world.first), "Launch 1 run")
     wait_until_materialized(page, world, "users_over_quota_1h", 1)
     open_hour(page, world, "raw_parquet", world.first)
     for shown in ("rows", "late_rows", "transform_seconds", "bytes per 5 minutes", "antenna certificate"):
@@ -78,9 +80,8 @@ def test_a_person_materializes_an_hour_backfills_three_and_sees_a_check_fail(
     assert image.evaluate("image => image.complete && image.naturalWidth > 0")
     picture("bytes-per-5-minutes")
 
-    open_graph(page, world)
     begin, end = world.first + HOUR, world.first + 3 * HOUR
-    materialize(page, f"[{hour_key(begin)}...{hour_key(end)}]", "Launch")
+    materialize(page, world, f"[{hour_key(begin)}...{hour_key(end)}]", "Launch")
     wait_until_materialized(page, world, "users_over_quota_1h", 4)
     picture("a-backfill")
 
@@ -95,7 +96,7 @@ def test_a_person_materializes_an_hour_backfills_three_and_sees_a_check_fail(
     open_graph(page, world)
     picture("asset-graph")
     page.set_viewport_size(SIZE)
-    materialize(page, hour_key(world.first), "Launch 1 run")
+    materialize(page, world, hour_key(world.first), "Launch 1 run")
     page.goto(f"{world.url}/assets/raw_parquet?view=checks&checkDetail=bytes_are_conserved")
     expect(page.get_by_text(f"{landed:,} bytes landed")).to_be_visible(timeout=RUN_SECONDS)
     expect(page.get_by_text("Failed", exact=True).first).to_be_visible()
