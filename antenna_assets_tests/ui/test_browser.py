@@ -38,7 +38,7 @@ def open_graph(page: Page, world: World) -> None:
 
 def materialize(page: Page, world: World, hours: str, button: str) -> None:
     """Ask for hours of all six assets, from the page of their job."""
-    page.goto(f"{world.url}/locations/antenna_assets.definitions/jobs/hourly_usage")
+    page.goto(f"{world.url}/locations/antenna_assets/jobs/hourly_usage")
     page.get_by_text("Materialize all (6)").click()
     dialog = page.get_by_role("dialog")
     selection = dialog.get_by_placeholder("No matching partitions")
