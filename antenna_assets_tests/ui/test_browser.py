@@ -39,7 +39,9 @@ def open_graph(page: Page, world: World) -> None:
 def materialize(page: Page, world: World, hours: str, button: str) -> None:
     """Ask for hours of all six assets, from the page of their job."""
     page.goto(f"{world.url}/locations/antenna_assets/jobs/hourly_usage")
-    page.get_by_text("Materialize all (6)").click()
+    every = page.get_by_text("Materialize all")
+    expect(every).to_be_visible()
+    every.click()
     dialog = page.get_by_role("dialog")
     selection = dialog.get_by_placeholder("No matching partitions")
     selection.fill(hours)
