@@ -46,7 +46,12 @@ def measure(context: Context) -> Outcome:
     environment = context.environment()
     bootstrap = environment[f"{PREFIX}KAFKA_BOOTSTRAP"]
     ensure_topic(bootstrap, topic, PARTITIONS)
-    own = {**fresh(environment, context.folder / "own"), f"{PREFIX}TOPIC": topic}
+    first = last_full_hour() - hours * HOUR
+    own = {
+        **fresh(environment, context.folder / "own"),
+        f"{PREFIX}TOPIC": topic,
+        f"{PREFIX}START": f"{first:%Y-%m-%dT%H:%M:%SZ}",
+    }
     url = own[f"{PREFIX}POSTGRES_URL"]
     context.say(f"filling {hours:,} hours and {users:,} users")
     _fill(url, users, hours, active)
