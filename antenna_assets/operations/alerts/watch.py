@@ -82,6 +82,11 @@ class Periods:
     def add(self, period: str, within: datetime, users: Iterable[str]) -> None:
         self._users[period, within].update(users)
 
+    def add_alerts(self, alerts: Iterable[tuple[str, datetime, str]]) -> None:
+        """Add those of alerts: each with its period, the beginning of that, and its user."""
+        for period, starts, user in alerts:
+            self.add(period, starts, [user])
+
     def pieces(self) -> Iterable[tuple[str, datetime, list[str]]]:
         """Period, instant and users, so many at a time."""
         for (period, within), users in sorted(self._users.items()):
@@ -188,13 +193,12 @@ def _add_published(connection: psycopg.Connection, periods: Periods, after: int,
             "SELECT DISTINCT hour FROM ledger.certificate WHERE number > %s", [after]
         )
     ]
-    rows = connection.execute(
+    concerned = connection.execute(
         "SELECT DISTINCT period, starts, id FROM unnest(%s::timestamptz[]) AS hour"
         " JOIN alert ON ends > hour AND starts < hour + interval '1 hour'",
         [hours],
     )
-    for period, starts, id_ in rows:
-        periods.add(period, starts, [id_])
+    periods.add_alerts(concerned)
     # Without live sums nothing was raised by them.
     table = (
         "bytes_agg_user_1h" if "bytes_agg_user" in live_tables_left_out(connection) else "users_over_quota_1h"
@@ -207,19 +211,17 @@ def _add_published(connection: psycopg.Connection, periods: Periods, after: int,
 
 def _add_ended(connection: psycopg.Connection, periods: Periods, before: datetime) -> None:
     """Add the alerts whose periods have ended and that are not resolved."""
-    rows = connection.execute(
+    ended = connection.execute(
         "SELECT DISTINCT period, starts, id FROM alert WHERE NOT resolved AND ends <= %s", [before]
     )
-    for period, starts, id_ in rows:
-        periods.add(period, starts, [id_])
+    periods.add_alerts(ended)
 
 
 def _add_changed(connection: psycopg.Connection, periods: Periods, after: datetime, now: datetime) -> None:
     """Add the users whose quotas may have changed, and the open alerts: a quota may have been changed for the
     time before as well."""
-    rows = connection.execute("SELECT DISTINCT period, starts, id FROM alert WHERE NOT resolved")
-    for period, starts, id_ in rows:
-        periods.add(period, starts, [id_])
+    still_open = connection.execute("SELECT DISTINCT period, starts, id FROM alert WHERE NOT resolved")
+    periods.add_alerts(still_open)
     for period in PERIODS:
         rows = connection.execute("SELECT id FROM ledger.quotas_changed(%s, %s, %s)", [period, after, now])
         periods.add(period, now, [id_ for (id_,) in rows])
