@@ -116,6 +116,8 @@ def test_a_scrape_tells_what_the_ledger_holds_and_adds_what_came_since(
             "antenna_oldest_hour_to_publish_end_timestamp_seconds": (TEN + 2 * HOUR).timestamp(),
             "antenna_failing_hours{no}": 1,
             "antenna_failing_hours{yes}": 1,
+            "antenna_failing_periods{no}": 0,
+            "antenna_failing_periods{yes}": 0,
             "antenna_last_certificate_timestamp_seconds": (TEN + HOUR + 90 * SECOND).timestamp(),
             "antenna_certificate_delay_seconds": 90,
         }

@@ -1,5 +1,7 @@
-"""The tables of `antenna status`: lag, stream, hours, failures, quarantine and alerts, read from the ledger
-and Kafka."""
+"""The tables of `antenna status`: lag, stream, hours, failures, days and months, quarantine and alerts.
+
+They are read from the ledger and Kafka.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ from antenna_assets.ledger.progress import next_to_read
 from antenna_assets.ledger.republish_wait import waiting_hours
 from antenna_assets.ledger.stream_lock import stream_runs
 from antenna_assets.operations.alerts.overview import alerts_table
+from antenna_assets.operations.periods import period_tables
 from antenna_assets.settings import duration_text, load_settings
 
 HOURS_SHOWN = 24
@@ -78,6 +81,7 @@ def tables(
     left_out = read_left_out(connection)
     if left_out:
         yield _left_out(left_out)
+    yield from period_tables(connection)
     yield _quarantine(connection)
     alerts = alerts_table(connection)
     if alerts is not None:
