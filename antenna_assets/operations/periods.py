@@ -51,8 +51,8 @@ def period_tables(connection: psycopg.Connection) -> Iterator[Table]:
         yield table
     failing = read_failing_periods(connection)
     if failing:
-        columns = (*number_columns("attempts"), "last run", "ended", "next attempt")
-        table = FittingTable("period", *columns, title="Failing days and months")
+        attempts, title = number_columns("attempts"), "Failing days and months"
+        table = FittingTable("period", *attempts, "last run", "ended", "next attempt", title=title)
         for each in failing:
             next_attempt = "stuck" if each.stuck else f"{each.next_attempt:%Y-%m-%d %H:%M:%S} UTC"
             ended = f"{each.ended:%Y-%m-%d %H:%M:%S} UTC"
