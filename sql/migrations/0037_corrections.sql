@@ -108,3 +108,13 @@ BEGIN
                 WHERE alert.id = used.id AND period = of_period AND alert.starts = alike.starts);
     END LOOP;
 END $$;
+
+-- Quotas of hours that were corrected for the past, while a run that has read the users before may still publish: the sensor
+-- asks again for the hours from `since` on that it publishes.
+CREATE TABLE ledger.quota_correction (
+    users_version bigint PRIMARY KEY,
+    since timestamptz NOT NULL,
+    made_at timestamptz NOT NULL DEFAULT clock_timestamp()
+);
+GRANT INSERT ON ledger.quota_correction TO antenna_administrator;
+GRANT SELECT, DELETE ON ledger.quota_correction TO antenna_publisher;
