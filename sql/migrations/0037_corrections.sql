@@ -1,5 +1,5 @@
--- Hours that the ledger does not have and that are before its newest one are empty, as they are for days and months: what was
--- used in the month in which it began is exact, and late rows of that month's published hours are history.
+-- Hours that the ledger does not have and that are before its newest one are empty, as they are for days and months: what
+-- was used in the month in which it began is exact, and late rows of that month's published hours are history.
 
 CREATE OR REPLACE FUNCTION ledger.usage_places(
     of_user text, period text, of_day date, starts timestamptz, until timestamptz, instant timestamptz,
@@ -12,8 +12,11 @@ BEGIN
     days := '{}';
     IF period <> 'hour' THEN
         -- The days at its beginning, or from that of the ledger's first hour on, that are published and up to date.
-        rest := greatest(of_day, (SELECT ledger.period_of('day', min(hour), ledger.user_zone(of_user, of_day))
-            FROM ledger.hour));
+        rest := of_day;
+        IF NOT EXISTS (SELECT FROM ledger.period_head AS head WHERE head.period = 'day' AND head.day = of_day) THEN
+            rest := greatest(of_day, (SELECT ledger.period_of('day', min(hour), ledger.user_zone(of_user, of_day))
+                FROM ledger.hour));
+        END IF;
         WHILE rest < ledger.next_period(period, of_day) AND EXISTS (
             SELECT FROM ledger.period_state AS state WHERE state.period = 'day' AND state.day = rest AND NOT state.dirty
         ) LOOP
@@ -36,7 +39,7 @@ BEGIN
         FROM generate_series(
             date_trunc('hour', since, 'UTC'), until - interval '1 microsecond', interval '1 hour') AS near (hour)
         CROSS JOIN ledger.user_hours AS kept
-        CROSS JOIN (SELECT max(hour) AS hour FROM ledger.hour) AS newest
+        CROSS JOIN (SELECT coalesce(max(hour), '-infinity') AS hour FROM ledger.hour) AS newest
         LEFT JOIN ledger.publication_head AS head ON head.asset = 'bytes_agg_user_1h' AND head.hour = near.hour
         LEFT JOIN ledger.hour AS landed ON landed.hour = near.hour
         LEFT JOIN ledger.hour_generation AS sealed ON sealed.hour = head.hour AND sealed.generation = head.generation
