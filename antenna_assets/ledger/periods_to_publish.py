@@ -35,7 +35,10 @@ class PeriodCandidate:
 # the clock was set back.
 _DAYS = """
     WITH span AS MATERIALIZED (
-        SELECT billing.zone, closed_to, greatest(%(first)s, ledger.period_of('day', oldest, zone)) AS first,
+        -- West of the billing zone the first hour may be one of the evening before.
+        SELECT billing.zone, closed_to,
+            greatest(%(first)s, (SELECT min(ledger.period_of('day', oldest, used))
+                FROM ledger.zones_in_use() AS used)) AS first,
             least(%(end)s, ledger.period_of('day', closed_to, zone)) AS end_
         FROM ledger.billing_zone AS billing, (
             SELECT min(hour) AS oldest,
