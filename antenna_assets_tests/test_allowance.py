@@ -226,6 +226,20 @@ def test_a_month_is_its_published_days_and_then_hours(ledger: psycopg.Connection
     assert (found["published"], found["live"], found["exact"]) == (20_200, 34, True)
 
 
+def test_hours_from_before_the_ledgers_first_one_are_empty(ledger: psycopg.Connection) -> None:
+    quota(ledger, "month", 100_000)
+    start = NOON - 3 * HOUR
+    hour(ledger, start, 100)
+    publish(ledger, "bytes_agg_user_1h", start, 1, ("ann", "ann@example.com", 100))
+    live(ledger, (NOON, 4))
+    # An event of a month ago opened its own hour only.
+    for first in (start, start - timedelta(days=30)):
+        if first != start:
+            hour(ledger, first, 0)
+        found = ask(ledger, period="month")
+        assert (found["published"], found["live"], found["exact"]) == (100, 4, True)
+
+
 def usage(
     connection: psycopg.Connection, period: str, within: datetime, now: datetime = NOW
 ) -> tuple[object, ...]:

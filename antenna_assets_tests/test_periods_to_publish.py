@@ -180,9 +180,22 @@ def test_hours_that_the_ledger_does_not_have_count_as_empty(connection: psycopg.
 
 def test_a_day_lasts_until_it_is_over_for_the_last_user(ledger: psycopg.Connection) -> None:
     ledger.execute("UPDATE user_metadata SET zone = 'America/St_Johns' WHERE name = 'fede'")
+    # The ledger's first hours are of the evening of the 19th there.
+    publish_period(ledger, "day", "2026-11-19")
     assert due(ledger) == ["2026-11-20", "2026-11-21"]
     publish_hours(ledger, "2026-11-23", "2026-11-23 04:00")
     assert due(ledger) == ["2026-11-20", "2026-11-21", "2026-11-22"]
+
+
+def test_the_first_day_is_that_of_the_first_hour_in_the_zone_where_it_is_earliest(
+    connection: psycopg.Connection,
+) -> None:
+    publish_hours(connection, "2026-11-20 05:00", "2026-11-21 10:00")
+    assert due(connection) == ["2026-11-20"]
+    connection.execute("UPDATE user_metadata SET zone = 'Pacific/Honolulu' WHERE name = 'fede'")
+    assert due(connection) == ["2026-11-19", "2026-11-20"]
+    # One that Dagster does not have is not asked for.
+    assert due(connection, first="2026-11-20") == ["2026-11-20"]
 
 
 def test_a_day_whose_hour_has_a_newer_certificate_is_due_again_after_a_wait(

@@ -36,7 +36,7 @@ from antenna_assets.ledger.hours_to_publish import (
     read_left_out,
     record_left_out,
 )
-from antenna_assets.ledger.newcomers import ask_for_hours_of_newcomers
+from antenna_assets.ledger.newcomers import ask_for_hours_of_corrections, ask_for_hours_of_newcomers
 from antenna_assets.ledger.republish_wait import waiting_hours
 from antenna_assets.ledger.requests import (
     Request,
@@ -71,6 +71,7 @@ def closed_hours(context: dg.SensorEvaluationContext, postgres: PostgresResource
         _record_ends(connection, context.instance, now)
         forget_published(connection)
         known_now = ask_for_hours_of_newcomers(connection, now)
+        corrected = ask_for_hours_of_corrections(connection, now)
         record_left_out(connection, first=first, end=end)
         newest = newest_closed_hour(connection, first=first, end=end)
         found = candidates(
@@ -85,7 +86,7 @@ def closed_hours(context: dg.SensorEvaluationContext, postgres: PostgresResource
     messages = [*_failing_message(failing), *_left_out_message(left_out)]
     if messages:
         context.log.warning("; ".join(messages))
-    messages += _waiting_message(waiting) + _newcomers_message(known_now)
+    messages += _waiting_message(waiting) + _newcomers_message(known_now) + _corrected_message(corrected)
     state = "fresh" if fresh.passed else "late"
     changed = state != (context.cursor or "fresh")
     commit_point("sensor.before_requests")
@@ -177,6 +178,13 @@ def _newcomers_message(hours: Sequence[datetime]) -> list[str]:
         return []
     named = first_few([hour_key(hour) for hour in hours], HOURS_NAMED)
     return [f"hours with users who were unknown and are known now, to be published again: {named}"]
+
+
+def _corrected_message(hours: Sequence[datetime]) -> list[str]:
+    if not hours:
+        return []
+    named = first_few([hour_key(hour) for hour in hours], HOURS_NAMED)
+    return [f"hours whose runs had read quotas that were corrected since, to be published again: {named}"]
 
 
 def _waiting_message(waiting: Mapping[datetime, datetime]) -> list[str]:

@@ -11,6 +11,7 @@ from datetime import date, datetime, timedelta
 import psycopg
 from psycopg.rows import class_row
 
+from antenna_assets.clients.advisory_locks import ZONES
 from antenna_assets.domain.periods import Period
 from antenna_assets.ledger.failing_hours import MOST_ATTEMPTS
 
@@ -34,7 +35,10 @@ class PeriodCandidate:
 # the clock was set back.
 _DAYS = """
     WITH span AS MATERIALIZED (
-        SELECT billing.zone, closed_to, greatest(%(first)s, ledger.period_of('day', oldest, zone)) AS first,
+        -- West of the billing zone the first hour may be one of the evening before.
+        SELECT billing.zone, closed_to,
+            greatest(%(first)s, (SELECT min(ledger.period_of('day', oldest, used))
+                FROM ledger.zones_in_use() AS used)) AS first,
             least(%(end)s, ledger.period_of('day', closed_to, zone)) AS end_
         FROM ledger.billing_zone AS billing, (
             SELECT min(hour) AS oldest,
@@ -195,8 +199,13 @@ def forget_published_periods(connection: psycopg.Connection) -> None:
 def ask_for_periods_again(connection: psycopg.Connection, period: Period, since: datetime) -> list[date]:
     """Have published periods that end after an instant published again with the quotas of now; returns them.
 
-    For a quota that was changed for the past. A day that ends shortly before may be among them.
+    For a quota that was changed for the past, in the transaction that changes it. A day that ends shortly
+    before may be among them.
+
+    It waits for who publishes a period now: the head of one that is published for the first time is not seen
+    yet, and its quotas may be those of before.
     """
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", [ZONES])
     rows = connection.execute(
         "WITH held AS (SELECT period, day FROM ledger.period_head, ledger.billing_zone"
         "  WHERE period = %(period)s"
