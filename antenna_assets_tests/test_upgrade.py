@@ -17,7 +17,7 @@ from antenna_assets.clients import migrations
 from antenna_assets.clients.migrations import migrate, require_migrated
 from antenna_assets.clients.postgres import DatabaseError, connect
 from antenna_assets.domain.hours import HOUR
-from antenna_assets.ledger.failing_hours import forget_published, read_failing_hours
+from antenna_assets.ledger.failing import forget_published, read_failing_hours
 from antenna_assets.ledger.user_hours import make_user_days
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.storage.project_files import sql_folder

@@ -21,7 +21,7 @@ from psycopg import sql
 from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
 from antenna_assets.defs import sensors
-from antenna_assets.ledger import failing_hours
+from antenna_assets.ledger import failing
 from antenna_assets.operations.quarantine import replay
 from antenna_assets.operations.quarantine.files import QuarantineError
 from antenna_assets.operations.quarantine.message_transform import Transform, load_transform
@@ -71,7 +71,7 @@ class World:
         patch.setenv("ANTENNA_TOPIC", name)
         # Late rows are published at once, and a failed run is asked for again at once.
         patch.setenv("ANTENNA_REPUBLISH_WAIT", "0 minutes")
-        patch.setattr(failing_hours, "FIRST_WAIT", failing_hours.FIRST_WAIT * 0)
+        patch.setattr(failing, "FIRST_WAIT", failing.FIRST_WAIT * 0)
         self.faults = Faults(patch)
         self.merges = 0
         self.settings = load_settings()
