@@ -11,7 +11,7 @@ from antenna_assets.defs.sensor_policy import plan_requests
 from antenna_assets.ledger.failing import MOST_ATTEMPTS, Failing, back_off
 from antenna_assets.ledger.hours_to_publish import Candidate
 from antenna_assets.ledger.republish_wait import republish_pause, republish_wait, waiting_hours
-from antenna_assets.ledger.requests import Request
+from antenna_assets.ledger.requests import HourRequest
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
 HOUR, MINUTE, SECOND = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)
@@ -39,7 +39,7 @@ def test_contiguous_hours_become_one_request() -> None:
 
 def test_a_requests_name_says_its_hours_and_its_newest_batch() -> None:
     (request,) = plan_requests([*todo(0, batch=9), *todo(1, batch=8)], newest=None)
-    assert request == Request(hours(0, 1), 9)
+    assert request == HourRequest(hours(0, 1), 9)
     assert request.name == "2026-11-22-10:00..2026-11-22-11:00@9"
 
 

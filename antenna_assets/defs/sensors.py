@@ -21,7 +21,7 @@ from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import HOUR, NotAnHour, hour_key, hours_between, parse_hour
 from antenna_assets.domain.listing import first_few
 from antenna_assets.failpoints import commit_point
-from antenna_assets.ledger.failing import FailingHour, forget_published, read_failing_hours
+from antenna_assets.ledger.failing import FailingHour, forget_published_hours, read_failing_hours
 from antenna_assets.ledger.hours_to_publish import (
     LeftOut,
     candidates,
@@ -31,7 +31,7 @@ from antenna_assets.ledger.hours_to_publish import (
 )
 from antenna_assets.ledger.newcomers import ask_for_hours_of_newcomers
 from antenna_assets.ledger.republish_wait import waiting_hours
-from antenna_assets.ledger.requests import OpenHourRequest, record_request
+from antenna_assets.ledger.requests import OpenHourRequest, record_hour_request
 from antenna_assets.settings import load_settings
 from antenna_assets.verify.claims.history import hours_are_fresh
 
@@ -56,7 +56,7 @@ def closed_hours(context: dg.SensorEvaluationContext, postgres: PostgresResource
         now = database_now(connection)
         fresh = hours_are_fresh(connection, now)
         record_ends(connection, context.instance, REQUEST_TAG, OpenHourRequest, now)
-        forget_published(connection)
+        forget_published_hours(connection)
         known_now = ask_for_hours_of_newcomers(connection, now)
         record_left_out(connection, first=first, end=end)
         newest = newest_closed_hour(connection, first=first, end=end)
@@ -67,7 +67,7 @@ def closed_hours(context: dg.SensorEvaluationContext, postgres: PostgresResource
         requests = plan_requests([one for one in found if one.hour not in waiting], newest=newest)
         keyed = {f"{request.name}#{uuid4().hex}": request for request in requests}
         for key, request in keyed.items():
-            record_request(connection, key, request)
+            record_hour_request(connection, key, request)
         failing, left_out = read_failing_hours(connection), read_left_out(connection)
     messages = [*_failing_message(failing), *_left_out_message(left_out)]
     if messages:

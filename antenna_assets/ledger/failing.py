@@ -74,7 +74,7 @@ def read_failing_periods(connection: psycopg.Connection) -> list[FailingPeriod]:
     )
 
 
-def forget_published(connection: psycopg.Connection) -> None:
+def forget_published_hours(connection: psycopg.Connection) -> None:
     """Drop the failures of hours that were published since, or have nothing left to publish."""
     connection.execute(
         "DELETE FROM ledger.failing_hour AS failing WHERE EXISTS (SELECT FROM ledger.certificate"

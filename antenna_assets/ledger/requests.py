@@ -19,7 +19,7 @@ from antenna_assets.ledger.failing import back_off
 
 
 @dataclass(frozen=True)
-class Request:
+class HourRequest:
     """Hours for one run, and the newest batch in them."""
 
     hours: Sequence[datetime]
@@ -44,7 +44,7 @@ class PeriodRequest:
         return f"{self.period} {self.days[0]}..{self.days[-1]}"
 
 
-def record_request(connection: psycopg.Connection, key: str, request: Request) -> None:
+def record_hour_request(connection: psycopg.Connection, key: str, request: HourRequest) -> None:
     """Record a request for hours, with a new key, before Dagster gets it."""
     connection.execute(
         "INSERT INTO ledger.request (key, first_hour, last_hour, batch, certificate)"

@@ -20,7 +20,7 @@ from psycopg import sql
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
-from antenna_assets.defs import sensors
+from antenna_assets.defs.requested_runs import RANGE_END_TAG, RANGE_START_TAG
 from antenna_assets.ledger import failing
 from antenna_assets.operations.quarantine import replay
 from antenna_assets.operations.quarantine.files import QuarantineError
@@ -134,7 +134,7 @@ class World:
         """Run the job for an hour, or for the range from the first to the last; it succeeds if it lives."""
         tags = {"dagster/partition": keys[0]}
         if len(keys) > 1:
-            tags = {sensors.RANGE_START_TAG: keys[0], sensors.RANGE_END_TAG: keys[-1]}
+            tags = {RANGE_START_TAG: keys[0], RANGE_END_TAG: keys[-1]}
         job = build_definitions().resolve_job_def("hourly_usage")
         if on is not None:  # In a thread whose fault is not to die.
             assert job.execute_in_process(instance=on, tags=tags, run_config=QUIET).success
