@@ -22,7 +22,7 @@ from antenna_assets.domain.lifetimes import LONGEST_RUN
 from antenna_assets.domain.schema import ASSETS, LANDED_SCHEMA
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.engines.duckdb import DuckDBEngine
-from antenna_assets.ledger import certificate, failing_hours
+from antenna_assets.ledger import certificate, failing
 from antenna_assets.ledger.batch import AttemptFile, BatchContent
 from antenna_assets.ledger.certificate import require_certificate
 from antenna_assets.ledger.hours_to_publish import hours_to_publish
@@ -82,7 +82,7 @@ def run(hours: Sequence[datetime], *, assets: Sequence[str] = ASSETS, must_succe
 
 
 def publish_what_the_sensor_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failing_hours, "FIRST_WAIT", timedelta(0))
+    monkeypatch.setattr(failing, "FIRST_WAIT", timedelta(0))
     with dg.DagsterInstance.ephemeral() as instance:
         assert all(of.success for _hours, of in publish(instance))
 

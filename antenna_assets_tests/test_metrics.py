@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from antenna_assets.clients.kafka_broker import Broker, BrokerError
 from antenna_assets.domain.hours import HOUR
-from antenna_assets.ledger.failing_hours import MOST_ATTEMPTS
+from antenna_assets.ledger.failing import MOST_ATTEMPTS
 from antenna_assets.ledger.stream_lock import require_only_stream
 from antenna_assets.operations.metrics import LedgerCollector, MetricsError, serve
 from antenna_assets.settings import Settings

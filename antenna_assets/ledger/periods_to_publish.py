@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 import psycopg
-from psycopg.rows import class_row
 
 from antenna_assets.clients.advisory_locks import ZONES
 from antenna_assets.domain.periods import Period
-from antenna_assets.ledger.failing_hours import MOST_ATTEMPTS
+from antenna_assets.ledger.failing import MOST_ATTEMPTS
 
 
 @dataclass(frozen=True)
@@ -159,41 +158,6 @@ def _wait(published_at: datetime | None, attempts: int, now: datetime, wait: tim
     until = published_at + wait
     # Published in the future: the clock was set back, and it does not wait for it to catch up.
     return until if published_at <= now < until else None
-
-
-@dataclass(frozen=True)
-class FailingPeriod:
-    """A period whose runs failed."""
-
-    period: Period
-    day: date
-    attempts: int
-    run_id: str
-    ended: datetime
-    next_attempt: datetime
-
-    @property
-    def stuck(self) -> bool:
-        """Whether it is not asked for again: only a person makes it run."""
-        return self.attempts >= MOST_ATTEMPTS
-
-
-def read_failing_periods(connection: psycopg.Connection) -> list[FailingPeriod]:
-    """The failing periods as of the sensor's last tick, ascending."""
-    with connection.cursor(row_factory=class_row(FailingPeriod)) as cursor:
-        return cursor.execute(
-            "SELECT period, day, attempts, run_id, ended, next_attempt FROM ledger.failing_period"
-            " ORDER BY period, day"
-        ).fetchall()
-
-
-def forget_published_periods(connection: psycopg.Connection) -> None:
-    """Drop the failures of periods that were published since."""
-    connection.execute(
-        "DELETE FROM ledger.failing_period AS failing WHERE EXISTS ("
-        " SELECT FROM ledger.period_publication AS since WHERE since.period = failing.period"
-        "  AND since.day = failing.day AND since.number > failing.publication)"
-    )
 
 
 def ask_for_periods_again(connection: psycopg.Connection, period: Period, since: datetime) -> list[date]:

@@ -20,7 +20,7 @@ from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.safe_text import safe_text
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.ledger.blocked import blocked_by
-from antenna_assets.ledger.failing_hours import FailingHour, read_failing_hours
+from antenna_assets.ledger.failing import FailingHour, read_failing_hours
 from antenna_assets.ledger.hours_to_publish import (
     Candidate,
     LeftOut,
