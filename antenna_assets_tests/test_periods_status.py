@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from rich.console import Console
 
-from antenna_assets.ledger.failing_hours import MOST_ATTEMPTS
+from antenna_assets.ledger.failing import MOST_ATTEMPTS
 from antenna_assets.operations.periods import period_metrics, period_tables
 
 pytestmark = pytest.mark.services

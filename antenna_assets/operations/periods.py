@@ -11,7 +11,8 @@ from rich.table import Table
 
 from antenna_assets.domain.fitting_table import FittingTable, number_columns
 from antenna_assets.domain.periods import Period
-from antenna_assets.ledger.periods_to_publish import read_failing_periods
+from antenna_assets.ledger.failing import read_failing_periods
+from antenna_assets.operations.failing_table import failing_table
 
 
 @dataclass(frozen=True)
@@ -51,20 +52,12 @@ def period_tables(connection: psycopg.Connection) -> Iterator[Table]:
         yield table
     failing = read_failing_periods(connection)
     if failing:
-        attempts, title = number_columns("attempts"), "Failing days and months"
-        table = FittingTable("period", *attempts, "last run", "ended", "next attempt", title=title)
-        for each in failing:
-            next_attempt = "stuck" if each.stuck else f"{each.next_attempt:%Y-%m-%d %H:%M:%S} UTC"
-            ended = f"{each.ended:%Y-%m-%d %H:%M:%S} UTC"
-            name = f"{each.period} {each.day}"
-            table.add_row(name, str(each.attempts), each.run_id[:8], ended, next_attempt)
-        table.caption = "as of the sensor's last tick; Dagster's page of the run says why"
-        if any(each.stuck for each in failing):
-            table.caption += (
-                ". A stuck one is not retried automatically: fix the cause, then run the job `daily_usage` or"
-                " `monthly_usage` for it"
-            )
-        yield table
+        yield failing_table(
+            "period",
+            {f"{one.period} {one.day}": one for one in failing},
+            title="Failing days and months",
+            repair="run the job `daily_usage` or `monthly_usage` for it",
+        )
 
 
 def period_metrics(connection: psycopg.Connection) -> Iterator[Metric]:

@@ -1,28 +1,35 @@
 -- Hours that the ledger does not have and that are before its newest one are empty, as they are for days and months: what
 -- was used in the month in which it began is exact, and late rows of that month's published hours are history.
 
+-- Planned for one hour, PostgreSQL looks that hour up, and for an unknown number of hours it would read the state of all that
+-- ever were: so it planned each question anew, which took most of its time. A subquery with LIMIT is an index lookup whatever
+-- the number of hours, so that plans are made once.
 CREATE OR REPLACE FUNCTION ledger.usage_places(
     of_user text, period text, of_day date, starts timestamptz, until timestamptz, instant timestamptz,
-    OUT days date[], OUT hours timestamptz[], OUT windows timestamptz[], OUT exact boolean) LANGUAGE plpgsql STABLE AS $$
+    OUT days date[], OUT hours timestamptz[], OUT windows timestamptz[], OUT exact boolean)
+LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     since timestamptz := starts;
+    first date;
     rest date;
     live_from timestamptz;
 BEGIN
     days := '{}';
     IF period <> 'hour' THEN
         -- The days at its beginning, or from that of the ledger's first hour on, that are published and up to date.
-        rest := of_day;
+        first := of_day;
         IF NOT EXISTS (SELECT FROM ledger.period_head AS head WHERE head.period = 'day' AND head.day = of_day) THEN
-            rest := greatest(of_day, (SELECT ledger.period_of('day', min(hour), ledger.user_zone(of_user, of_day))
+            first := greatest(of_day, (SELECT ledger.period_of('day', min(hour), ledger.user_zone(of_user, of_day))
                 FROM ledger.hour));
         END IF;
-        WHILE rest < ledger.next_period(period, of_day) AND EXISTS (
-            SELECT FROM ledger.period_state AS state WHERE state.period = 'day' AND state.day = rest AND NOT state.dirty
-        ) LOOP
-            days := days || rest;
-            rest := rest + 1;
-        END LOOP;
+        SELECT coalesce(array_agg(near.day ORDER BY near.day), '{}') INTO days
+        FROM (
+            SELECT state.day, row_number() OVER (ORDER BY state.day) AS place FROM ledger.period_state AS state
+            WHERE state.period = 'day' AND state.day >= first AND state.day < ledger.next_period(usage_places.period, of_day)
+                AND NOT state.dirty
+        ) AS near
+        WHERE near.day = first + near.place::integer - 1;
+        rest := first + cardinality(days);
         since := greatest(starts, ledger.period_start('day', rest, ledger.user_zone(of_user, rest)));
     END IF;
 
@@ -33,16 +40,18 @@ BEGIN
         coalesce(bool_and(published OR hour >= live_from), true)
     INTO hours, exact
     FROM (
-        SELECT near.hour, (near.hour >= since AND near.hour >= coalesce(kept.kept_from, '-infinity')
-                AND sealed.rows IS NOT DISTINCT FROM landed.rows AND head.generation IS NOT NULL)
-            OR (landed.hour IS NULL AND near.hour < newest.hour) AS published
+        SELECT near.hour, (
+            (near.hour >= since AND near.hour >= coalesce(kept.kept_from, '-infinity') AND sealed.rows = landed.rows)
+            OR (landed.rows IS NULL AND near.hour < newest.hour)) IS TRUE AS published
         FROM generate_series(
             date_trunc('hour', since, 'UTC'), until - interval '1 microsecond', interval '1 hour') AS near (hour)
         CROSS JOIN ledger.user_hours AS kept
         CROSS JOIN (SELECT coalesce(max(hour), '-infinity') AS hour FROM ledger.hour) AS newest
-        LEFT JOIN ledger.publication_head AS head ON head.asset = 'bytes_agg_user_1h' AND head.hour = near.hour
-        LEFT JOIN ledger.hour AS landed ON landed.hour = near.hour
-        LEFT JOIN ledger.hour_generation AS sealed ON sealed.hour = head.hour AND sealed.generation = head.generation
+        LEFT JOIN LATERAL (SELECT one.rows FROM ledger.hour AS one WHERE one.hour = near.hour LIMIT 1) AS landed ON true
+        LEFT JOIN LATERAL (
+            SELECT one.rows FROM ledger.publication_head AS head JOIN ledger.hour_generation AS one USING (hour, generation)
+            WHERE head.asset = 'bytes_agg_user_1h' AND head.hour = near.hour LIMIT 1
+        ) AS sealed ON true
         WHERE since < until
     ) AS near;
 
@@ -54,6 +63,8 @@ BEGIN
         date_trunc('hour', since, 'UTC'), until - interval '1 microsecond', used.length) AS near (begins)
     WHERE used.name = 'bytes_agg_user' AND since < until AND date_trunc('hour', near.begins, 'UTC') <> ALL (hours);
 END $$;
+
+ALTER FUNCTION ledger.allowance_at SET plan_cache_mode = force_generic_plan;
 
 CREATE OR REPLACE FUNCTION ledger.alert_usage(of_users text[], of_period text, within timestamptz, instant timestamptz)
 RETURNS TABLE (id text, starts timestamptz, ends timestamptz, quota bigint, published numeric, live numeric, exact boolean,
