@@ -33,6 +33,7 @@ class NoCertificate(AntennaError):
 class Certificate(ChainedCertificate):
     """The certificate of an hour."""
 
+    NAME = "certificate"
     TABLE = "certificate"
 
     hour: datetime

@@ -26,10 +26,12 @@ class ChainedCertificate(ABC):
     """A certificate; `sha256` is the hash of `text`, canonical JSON.
 
     Attributes:
+        NAME: what one of this chain is called before its number.
         TABLE: the table in the schema `ledger`, with a column for each field. `<TABLE>_head` has the number
             and the hash of the chain's newest one; its one row is locked by whoever issues the next.
     """
 
+    NAME: ClassVar[str]
     TABLE: ClassVar[str]
 
     number: int

@@ -24,6 +24,7 @@ from antenna_assets.ledger.period_generations import PeriodGeneration
 class PeriodCertificate(ChainedCertificate):
     """The certificate of a day or month."""
 
+    NAME = "period certificate"
     TABLE = "period_certificate"
 
     period: Period

@@ -30,41 +30,40 @@ def chain_differences(
 ) -> tuple[list[Difference], set[int]]:
     """What is wrong with the chain of the hours, and the numbers of its certificates not to be trusted.
 
-    In the caller's snapshot.
+    In the caller's snapshot. What is wrong with the lines of anchors themselves is among it.
     """
     differences = [
         Difference(
             ALL_HOURS,
-            f"anchor of certificate {anchor.number}, SHA-256 of the line before it",
+            f"anchor of {anchor.name} {anchor.number}, SHA-256 of the line before it",
             expected,
             anchor.after or "",
         )
         for anchor, expected in chain_breaks(anchors)
     ]
-    anchored: dict[int, set[str]] = {}
-    for anchor in anchors:
-        anchored.setdefault(anchor.number, set()).add(anchor.sha256)
-    found, untrusted = _chain(connection, Certificate, ALL_HOURS, "", anchored)
+    found, untrusted = _chain(connection, Certificate, ALL_HOURS, anchors)
     return differences + found, untrusted
 
 
-def period_chain_differences(connection: psycopg.Connection) -> tuple[list[Difference], set[int]]:
+def period_chain_differences(
+    connection: psycopg.Connection, anchors: Sequence[Anchor] = ()
+) -> tuple[list[Difference], set[int]]:
     """As `chain_differences`, of the chain of days and months."""
-    return _chain(connection, PeriodCertificate, ALL_PERIODS, " of periods", {})
+    return _chain(connection, PeriodCertificate, ALL_PERIODS, anchors)
 
 
 def _chain(
-    connection: psycopg.Connection,
-    kind: type[ChainedCertificate],
-    whole: str,
-    of: str,
-    anchored: dict[int, set[str]],
+    connection: psycopg.Connection, kind: type[ChainedCertificate], whole: str, anchors: Sequence[Anchor]
 ) -> tuple[list[Difference], set[int]]:
+    anchored: dict[int, set[str]] = {}
+    for anchor in anchors:
+        if anchor.name == kind.NAME:
+            anchored.setdefault(anchor.number, set()).add(anchor.sha256)
     differences: list[Difference] = []
     untrusted: set[int] = set()
     number, previous = 0, ""
     for certificate in whole_chain(connection, kind):
-        name, what = " ".join(certificate.subject.values()), f"certificate {certificate.number}{of}"
+        name, what = " ".join(certificate.subject.values()), f"{kind.NAME} {certificate.number}"
         computed = sha256_of(certificate.text)
         found = [
             *_differences(certificate, name, what, number + 1, previous),
@@ -75,7 +74,7 @@ def _chain(
         differences += found
         number, previous = certificate.number, computed
     for missing, hashes in sorted(anchored.items()):
-        differences += _anchor_differences(whole, f"certificate {missing}", hashes, ABSENT)
+        differences += _anchor_differences(whole, f"{kind.NAME} {missing}", hashes, ABSENT)
     end = end_of_chain(connection, kind) or "no row"
     differences += compare(whole, "end of the chain of certificates", (number, previous), end)
     return differences, untrusted

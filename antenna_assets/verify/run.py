@@ -108,15 +108,17 @@ def verify(
         if first is None and end is None:
             with snapshot(connection):
                 verified.differences += landing.other_rejections()
-        _verify_periods(run, first, end)
+        _verify_periods(run, first, end, anchors)
     return verified
 
 
-def _verify_periods(run: _Verification, first: datetime | None, end: datetime | None) -> None:
+def _verify_periods(
+    run: _Verification, first: datetime | None, end: datetime | None, anchors: Sequence[Anchor]
+) -> None:
     """Compare days and months, each in one snapshot."""
     found = PeriodsVerified()
     with snapshot(run.connection):
-        found.differences, untrusted = period_chain_differences(run.connection)
+        found.differences, untrusted = period_chain_differences(run.connection, anchors)
         periods = published_periods(run.connection, first, end)
     for period, day in periods:
         with snapshot(run.connection):

@@ -8,6 +8,7 @@ import dagster as dg
 from antenna_assets.defs.assets.run_report import RunReport
 from antenna_assets.defs.checks import DAYS_ADD_UP
 from antenna_assets.errors import AntennaError
+from antenna_assets.ledger.anchors import anchor_of
 from antenna_assets.publishing.over_quota import PublishedPeriod
 from antenna_assets.verify.claims.verdict import Verdict
 
@@ -32,10 +33,7 @@ class PeriodsRunReport(RunReport[date]):
         certificate = published.certificate
         if certificate is not None:
             # Where logs are kept elsewhere, these lines anchor the hashes outside the database.
-            self._context.log.info(
-                f"{certificate.period} {certificate.day}: certificate {certificate.number} of periods"
-                f" sha256 {certificate.sha256}"
-            )
+            self._context.log.info(anchor_of(certificate).line)
         for asset, held in published.content["published"].items():
             self._metadata[asset, published.generation.day] = {
                 # Beyond 64 bits Dagster takes no integer.
