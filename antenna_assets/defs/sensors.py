@@ -21,6 +21,7 @@ from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import HOUR, NotAnHour, hour_key, hours_between, parse_hour
 from antenna_assets.domain.listing import first_few
 from antenna_assets.failpoints import commit_point
+from antenna_assets.ledger.corrections import ask_for_hours_of_corrections
 from antenna_assets.ledger.failing import FailingHour, forget_published_hours, read_failing_hours
 from antenna_assets.ledger.hours_to_publish import (
     LeftOut,
@@ -29,7 +30,7 @@ from antenna_assets.ledger.hours_to_publish import (
     read_left_out,
     record_left_out,
 )
-from antenna_assets.ledger.newcomers import ask_for_hours_of_corrections, ask_for_hours_of_newcomers
+from antenna_assets.ledger.newcomers import ask_for_hours_of_newcomers
 from antenna_assets.ledger.republish_wait import waiting_hours
 from antenna_assets.ledger.requests import OpenHourRequest, record_hour_request
 from antenna_assets.settings import load_settings

@@ -8,6 +8,7 @@
     reopen                       opening hours again that a wrong clock closed
     generations, seal            the snapshots of an hour
     hours_to_publish             what is left to publish, `republish_wait` when late rows are due
+    newcomers, corrections       hours to publish again as a user became known, or a quota was corrected
     requests, failing            runs that were asked for, and what failed; of hours and of periods
     publications, certificate    what is published, behind its fence, and the certificates
     period_..., periods_to_...   generations, publications and candidates of days and months

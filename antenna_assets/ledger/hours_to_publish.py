@@ -4,7 +4,7 @@ What "published" means is defined by the view `ledger.hour_state`; which candida
 `defs/sensor_policy.py`.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -215,3 +215,17 @@ def wholly_published(connection: psycopg.Connection, hour: datetime) -> bool:
     """Whether an hour is closed, certified and not dirty."""
     row = connection.execute("SELECT published FROM ledger.hour_state WHERE hour = %s", [hour]).fetchone()
     return row is not None and row[0]
+
+
+def ask_for_hours_again(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
+    """Have published hours published again with the users of now: the sensor asks for them until they are."""
+    connection.execute(
+        # In the order of the hours, as every writer of these rows: no deadlock.
+        "WITH held AS ("
+        "  SELECT hour FROM ledger.publication_head"
+        "  WHERE asset = 'enriched_usage' AND hour = ANY(%s) ORDER BY hour FOR UPDATE"
+        ") UPDATE ledger.publication_head AS head SET asked_users_version = users.version"
+        " FROM held, ledger.users_version AS users"
+        " WHERE head.asset = 'enriched_usage' AND head.hour = held.hour",
+        [list(hours)],
+    )

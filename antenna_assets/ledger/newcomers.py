@@ -1,5 +1,4 @@
-"""Publishing hours again whose users or quotas of then have changed: those in which a newcomer was unknown,
-and those that a correction concerns.
+"""Publishing hours again in which a newcomer was unknown.
 
 A user is a newcomer when its row of `user_metadata` came after hours were published. Publications are
 searched in the order of their numbers, a bounded part at each tick of the sensor, so that neither five years
@@ -12,12 +11,10 @@ from datetime import datetime, timedelta
 import psycopg
 
 from antenna_assets.domain.lifetimes import LONGEST_RUN
+from antenna_assets.ledger.hours_to_publish import ask_for_hours_again
 
 LONGEST_TRANSACTION = timedelta(hours=1)
 """Publications are numbered and timed before they are committed."""
-
-LONGEST_COMMIT = timedelta(minutes=10)
-"""The same for a table of users: hours published so long before a correction are looked at as well."""
 
 HOURS_PER_TICK = 2_000
 ROWS_PER_TICK = 500_000
@@ -29,71 +26,6 @@ _WITH_UNKNOWN_USERS = (
 )
 
 _SEARCHED_FOR = "arrived_at <= (SELECT arrived_until FROM ledger.newcomer_search)"
-
-
-def ask_again(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
-    """Have published hours published again with the users of now: the sensor asks for them until they are."""
-    connection.execute(
-        # In the order of the hours, as every writer of these rows: no deadlock.
-        "WITH held AS ("
-        "  SELECT hour FROM ledger.publication_head"
-        "  WHERE asset = 'enriched_usage' AND hour = ANY(%s) ORDER BY hour FOR UPDATE"
-        ") UPDATE ledger.publication_head AS head SET asked_users_version = users.version"
-        " FROM held, ledger.users_version AS users"
-        " WHERE head.asset = 'enriched_usage' AND head.hour = held.hour",
-        [list(hours)],
-    )
-
-
-def record_correction(connection: psycopg.Connection, since: str) -> None:
-    """Record that quotas of hours were corrected from an instant on, in the transaction that corrects them.
-
-    Args:
-        since: the instant as PostgreSQL writes it; it may be '-infinity'.
-    """
-    connection.execute(
-        "INSERT INTO ledger.quota_correction (users_version, since)"
-        " SELECT version, %s FROM ledger.users_version",
-        [since],
-    )
-
-
-def ask_for_hours_of_corrections(connection: psycopg.Connection, now: datetime) -> list[datetime]:
-    """Ask again for the hours that runs have published since a correction with the quotas of before; returns
-    them.
-
-    What was published at the correction is asked for by the correction itself. A run that had read the users
-    by then publishes later, hours that nobody knew as published among them.
-
-    Args:
-        now: by PostgreSQL's clock.
-    """
-    if connection.execute("SELECT EXISTS (SELECT FROM ledger.quota_correction)").fetchone() != (True,):
-        return []
-    with connection.transaction():
-        connection.execute(
-            "DELETE FROM ledger.quota_correction WHERE made_at < %s",
-            [now - 2 * LONGEST_RUN],
-        )
-        rows = connection.execute(
-            "WITH before AS (SELECT coalesce((SELECT number FROM ledger.publication WHERE committed_at <"
-            "  (SELECT min(made_at) FROM ledger.quota_correction) - %(earlier)s"
-            "  ORDER BY number DESC LIMIT 1), 0) AS number)"
-            " SELECT DISTINCT judged.hour FROM before JOIN ledger.publication AS judged"
-            "  ON judged.number > before.number AND judged.asset = ANY(%(judged)s)"
-            " JOIN ledger.quota_correction AS correction"
-            "  ON judged.committed_at >= correction.made_at - %(earlier)s"
-            "  AND ledger.last_instant(judged.hour) >= correction.since"
-            " JOIN ledger.publication_head AS head"
-            "  ON head.asset = 'enriched_usage' AND head.hour = judged.hour"
-            "  AND head.users_version < correction.users_version"
-            "  AND coalesce(head.asked_users_version, 0) < correction.users_version ORDER BY 1",
-            {"earlier": LONGEST_COMMIT, "judged": ["bytes_agg_user_1h", "users_over_quota_1h"]},
-        )
-        hours = [hour for (hour,) in rows.fetchall()]
-        if hours:
-            ask_again(connection, hours)
-    return hours
 
 
 def ask_for_hours_of_newcomers(connection: psycopg.Connection, now: datetime) -> list[datetime]:
@@ -117,7 +49,7 @@ def ask_for_hours_of_newcomers(connection: psycopg.Connection, now: datetime) ->
         part = _affordable(connection, found)
         hours = _hours_with_newcomers(connection, sorted({hour for _, hour, _ in part}))
         if hours:
-            ask_again(connection, hours)
+            ask_for_hours_again(connection, hours)
         connection.execute(
             "UPDATE ledger.newcomer_search SET publication = %s", [part[-1][0] if part else searched_to]
         )

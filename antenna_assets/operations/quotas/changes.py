@@ -12,7 +12,8 @@ from datetime import date, datetime
 import psycopg
 
 from antenna_assets.domain.periods import PERIODS
-from antenna_assets.ledger.newcomers import ask_again, record_correction
+from antenna_assets.ledger.corrections import record_correction
+from antenna_assets.ledger.hours_to_publish import ask_for_hours_again
 from antenna_assets.ledger.periods_to_publish import ask_for_periods_again
 from antenna_assets.operations.quotas.quota import Quota, QuotaRefused
 from antenna_assets.operations.quotas.verdicts import CONCERNED, LAST_JUDGED, Verdicts, find_verdicts
@@ -178,7 +179,7 @@ def finish(connection: psycopg.Connection, changes: int, since: datetime | None 
     """Find the verdicts of the rows of `quota_concerned`, and have their hours published again."""
     verdicts = find_verdicts(connection)
     if verdicts.hours:
-        ask_again(connection, verdicts.hours)
+        ask_for_hours_again(connection, verdicts.hours)
     return Changed(changes, verdicts, since)
 
 
