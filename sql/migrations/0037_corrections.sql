@@ -13,7 +13,7 @@ BEGIN
     IF period <> 'hour' THEN
         -- The days at its beginning, or from that of the ledger's first hour on, that are published and up to date.
         rest := of_day;
-        IF NOT EXISTS (SELECT FROM ledger.period_head AS head WHERE head.period = 'day' AND head.day = of_day) THEN
+        IF NOT EXISTS (SELECT FROM ledger.period_state AS state WHERE state.period = 'day' AND state.day = of_day) THEN
             rest := greatest(of_day, (SELECT ledger.period_of('day', min(hour), ledger.user_zone(of_user, of_day))
                 FROM ledger.hour));
         END IF;
