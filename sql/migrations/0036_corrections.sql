@@ -18,7 +18,7 @@ BEGIN
     IF period <> 'hour' THEN
         -- The days at its beginning, or from that of the ledger's first hour on, that are published and up to date.
         first := of_day;
-        IF NOT EXISTS (SELECT FROM ledger.period_head AS head WHERE head.period = 'day' AND head.day = of_day) THEN
+        IF NOT EXISTS (SELECT FROM ledger.period_state AS state WHERE state.period = 'day' AND state.day = of_day) THEN
             first := greatest(of_day, (SELECT ledger.period_of('day', min(hour), ledger.user_zone(of_user, of_day))
                 FROM ledger.hour));
         END IF;
@@ -132,3 +132,6 @@ CREATE TABLE ledger.quota_correction (
 );
 GRANT INSERT ON ledger.quota_correction TO antenna_administrator;
 GRANT SELECT, DELETE ON ledger.quota_correction TO antenna_publisher;
+
+-- `antenna status` with the stream's login, and the metrics.
+GRANT SELECT ON ledger.period_state, ledger.failing_period TO antenna_stream, antenna_metrics;
