@@ -42,6 +42,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if TYPE_CHECKING:
+    import dagster as dg
     from pyspark.sql import SparkSession
 
     from antenna_assets.streaming.job import Stream
@@ -233,6 +234,19 @@ def empty_database(postgres_server: str) -> Iterator[str]:
 def connection(postgres_url: str) -> Iterator[psycopg.Connection]:
     """A connection to a new, migrated database."""
     with connect(postgres_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def dagster(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator["dg.DagsterInstance"]:
+    """A Dagster instance whose sensors read a new, migrated database."""
+    from antenna_assets_tests.end_to_end.runs import instance
+
+    monkeypatch.setenv("ANTENNA_HOME", str(tmp_path))
+    monkeypatch.setenv("ANTENNA_POSTGRES_URL", postgres_url)
+    with instance() as opened:
         yield opened
 
 

@@ -16,7 +16,7 @@ from psycopg import sql
 
 from antenna_assets.domain.hours import HOUR
 from antenna_assets.domain.schema import HOURLY_TABLES
-from antenna_assets.ledger.certificate import canonical, sha256_of
+from antenna_assets.ledger.chain import canonical, sha256_of
 from antenna_assets.ledger.user_hours import make_user_days
 from antenna_assets_tests.certified import FIRST, HOURS, World
 

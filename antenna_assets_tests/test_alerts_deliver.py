@@ -29,6 +29,7 @@ from antenna_assets.operations.forget.tables import remove_notices
 from antenna_assets.settings import Settings
 from antenna_assets.storage.project_files import docker_folder
 from antenna_assets_tests.commands import antenna, refused
+from antenna_assets_tests.faults.live import in_a_thread
 from antenna_assets_tests.faults.processes import Process
 from antenna_assets_tests.free_ports import free_port
 from antenna_assets_tests.notices import owed, write
@@ -86,23 +87,8 @@ def row(connection: psycopg.Connection, columns: str) -> tuple:
 def running(url: str, channels: dict[str, Channel], said: list[str] | None = None) -> Iterator[None]:
     """A deliverer in a thread, until the end of the block."""
     job = deliverer(url, channels, said)
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            job.run()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    with in_a_thread(job.run, job._stop.set):
         yield
-    finally:
-        job._stop.set()
-        thread.join(30)
-        assert not thread.is_alive()
-        assert errors == []
 
 
 def test_what_is_written_is_sent_to_each_channel_with_its_own_bytes(

@@ -226,6 +226,20 @@ def test_a_month_is_its_published_days_and_then_hours(ledger: psycopg.Connection
     assert (found["published"], found["live"], found["exact"]) == (20_200, 34, True)
 
 
+def test_hours_from_before_the_ledgers_first_one_are_empty(ledger: psycopg.Connection) -> None:
+    quota(ledger, "month", 100_000)
+    start = NOON - 3 * HOUR
+    hour(ledger, start, 100)
+    publish(ledger, "bytes_agg_user_1h", start, 1, ("ann", "ann@example.com", 100))
+    live(ledger, (NOON, 4))
+    # An event of a month ago opened its own hour only.
+    for first in (start, start - timedelta(days=30)):
+        if first != start:
+            hour(ledger, first, 0)
+        found = ask(ledger, period="month")
+        assert (found["published"], found["live"], found["exact"]) == (100, 4, True)
+
+
 def usage(
     connection: psycopg.Connection, period: str, within: datetime, now: datetime = NOW
 ) -> tuple[object, ...]:
@@ -318,3 +332,40 @@ def test_the_public_function_asks_about_now(ledger: psycopg.Connection) -> None:
     assert found == [("stale", True, True)]
     (spelled,) = ledger.execute("SELECT answer FROM allowance(id => 'ann', bytes => 2000, period => 'hour')")
     assert spelled == ("over quota",)
+
+
+def test_only_the_days_from_the_beginning_of_a_month_without_a_gap_count_as_days(
+    ledger: psycopg.Connection,
+) -> None:
+    quota(ledger, "month", 10_000)
+    month = NOON.replace(day=1, hour=0)
+    for number, bytes_ in ((0, 1), (1, 10), (3, 1_000)):
+        publish_day(ledger, month + timedelta(days=number), bytes_)
+    found = ask(ledger, period="month")
+    assert (found["published"], found["source"]) == (11, "published and live")
+
+
+def test_a_question_looks_hours_up_and_reads_no_others(ledger: psycopg.Connection) -> None:
+    ledger.execute(
+        "INSERT INTO ledger.hour (hour, rows, bytes, closed_at, closed_by)"
+        " SELECT hour, 1, 1, hour, 'watermark' FROM generate_series(%s - interval '20000 hours', %s, '1 hour') AS hour",
+        [NOON, NOON],
+    )
+    ledger.execute(
+        "INSERT INTO ledger.hour_generation (hour, generation, up_to_batch, rows, bytes)"
+        " SELECT hour, 1, 1, 1, 1 FROM ledger.hour"
+    )
+    ledger.execute(
+        "INSERT INTO ledger.publication_head (asset, hour, generation)"
+        " SELECT 'bytes_agg_user_1h', hour, 1 FROM ledger.hour"
+    )
+    ledger.execute("ANALYZE ledger.hour, ledger.hour_generation, ledger.publication_head")
+    reads = (
+        "SELECT coalesce(sum(seq_tup_read), 0) FROM pg_stat_xact_user_tables"
+        " WHERE schemaname = 'ledger' AND relname IN ('hour', 'hour_generation', 'publication_head')"
+    )
+    with ledger.transaction():
+        before = ledger.execute(reads).fetchall()
+        for period in ("hour", "day", "month"):
+            ask(ledger, period=period)
+        assert ledger.execute(reads).fetchall() == before

@@ -8,7 +8,8 @@ import pytest
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.ledger.anchors import AnchorsError, anchor_of, append_anchor, read_anchors
-from antenna_assets.ledger.certificate import canonical, newest_of_chain, sha256_of
+from antenna_assets.ledger.certificate import newest_of_chain
+from antenna_assets.ledger.chain import canonical, sha256_of
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.verify.difference import Difference
 from antenna_assets.verify.run import verify

@@ -14,12 +14,11 @@ from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.ledger.certificate import (
     NoCertificate,
-    canonical,
     certify,
     newest_certificate,
     require_certificate,
-    sha256_of,
 )
+from antenna_assets.ledger.chain import canonical, sha256_of
 from antenna_assets.ledger.publications import Publication, record_publication
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.verify.run import Verified, verify

@@ -11,6 +11,10 @@ import pytest
 from antenna_assets.clients.postgres import connect, snapshot
 from antenna_assets.definitions import build_definitions
 from antenna_assets.defs.checks import DAYS_ADD_UP
+from antenna_assets.ledger.anchors import AnchorsError, append_anchor, read_anchors
+from antenna_assets.ledger.certificate import newest_of_chain
+from antenna_assets.ledger.chain import newest
+from antenna_assets.ledger.period_publications import PeriodCertificate
 from antenna_assets.ledger.user_hours import drop_user_days
 from antenna_assets.operations.forget.places import places
 from antenna_assets.operations.forget.run import forget
@@ -341,13 +345,43 @@ def test_verify_finds_a_certificate_of_a_day_that_was_rewritten(
     )
     _, differences, _ = verified(days, opened)
     assert differences == [
-        "day 2026-10-25: certificate 2 of periods, its SHA-256",
-        "day 2026-10-25: certificate 2 of periods, its text in canonical form",
+        "day 2026-10-25: period certificate 2, its SHA-256",
+        "day 2026-10-25: period certificate 2, its text in canonical form",
         "all periods: end of the chain of certificates",
     ]
     opened.execute("ALTER TABLE ledger.period_certificate ENABLE TRIGGER USER")
     with pytest.raises(psycopg.errors.RaiseException, match="a certificate is never changed or removed"):
         opened.execute("DELETE FROM ledger.period_certificate")
+
+
+def test_row_21_a_chain_of_days_that_was_cut_short_or_belongs_to_another_is_found_by_an_anchor(
+    days: World, opened: psycopg.Connection, tmp_path: Path
+) -> None:
+    file = tmp_path / "anchors"
+    append_anchor(file, newest_of_chain(opened))
+    daily(days, "2026-10-24", last="2026-10-25")
+    second = newest(opened, PeriodCertificate)
+    assert second is not None
+    assert append_anchor(file, second) is not None
+    assert append_anchor(file, second) is None
+    assert append_anchor(file, newest_of_chain(opened)) is None
+    assert f" period certificate 2 sha256 {second.sha256} after " in file.read_text()
+    anchors, since = read_anchors(file), datetime(2026, 10, 1, tzinfo=UTC)
+    lake = Lake(str(days.lake))
+    assert verify(opened, lake, kept_since=since, anchors=anchors).differences == []
+    opened.execute("ALTER TABLE ledger.period_certificate DISABLE TRIGGER USER")
+    opened.execute("DELETE FROM ledger.period_certificate WHERE number = 2")
+    opened.execute(
+        "UPDATE ledger.period_certificate_head SET number = 1, sha256 = %s", [second.previous_sha256]
+    )
+    told = verify(opened, lake, kept_since=since, anchors=anchors).differences
+    assert ("all periods", "period certificate 2, its anchored SHA-256", second.sha256, "nothing") in [
+        (one.hour, one.what, one.expected, one.found) for one in told
+    ]
+    first = newest(opened, PeriodCertificate)
+    assert first is not None
+    with pytest.raises(AnchorsError, match="ends with period certificate 2"):
+        append_anchor(file, first)
 
 
 def test_the_check_of_a_day_runs_alone_and_one_table_brings_the_other(

@@ -149,6 +149,24 @@ def test_a_store_that_does_not_answer_is_found_with_its_fix(
     assert "ANTENNA_LAKE" in found.fix
 
 
+def look_at_topic(
+    monkeypatch: pytest.MonkeyPatch, home: Path, topics: dict[str, Any], config: dict[str, str]
+) -> Finding:
+    """What is found of the topic on a broker with these topics, each with this configuration."""
+
+    def describe(resources: list[Any], **_: Any) -> dict[Any, Future[Any]]:
+        answer: Future[Any] = Future()
+        answer.set_result({name: SimpleNamespace(value=value) for name, value in config.items()})
+        return dict.fromkeys(resources, answer)
+
+    admin = SimpleNamespace(
+        list_topics=lambda **_: SimpleNamespace(topics=topics, brokers={1: None}), describe_configs=describe
+    )
+    monkeypatch.setattr(kafka_topic, "admin_client", lambda *_: admin)
+    monkeypatch.setattr(ports, "is_open", lambda *_: True)
+    return look(Settings(home=home, kafka_bootstrap="somewhere:9092"))["topic"]
+
+
 @pytest.mark.parametrize(
     ("topics", "policy", "ok", "words"),
     [
@@ -161,17 +179,7 @@ def test_a_store_that_does_not_answer_is_found_with_its_fix(
 def test_the_topic_must_exist_and_not_be_compacted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, topics: dict[str, Any], policy: str, ok: bool, words: str
 ) -> None:
-    def describe(resources: list[Any], **_: Any) -> dict[Any, Future[Any]]:
-        answer: Future[Any] = Future()
-        answer.set_result({"cleanup.policy": SimpleNamespace(value=policy)})
-        return dict.fromkeys(resources, answer)
-
-    admin = SimpleNamespace(
-        list_topics=lambda **_: SimpleNamespace(topics=topics, brokers={1: None}), describe_configs=describe
-    )
-    monkeypatch.setattr(kafka_topic, "admin_client", lambda *_: admin)
-    monkeypatch.setattr(ports, "is_open", lambda *_: True)
-    found = look(Settings(home=tmp_path, kafka_bootstrap="somewhere:9092"))["topic"]
+    found = look_at_topic(monkeypatch, tmp_path, topics, {"cleanup.policy": policy})
     assert found.ok is ok
     assert words in found.found
     assert bool(found.fix) is not ok
@@ -190,19 +198,9 @@ def test_the_topic_must_exist_and_not_be_compacted(
 def test_row_33_a_topic_that_forgets_by_its_senders_time_within_the_horizon_is_found_with_its_fix(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str, kept: str, ok: bool
 ) -> None:
-    def describe(resources: list[Any], **_: Any) -> dict[Any, Future[Any]]:
-        answer: Future[Any] = Future()
-        config = {"cleanup.policy": "delete", "message.timestamp.type": by, "retention.ms": kept}
-        answer.set_result({name: SimpleNamespace(value=value) for name, value in config.items()})
-        return dict.fromkeys(resources, answer)
-
+    config = {"cleanup.policy": "delete", "message.timestamp.type": by, "retention.ms": kept}
     topics = {"devices": SimpleNamespace(partitions={0: 1})}
-    admin = SimpleNamespace(
-        list_topics=lambda **_: SimpleNamespace(topics=topics, brokers={1: None}), describe_configs=describe
-    )
-    monkeypatch.setattr(kafka_topic, "admin_client", lambda *_: admin)
-    monkeypatch.setattr(ports, "is_open", lambda *_: True)
-    found = look(Settings(home=tmp_path, kafka_bootstrap="somewhere:9092"))["topic"]
+    found = look_at_topic(monkeypatch, tmp_path, topics, config)
     assert found.ok is ok
     assert ("keeps messages for 604,800 s" in found.found) is not ok
     assert found.fix == ("" if ok else "set message.timestamp.type=LogAppendTime")

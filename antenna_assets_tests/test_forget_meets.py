@@ -155,7 +155,9 @@ def test_row_34_a_publication_in_its_transaction_is_waited_for_and_named(
         Land.on(connection, world.lake)({FOURTH: 9}, newest=FOURTH + HOUR + timedelta(minutes=9))
         with Worker(settings, tmp_path / "run", publish_hour, hour_key(FOURTH), crash_at=point) as run:
             run.wait_until_paused()
-            with pytest.raises(WriterStuck, match="1 publication or replay did not end within"):
+            with pytest.raises(
+                WriterStuck, match="1 transaction of runs, replays or the watch did not end within"
+            ):
                 forget(connection, Lake(str(world.lake)), USER, say=print)
             run.wake()
             wait_for(run)

@@ -22,13 +22,15 @@ from antenna_assets.domain.lifetimes import LONGEST_RUN
 from antenna_assets.domain.schema import ASSETS, LANDED_SCHEMA
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.engines.duckdb import DuckDBEngine
-from antenna_assets.ledger import certificate, failing_hours
+from antenna_assets.ledger import certificate, failing
 from antenna_assets.ledger.batch import AttemptFile, BatchContent
 from antenna_assets.ledger.certificate import require_certificate
 from antenna_assets.ledger.hours_to_publish import hours_to_publish
 from antenna_assets.ledger.landing import landing_facts
 from antenna_assets.ledger.replay import ReplayedMessage, commit_replay
 from antenna_assets.operations.forget.run import forget
+from antenna_assets.operations.quotas.changes import change_user
+from antenna_assets.operations.quotas.quota import Quota
 from antenna_assets.operations.sweep.retention import expire_files
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.verify.claims.lake import lake_claims
@@ -80,7 +82,7 @@ def run(hours: Sequence[datetime], *, assets: Sequence[str] = ASSETS, must_succe
 
 
 def publish_what_the_sensor_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(failing_hours, "FIRST_WAIT", timedelta(0))
+    monkeypatch.setattr(failing, "FIRST_WAIT", timedelta(0))
     with dg.DagsterInstance.ephemeral() as instance:
         assert all(of.success for _hours, of in publish(instance))
 
@@ -125,6 +127,21 @@ def test_row_29_a_run_with_older_users_comes_late_to_an_hour_that_a_backfill_cor
     )
     assert_all_as_certified(world)
     assert hours_to_publish(connection, limit=9) == []
+
+
+def test_row_43_a_quota_that_is_corrected_while_an_hour_is_published_for_the_first_time_is_applied(
+    world: World, connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run has taken its users, and the hour is not among the published ones that the correction concerns."""
+    fourth = HOURS[-1] + HOUR
+    Land.on(connection, world.lake)({fourth: 80}, newest=fourth + HOUR + timedelta(minutes=9))
+    running = Held(Faults(monkeypatch), "publish.lake.files_written", 2, lambda: run([fourth]))
+    change_user(connection, KNOWN[3], "hour", Quota(0), valid_from=FIRST)
+    assert running.let_go() is None
+    publish_what_the_sensor_asks_for(monkeypatch)
+    over = "SELECT quota FROM users_over_quota_1h WHERE date = %s AND id = %s"
+    assert connection.execute(over, [fourth, KNOWN[3]]).fetchall() == [(0,)]
+    assert_all_as_certified(world)
 
 
 DEATHS = [

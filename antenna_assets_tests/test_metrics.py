@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from antenna_assets.clients.kafka_broker import Broker, BrokerError
 from antenna_assets.domain.hours import HOUR
-from antenna_assets.ledger.failing_hours import MOST_ATTEMPTS
+from antenna_assets.ledger.failing import MOST_ATTEMPTS
 from antenna_assets.ledger.stream_lock import require_only_stream
 from antenna_assets.operations.metrics import LedgerCollector, MetricsError, serve
 from antenna_assets.settings import Settings
@@ -116,6 +116,8 @@ def test_a_scrape_tells_what_the_ledger_holds_and_adds_what_came_since(
             "antenna_oldest_hour_to_publish_end_timestamp_seconds": (TEN + 2 * HOUR).timestamp(),
             "antenna_failing_hours{no}": 1,
             "antenna_failing_hours{yes}": 1,
+            "antenna_failing_periods{no}": 0,
+            "antenna_failing_periods{yes}": 0,
             "antenna_last_certificate_timestamp_seconds": (TEN + HOUR + 90 * SECOND).timestamp(),
             "antenna_certificate_delay_seconds": 90,
         }

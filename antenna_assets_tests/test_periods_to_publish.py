@@ -1,8 +1,6 @@
 """Which days and months are asked for, by the ledger alone; and the sensor on a real instance, tick by tick."""
 
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 
 import dagster as dg
 import psycopg
@@ -13,21 +11,19 @@ from antenna_assets.defs import local_runs
 from antenna_assets.defs.period_sensor import PERIOD_REQUEST_TAG, ended_periods, plan_periods
 from antenna_assets.defs.requested_runs import PARTITION_TAG, RANGE_END_TAG, RANGE_START_TAG
 from antenna_assets.domain.periods import Period
-from antenna_assets.ledger.failing_hours import MOST_ATTEMPTS
-from antenna_assets.ledger.period_requests import (
-    PeriodRequest,
-    open_period_requests,
-    record_period_end,
-    record_period_request,
-)
+from antenna_assets.ledger.failing import MOST_ATTEMPTS, forget_published_periods, read_failing_periods
 from antenna_assets.ledger.periods_to_publish import (
     PeriodCandidate,
     ask_for_periods_again,
-    forget_published_periods,
     period_candidates,
-    read_failing_periods,
 )
-from antenna_assets_tests.end_to_end.runs import instance
+from antenna_assets.ledger.requests import (
+    OpenPeriodRequest,
+    PeriodRequest,
+    open_requests,
+    record_end,
+    record_period_request,
+)
 
 MINUTE = timedelta(minutes=1)
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -180,9 +176,22 @@ def test_hours_that_the_ledger_does_not_have_count_as_empty(connection: psycopg.
 
 def test_a_day_lasts_until_it_is_over_for_the_last_user(ledger: psycopg.Connection) -> None:
     ledger.execute("UPDATE user_metadata SET zone = 'America/St_Johns' WHERE name = 'fede'")
+    # The ledger's first hours are of the evening of the 19th there.
+    publish_period(ledger, "day", "2026-11-19")
     assert due(ledger) == ["2026-11-20", "2026-11-21"]
     publish_hours(ledger, "2026-11-23", "2026-11-23 04:00")
     assert due(ledger) == ["2026-11-20", "2026-11-21", "2026-11-22"]
+
+
+def test_the_first_day_is_that_of_the_first_hour_in_the_zone_where_it_is_earliest(
+    connection: psycopg.Connection,
+) -> None:
+    publish_hours(connection, "2026-11-20 05:00", "2026-11-21 10:00")
+    assert due(connection) == ["2026-11-20"]
+    connection.execute("UPDATE user_metadata SET zone = 'Pacific/Honolulu' WHERE name = 'fede'")
+    assert due(connection) == ["2026-11-19", "2026-11-20"]
+    # One that Dagster does not have is not asked for.
+    assert due(connection, first="2026-11-20") == ["2026-11-20"]
 
 
 def test_a_day_whose_hour_has_a_newer_certificate_is_due_again_after_a_wait(
@@ -225,8 +234,8 @@ def fail(connection: psycopg.Connection, period: Period, first: str, last: str, 
     """A request of the sensor whose runs have ended, and published nothing."""
     days = [date.fromisoformat(first), date.fromisoformat(last)]
     record_period_request(connection, "a key", PeriodRequest(period, days))
-    (request,) = open_period_requests(connection)
-    record_period_end(connection, request, runs=runs, last_run="run", ended=NOW, now=NOW + timedelta(days=1))
+    (request,) = open_requests(connection, OpenPeriodRequest)
+    record_end(connection, request, runs=runs, last_run="run", ended=NOW, now=NOW + timedelta(days=1))
     connection.execute("UPDATE ledger.failing_period SET ended = %s, next_attempt = %s", [NOW, NOW + MINUTE])
 
 
@@ -234,7 +243,7 @@ def test_days_that_failed_are_asked_for_again_later_and_hide_no_others(ledger: p
     publish_period(ledger, "day", "2026-11-20")
     fail(ledger, "day", "2026-11-20", "2026-11-21")
     assert [(one.day, one.attempts) for one in read_failing_periods(ledger)] == [(date(2026, 11, 21), 1)]
-    assert open_period_requests(ledger) == []
+    assert open_requests(ledger, OpenPeriodRequest) == []
     assert due(ledger) == ["2026-11-22"]
     assert due(ledger, now=NOW + 2 * MINUTE) == ["2026-11-21", "2026-11-22"]
     # A clock that was set back does not make them wait for ever.
@@ -249,16 +258,6 @@ def test_days_that_failed_are_asked_for_again_later_and_hide_no_others(ledger: p
     )
     forget_published_periods(ledger)
     assert read_failing_periods(ledger) == []
-
-
-@pytest.fixture
-def dagster(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[dg.DagsterInstance]:
-    monkeypatch.setenv("ANTENNA_HOME", str(tmp_path))
-    monkeypatch.setenv("ANTENNA_POSTGRES_URL", postgres_url)
-    with instance() as opened:
-        yield opened
 
 
 def asked(on: dg.DagsterInstance) -> list[tuple[str | None, str]]:
@@ -283,18 +282,18 @@ def test_a_tick_asks_for_days_and_not_for_those_in_progress(
     # Whose keys are none.
     run(dagster, dg.DagsterRunStatus.STARTING, {PARTITION_TAG: "2026-11-20-10:00"})
     assert asked(dagster) == [("daily_usage", "2026-11-20"), ("daily_usage", "2026-11-22")]
-    assert len(open_period_requests(ledger)) == 2
+    assert len(open_requests(ledger, OpenPeriodRequest)) == 2
 
 
 def test_a_request_that_was_never_launched_is_forgotten_and_one_that_failed_counts(
     ledger: psycopg.Connection, dagster: dg.DagsterInstance
 ) -> None:
     assert asked(dagster) == [("daily_usage", "2026-11-20 to 2026-11-22")]
-    (request,) = open_period_requests(ledger)
+    (request,) = open_requests(ledger, OpenPeriodRequest)
     # Killed before Dagster had the run: the next tick asks once more, the one after a minute has forgotten it.
     ledger.execute("UPDATE ledger.period_request SET asked_at = asked_at - interval '2 minutes'")
     assert asked(dagster) == [("daily_usage", "2026-11-20 to 2026-11-22")]
-    (again,) = open_period_requests(ledger)
+    (again,) = open_requests(ledger, OpenPeriodRequest)
     assert again.key != request.key
     run(dagster, dg.DagsterRunStatus.FAILURE, {PERIOD_REQUEST_TAG: again.key})
     assert asked(dagster) == []

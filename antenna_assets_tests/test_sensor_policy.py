@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antenna_assets.defs.sensor_policy import plan_requests
-from antenna_assets.ledger.failing_hours import MOST_ATTEMPTS, FailingHour, back_off
+from antenna_assets.ledger.failing import MOST_ATTEMPTS, Failing, back_off
 from antenna_assets.ledger.hours_to_publish import Candidate
 from antenna_assets.ledger.republish_wait import republish_pause, republish_wait, waiting_hours
-from antenna_assets.ledger.requests import Request
+from antenna_assets.ledger.requests import HourRequest
 
 TEN = datetime(2026, 11, 22, 10, tzinfo=UTC)
 HOUR, MINUTE, SECOND = timedelta(hours=1), timedelta(minutes=1), timedelta(seconds=1)
@@ -39,7 +39,7 @@ def test_contiguous_hours_become_one_request() -> None:
 
 def test_a_requests_name_says_its_hours_and_its_newest_batch() -> None:
     (request,) = plan_requests([*todo(0, batch=9), *todo(1, batch=8)], newest=None)
-    assert request == Request(hours(0, 1), 9)
+    assert request == HourRequest(hours(0, 1), 9)
     assert request.name == "2026-11-22-10:00..2026-11-22-11:00@9"
 
 
@@ -66,11 +66,7 @@ def test_a_week_is_asked_for_in_less_than_ten_minutes_of_ticks() -> None:
 
 def test_an_hour_that_failed_ten_times_is_stuck() -> None:
     assert MOST_ATTEMPTS == 10
-    assert [FailingHour(TEN, 7, attempts, "run", NOW, NOW).stuck for attempts in (9, 10, 11)] == [
-        False,
-        True,
-        True,
-    ]
+    assert [Failing(attempts, "run", NOW, NOW).stuck for attempts in (9, 10, 11)] == [False, True, True]
 
 
 def test_a_failed_hour_waits_twice_as_long_each_time_up_to_an_hour() -> None:

@@ -1,6 +1,5 @@
 """The sensor on a real instance, tick by tick: whatever other hours, runs and storages do, each hour is asked for or named."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
@@ -20,7 +19,7 @@ from antenna_assets.defs.sensors import closed_hours
 from antenna_assets.domain.hours import HOUR, hour_key, hour_of
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.ledger.certificate import record_and_certify
-from antenna_assets.ledger.failing_hours import MOST_ATTEMPTS, read_failing_hours
+from antenna_assets.ledger.failing import MOST_ATTEMPTS, read_failing_hours
 from antenna_assets.ledger.hours_to_publish import read_left_out
 from antenna_assets.ledger.seal import seal
 from antenna_assets.operations.metrics import LedgerCollector
@@ -37,17 +36,6 @@ from antenna_assets_tests.test_metrics import no_broker
 pytestmark = pytest.mark.services
 
 MINUTE = timedelta(minutes=1)
-
-
-@pytest.fixture
-def dagster(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[dg.DagsterInstance]:
-    """An instance whose sensor reads the test's database."""
-    monkeypatch.setenv("ANTENNA_HOME", str(tmp_path))
-    monkeypatch.setenv("ANTENNA_POSTGRES_URL", postgres_url)
-    with instance() as opened:
-        yield opened
 
 
 def past(number: int) -> datetime:

@@ -17,7 +17,7 @@ from antenna_assets.clients import migrations
 from antenna_assets.clients.migrations import migrate, require_migrated
 from antenna_assets.clients.postgres import DatabaseError, connect
 from antenna_assets.domain.hours import HOUR
-from antenna_assets.ledger.failing_hours import forget_published, read_failing_hours
+from antenna_assets.ledger.failing import forget_published_hours, read_failing_hours
 from antenna_assets.ledger.user_hours import make_user_days
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.storage.project_files import sql_folder
@@ -195,6 +195,6 @@ def test_an_hour_that_failed_before_the_upgrade_goes_on_failing_and_one_that_was
             " SELECT hour, 7, 10, 'run', now(), now() FROM ledger.hour"
         )
         migrate(connection)
-        forget_published(connection)
+        forget_published_hours(connection)
         (failing,) = read_failing_hours(connection)
         assert (failing.hour, failing.batch, failing.attempts, failing.stuck) == (FIRST, 7, 10, True)

@@ -10,7 +10,8 @@ from antenna_assets.cli import app
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.domain.schema import HOURLY_TABLES
-from antenna_assets.ledger.certificate import NoCertificate, sha256_of
+from antenna_assets.ledger.certificate import NoCertificate
+from antenna_assets.ledger.chain import sha256_of
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.verify.difference import Difference
 from antenna_assets.verify.run import verify

@@ -1,6 +1,6 @@
 """Five years of hours without events: their rows in the ledger and in Dagster's instance."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import dagster as dg
 
@@ -42,6 +42,42 @@ def fill_ledger(url: str, newest: datetime, hours: int) -> None:
             "  (SELECT string_agg(md5(hour::text || part), '')"
             "   FROM generate_series(1, 60) AS part) AS of_hour(text)"
             " WHERE generation = 1"
+        )
+        connection.execute("ANALYZE")
+
+
+def fill_periods(url: str, newest: datetime, hours: int) -> None:
+    """Insert publications of the days and months of these hours, as far as their hours are published."""
+    oldest = (newest - (hours - 1) * HOUR).date() + timedelta(days=1)
+    last = (newest - TO_PUBLISH * HOUR).date() - timedelta(days=1)
+    with connect(url) as connection:
+        # The certificates of days come first in their chain, then those of months.
+        connection.execute(
+            "CREATE TEMPORARY TABLE filled AS"
+            " SELECT row_number() OVER (ORDER BY period, day) AS number, period, day FROM ("
+            "  SELECT 'day' AS period, start::date AS day"
+            "  FROM generate_series(%(oldest)s::date, %(last)s, '1 day') AS start"
+            "  UNION ALL SELECT 'month', start::date FROM generate_series("
+            "   date_trunc('month', %(oldest)s::timestamp + interval '1 month'),"
+            "   date_trunc('month', %(last)s::timestamp) - interval '1 month', '1 month') AS start"
+            " ) AS periods",
+            {"oldest": oldest, "last": last},
+        )
+        connection.execute(
+            "INSERT INTO ledger.period_generation"
+            " (period, day, generation, first_hour, end_hour, certificates, up_to_certificate)"
+            " SELECT period, day, 1, day::timestamp AT TIME ZONE 'UTC',"
+            "  ledger.next_period(period, day)::timestamp AT TIME ZONE 'UTC', '{}',"
+            "  (SELECT max(number) FROM ledger.certificate) FROM filled"
+        )
+        connection.execute(
+            "INSERT INTO ledger.period_certificate"
+            " (number, period, day, generation, users_version, issued_at, text, previous_sha256, sha256)"
+            " SELECT number, period, day, 1, 1, now(), md5(day::text), '', md5(number::text) FROM filled"
+        )
+        connection.execute(
+            "INSERT INTO ledger.period_head (period, day, generation, users_version, asked_users_version)"
+            " SELECT period, day, 1, 1, 1 FROM filled"
         )
         connection.execute("ANALYZE")
 

@@ -57,14 +57,17 @@ def backfill(
         if dry_run:
             _show_changes(connection, settings, hours, of_now=quota_of == "now")
             return
-        if quota_of == "now":
-            _judge_by_quotas_of_now(connection, hours)
         from antenna_assets.definitions import build_definitions
         from antenna_assets.defs.backfill_launch import daemon_runs, follow, launch
         from antenna_assets.defs.instance import open_instance
 
         with environment_of(settings), open_instance() as instance:
-            id_ = launch(build_definitions(), instance, hours)
+            definitions = build_definitions()
+            if quota_of == "now":
+                # Right before the launch: without Dagster the history stays as it is, and few ticks of the
+                # sensor come in between and ask for the same hours.
+                _judge_by_quotas_of_now(connection, hours)
+            id_ = launch(definitions, instance, hours)
             out.print(f"requested backfill {id_} of {counted(len(hours), 'hour')} from Dagster")
             if not daemon_runs(instance):
                 out.print(

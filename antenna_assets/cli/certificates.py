@@ -85,17 +85,22 @@ def verify(
 def anchor(
     file: Annotated[
         Path | None,
-        typer.Argument(help="File to append to, best on another machine. Default: print the line."),
+        typer.Argument(help="File to append to, best on another machine. Default: print the lines."),
     ] = None,
 ) -> None:
-    """Keep the newest certificate's hash outside the database, whose owner could rewrite the whole chain."""
+    """Keep the newest certificates' hashes outside the database, whose owner could rewrite whole chains."""
     from antenna_assets.ledger.anchors import anchor_of, append_anchor
     from antenna_assets.ledger.certificate import newest_of_chain
+    from antenna_assets.ledger.chain import newest
+    from antenna_assets.ledger.period_publications import PeriodCertificate
 
     with database("anchor") as (_, connection):
-        newest = newest_of_chain(connection)
-    written = anchor_of(newest) if file is None else append_anchor(file, newest)
-    if written is None:
-        out.print(f"certificate {newest.number} is anchored already")
-    else:
-        sys.stdout.write(written.line + "\n")
+        of_hours, of_periods = newest_of_chain(connection), newest(connection, PeriodCertificate)
+    for one in (of_hours, of_periods):
+        if one is None:
+            continue
+        written = anchor_of(one) if file is None else append_anchor(file, one)
+        if written is None:
+            out.print(f"{one.NAME} {one.number} is anchored already")
+        else:
+            sys.stdout.write(written.line + "\n")

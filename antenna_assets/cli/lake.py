@@ -98,10 +98,21 @@ def rebuild_table(
     ] = False,
 ) -> None:
     """Rebuild a lake table whose log was corrupted or lost. Exit code 1 if an hour stays missing."""
-    from antenna_assets.domain.schema import LAKE_TABLES
+    from antenna_assets.domain.schema import HOURLY_TABLES, LAKE_TABLES, PERIOD_TABLES
     from antenna_assets.operations.rebuild import lines, rebuild
     from antenna_assets.publishing.lake import Lake
 
+    if table in HOURLY_TABLES:
+        raise typer.BadParameter(
+            f"{table} is a table of PostgreSQL, not of the lake: its hours are published again by"
+            " `antenna backfill`"
+        )
+    if table in PERIOD_TABLES:
+        job = {"day": "daily_usage", "month": "monthly_usage"}[PERIOD_TABLES[table].period]
+        raise typer.BadParameter(
+            f"{table} is a table of PostgreSQL, not of the lake: it is published again by `dagster job"
+            f" execute -m antenna_assets.definitions -j {job}`, see docs/periods.md"
+        )
     if table not in LAKE_TABLES:
         raise typer.BadParameter(f"expected {' or '.join(LAKE_TABLES)}, found {table!r}")
     with database("rebuild-table") as (settings, connection):

@@ -29,9 +29,9 @@ GRANTS = 0x6772616E74
 """Granting rights on Dagster's tables; for the transaction."""
 
 ZONES = 0x7A6F6E6573
-"""The zones of users and of billing: shared by those who publish a period, from their look at the zones to
-their COMMIT; exclusive, for the transaction, by who changes one. The trigger of `user_metadata` takes it as
-well."""
+"""What the publication of a period rests on beside its hours: shared by those who publish one, from their
+look at the zones and quotas to their COMMIT; exclusive, for the transaction, by who changes the zone of a
+user or of billing, or the quotas of past days or months. The trigger of `user_metadata` takes it as well."""
 
 PERIOD = 0x706572696F64
 """Sealing the next generation of a day or month; for the transaction."""

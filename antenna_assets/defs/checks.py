@@ -6,6 +6,7 @@ verify what is published, also long afterwards.
 
 from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
+from typing import Any
 
 import dagster as dg
 import psycopg
@@ -80,14 +81,7 @@ def hours_are_fresh_check(postgres: PostgresResource) -> dg.AssetCheckResult:
     """How far all hours are, not a single one; it also runs without a partition."""
     with postgres.connection() as connection:
         fresh = hours_are_fresh(connection, database_now(connection))
-    return dg.AssetCheckResult(
-        asset_key=FRESHNESS.asset_key,
-        check_name=FRESHNESS.name,
-        passed=fresh.passed,
-        severity=_severity(FRESHNESS, fresh),
-        description=fresh.message,
-        metadata=fresh.metrics,
-    )
+    return dg.AssetCheckResult(**_judged(FRESHNESS, fresh))
 
 
 class Checks:
@@ -178,14 +172,9 @@ def evaluation(
 ) -> dg.AssetCheckEvaluation:
     """An evaluation to record outside the check's op, or for one hour or day of several."""
     return dg.AssetCheckEvaluation(
-        asset_key=check.asset_key,
-        check_name=check.name,
+        **_judged(check, verdict, {} if hour is None else {unit: hour}),
         partition=hour,
-        passed=verdict.passed,
-        severity=_severity(check, verdict),
         blocking=check.name in BLOCKING,
-        description=verdict.message,
-        metadata={**({} if hour is None else {unit: hour}), **verdict.metrics},
     )
 
 
@@ -195,23 +184,25 @@ def result(
     """One result for the hours, or days, of a run."""
     verdict, hours = _together(of_hours, unit), [*of_hours]
     named = {unit if len(hours) == 1 else f"{unit}s": " to ".join(hours[:1] + hours[1:][-1:])}
-    return dg.AssetCheckResult(
-        asset_key=check.asset_key,
-        check_name=check.name,
-        passed=verdict.passed,
-        severity=_severity(check, verdict),
-        description=verdict.message,
-        metadata={**named, **verdict.metrics},
-    )
+    return dg.AssetCheckResult(**_judged(check, verdict, named))
+
+
+def _judged(check: dg.AssetCheckKey, verdict: Verdict, of: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What Dagster records of a verdict, wherever it does."""
+    severity = dg.AssetCheckSeverity.ERROR if blocks(check, verdict) else dg.AssetCheckSeverity.WARN
+    return {
+        "asset_key": check.asset_key,
+        "check_name": check.name,
+        "passed": verdict.passed,
+        "severity": severity,
+        "description": verdict.message,
+        "metadata": {**(of or {}), **verdict.metrics},
+    }
 
 
 def blocks(check: dg.AssetCheckKey, verdict: Verdict) -> bool:
     """Whether a number is wrong if this verdict is that the claim does not hold."""
     return check.name in BLOCKING and not verdict.only_warns
-
-
-def _severity(check: dg.AssetCheckKey, verdict: Verdict) -> dg.AssetCheckSeverity:
-    return dg.AssetCheckSeverity.ERROR if blocks(check, verdict) else dg.AssetCheckSeverity.WARN
 
 
 def _together(of_hours: Mapping[str, Verdict], unit: str) -> Verdict:

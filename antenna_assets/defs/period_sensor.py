@@ -18,13 +18,7 @@ from antenna_assets.defs.period_partitions import (
     MONTHS_PER_RUN,
     first_and_end_of,
 )
-from antenna_assets.defs.requested_runs import (
-    IN_PROGRESS,
-    PARTITION_TAG,
-    RANGE_END_TAG,
-    RANGE_START_TAG,
-    ended_requests,
-)
+from antenna_assets.defs.requested_runs import IN_PROGRESS, partition_keys, record_ends, run_request
 from antenna_assets.defs.resources import PostgresResource
 from antenna_assets.domain.listing import first_few
 from antenna_assets.domain.periods import (
@@ -34,19 +28,9 @@ from antenna_assets.domain.periods import (
     contiguous_periods,
     range_of_periods,
 )
-from antenna_assets.ledger.period_requests import (
-    PeriodRequest,
-    forget_period_request,
-    open_period_requests,
-    record_period_end,
-    record_period_request,
-)
-from antenna_assets.ledger.periods_to_publish import (
-    PeriodCandidate,
-    forget_published_periods,
-    period_candidates,
-    read_failing_periods,
-)
+from antenna_assets.ledger.failing import forget_published_periods, read_failing_periods
+from antenna_assets.ledger.periods_to_publish import PeriodCandidate, period_candidates
+from antenna_assets.ledger.requests import OpenPeriodRequest, PeriodRequest, record_period_request
 from antenna_assets.settings import load_settings
 
 PERIOD_REQUEST_TAG = "antenna/period_request"
@@ -79,15 +63,7 @@ def ended_periods(context: dg.SensorEvaluationContext, postgres: PostgresResourc
     messages: list[str] = []
     with postgres.connection() as connection:
         now = database_now(connection)
-        for request, ended in ended_requests(
-            context.instance, PERIOD_REQUEST_TAG, open_period_requests(connection), now
-        ):
-            if not ended.runs:
-                forget_period_request(connection, request)
-            else:
-                record_period_end(
-                    connection, request, runs=ended.runs, last_run=ended.last_run, ended=ended.at, now=now
-                )
+        record_ends(connection, context.instance, PERIOD_REQUEST_TAG, OpenPeriodRequest, now)
         forget_published_periods(connection)
         for period in PERIODS:
             first, end = first_and_end_of(period)
@@ -108,7 +84,16 @@ def ended_periods(context: dg.SensorEvaluationContext, postgres: PostgresResourc
         for key, planned in requests.items():
             record_period_request(connection, key, planned)
     return dg.SensorResult(
-        run_requests=[_run_request(key, planned) for key, planned in requests.items()],
+        run_requests=[
+            run_request(
+                key,
+                PERIOD_REQUEST_TAG,
+                planned.days[0].isoformat(),
+                planned.days[-1].isoformat(),
+                job=PERIOD_JOBS[planned.period].name,
+            )
+            for key, planned in requests.items()
+        ],
         skip_reason=None
         if requests
         else "; ".join(["every day and month that is over is published", *messages]),
@@ -137,25 +122,11 @@ def _running(instance: dg.DagsterInstance, period: Period) -> frozenset[date]:
     days: set[date] = set()
     for run in instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS)):
         if publishes_periods(run, period):
-            alone = run.tags.get(PARTITION_TAG)
-            first, last = (
-                (alone, alone) if alone else (run.tags.get(RANGE_START_TAG), run.tags.get(RANGE_END_TAG))
-            )
             try:
-                days.update(range_of_periods(period, first or "", last or ""))
+                days.update(range_of_periods(period, *partition_keys(run.tags)))
             except NotAPeriod:
                 continue  # Such a run fails.
     return frozenset(days)
-
-
-def _run_request(key: str, request: PeriodRequest) -> dg.RunRequest:
-    # Dagster uses up a run key for ever, even if its run fails: each request has a new one.
-    tags, job = {PERIOD_REQUEST_TAG: key}, PERIOD_JOBS[request.period].name
-    first, last = request.days[0].isoformat(), request.days[-1].isoformat()
-    if first == last:
-        return dg.RunRequest(run_key=key, job_name=job, partition_key=first, tags=tags)
-    range_ = {RANGE_START_TAG: first, RANGE_END_TAG: last}
-    return dg.RunRequest(run_key=key, job_name=job, tags={**tags, **range_})
 
 
 def _waiting_message(period: Period, found: Sequence[PeriodCandidate]) -> list[str]:

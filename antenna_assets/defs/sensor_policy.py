@@ -9,7 +9,7 @@ from datetime import datetime
 
 from antenna_assets.domain.hours import contiguous
 from antenna_assets.ledger.hours_to_publish import Candidate
-from antenna_assets.ledger.requests import Request
+from antenna_assets.ledger.requests import HourRequest
 
 HOURS_PER_RUN = 24
 """The most hours of a run, and of all the runs that one tick requests."""
@@ -18,7 +18,7 @@ RETRIES = 6
 """Reserved for hours that failed before, and no more while others wait: neither side starves the other."""
 
 
-def plan_requests(candidates: Sequence[Candidate], *, newest: datetime | None) -> list[Request]:
+def plan_requests(candidates: Sequence[Candidate], *, newest: datetime | None) -> list[HourRequest]:
     """The runs to request now, oldest first, at most `HOURS_PER_RUN` hours in all.
 
     Hours that failed are requested in progressively smaller runs: 24 hours, then 12, 6, 3, 1. So a bad hour
@@ -37,7 +37,7 @@ def plan_requests(candidates: Sequence[Candidate], *, newest: datetime | None) -
     again = failed[: max(RETRIES, left - len(fresh))]
     groups = [first, *_groups(sorted(fresh[: left - len(again)] + again), found)]
     return [
-        Request(group, max(found[hour].up_to_batch for hour in group))
+        HourRequest(group, max(found[hour].up_to_batch for hour in group))
         for group in sorted(filter(None, groups))
     ]
 

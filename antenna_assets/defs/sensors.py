@@ -9,26 +9,20 @@ from datetime import datetime
 from uuid import uuid4
 
 import dagster as dg
-import psycopg
 
 from antenna_assets.clients.clock import database_now
 from antenna_assets.defs.checks import FRESHNESS, evaluation
 from antenna_assets.defs.jobs import hourly_usage, publishes_hours
 from antenna_assets.defs.partitions import first_and_end
-from antenna_assets.defs.requested_runs import (
-    IN_PROGRESS,
-    PARTITION_TAG,
-    RANGE_END_TAG,
-    RANGE_START_TAG,
-    ended_requests,
-)
+from antenna_assets.defs.requested_runs import IN_PROGRESS, partition_keys, record_ends, run_request
 from antenna_assets.defs.resources import PostgresResource
 from antenna_assets.defs.sensor_policy import HOURS_PER_RUN, plan_requests
 from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import HOUR, NotAnHour, hour_key, hours_between, parse_hour
 from antenna_assets.domain.listing import first_few
 from antenna_assets.failpoints import commit_point
-from antenna_assets.ledger.failing_hours import FailingHour, forget_published, read_failing_hours
+from antenna_assets.ledger.corrections import ask_for_hours_of_corrections
+from antenna_assets.ledger.failing import FailingHour, forget_published_hours, read_failing_hours
 from antenna_assets.ledger.hours_to_publish import (
     LeftOut,
     candidates,
@@ -38,13 +32,7 @@ from antenna_assets.ledger.hours_to_publish import (
 )
 from antenna_assets.ledger.newcomers import ask_for_hours_of_newcomers
 from antenna_assets.ledger.republish_wait import waiting_hours
-from antenna_assets.ledger.requests import (
-    Request,
-    forget_request,
-    open_requests,
-    record_end,
-    record_request,
-)
+from antenna_assets.ledger.requests import OpenHourRequest, record_hour_request
 from antenna_assets.settings import load_settings
 from antenna_assets.verify.claims.history import hours_are_fresh
 
@@ -68,9 +56,10 @@ def closed_hours(context: dg.SensorEvaluationContext, postgres: PostgresResource
     with postgres.connection() as connection:
         now = database_now(connection)
         fresh = hours_are_fresh(connection, now)
-        _record_ends(connection, context.instance, now)
-        forget_published(connection)
+        record_ends(connection, context.instance, REQUEST_TAG, OpenHourRequest, now)
+        forget_published_hours(connection)
         known_now = ask_for_hours_of_newcomers(connection, now)
+        corrected = ask_for_hours_of_corrections(connection, now)
         record_left_out(connection, first=first, end=end)
         newest = newest_closed_hour(connection, first=first, end=end)
         found = candidates(
@@ -80,17 +69,20 @@ def closed_hours(context: dg.SensorEvaluationContext, postgres: PostgresResource
         requests = plan_requests([one for one in found if one.hour not in waiting], newest=newest)
         keyed = {f"{request.name}#{uuid4().hex}": request for request in requests}
         for key, request in keyed.items():
-            record_request(connection, key, request)
+            record_hour_request(connection, key, request)
         failing, left_out = read_failing_hours(connection), read_left_out(connection)
     messages = [*_failing_message(failing), *_left_out_message(left_out)]
     if messages:
         context.log.warning("; ".join(messages))
-    messages += _waiting_message(waiting) + _newcomers_message(known_now)
+    messages += _waiting_message(waiting) + _newcomers_message(known_now) + _corrected_message(corrected)
     state = "fresh" if fresh.passed else "late"
     changed = state != (context.cursor or "fresh")
     commit_point("sensor.before_requests")
     return dg.SensorResult(
-        run_requests=[_run_request(key, request) for key, request in keyed.items()],
+        run_requests=[
+            run_request(key, REQUEST_TAG, hour_key(request.hours[0]), hour_key(request.hours[-1]))
+            for key, request in keyed.items()
+        ],
         skip_reason=None if requests else _skip_reason(len(running), messages),
         asset_events=[evaluation(FRESHNESS, fresh)] if changed else [],
         cursor=state,
@@ -104,45 +96,16 @@ def _skip_reason(running: int, messages: Sequence[str]) -> str:
     return "; ".join(["nothing to ask for now", *in_progress, *messages])
 
 
-def _run_request(key: str, request: Request) -> dg.RunRequest:
-    # Dagster uses up a run key for ever, even if its run fails: each request has a new one.
-    tags = {REQUEST_TAG: key}
-    first, last = hour_key(request.hours[0]), hour_key(request.hours[-1])
-    if first == last:
-        return dg.RunRequest(run_key=key, partition_key=first, tags=tags)
-    range_ = {RANGE_START_TAG: first, RANGE_END_TAG: last}
-    return dg.RunRequest(run_key=key, tags={**tags, **range_})
-
-
 def _running_hours(instance: dg.DagsterInstance, first: datetime, end: datetime) -> frozenset[datetime]:
     """The hours from `first` to before `end` of all runs in progress, backfills and manual runs included."""
     hours: set[datetime] = set()
     for run in filter(publishes_hours, instance.get_runs(dg.RunsFilter(statuses=IN_PROGRESS))):
-        # Dagster does not check the keys of a range.
-        range_ = _range_of(run.tags)
-        if range_ is not None:
-            begin, last = range_
-            hours.update(hours_between(max(begin, first), min(last, end - HOUR) + HOUR))
+        try:
+            begin, last = map(parse_hour, partition_keys(run.tags))
+        except NotAnHour:
+            continue  # Such a run fails.
+        hours.update(hours_between(max(begin, first), min(last, end - HOUR) + HOUR))
     return frozenset(hours)
-
-
-def _range_of(tags: Mapping[str, str]) -> tuple[datetime, datetime] | None:
-    """The first and the last hour of a run; None if its keys are invalid: such a run fails."""
-    alone = tags.get(PARTITION_TAG)
-    first, last = (alone, alone) if alone else (tags.get(RANGE_START_TAG), tags.get(RANGE_END_TAG))
-    try:
-        return parse_hour(first or ""), parse_hour(last or "")
-    except NotAnHour:
-        return None
-
-
-def _record_ends(connection: psycopg.Connection, instance: dg.DagsterInstance, now: datetime) -> None:
-    """Record in the ledger the outcome of requests whose runs have all ended."""
-    for request, ended in ended_requests(instance, REQUEST_TAG, open_requests(connection), now):
-        if not ended.runs:
-            forget_request(connection, request)
-        else:
-            record_end(connection, request, runs=ended.runs, last_run=ended.last_run, ended=ended.at, now=now)
 
 
 def _failing_message(failing: Iterable[FailingHour]) -> list[str]:
@@ -177,6 +140,13 @@ def _newcomers_message(hours: Sequence[datetime]) -> list[str]:
         return []
     named = first_few([hour_key(hour) for hour in hours], HOURS_NAMED)
     return [f"hours with users who were unknown and are known now, to be published again: {named}"]
+
+
+def _corrected_message(hours: Sequence[datetime]) -> list[str]:
+    if not hours:
+        return []
+    named = first_few([hour_key(hour) for hour in hours], HOURS_NAMED)
+    return [f"hours whose runs had read quotas that were corrected since, to be published again: {named}"]
 
 
 def _waiting_message(waiting: Mapping[datetime, datetime]) -> list[str]:

@@ -8,8 +8,11 @@
     reopen                       opening hours again that a wrong clock closed
     generations, seal            the snapshots of an hour
     hours_to_publish             what is left to publish, `republish_wait` when late rows are due
-    requests, failing_hours      runs that were asked for, and hours whose runs failed
-    publications, certificate    what is published, behind its fence, and the certificates; `anchors` outside
+    newcomers, corrections       hours to publish again as a user became known, or a quota was corrected
+    requests, failing            runs that were asked for, and what failed; of hours and of periods
+    publications, certificate    what is published, behind its fence, and the certificates
+    period_..., periods_to_...   generations, publications and candidates of days and months
+    chain, anchors               certificates chained by their hashes, hours and periods; hashes kept outside
     lake_identity                which lake belongs to this ledger
     first_partition              the first hourly partition
     stream_lock, blocked         the lock of the one stream, and who blocks the stream

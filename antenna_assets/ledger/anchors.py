@@ -1,8 +1,9 @@
 """Anchors: hashes of certificates outside the database, one on each line of a file.
 
-The chain shows a change of single certificates, but the owner of the database could rewrite all of it. A hash
-where that owner cannot write proves the chain up to it. A line contains the hash of the line before, so that
-a missing line of a file is noticed; of the lines in a log only the hashes are checked.
+A chain shows a change of single certificates, but the owner of the database could rewrite all of it. A hash
+where that owner cannot write proves the chain up to it. Lines of both chains, of hours and of periods, are in
+one file. Each contains the hash of the line before, so that a missing line is noticed; of the lines in a log
+only the hashes are checked.
 """
 
 import fcntl
@@ -15,12 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from antenna_assets.errors import AntennaError
-from antenna_assets.ledger.certificate import Certificate
+from antenna_assets.ledger.chain import ChainedCertificate
 from antenna_assets.storage.disk import write_failure_message
 
 NOTHING = "-"
 _LINE = re.compile(
-    r"(?P<at>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ) certificate (?P<number>\d{1,18})"
+    r"(?P<at>\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ) (?P<name>(?:period )?certificate) (?P<number>\d{1,18})"
     r" sha256 (?P<sha256>[0-9a-f]{64})"
     r"(?: after (?P<after>[0-9a-f]{64}|-))?"
 )
@@ -32,9 +33,15 @@ class AnchorsError(AntennaError):
 
 @dataclass(frozen=True)
 class Anchor:
-    """A certificate's hash; `after` is the hash of the line before, if the line has it."""
+    """A certificate's hash.
+
+    Attributes:
+        name: of its chain, as the class of its certificates has it.
+        after: the hash of the line before, if the line has it.
+    """
 
     at: str
+    name: str
     number: int
     sha256: str
     after: str | None = None
@@ -43,12 +50,13 @@ class Anchor:
     def line(self) -> str:
         """The line of the file."""
         chained = "" if self.after is None else f" after {self.after}"
-        return f"{self.at} certificate {self.number} sha256 {self.sha256}{chained}"
+        return f"{self.at} {self.name} {self.number} sha256 {self.sha256}{chained}"
 
 
-def anchor_of(certificate: Certificate, after: str | None = None) -> Anchor:
+def anchor_of(certificate: ChainedCertificate, after: str | None = None) -> Anchor:
     """The anchor of a certificate, as of now."""
-    return Anchor(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}", certificate.number, certificate.sha256, after)
+    at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return Anchor(at, certificate.NAME, certificate.number, certificate.sha256, after)
 
 
 def read_anchors(path: Path) -> list[Anchor]:
@@ -73,7 +81,7 @@ def _anchors(lines: Iterable[str]) -> Iterator[Anchor]:
     for line in lines:
         # A log of JSON has one message with several of them in a line.
         for found in _LINE.finditer(line):
-            yield Anchor(found["at"], int(found["number"]), found["sha256"], found["after"])
+            yield Anchor(found["at"], found["name"], int(found["number"]), found["sha256"], found["after"])
 
 
 def chain_breaks(anchors: Iterable[Anchor]) -> Iterator[tuple[Anchor, str]]:
@@ -86,8 +94,8 @@ def chain_breaks(anchors: Iterable[Anchor]) -> Iterator[tuple[Anchor, str]]:
             expected = hashlib.sha256(anchor.line.encode()).hexdigest()
 
 
-def append_anchor(path: Path, certificate: Certificate) -> Anchor | None:
-    """Append the certificate's anchor to the file, durably; None if it is the last line already.
+def append_anchor(path: Path, certificate: ChainedCertificate) -> Anchor | None:
+    """Append the certificate's anchor to the file, durably; None if it is the last one of its chain there.
 
     Raises:
         AnchorsError: the file cannot be written, its chain is broken, or it has another hash of the same
@@ -98,10 +106,10 @@ def append_anchor(path: Path, certificate: Certificate) -> Anchor | None:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
             text = file.read()
-            last = _last(path, text, certificate)
-            if last is not None and last.number == certificate.number:
+            lines = _chained(path, text)
+            if _is_last(path, lines, certificate):
                 return None
-            after = NOTHING if last is None else hashlib.sha256(last.line.encode()).hexdigest()
+            after = hashlib.sha256(lines[-1].line.encode()).hexdigest() if lines else NOTHING
             anchor = anchor_of(certificate, after)
             # A line that a full disk has cut off is no anchor; this one starts on a new line.
             file.write(f"{'' if not text or text.endswith(chr(10)) else chr(10)}{anchor.line}\n")
@@ -112,22 +120,25 @@ def append_anchor(path: Path, certificate: Certificate) -> Anchor | None:
         raise AnchorsError(write_failure_message("file of anchors", path, error)) from error
 
 
-def _last(path: Path, text: str, certificate: Certificate) -> Anchor | None:
+def _chained(path: Path, text: str) -> list[Anchor]:
     anchors = [anchor for anchor in _anchors(text.splitlines()) if anchor.after is not None]
     for anchor, _ in chain_breaks(anchors):
         raise AnchorsError(
-            f"{path}: the line of certificate {anchor.number} does not follow the one before it; "
+            f"{path}: the line of {anchor.name} {anchor.number} does not follow the one before it; "
             "`antenna verify --anchors` shows what is missing; a new file starts a new chain"
         )
-    if not anchors:
-        return None
-    last = anchors[-1]
-    if last.number > certificate.number or (
-        last.number == certificate.number and last.sha256 != certificate.sha256
-    ):
-        raise AnchorsError(
-            f"{path} ends with certificate {last.number}, sha256 {last.sha256}, and the database's newest is "
-            f"{certificate.number}, sha256 {certificate.sha256}: it is another database, or its chain was "
-            "rewritten; `antenna verify --anchors` shows where"
-        )
-    return last
+    return anchors
+
+
+def _is_last(path: Path, anchors: list[Anchor], certificate: ChainedCertificate) -> bool:
+    """Whether the file's last anchor of the certificate's chain is this one."""
+    last = next((one for one in reversed(anchors) if one.name == certificate.NAME), None)
+    if last is None or last.number < certificate.number:
+        return False
+    if (last.number, last.sha256) == (certificate.number, certificate.sha256):
+        return True
+    raise AnchorsError(
+        f"{path} ends with {last.name} {last.number}, sha256 {last.sha256}, and the database's newest is "
+        f"{certificate.number}, sha256 {certificate.sha256}: it is another database, or its chain was "
+        "rewritten; `antenna verify --anchors` shows where"
+    )

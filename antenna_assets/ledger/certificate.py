@@ -3,27 +3,23 @@
 They are composed from the ledger; `verify/` recomputes what they claim.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import psycopg
-from psycopg.rows import class_row, dict_row
+from psycopg.rows import dict_row
 
 from antenna_assets.clients.advisory_locks import CERTIFICATE_OF_HOUR
-from antenna_assets.clients.clock import database_now
 from antenna_assets.domain.hours import EPOCH, HOUR, hour_key
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.errors import AntennaError, Superseded
 from antenna_assets.failpoints import commit_point
+from antenna_assets.ledger.chain import ChainedCertificate, Content, issue, newest
 from antenna_assets.ledger.generations import read_generation
 from antenna_assets.ledger.landing import landing_of, record_landing
 from antenna_assets.ledger.publications import Publication, record_publication, require_nobody_forgotten
-
-Content = dict[str, Any]
 
 UNKNOWN_USERS = "unknown_users"
 """What a publication of users records besides its digest: `users` without an e-mail, and their `bytes`."""
@@ -34,32 +30,18 @@ class NoCertificate(AntennaError):
 
 
 @dataclass(frozen=True)
-class Certificate:
-    """A row of `ledger.certificate`; `sha256` is the hash of `text`, canonical JSON."""
+class Certificate(ChainedCertificate):
+    """The certificate of an hour."""
 
-    number: int
+    NAME = "certificate"
+    TABLE = "certificate"
+
     hour: datetime
-    generation: int
-    users_version: int
-    issued_at: datetime
-    text: str
-    previous_sha256: str
-    sha256: str
 
     @property
-    def content(self) -> Content:
-        """The certified content."""
-        return json.loads(self.text)["content"]
-
-
-def canonical(value: Mapping[str, Any]) -> str:
-    """Canonical JSON: sorted keys, no spaces, ASCII."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-
-
-def sha256_of(text: str) -> str:
-    """The hash of a certificate's text, which contains the hash of the previous certificate."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    def subject(self) -> dict[str, str]:
+        """The hour."""
+        return {"hour": hour_key(self.hour)}
 
 
 def record_and_certify(
@@ -122,28 +104,7 @@ def _issue(connection: psycopg.Connection, hour: datetime, generation: int) -> C
         content
     ):
         return None
-    head = connection.execute("SELECT number, sha256 FROM ledger.certificate_head FOR UPDATE").fetchone()
-    if head is None:
-        raise psycopg.DataError("ledger.certificate_head is empty: expected its one row")
-    number, previous = head[0] + 1, head[1]
-    issued_at = database_now(connection)
-    text = canonical(
-        {
-            "content": content,
-            "issued_at": issued_at.isoformat(),
-            "number": number,
-            "previous_sha256": previous,
-        }
-    )
-    users_version = content["users_version"]
-    issued = Certificate(number, hour, generation, users_version, issued_at, text, previous, sha256_of(text))
-    connection.execute(
-        "INSERT INTO ledger.certificate"
-        " (number, hour, generation, users_version, issued_at, text, previous_sha256, sha256)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
-        [*vars(issued).values()],
-    )
-    connection.execute("UPDATE ledger.certificate_head SET number = %s, sha256 = %s", [number, issued.sha256])
+    issued = issue(connection, Certificate, content, hour=hour)
     commit_point("publish.certified")
     return issued
 
@@ -251,12 +212,7 @@ def without_publication_numbers(content: Content) -> Content:
 
 def newest_certificate(connection: psycopg.Connection, hour: datetime) -> Certificate | None:
     """The hour's newest certificate; None if it has none."""
-    with connection.cursor(row_factory=class_row(Certificate)) as cursor:
-        return cursor.execute(
-            "SELECT number, hour, generation, users_version, issued_at, text, previous_sha256, sha256"
-            " FROM ledger.certificate WHERE hour = %s ORDER BY number DESC LIMIT 1",
-            [hour],
-        ).fetchone()
+    return newest(connection, Certificate, hour=hour)
 
 
 def newest_of_chain(connection: psycopg.Connection) -> Certificate:
@@ -265,11 +221,7 @@ def newest_of_chain(connection: psycopg.Connection) -> Certificate:
     Raises:
         NoCertificate: no hour has one yet.
     """
-    with connection.cursor(row_factory=class_row(Certificate)) as cursor:
-        found = cursor.execute(
-            "SELECT number, hour, generation, users_version, issued_at, text, previous_sha256, sha256"
-            " FROM ledger.certificate ORDER BY number DESC LIMIT 1"
-        ).fetchone()
+    found = newest(connection, Certificate)
     if found is None:
         raise NoCertificate("no hour has a certificate yet; `antenna status` shows the state of each")
     return found

@@ -4,15 +4,14 @@ What "published" means is defined by the view `ledger.hour_state`; which candida
 `defs/sensor_policy.py`.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TypeVar
 
 import psycopg
-from psycopg.rows import class_row
 
-from antenna_assets.ledger.failing_hours import MOST_ATTEMPTS
+from antenna_assets.clients.rows import rows_of
+from antenna_assets.ledger.failing import MOST_ATTEMPTS
 
 _CANDIDATES = """
     WITH todo AS (
@@ -75,20 +74,6 @@ class LeftOut:
     hours: list[str]
 
 
-_Row = TypeVar("_Row")
-
-
-def _rows(
-    connection: psycopg.Connection,
-    row: type[_Row],
-    query: str,
-    values: Sequence[object] | Mapping[str, object] = (),
-) -> list[_Row]:
-    """The rows of a query, whose columns are the attributes of the class."""
-    with connection.cursor(row_factory=class_row(row)) as cursor:
-        return cursor.execute(query.encode(), values).fetchall()
-
-
 def newest_closed_hour(connection: psycopg.Connection, *, first: datetime, end: datetime) -> datetime | None:
     """The newest closed hour from `first` on that begins before `end`; None if there is none."""
     return connection.execute(
@@ -128,7 +113,7 @@ def candidates(
         # One more than a tick asks for shows that some are left.
         "limit": limit + 1,
     }
-    return _rows(connection, Candidate, _CANDIDATES, values)
+    return rows_of(connection, Candidate, _CANDIDATES, values)
 
 
 def unpublished(connection: psycopg.Connection, *, limit: int) -> tuple[int, int, float | None]:
@@ -150,7 +135,7 @@ def unpublished(connection: psycopg.Connection, *, limit: int) -> tuple[int, int
 
 def late_hours(connection: psycopg.Connection) -> list[Candidate]:
     """Published hours with late rows, due or waiting, ascending; without those that are left out."""
-    return _rows(
+    return rows_of(
         connection,
         Candidate,
         "SELECT late.hour, late.up_to_batch, sealed.rows AS published_rows,"
@@ -189,7 +174,7 @@ def record_left_out(connection: psycopg.Connection, *, first: datetime, end: dat
 def read_left_out(connection: psycopg.Connection) -> list[LeftOut]:
     """The hours that the sensor left out at its last tick, by reason."""
     # As text: their years may be out of the range of Python's datetime.
-    return _rows(
+    return rows_of(
         connection,
         LeftOut,
         "SELECT reason, count(*) AS count,"
@@ -223,10 +208,24 @@ _TO_PUBLISH = """
 
 def hours_to_publish(connection: psycopg.Connection, *, limit: int) -> list[HourToPublish]:
     """The oldest `limit` hours to publish, and the newest closed hour if it is one of them; ascending."""
-    return _rows(connection, HourToPublish, _TO_PUBLISH, [limit])
+    return rows_of(connection, HourToPublish, _TO_PUBLISH, [limit])
 
 
 def wholly_published(connection: psycopg.Connection, hour: datetime) -> bool:
     """Whether an hour is closed, certified and not dirty."""
     row = connection.execute("SELECT published FROM ledger.hour_state WHERE hour = %s", [hour]).fetchone()
     return row is not None and row[0]
+
+
+def ask_for_hours_again(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
+    """Have published hours published again with the users of now: the sensor asks for them until they are."""
+    connection.execute(
+        # In the order of the hours, as every writer of these rows: no deadlock.
+        "WITH held AS ("
+        "  SELECT hour FROM ledger.publication_head"
+        "  WHERE asset = 'enriched_usage' AND hour = ANY(%s) ORDER BY hour FOR UPDATE"
+        ") UPDATE ledger.publication_head AS head SET asked_users_version = users.version"
+        " FROM held, ledger.users_version AS users"
+        " WHERE head.asset = 'enriched_usage' AND head.hour = held.hour",
+        [list(hours)],
+    )

@@ -1,5 +1,4 @@
-"""Publishing hours again whose users or quotas of then have changed: those in which a newcomer was unknown,
-and those that a correction concerns.
+"""Publishing hours again in which a newcomer was unknown.
 
 A user is a newcomer when its row of `user_metadata` came after hours were published. Publications are
 searched in the order of their numbers, a bounded part at each tick of the sensor, so that neither five years
@@ -12,6 +11,7 @@ from datetime import datetime, timedelta
 import psycopg
 
 from antenna_assets.domain.lifetimes import LONGEST_RUN
+from antenna_assets.ledger.hours_to_publish import ask_for_hours_again
 
 LONGEST_TRANSACTION = timedelta(hours=1)
 """Publications are numbered and timed before they are committed."""
@@ -26,20 +26,6 @@ _WITH_UNKNOWN_USERS = (
 )
 
 _SEARCHED_FOR = "arrived_at <= (SELECT arrived_until FROM ledger.newcomer_search)"
-
-
-def ask_again(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
-    """Have published hours published again with the users of now: the sensor asks for them until they are."""
-    connection.execute(
-        # In the order of the hours, as every writer of these rows: no deadlock.
-        "WITH held AS ("
-        "  SELECT hour FROM ledger.publication_head"
-        "  WHERE asset = 'enriched_usage' AND hour = ANY(%s) ORDER BY hour FOR UPDATE"
-        ") UPDATE ledger.publication_head AS head SET asked_users_version = users.version"
-        " FROM held, ledger.users_version AS users"
-        " WHERE head.asset = 'enriched_usage' AND head.hour = held.hour",
-        [list(hours)],
-    )
 
 
 def ask_for_hours_of_newcomers(connection: psycopg.Connection, now: datetime) -> list[datetime]:
@@ -63,7 +49,7 @@ def ask_for_hours_of_newcomers(connection: psycopg.Connection, now: datetime) ->
         part = _affordable(connection, found)
         hours = _hours_with_newcomers(connection, sorted({hour for _, hour, _ in part}))
         if hours:
-            ask_again(connection, hours)
+            ask_for_hours_again(connection, hours)
         connection.execute(
             "UPDATE ledger.newcomer_search SET publication = %s", [part[-1][0] if part else searched_to]
         )

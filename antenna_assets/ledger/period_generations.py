@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 import psycopg
-from psycopg.rows import class_row
 
 from antenna_assets.clients.advisory_locks import PERIOD
+from antenna_assets.clients.rows import rows_of
 from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.periods import Period, next_period
@@ -88,14 +88,16 @@ def seal_month(connection: psycopg.Connection, month: date) -> PeriodGeneration:
     return _seal(connection, PeriodGeneration("month", month, 0, None, None, numbers, up_to))
 
 
+_OF_PERIOD = (
+    "SELECT period, day, generation, first_hour, end_hour, certificates, up_to_certificate"
+    " FROM ledger.period_generation WHERE period = %s AND day = %s"
+)
+
+
 def newest_generation(connection: psycopg.Connection, period: Period, day: date) -> PeriodGeneration | None:
     """The period's newest sealed generation; None if there is none."""
-    with connection.cursor(row_factory=class_row(PeriodGeneration)) as cursor:
-        return cursor.execute(
-            "SELECT period, day, generation, first_hour, end_hour, certificates, up_to_certificate"
-            " FROM ledger.period_generation WHERE period = %s AND day = %s ORDER BY generation DESC LIMIT 1",
-            [period, day],
-        ).fetchone()
+    query = f"{_OF_PERIOD} ORDER BY generation DESC LIMIT 1"
+    return next(iter(rows_of(connection, PeriodGeneration, query, [period, day])), None)
 
 
 def read_period_generation(
@@ -106,15 +108,11 @@ def read_period_generation(
     Raises:
         LedgerError: there is none with this number.
     """
-    with connection.cursor(row_factory=class_row(PeriodGeneration)) as cursor:
-        found = cursor.execute(
-            "SELECT period, day, generation, first_hour, end_hour, certificates, up_to_certificate"
-            " FROM ledger.period_generation WHERE period = %s AND day = %s AND generation = %s",
-            [period, day, generation],
-        ).fetchone()
-    if found is None:
+    query = f"{_OF_PERIOD} AND generation = %s"
+    found = rows_of(connection, PeriodGeneration, query, [period, day, generation])
+    if not found:
         raise LedgerError(f"expected generation {generation} of the {period} {day} in the ledger, found none")
-    return found
+    return found[0]
 
 
 def _seal(connection: psycopg.Connection, wanted: PeriodGeneration) -> PeriodGeneration:

@@ -7,39 +7,33 @@ hashes, that of a month's those of its days: so it depends on every certificate 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from typing import Any
 
 import psycopg
-from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
-from antenna_assets.clients.clock import database_now
 from antenna_assets.domain.periods import Period
 from antenna_assets.errors import Superseded, Version
 from antenna_assets.failpoints import commit_point
-from antenna_assets.ledger.certificate import Content, canonical, sha256_of
+from antenna_assets.ledger.chain import ChainedCertificate, canonical, issue, newest
 from antenna_assets.ledger.period_generations import PeriodGeneration
 
 
 @dataclass(frozen=True)
-class PeriodCertificate:
-    """A row of `ledger.period_certificate`; `sha256` is the hash of `text`, canonical JSON."""
+class PeriodCertificate(ChainedCertificate):
+    """The certificate of a day or month."""
 
-    number: int
+    NAME = "period certificate"
+    TABLE = "period_certificate"
+
     period: Period
     day: date
-    generation: int
-    users_version: int
-    issued_at: datetime
-    text: str
-    previous_sha256: str
-    sha256: str
 
     @property
-    def content(self) -> Content:
-        """The certified content."""
-        return json.loads(self.text)["content"]
+    def subject(self) -> dict[str, str]:
+        """The period."""
+        return {"period": self.period, "day": self.day.isoformat()}
 
 
 def move_period_head(connection: psycopg.Connection, sealed: PeriodGeneration) -> None:
@@ -101,47 +95,7 @@ def record_period(
     before = newest_period_certificate(connection, sealed.period, sealed.day)
     if before is not None and before.content == json.loads(canonical(certified)):
         return None
-    return _issue(connection, sealed, users_version, certified)
-
-
-def _issue(
-    connection: psycopg.Connection, sealed: PeriodGeneration, users_version: int, certified: Content
-) -> PeriodCertificate:
-    head = connection.execute(
-        "SELECT number, sha256 FROM ledger.period_certificate_head FOR UPDATE"
-    ).fetchone()
-    if head is None:
-        raise psycopg.DataError("ledger.period_certificate_head is empty: expected its one row")
-    number, previous = head[0] + 1, head[1]
-    issued_at = database_now(connection)
-    text = canonical(
-        {
-            "content": certified,
-            "issued_at": issued_at.isoformat(),
-            "number": number,
-            "previous_sha256": previous,
-        }
-    )
-    issued = PeriodCertificate(
-        number,
-        sealed.period,
-        sealed.day,
-        sealed.generation,
-        users_version,
-        issued_at,
-        text,
-        previous,
-        sha256_of(text),
-    )
-    connection.execute(
-        "INSERT INTO ledger.period_certificate"
-        " (number, period, day, generation, users_version, issued_at, text, previous_sha256, sha256)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
-        [*vars(issued).values()],
-    )
-    connection.execute(
-        "UPDATE ledger.period_certificate_head SET number = %s, sha256 = %s", [number, issued.sha256]
-    )
+    issued = issue(connection, PeriodCertificate, certified, period=sealed.period, day=sealed.day)
     commit_point("period.certified")
     return issued
 
@@ -170,9 +124,4 @@ def newest_period_certificate(
     connection: psycopg.Connection, period: Period, day: date
 ) -> PeriodCertificate | None:
     """The period's newest certificate; None if it has none."""
-    with connection.cursor(row_factory=class_row(PeriodCertificate)) as cursor:
-        return cursor.execute(
-            "SELECT number, period, day, generation, users_version, issued_at, text, previous_sha256, sha256"
-            " FROM ledger.period_certificate WHERE period = %s AND day = %s ORDER BY number DESC LIMIT 1",
-            [period, day],
-        ).fetchone()
+    return newest(connection, PeriodCertificate, period=period, day=day)

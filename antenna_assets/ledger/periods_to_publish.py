@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 import psycopg
-from psycopg.rows import class_row
 
+from antenna_assets.clients.advisory_locks import ZONES
 from antenna_assets.domain.periods import Period
-from antenna_assets.ledger.failing_hours import MOST_ATTEMPTS
+from antenna_assets.ledger.failing import MOST_ATTEMPTS
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,10 @@ class PeriodCandidate:
 # the clock was set back.
 _DAYS = """
     WITH span AS MATERIALIZED (
-        SELECT billing.zone, closed_to, greatest(%(first)s, ledger.period_of('day', oldest, zone)) AS first,
+        -- West of the billing zone the first hour may be one of the evening before.
+        SELECT billing.zone, closed_to,
+            greatest(%(first)s, (SELECT min(ledger.period_of('day', oldest, used))
+                FROM ledger.zones_in_use() AS used)) AS first,
             least(%(end)s, ledger.period_of('day', closed_to, zone)) AS end_
         FROM ledger.billing_zone AS billing, (
             SELECT min(hour) AS oldest,
@@ -157,46 +160,16 @@ def _wait(published_at: datetime | None, attempts: int, now: datetime, wait: tim
     return until if published_at <= now < until else None
 
 
-@dataclass(frozen=True)
-class FailingPeriod:
-    """A period whose runs failed."""
-
-    period: Period
-    day: date
-    attempts: int
-    run_id: str
-    ended: datetime
-    next_attempt: datetime
-
-    @property
-    def stuck(self) -> bool:
-        """Whether it is not asked for again: only a person makes it run."""
-        return self.attempts >= MOST_ATTEMPTS
-
-
-def read_failing_periods(connection: psycopg.Connection) -> list[FailingPeriod]:
-    """The failing periods as of the sensor's last tick, ascending."""
-    with connection.cursor(row_factory=class_row(FailingPeriod)) as cursor:
-        return cursor.execute(
-            "SELECT period, day, attempts, run_id, ended, next_attempt FROM ledger.failing_period"
-            " ORDER BY period, day"
-        ).fetchall()
-
-
-def forget_published_periods(connection: psycopg.Connection) -> None:
-    """Drop the failures of periods that were published since."""
-    connection.execute(
-        "DELETE FROM ledger.failing_period AS failing WHERE EXISTS ("
-        " SELECT FROM ledger.period_publication AS since WHERE since.period = failing.period"
-        "  AND since.day = failing.day AND since.number > failing.publication)"
-    )
-
-
 def ask_for_periods_again(connection: psycopg.Connection, period: Period, since: datetime) -> list[date]:
     """Have published periods that end after an instant published again with the quotas of now; returns them.
 
-    For a quota that was changed for the past. A day that ends shortly before may be among them.
+    For a quota that was changed for the past, in the transaction that changes it. A day that ends shortly
+    before may be among them.
+
+    It waits for who publishes a period now: the head of one that is published for the first time is not seen
+    yet, and its quotas may be those of before.
     """
+    connection.execute("SELECT pg_advisory_xact_lock(%s)", [ZONES])
     rows = connection.execute(
         "WITH held AS (SELECT period, day FROM ledger.period_head, ledger.billing_zone"
         "  WHERE period = %(period)s"

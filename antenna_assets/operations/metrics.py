@@ -19,11 +19,12 @@ from antenna_assets.clients.postgres import DatabaseError, connect, snapshot
 from antenna_assets.domain.closing_rule import NO_BACKLOG
 from antenna_assets.errors import AntennaError
 from antenna_assets.ledger.blocked import blocked_by
-from antenna_assets.ledger.failing_hours import read_failing_hours
+from antenna_assets.ledger.failing import read_failing_hours
 from antenna_assets.ledger.hours_to_publish import LEFT_OUT, read_left_out, unpublished
 from antenna_assets.ledger.progress import backlog_of, next_to_read
 from antenna_assets.ledger.stream_lock import stream_runs
 from antenna_assets.operations.alerts.gauges import alert_metrics, notice_metrics
+from antenna_assets.operations.periods import period_metrics
 
 HOURS_COUNTED = 1_000
 """Hours to publish are counted up to this number."""
@@ -105,6 +106,7 @@ class LedgerCollector(Collector):
                         metrics += [*self._counters(connection), *_stream(connection)]
                         metrics += [
                             *_hours(connection),
+                            *period_metrics(connection),
                             *alert_metrics(connection),
                             *notice_metrics(connection),
                         ]

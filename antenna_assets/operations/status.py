@@ -1,5 +1,7 @@
-"""The tables of `antenna status`: lag, stream, hours, failures, quarantine and alerts, read from the ledger
-and Kafka."""
+"""The tables of `antenna status`: lag, stream, hours, failures, days and months, quarantine and alerts.
+
+They are read from the ledger and Kafka.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.safe_text import safe_text
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.ledger.blocked import blocked_by
-from antenna_assets.ledger.failing_hours import FailingHour, read_failing_hours
+from antenna_assets.ledger.failing import read_failing_hours
 from antenna_assets.ledger.hours_to_publish import (
     Candidate,
     LeftOut,
@@ -31,6 +33,8 @@ from antenna_assets.ledger.progress import next_to_read
 from antenna_assets.ledger.republish_wait import waiting_hours
 from antenna_assets.ledger.stream_lock import stream_runs
 from antenna_assets.operations.alerts.overview import alerts_table
+from antenna_assets.operations.failing_table import failing_table
+from antenna_assets.operations.periods import period_tables
 from antenna_assets.settings import duration_text, load_settings
 
 HOURS_SHOWN = 24
@@ -74,10 +78,16 @@ def tables(
         yield _late(connection, late)
     failing = read_failing_hours(connection)
     if failing:
-        yield _failing(failing)
+        yield failing_table(
+            "hour",
+            {hour_key(one.hour): one for one in failing},
+            title="Failing hours",
+            repair="`antenna backfill --from HOUR`",
+        )
     left_out = read_left_out(connection)
     if left_out:
         yield _left_out(left_out)
+    yield from period_tables(connection)
     yield _quarantine(connection)
     alerts = alerts_table(connection)
     if alerts is not None:
@@ -211,20 +221,6 @@ def _hours(connection: psycopg.Connection) -> Table:
         )
     if opened + closed > HOURS_SHOWN:
         table.caption = f"the newest {HOURS_SHOWN} hours"
-    return table
-
-
-def _failing(hours: list[FailingHour]) -> Table:
-    attempts = number_columns("attempts")
-    table = FittingTable("hour", *attempts, "last run", "ended", "next attempt", title="Failing hours")
-    for one in hours:
-        next_attempt = "stuck" if one.stuck else _time(one.next_attempt)
-        table.add_row(hour_key(one.hour), str(one.attempts), one.run_id[:8], _time(one.ended), next_attempt)
-    table.caption = "as of the sensor's last tick; Dagster's page of the run says why"
-    if any(one.stuck for one in hours):
-        table.caption += (
-            ". A stuck hour is not retried automatically: fix the cause, then `antenna backfill --from HOUR`"
-        )
     return table
 
 

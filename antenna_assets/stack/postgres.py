@@ -5,6 +5,7 @@ Its data directory is in `postgres_data.py`; migrations are run by `start.py`.
 
 import signal
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -180,14 +181,27 @@ def _await_recovery(folder: Path) -> None:
     """Wait while a running server refuses connections, as during recovery after a full disk."""
     import psycopg
 
+    if _postmaster(folder) is not None:
+        # IndexError: it starts just now, and has not written down its port.
+        with suppress(psycopg.Error, IndexError):
+            _once_recovered(folder, lambda: _connect(_url(folder, _pid_file(folder))).close())
+
+
+def _once_recovered(folder: Path, use: Callable[[], None]) -> None:
+    """Use the server, again while it recovers, which it may begin after it had answered.
+
+    Raises:
+        psycopg.Error: it fails otherwise, has ended, or recovers for too long.
+    """
+    import psycopg
+
     patience = time.monotonic() + _START_SECONDS
-    while time.monotonic() < patience and _postmaster(folder) is not None and len(_pid_file(folder)) > 3:
+    while True:
         try:
-            _connect(_url(folder, _pid_file(folder)).rpartition("/")[0] + "/postgres").close()
-            return
+            return use()
         except psycopg.Error as error:
-            if not _is_of_recovery(error):
-                return
+            if not _is_of_recovery(error) or _postmaster(folder) is None or time.monotonic() >= patience:
+                raise
         time.sleep(0.2)
 
 
@@ -211,32 +225,28 @@ def _ensure_database(folder: Path, url: str) -> None:
     import psycopg
     from psycopg import sql
 
-    patience = time.monotonic() + _START_SECONDS
-    while True:
-        try:
-            with _connect(url.rpartition("/")[0] + "/postgres") as connection:
-                known = connection.execute(
-                    "SELECT FROM pg_database WHERE datname = %s", [DATABASE]
-                ).fetchone()
-                if known is None:
-                    connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
-            return
-        except psycopg.Error as error:
-            # It may have begun to recover after it had answered.
-            if _is_of_recovery(error) and _postmaster(folder) is not None and time.monotonic() < patience:
-                time.sleep(0.2)
-                continue
-            raise PostgresError(
-                f"PostgreSQL runs but cannot be used: {str(error).strip()}; if it is its password, run"
-                f" `antenna down`, delete {folder / 'password'} and run `antenna up`; its log is"
-                f" {_log(folder)}"
-            ) from error
+    def create() -> None:
+        with _connect(url) as connection:
+            known = connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
+            if known is None:
+                connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+
+    try:
+        _once_recovered(folder, create)
+    except psycopg.Error as error:
+        raise PostgresError(
+            f"PostgreSQL runs but cannot be used: {str(error).strip()}; if it is its password, run"
+            f" `antenna down`, delete {folder / 'password'} and run `antenna up`; its log is"
+            f" {_log(folder)}"
+        ) from error
 
 
 def _connect(url: str) -> "psycopg.Connection[Any]":
+    """A connection to the server's database `postgres`."""
     import psycopg
 
+    maintenance = url.rpartition("/")[0] + "/postgres"
     # Explicit options, so that PGOPTIONS of the environment, meant for other servers, is ignored.
     return psycopg.connect(
-        url, autocommit=True, connect_timeout=10, options="-c default_transaction_read_only=off"
+        maintenance, autocommit=True, connect_timeout=10, options="-c default_transaction_read_only=off"
     )

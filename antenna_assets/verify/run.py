@@ -17,18 +17,13 @@ from antenna_assets.ledger.lake_identity import require_matching_lake
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import is_local
 from antenna_assets.storage.paths import require_store
-from antenna_assets.verify.chain import chain_differences
+from antenna_assets.verify.chain import chain_differences, period_chain_differences
 from antenna_assets.verify.difference import ABSENT, Difference
 from antenna_assets.verify.lake import lake_findings, user_differences
 from antenna_assets.verify.landing import Landing
 from antenna_assets.verify.ledger import ledger_findings
 from antenna_assets.verify.parquet import Parquet
-from antenna_assets.verify.periods import (
-    PeriodsVerified,
-    period_chain_differences,
-    published_periods,
-    verify_period,
-)
+from antenna_assets.verify.periods import PeriodsVerified, published_periods, verify_period
 from antenna_assets.verify.publications import lake_table_id
 from antenna_assets.verify.tables import table_differences, unpublished_rows
 
@@ -97,8 +92,8 @@ def verify(
         require_store(lake.root)
     require_matching_lake(connection, lake.root)
     verified = Verified()
-    differences, untrusted = chain_differences(connection, anchors)
-    verified.differences += differences
+    with snapshot(connection):
+        verified.differences, untrusted = chain_differences(connection, anchors)
     with snapshot(connection):
         verified.differences += unpublished_rows(connection, first, end)
         hours = _hours(connection, first, end)
@@ -113,15 +108,17 @@ def verify(
         if first is None and end is None:
             with snapshot(connection):
                 verified.differences += landing.other_rejections()
-        _verify_periods(run, first, end)
+        _verify_periods(run, first, end, anchors)
     return verified
 
 
-def _verify_periods(run: _Verification, first: datetime | None, end: datetime | None) -> None:
+def _verify_periods(
+    run: _Verification, first: datetime | None, end: datetime | None, anchors: Sequence[Anchor]
+) -> None:
     """Compare days and months, each in one snapshot."""
     found = PeriodsVerified()
     with snapshot(run.connection):
-        found.differences, untrusted = period_chain_differences(run.connection)
+        found.differences, untrusted = period_chain_differences(run.connection, anchors)
         periods = published_periods(run.connection, first, end)
     for period, day in periods:
         with snapshot(run.connection):

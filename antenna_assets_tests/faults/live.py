@@ -28,31 +28,49 @@ def wait_until(condition: Callable[[], bool], seconds: float = 180) -> None:
 
 
 @contextmanager
+def in_a_thread(
+    run: Callable[[], object], stop: Callable[[], object], *, errors: list[BaseException] | None = None
+) -> Iterator[None]:
+    """Something that runs in another thread until the block ends; what it raises is the test's error.
+
+    Args:
+        stop: has it end within a minute.
+        errors: takes what it raises, which then is not the test's error.
+    """
+    raised: list[BaseException] = [] if errors is None else errors
+
+    def guarded() -> None:
+        try:
+            run()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=guarded)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop()
+        thread.join(60)
+        assert not thread.is_alive(), "it did not stop"
+    assert errors is not None or raised == []
+
+
+@contextmanager
 def repeated(step: Callable[[], None], *, pause: float = 0) -> Iterator[None]:
-    """Call a function again and again in another thread until the block ends; what it raises is the test's error.
+    """Call a function again and again in another thread until the block ends.
 
     Args:
         pause: seconds before each call.
     """
     stop = threading.Event()
-    errors: list[BaseException] = []
 
     def run() -> None:
-        try:
-            while not stop.wait(pause):
-                step()
-        except BaseException as error:
-            errors.append(error)
+        while not stop.wait(pause):
+            step()
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    with in_a_thread(run, stop.set):
         yield
-    finally:
-        stop.set()
-        thread.join(60)
-        assert not thread.is_alive(), "the last call did not end"
-    assert errors == []
 
 
 @contextmanager
@@ -71,8 +89,6 @@ def running(
     """
     said: list[str] = []
     stop = threading.Event()
-    expected = errors is not None
-    errors = [] if errors is None else errors
     stream = Stream(
         settings,
         postgres_url=url or settings.postgres_url or "",
@@ -81,19 +97,5 @@ def running(
         stop=stop,
         spark=spark,
     )
-
-    def run() -> None:
-        try:
-            stream.run()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    with in_a_thread(stream.run, stop.set, errors=errors):
         yield said
-    finally:
-        stop.set()
-        thread.join(60)
-        assert not thread.is_alive(), "the stream did not stop"
-    assert expected or errors == []

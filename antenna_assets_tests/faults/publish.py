@@ -20,7 +20,7 @@ from antenna_assets.defs.requested_runs import RANGE_END_TAG, RANGE_START_TAG
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.schema import LAKE_TABLES, RAW_PARQUET
 from antenna_assets.engines.contract import WrittenFile
-from antenna_assets.ledger import failing_hours
+from antenna_assets.ledger import failing
 from antenna_assets.publishing.lake import Lake, LakeError
 from antenna_assets.settings import Settings, load_settings
 from antenna_assets.storage.parquet_file import read_table
@@ -60,7 +60,7 @@ def publish_what_is_asked_for(environment: dict[str, str], folder: str) -> list[
     """
     os.environ.update(environment)
     Path(folder).mkdir(exist_ok=True)
-    failing_hours.FIRST_WAIT = timedelta(0)
+    failing.FIRST_WAIT = timedelta(0)
     with dg.instance_for_test(temp_dir=folder) as instance:
         runs = [execute(instance, request) for request in tick(instance)]
     return [str(step.step_failure_data.error) for run in runs for step in run.filter_events(_failed)]

@@ -20,8 +20,8 @@ from psycopg import sql
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
-from antenna_assets.defs import sensors
-from antenna_assets.ledger import failing_hours
+from antenna_assets.defs.requested_runs import RANGE_END_TAG, RANGE_START_TAG
+from antenna_assets.ledger import failing
 from antenna_assets.operations.quarantine import replay
 from antenna_assets.operations.quarantine.files import QuarantineError
 from antenna_assets.operations.quarantine.message_transform import Transform, load_transform
@@ -71,7 +71,7 @@ class World:
         patch.setenv("ANTENNA_TOPIC", name)
         # Late rows are published at once, and a failed run is asked for again at once.
         patch.setenv("ANTENNA_REPUBLISH_WAIT", "0 minutes")
-        patch.setattr(failing_hours, "FIRST_WAIT", failing_hours.FIRST_WAIT * 0)
+        patch.setattr(failing, "FIRST_WAIT", failing.FIRST_WAIT * 0)
         self.faults = Faults(patch)
         self.merges = 0
         self.settings = load_settings()
@@ -134,7 +134,7 @@ class World:
         """Run the job for an hour, or for the range from the first to the last; it succeeds if it lives."""
         tags = {"dagster/partition": keys[0]}
         if len(keys) > 1:
-            tags = {sensors.RANGE_START_TAG: keys[0], sensors.RANGE_END_TAG: keys[-1]}
+            tags = {RANGE_START_TAG: keys[0], RANGE_END_TAG: keys[-1]}
         job = build_definitions().resolve_job_def("hourly_usage")
         if on is not None:  # In a thread whose fault is not to die.
             assert job.execute_in_process(instance=on, tags=tags, run_config=QUIET).success

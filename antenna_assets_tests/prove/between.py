@@ -33,6 +33,11 @@ FEATURES = {
     "dashboards": "dashboards and report",
     "dagster": "Dagster's storage and UI",
     "upgrade": "an upgrade",
+    "periods": "days and months",
+    "quotas": "a quota corrected for the past",
+    "alerts": "the watch over alerts",
+    "store": "a lake in S3",
+    "backup": "a restored backup",
 }
 """The features by a short name, as the page calls them."""
 
@@ -183,6 +188,29 @@ CELLS: tuple[Cell, ...] = (
     ),
     Cell("dagster", "kill", "shown", "16, 28: no run hangs, and every hour is asked for again"),
     Cell("upgrade", "publish", "shown", "28, 29: an older program that runs on is fenced by the same heads"),
+    Cell("periods", "replay", "shown", "43: hour, day and month are published again, once each"),
+    Cell("periods", "late", "shown", "41, 43: a day that was read before is asked for again"),
+    Cell("periods", "rebuild", "shown", "43: over a rebuilt lake table the certificates of days stay"),
+    Cell(
+        "periods",
+        "publish",
+        "shown",
+        "43: two runs at once have one certificate, the older one changes nothing",
+    ),
+    Cell("periods", "quotas", "shown", "43: also while a day or a month is published for the first time"),
+    Cell("periods", "backfill", "shown", "43: of hours by the quotas of now; days keep their own quotas"),
+    Cell("periods", "sensor", "shown", "43: asked for once, whatever ticks in between"),
+    Cell("periods", "forget", "shown", "43: runs that had read the user are waited for, or commit nothing"),
+    Cell("periods", "verify", "shown", "43: pending from a forgetting until they are published again"),
+    Cell("periods", "sweep", "shown", "43: what a day was published from may go"),
+    Cell("periods", "horizon", "shown", "43: computed from the lake's tables, and checked against events"),
+    Cell("periods", "store", "shown", "43: with windows of users in scratch"),
+    Cell("periods", "backup", "shown", "43: as of the dump, and then as the late row has them"),
+    Cell("periods", "kill", "shown", "41: at each point"),
+    Cell("alerts", "replay", "shown", "43: nothing is raised of the past, what was raised is corrected"),
+    Cell("alerts", "backfill", "shown", "43: verdicts of the past raise nothing"),
+    Cell("alerts", "forget", "shown", "43: a look that has read the user is waited for"),
+    Cell("alerts", "kill", "shown", "42: each alert is raised once"),
     Cell("upgrade", "horizon", "shown", "30: what landed before is kept as its files go"),
 )
 """The pairs that can meet, in the order of the data."""

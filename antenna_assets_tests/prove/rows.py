@@ -53,6 +53,8 @@ ROWS = {
     41: "Days of users in any zone are those of plain Python, to the microsecond; killed at each point, a day is whole after the next run.",
     42: "Whatever happens in whatever order, alerts are those of an oracle in plain Python, each raised once and none from history; watch and "
     "deliverer are killed 200 times each, and every notice that is owed arrives, under one id.",
+    43: "Days, months, quotas with a history and alerts meet replays, rebuilt tables, runs at the same time, corrections, backfills, "
+    "forgetting, sweeps, a store and a restored backup: no update is lost, and nobody who was forgotten is left.",
 }
 """What must hold, by row. The numbers are those that the tests' names carry."""
 
@@ -67,7 +69,7 @@ PARTS: dict[str, tuple[int, ...]] = {
     "between": (29, 30, 31, 33, 34, 35, 36),
     "surroundings": (37, 38, 39, 40),
     "machine": (19, 20),
-    "quotas": (41, 42),
+    "quotas": (41, 42, 43),
     "fuzzing": (32,),
     "kills": (1,),
     "batches": (14,),

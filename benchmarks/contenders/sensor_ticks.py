@@ -1,4 +1,4 @@
-"""Time the sensor's query, and whole ticks of the sensor on the real instance, in one process."""
+"""Time the sensor's query, and whole ticks of the sensors on the real instance, in one process."""
 
 import json
 import statistics
@@ -13,6 +13,7 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import definitions
 from antenna_assets.defs.local_runs import tick
 from antenna_assets.defs.partitions import first_and_end
+from antenna_assets.defs.period_sensor import ended_periods
 from antenna_assets.defs.sensor_policy import HOURS_PER_RUN
 from antenna_assets.ledger.hours_to_publish import candidates, newest_closed_hour
 from antenna_assets.settings import load_settings
@@ -31,6 +32,7 @@ def main() -> None:
     with dg.DagsterInstance.get() as instance:
         asked = len(tick(definitions, instance))
         whole = _seconds(ticks, lambda: tick(definitions, instance))
+        days = _seconds(ticks, lambda: tick(definitions, instance, ended_periods))
     print(
         json.dumps(
             {
@@ -38,6 +40,8 @@ def main() -> None:
                 "query p99": sorted(query)[int(len(query) * 0.99)],
                 "tick median": statistics.median(whole),
                 "tick longest": max(whole),
+                "tick of days, median": statistics.median(days),
+                "tick of days, longest": max(days),
                 "runs asked for": asked,
             }
         )

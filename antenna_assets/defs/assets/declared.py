@@ -1,6 +1,6 @@
 """An asset's declared metadata: owner, location, columns with units and lineage, and its SQL.
 
-The metadata of a materialization is in `reports.py`.
+The metadata of a materialization is in `hour_reports.py` and `period_reports.py`.
 """
 
 import warnings
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from antenna_assets.defs.assets.lineage import column_lineage
 from antenna_assets.defs.partitions import HOURS
+from antenna_assets.defs.period_partitions import PARTITIONS
 from antenna_assets.domain.schema import (
     DATE,
     HOUR_PARTITION,
@@ -31,46 +32,27 @@ OWNERS = ["team:antenna-data"]
 warnings.filterwarnings("ignore", message="Class `(LocalFile)?CodeReference", category=dg.BetaWarning)
 
 
-def hourly_spec(
-    name: str, *, group: str, kinds: set[str], deps: Sequence[dg.AssetSpec], description: str
+def published_spec(
+    name: str, *, deps: Sequence[dg.AssetSpec | dg.AssetDep], description: str
 ) -> dg.AssetSpec:
-    """Declare one of the six hourly assets."""
-    table = HOURLY_TABLES.get(name)
-    place = serving_metadata(table) if table else lake_metadata(name, LAKE_TABLES[name])
+    """Declare an asset that is published, of hours, days or months."""
+    kind = "postgres"
+    partitions: dg.TimeWindowPartitionsDefinition = HOURS
+    if name in LAKE_TABLES:
+        group, kind, place = "lake", "delta", lake_metadata(name, LAKE_TABLES[name])
+    elif name in HOURLY_TABLES:
+        group, place = "hourly", serving_metadata(HOURLY_TABLES[name])
+    else:
+        group, place = "periods", _table_metadata(name, PERIOD_TABLES[name].columns)
+        partitions = PARTITIONS[PERIOD_TABLES[name].period]
     return dg.AssetSpec(
         name,
         deps=deps,
         group_name=group,
-        kinds=kinds,
+        kinds={kind},
         owners=OWNERS,
         description=description,
-        metadata={**place, **_sql_metadata(name)},
-        partitions_def=HOURS,
-        # A run may be of some of them.
-        skippable=True,
-    )
-
-
-def period_spec(
-    name: str,
-    *,
-    partitions: dg.TimeWindowPartitionsDefinition,
-    deps: Sequence[dg.AssetSpec | dg.AssetDep],
-    description: str,
-) -> dg.AssetSpec:
-    """Declare an asset of days or months."""
-    return dg.AssetSpec(
-        name,
-        deps=deps,
-        group_name="periods",
-        kinds={"postgres"},
-        owners=OWNERS,
-        description=description,
-        metadata={
-            "dagster/table_name": f"public.{name}",
-            **columns_metadata(name, PERIOD_TABLES[name].columns),
-            **(_sql_metadata(name) if name in INPUTS else {}),
-        },
+        metadata={**place, **(_sql_metadata(name) if name in INPUTS else {})},
         partitions_def=partitions,
         # A run may be of some of them.
         skippable=True,
@@ -79,8 +61,11 @@ def period_spec(
 
 def serving_metadata(table: ServingTable) -> dict[str, Any]:
     """Metadata of a table in PostgreSQL: its name, columns and their lineage."""
-    columns = pa.schema([DATE, *table.columns])
-    return {"dagster/table_name": f"public.{table.name}", **columns_metadata(table.name, columns)}
+    return _table_metadata(table.name, pa.schema([DATE, *table.columns]))
+
+
+def _table_metadata(name: str, columns: pa.Schema) -> dict[str, Any]:
+    return {"dagster/table_name": f"public.{name}", **columns_metadata(name, columns)}
 
 
 def lake_metadata(asset: str, columns: pa.Schema) -> dict[str, Any]:

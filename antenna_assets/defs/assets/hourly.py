@@ -10,8 +10,8 @@ from datetime import datetime
 
 import dagster as dg
 
-from antenna_assets.defs.assets.declared import hourly_spec
-from antenna_assets.defs.assets.reports import RunReport
+from antenna_assets.defs.assets.declared import published_spec
+from antenna_assets.defs.assets.hour_reports import HoursRunReport
 from antenna_assets.defs.assets.sources import landing, user_metadata
 from antenna_assets.defs.checks import SPECS as CHECK_SPECS
 from antenna_assets.defs.checks import Checks
@@ -27,10 +27,8 @@ from antenna_assets.publishing.tables import publish_table
 from antenna_assets.publishing.usage import publish_usage
 from antenna_assets.publishing.users import Users, write_users
 
-raw_parquet = hourly_spec(
+raw_parquet = published_spec(
     "raw_parquet",
-    group="lake",
-    kinds={"delta"},
     deps=[landing],
     description=(
         "One row for each event of the hour, as it was received. Key: kafka_partition and kafka_offset, which"
@@ -39,10 +37,8 @@ raw_parquet = hourly_spec(
     ),
 )
 
-enriched_usage = hourly_spec(
+enriched_usage = published_spec(
     "enriched_usage",
-    group="lake",
-    kinds={"delta"},
     deps=[raw_parquet, user_metadata],
     description=(
         "One row for each event of the hour, with the user's name, e-mail and quota. Key: kafka_partition and"
@@ -55,10 +51,8 @@ enriched_usage = hourly_spec(
 
 _REPLACED = "Late events replace the hour as a whole, with its next generation."
 
-bytes_agg_antenna_1h = hourly_spec(
+bytes_agg_antenna_1h = published_spec(
     "bytes_agg_antenna_1h",
-    group="hourly",
-    kinds={"postgres"},
     deps=[enriched_usage],
     description=(
         "Bytes of the hour for each antenna. Key: date (the hour's first instant, UTC) and antenna_id.\n\n"
@@ -66,10 +60,8 @@ bytes_agg_antenna_1h = hourly_spec(
     ),
 )
 
-bytes_agg_user_1h = hourly_spec(
+bytes_agg_user_1h = published_spec(
     "bytes_agg_user_1h",
-    group="hourly",
-    kinds={"postgres"},
     deps=[enriched_usage],
     description=(
         "Bytes of the hour for each user. Key: date (the hour's first instant, UTC) and id.\n\nAn unknown"
@@ -77,10 +69,8 @@ bytes_agg_user_1h = hourly_spec(
     ),
 )
 
-bytes_agg_app_1h = hourly_spec(
+bytes_agg_app_1h = published_spec(
     "bytes_agg_app_1h",
-    group="hourly",
-    kinds={"postgres"},
     deps=[enriched_usage],
     description=(
         "Bytes of the hour for each application. Key: date (the hour's first instant, UTC) and app.\n\n"
@@ -88,10 +78,8 @@ bytes_agg_app_1h = hourly_spec(
     ),
 )
 
-users_over_quota_1h = hourly_spec(
+users_over_quota_1h = published_spec(
     "users_over_quota_1h",
-    group="hourly",
-    kinds={"postgres"},
     deps=[enriched_usage],
     description=(
         "One row for each known user whose bytes of the hour are above the quota. Key: date (the hour, UTC)"
@@ -127,7 +115,7 @@ def publish_hours(
     hours = hours_of(context)
     chosen = [name for name in ASSETS if dg.AssetKey(name) in context.selected_asset_keys]
     tables, run = lake.open(), engine.start()
-    report = RunReport(context, hours)
+    report = HoursRunReport(context, hours)
     with ExitStack() as stack:
         connection = stack.enter_context(postgres.connection())
         if "raw_parquet" in chosen:

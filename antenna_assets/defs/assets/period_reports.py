@@ -1,34 +1,27 @@
 """What a run tells Dagster of its days or months: numbers and certificate, and what failed."""
 
-from collections.abc import Iterator, Sequence
 from datetime import date
+from typing import NoReturn
 
 import dagster as dg
 
-from antenna_assets.defs.checks import DAYS_ADD_UP, evaluation, result
+from antenna_assets.defs.assets.run_report import RunReport
+from antenna_assets.defs.checks import DAYS_ADD_UP
 from antenna_assets.errors import AntennaError
+from antenna_assets.ledger.anchors import anchor_of
 from antenna_assets.publishing.over_quota import PublishedPeriod
 from antenna_assets.verify.claims.verdict import Verdict
-
-Metadata = dict[str, int | float | dg.MetadataValue]
 
 
 class PeriodsFailed(AntennaError):
     """Days or months of a run failed; the others are published."""
 
 
-class PeriodReport:
-    """What became of the periods of a run, recorded in Dagster at its end.
+class PeriodsRunReport(RunReport[date]):
+    """What became of the periods of a run."""
 
-    Dagster records nothing of a step that fails: what was published is recorded here then.
-    """
-
-    def __init__(self, context: dg.AssetExecutionContext, days: Sequence[date]) -> None:
-        self._context = context
-        self._days = days
-        self._metadata: dict[tuple[str, date], Metadata] = {}
-        self._verdicts: dict[str, Verdict] = {}
-        self._failures: dict[date, AntennaError] = {}
+    # Months have no checks.
+    UNIT = "day"
 
     @property
     def published(self) -> list[date]:
@@ -40,10 +33,7 @@ class PeriodReport:
         certificate = published.certificate
         if certificate is not None:
             # Where logs are kept elsewhere, these lines anchor the hashes outside the database.
-            self._context.log.info(
-                f"{certificate.period} {certificate.day}: certificate {certificate.number} of periods"
-                f" sha256 {certificate.sha256}"
-            )
+            self._context.log.info(anchor_of(certificate).line)
         for asset, held in published.content["published"].items():
             self._metadata[asset, published.generation.day] = {
                 # Beyond 64 bits Dagster takes no integer.
@@ -69,7 +59,7 @@ class PeriodReport:
 
     def add_verdict(self, day: date, verdict: Verdict) -> None:
         """Take what the check of a day has found. If a number is wrong, publishing the day has failed."""
-        self._verdicts[day.isoformat()] = verdict
+        self._verdicts.setdefault(DAYS_ADD_UP.key, {})[day.isoformat()] = verdict
         if self._context.selected_asset_keys and not verdict.passed and not verdict.only_warns:
             self._failures[day] = PeriodsFailed(f"{DAYS_ADD_UP.name}: {verdict.message}")
 
@@ -77,40 +67,15 @@ class PeriodReport:
         """Take a period that failed, and of which nothing was changed."""
         self._failures[day] = error
 
-    def results(self) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        """Record everything.
+    def _key(self, partition: date) -> str:
+        return partition.isoformat()
 
-        Raises:
-            AntennaError: the failure of the period that failed.
-            PeriodsFailed: several failed; the message has the first failure.
-        """
-        if self._verdicts and (len(self._days) > 1 or self._failures):
-            for key, verdict in self._verdicts.items():
-                # It accepts this kind of event; its annotation does not list it.
-                self._context.op_execution_context.log_event(
-                    evaluation(DAYS_ADD_UP.key, verdict, key, "day")  # type: ignore[arg-type]
-                )
-        if self._failures:
-            for (asset, day), metadata in self._metadata.items():
-                self._context.log_event(
-                    dg.AssetMaterialization(asset, partition=day.isoformat(), metadata=metadata)
-                )
-            self._raise()
-        chosen = {key.to_user_string() for key in self._context.selected_asset_keys}
-        for (asset, day), metadata in self._metadata.items():
-            if asset in chosen:
-                self._context.add_asset_metadata(metadata, asset, day.isoformat())
-        for asset in dict.fromkeys(asset for asset, _ in self._metadata if asset in chosen):
-            yield dg.MaterializeResult(asset_key=asset)
-        if self._verdicts:
-            yield result(DAYS_ADD_UP.key, self._verdicts, "day")
-
-    def _raise(self) -> None:
+    def _raise(self) -> NoReturn:
         day, first = next(iter(sorted(self._failures.items())))
-        if len(self._days) == 1:
+        if len(self._asked) == 1:
             raise first
         named = ", ".join(day.isoformat() for day in sorted(self._failures))
         raise PeriodsFailed(
-            f"{len(self._failures)} of {len(self._days)} failed, and the others are published: {named};"
+            f"{len(self._failures)} of {len(self._asked)} failed, and the others are published: {named};"
             f" {day}: {first}"
         ) from first

@@ -6,15 +6,13 @@ from datetime import date
 import dagster as dg
 
 from antenna_assets.clients.postgres import snapshot
-from antenna_assets.defs.assets.declared import period_spec
+from antenna_assets.defs.assets.declared import published_spec
 from antenna_assets.defs.assets.hourly import enriched_usage
-from antenna_assets.defs.assets.period_reports import PeriodReport
+from antenna_assets.defs.assets.period_reports import PeriodsRunReport
 from antenna_assets.defs.assets.sources import user_metadata
 from antenna_assets.defs.checks import DAYS_ADD_UP
 from antenna_assets.defs.period_partitions import (
-    DAYS,
     DAYS_PER_RUN,
-    MONTHS,
     MONTHS_PER_RUN,
     POOL,
     periods_of,
@@ -30,9 +28,8 @@ from antenna_assets.verify.claims.periods import quota_periods_add_up
 
 _AGAIN = "Late events replace the {0} as a whole, with its next generation."
 
-bytes_agg_user_1d = period_spec(
+bytes_agg_user_1d = published_spec(
     "bytes_agg_user_1d",
-    partitions=DAYS,
     deps=[
         dg.AssetDep(
             enriched_usage,
@@ -46,9 +43,8 @@ bytes_agg_user_1d = period_spec(
     ),
 )
 
-users_over_quota_1d = period_spec(
+users_over_quota_1d = published_spec(
     "users_over_quota_1d",
-    partitions=DAYS,
     deps=[bytes_agg_user_1d, user_metadata],
     description=(
         "One row for each user whose bytes of the day are above the quota in force at the day's last instant."
@@ -57,9 +53,8 @@ users_over_quota_1d = period_spec(
     ),
 )
 
-users_over_quota_1mo = period_spec(
+users_over_quota_1mo = published_spec(
     "users_over_quota_1mo",
-    partitions=MONTHS,
     deps=[bytes_agg_user_1d, user_metadata],
     description=(
         "One row for each user whose bytes of the month are above the quota in force at its last instant."
@@ -86,7 +81,7 @@ def publish_days(
     a day are one publication: who asks for one publishes both. A run of the check alone publishes nothing.
     """
     days, tables, zone = periods_of(context, "day"), lake.open(), load_settings().billing_zone
-    report = PeriodReport(context, days)
+    report = PeriodsRunReport(context, days)
     with postgres.connection() as connection:
         checked = days
         if context.selected_asset_keys:
@@ -112,7 +107,7 @@ def publish_months(
 ) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
     """Publish the months of the run, each in a transaction."""
     months, zone = periods_of(context, "month"), load_settings().billing_zone
-    report = PeriodReport(context, months)
+    report = PeriodsRunReport(context, months)
     with postgres.connection() as connection:
         _publish_each(
             context,
@@ -127,7 +122,7 @@ def _publish_each(
     context: dg.AssetExecutionContext,
     days: Sequence[date],
     publish: Callable[[date], None],
-    report: PeriodReport,
+    report: PeriodsRunReport,
 ) -> None:
     for day in days:
         try:

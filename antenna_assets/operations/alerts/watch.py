@@ -112,6 +112,9 @@ def look(connection: psycopg.Connection, engine: Engine, lake: str, now: datetim
     """
     with connection.transaction():
         connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        # Before the snapshot, in which the fence of `forget-user` is looked up at the end: forgetting waits
+        # for who has this lock, and a snapshot that is taken later sees a fence that was raised before.
+        connection.execute("LOCK TABLE ledger.alert_head IN ROW EXCLUSIVE MODE")
         now, before = now or database_now(connection), read_alert_head(connection)
         stream = connection.execute("SELECT batch, low_watermark FROM ledger.head").fetchone()
         newest, watermark = stream or (before.batch, None)

@@ -1,7 +1,8 @@
 """The fence of `forget-user`: one user is forgotten at a time, and no session that may have read the user
-before publishes or replays afterwards.
+before publishes, replays or raises alerts afterwards.
 
-Publications and replays check it by `ledger.require_nobody_forgotten`.
+They check it by `require_nobody_forgotten` of `ledger/publications.py`, in a transaction that has written to
+one of `FENCED` before.
 """
 
 import time
@@ -19,7 +20,11 @@ from antenna_assets.publishing.lake import Lake
 # Commits take less than a second.
 _LONGEST_WAIT_MILLISECONDS = 60_000
 LONGEST_TRANSACTION_SECONDS = 30
-"""How long to wait for open transactions of publications and replays."""
+"""How long to wait for open transactions of those who check the fence."""
+
+FENCED = ("ledger.publication_head", "ledger.replay", "ledger.period_head", "ledger.alert_head")
+"""The tables by whose locks a transaction is known that checks the fence: of hours, replays, days and months,
+and the watch over alerts."""
 
 
 class ForgettingRunning(AntennaError):
@@ -76,14 +81,14 @@ def raise_fence(connection: psycopg.Connection, lake: Lake) -> None:
         )
     for table in LAKE_TABLES:
         lake.raise_fence(table)
-    # Writers check the fence after they have written to one of these tables, and keep that lock to their end.
+    # Writers check the fence after they have locked one of these tables, and keep that lock to their end.
     writing = set(_writers(connection))
     end = time.monotonic() + LONGEST_TRANSACTION_SECONDS
     while writing := writing & set(_writers(connection)):
         if time.monotonic() > end:
             raise WriterStuck(
-                f"{counted(len(writing), 'publication or replay', 'publications or replays')} did not end "
-                f"within {LONGEST_TRANSACTION_SECONDS} s; check the runs, and forget the user again"
+                f"{counted(len(writing), 'transaction')} of runs, replays or the watch did not end within "
+                f"{LONGEST_TRANSACTION_SECONDS} s; check these, and forget the user again"
             )
         time.sleep(0.05)
 
@@ -93,6 +98,7 @@ def _writers(connection: psycopg.Connection) -> list[str]:
         "SELECT virtualtransaction FROM pg_locks WHERE locktype = 'relation' AND granted"
         " AND mode = 'RowExclusiveLock' AND pid <> pg_backend_pid()"
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-        " AND relation IN ('ledger.publication_head'::regclass, 'ledger.replay'::regclass)"
+        " AND relation = ANY(%s::text[]::regclass[])",
+        [list(FENCED)],
     ).fetchall()
     return [name for (name,) in rows]

@@ -54,6 +54,8 @@ def live_windows(connection: psycopg.Connection, user: str) -> list[datetime]:
 def rename(connection: psycopg.Connection, identity: Identity, windows: Sequence[datetime]) -> None:
     """Replace the id in the users, in the history of quotas and in these windows of the live sums, in the
     caller's transaction. The quotas stay."""
+    # As whoever changes quotas: the lock of the users' version comes first.
+    connection.execute("SELECT FROM ledger.users_version FOR UPDATE")
     # No statement without the user: each one gives the users a new version. The history comes first: then the
     # pseudonym is no new user.
     for table in _HISTORY:

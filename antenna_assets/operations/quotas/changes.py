@@ -12,7 +12,8 @@ from datetime import date, datetime
 import psycopg
 
 from antenna_assets.domain.periods import PERIODS
-from antenna_assets.ledger.newcomers import ask_again
+from antenna_assets.ledger.corrections import record_correction
+from antenna_assets.ledger.hours_to_publish import ask_for_hours_again
 from antenna_assets.ledger.periods_to_publish import ask_for_periods_again
 from antenna_assets.operations.quotas.quota import Quota, QuotaRefused
 from antenna_assets.operations.quotas.verdicts import CONCERNED, LAST_JUDGED, Verdicts, find_verdicts
@@ -178,20 +179,23 @@ def finish(connection: psycopg.Connection, changes: int, since: datetime | None 
     """Find the verdicts of the rows of `quota_concerned`, and have their hours published again."""
     verdicts = find_verdicts(connection)
     if verdicts.hours:
-        ask_again(connection, verdicts.hours)
+        ask_for_hours_again(connection, verdicts.hours)
     return Changed(changes, verdicts, since)
 
 
 def _periods_again(
     connection: psycopg.Connection, corrected: Sequence[tuple[str, str]]
 ) -> dict[str, list[date]]:
-    """Have the published days and months published again that a correction of their quotas concerns.
+    """Have the published days and months published again that a correction of their quotas concerns; returns
+    them. Of hours it is recorded, for those that are being published now.
 
     Args:
         corrected: periods, each with the text of the first instant from which on a quota is another one.
     """
     found: dict[str, list[date]] = {}
     first = dict(corrected)
+    if "hour" in first:
+        record_correction(connection, first["hour"])
     for period in PERIODS:
         # The text may be '-infinity'.
         ((since,),) = connection.execute(

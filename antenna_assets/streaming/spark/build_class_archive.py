@@ -1,7 +1,6 @@
-"""An archive of Spark's loaded and verified classes, which every later start maps into memory.
+"""The archive of Spark's classes (`stack/class_archive.py`).
 
-Java calls it a dynamic class data sharing archive. It is valid for the Java and the jars that it was made
-with; with others Java ignores it. Sessions are started in `engines/spark_session.py`.
+Sessions are started in `engines/spark_session.py`.
 """
 
 import subprocess
@@ -11,36 +10,30 @@ from pathlib import Path
 
 from antenna_assets.engines.spark_session import archive
 from antenna_assets.errors import AntennaError
-from antenna_assets.storage.atomic_files import READABLE, program_folder
+from antenna_assets.stack.class_archive import ensure_archive
 
 
 class ArchiveError(AntennaError):
     """The archive could not be made; Spark starts without it, more slowly."""
 
 
-def make_archive() -> None:
+def rehearse(target: Path) -> None:
     """Start Spark once, land a few messages, and let Java write down the classes at its end.
 
     Raises:
         ArchiveError: Spark or Java failed.
     """
-    target = archive()
-    program_folder(target.parent)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        written = Path(folder) / target.name
-        done = subprocess.run(
-            (sys.executable, "-m", __spec__.name, str(written)), capture_output=True, text=True, cwd=folder
+    done = subprocess.run(
+        (sys.executable, "-m", __spec__.name, str(target)), capture_output=True, text=True, cwd=target.parent
+    )
+    if done.returncode or not target.is_file():
+        raise ArchiveError(
+            f"expected Java to write {target.name}, it ended with {done.returncode}: "
+            f"{done.stderr.strip()[-500:]}"
         )
-        if done.returncode or not written.is_file():
-            raise ArchiveError(
-                f"expected Java to write {written.name}, it ended with {done.returncode}: "
-                f"{done.stderr.strip()[-500:]}"
-            )
-        written.chmod(READABLE)
-        written.replace(target)
 
 
-def _rehearse(target: str) -> None:
+def _start(target: str) -> None:
     """Load what a start of the stream loads: a session, a query, and a landing of good and bad messages."""
     from datetime import UTC, datetime, timedelta
 
@@ -78,18 +71,13 @@ def _rehearse(target: str) -> None:
     java.wait()
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str]) -> None:
     """Make the archive unless it exists: `python -m antenna_assets.streaming.spark.build_class_archive`."""
     if arguments:
-        _rehearse(arguments[0])
-    elif not archive().is_file():
-        try:
-            make_archive()
-        except ArchiveError as error:
-            # An environment without it is complete.
-            sys.stderr.write(f"{error}\n")
-    return 0
+        _start(arguments[0])
+    else:
+        ensure_archive(archive(), rehearse)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

@@ -1,14 +1,15 @@
 """What a run tells Dagster of its hours: numbers, previews, certificate and checks, and what failed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import NoReturn
 
 import dagster as dg
 import psycopg
 
 from antenna_assets.defs.assets.preview import lake_views, table_views
-from antenna_assets.defs.checks import Verdicts, blocks, evaluation, result
-from antenna_assets.defs.event_log import events_together
+from antenna_assets.defs.assets.run_report import Metadata, RunReport
+from antenna_assets.defs.checks import Verdicts, blocks
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.schema import HOURLY_TABLES, LAKE_TABLES
 from antenna_assets.engines.contract import Dataset, Engine
@@ -16,29 +17,16 @@ from antenna_assets.errors import AntennaError
 from antenna_assets.ledger.anchors import anchor_of
 from antenna_assets.ledger.certificate import Certificate, newest_certificate
 from antenna_assets.publishing.outcomes import HourReport, Outcomes
-from antenna_assets.verify.claims.verdict import Verdict
-
-Metadata = Mapping[str, int | float | dg.MetadataValue]
 
 
 class HoursFailed(AntennaError):
     """Hours of a run failed; the others are published."""
 
 
-class RunReport:
-    """What became of the hours of a run, recorded in Dagster at its end.
+class HoursRunReport(RunReport[datetime]):
+    """What became of the hours of a run."""
 
-    Dagster records the hours of a step that succeeds, all at once, and none of one that fails: those that
-    were published are recorded here then.
-    """
-
-    def __init__(self, context: dg.AssetExecutionContext, hours: Sequence[datetime]) -> None:
-        self._context = context
-        self._hours = hours
-        self._publishes = bool(context.selected_asset_keys)
-        self._metadata: dict[tuple[str, datetime], Metadata] = {}
-        self._verdicts: dict[dg.AssetCheckKey, dict[str, Verdict]] = {}
-        self._failures: dict[datetime, AntennaError] = {}
+    UNIT = "hour"
 
     def add(self, connection: psycopg.Connection, engine: Engine, asset: str, outcomes: Outcomes) -> None:
         """Take what became of an asset's hours."""
@@ -51,7 +39,7 @@ class RunReport:
         reports: dict[datetime, Metadata] = {hour: {"superseded": 1} for hour in outcomes.superseded}
         for hour, one in outcomes.published.items():
             # Of the newest hour: nobody looks at each one of a range.
-            views = _views(engine, asset, one) if hour == self._hours[-1] else {}
+            views = _views(engine, asset, one) if hour == self._asked[-1] else {}
             reports[hour] = {**one.numbers, "dagster/partition_row_count": one.numbers["rows"], **views}
         certificates = {hour: newest_certificate(connection, hour) for hour in reports}
         # Where logs are kept elsewhere, these lines anchor the hashes outside the database.
@@ -74,46 +62,17 @@ class RunReport:
         for hour, of_hour in verdicts.items():
             for check, verdict in of_hour.items():
                 self._verdicts.setdefault(check, {})[hour_key(hour)] = verdict
-                if self._publishes and not verdict.passed and blocks(check, verdict):
+                if self._context.selected_asset_keys and not verdict.passed and blocks(check, verdict):
                     wrong.add(hour)
                     asset = check.asset_key.to_user_string()
                     failure = HoursFailed(f"{asset}, {check.name}: {verdict.message}")
                     self._failures.setdefault(hour, failure)
         return [hour for hour in hours if hour not in wrong]
 
-    def results(self) -> Iterator[dg.MaterializeResult | dg.AssetCheckResult]:
-        """Record everything.
+    def _key(self, partition: datetime) -> str:
+        return hour_key(partition)
 
-        Raises:
-            AntennaError: the failure of the hour that failed.
-            HoursFailed: several failed; the message has the first failure.
-        """
-        if len(self._hours) > 1 or self._failures:
-            with events_together(self._context.instance):
-                for check, of_hours in self._verdicts.items():
-                    for hour, verdict in of_hours.items():
-                        # It accepts this kind of event; its annotation does not list it.
-                        self._context.op_execution_context.log_event(
-                            evaluation(check, verdict, hour)  # type: ignore[arg-type]
-                        )
-        if self._failures:
-            self._record_what_was_published()
-            self._raise()
-        for (asset, published), metadata in self._metadata.items():
-            self._context.add_asset_metadata(metadata, asset, hour_key(published))
-        for asset in dict.fromkeys(asset for asset, _ in self._metadata):
-            yield dg.MaterializeResult(asset_key=asset)
-        for check, of_hours in self._verdicts.items():
-            yield result(check, of_hours)
-
-    def _record_what_was_published(self) -> None:
-        with events_together(self._context.instance):
-            for (asset, hour), metadata in self._metadata.items():
-                self._context.log_event(
-                    dg.AssetMaterialization(asset, partition=hour_key(hour), metadata=metadata)
-                )
-
-    def _raise(self) -> None:
+    def _raise(self) -> NoReturn:
         hour, first = next(iter(sorted(self._failures.items())))
         if len(self._failures) == 1:
             raise first
