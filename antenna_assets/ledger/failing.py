@@ -9,10 +9,7 @@ from antenna_assets.clients.rows import rows_of
 from antenna_assets.domain.periods import Period
 
 FIRST_WAIT = timedelta(seconds=30)
-
-
 LONGEST_WAIT = timedelta(hours=1)
-
 
 MOST_ATTEMPTS = 10
 """After this many, some four hours, it is stuck: only a person, or new rows of an hour, make it run again."""

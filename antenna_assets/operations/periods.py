@@ -6,9 +6,9 @@ from datetime import date, datetime
 
 import psycopg
 from prometheus_client.core import GaugeMetricFamily, Metric
-from psycopg.rows import class_row
 from rich.table import Table
 
+from antenna_assets.clients.rows import rows_of
 from antenna_assets.domain.fitting_table import FittingTable, number_columns
 from antenna_assets.domain.periods import Period
 from antenna_assets.ledger.failing import read_failing_periods
@@ -32,12 +32,13 @@ class _Published:
 
 
 def _published(connection: psycopg.Connection) -> list[_Published]:
-    with connection.cursor(row_factory=class_row(_Published)) as cursor:
-        return cursor.execute(
-            "SELECT period, count(*) AS count, max(day) AS newest, max(end_hour) AS ended,"
-            " count(*) FILTER (WHERE NOT settled) AS again FROM ledger.period_state"
-            " GROUP BY period ORDER BY period"
-        ).fetchall()
+    return rows_of(
+        connection,
+        _Published,
+        "SELECT period, count(*) AS count, max(day) AS newest, max(end_hour) AS ended,"
+        " count(*) FILTER (WHERE NOT settled) AS again FROM ledger.period_state"
+        " GROUP BY period ORDER BY period",
+    )
 
 
 def period_tables(connection: psycopg.Connection) -> Iterator[Table]:
