@@ -148,6 +148,8 @@ def test_row_34_a_publication_in_its_transaction_is_waited_for_and_named(
     certified_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fence, "LONGEST_TRANSACTION_SECONDS", 0.3)
+    monkeypatch.setattr(fence, "SAY_AFTER_SECONDS", 0.1)
+    said: list[str] = []
     point = "publish.table.copied:3:pause"
     with certified_world.copy(tmp_path) as world, connect(world.url) as connection:
         settings = settings_of(world, monkeypatch)
@@ -158,7 +160,8 @@ def test_row_34_a_publication_in_its_transaction_is_waited_for_and_named(
             with pytest.raises(
                 WriterStuck, match="1 transaction of runs, replays or the watch did not end within"
             ):
-                forget(connection, Lake(str(world.lake)), USER, say=print)
+                forget(connection, Lake(str(world.lake)), USER, say=said.append)
+            assert "waiting for 1 transaction of runs, replays or the watch since 0 s" in said
             run.wake()
             wait_for(run)
         forget(connection, Lake(str(world.lake)), USER, say=print)

@@ -35,6 +35,7 @@ CASES = (
     "outage",
     "sensor",
     "history",
+    "lake_history",
     "dashboards",
 )
 PAGE = PROJECT / "docs" / "benchmarks.md"

@@ -1,4 +1,4 @@
-"""Five years of hours without events: their rows in the ledger and in Dagster's instance."""
+"""Five years of hours without events: in the ledger, in Dagster's instance and in the logs of the lake."""
 
 from datetime import datetime, timedelta
 
@@ -6,7 +6,11 @@ import dagster as dg
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR, hour_key
-from antenna_assets.domain.schema import ASSETS
+from antenna_assets.domain.schema import ASSETS, LAKE_TABLES
+from antenna_assets.engines.contract import WrittenFile
+from antenna_assets.publishing.fence import USERS_VERSION, Replacement, history
+from antenna_assets.publishing.lake import Lake
+from antenna_assets.settings import Settings
 
 TO_PUBLISH = 30
 """How many of the newest hours are closed and not published."""
@@ -80,6 +84,33 @@ def fill_periods(url: str, newest: datetime, hours: int) -> None:
             " SELECT period, day, 1, 1, 1 FROM filled"
         )
         connection.execute("ANALYZE")
+
+
+def fill_lake(settings: Settings, newest: datetime, hours: int) -> None:
+    """Commit hours to the logs of both tables, 100 at a time, with a file each that does not exist."""
+    lake = Lake(settings.lake_uri)
+    for name in LAKE_TABLES:
+        table = lake.table(name)
+        table.create()
+        for begin in range(0, hours, 100):
+            some = [newest - number * HOUR for number in range(begin, min(begin + 100, hours))]
+            replacements = [
+                Replacement(
+                    name,
+                    hour,
+                    1,
+                    [WrittenFile(f"{lake.new_folder(name, hour, 1)}/part-0.parquet", 100_000, 1_000_000)],
+                    {USERS_VERSION: 1} if name == "enriched_usage" else {},
+                    attempt=1,
+                )
+                for hour in some
+            ]
+            loaded = table.newest()
+            if loaded is None:
+                raise RuntimeError(f"{name} is gone")
+            files = {one.hour: one.files for one in replacements}
+            versions = {key: value for one in replacements for key, value in one.versions({}).items()}
+            table.replace(loaded, files, versions, history(replacements), skip_age_check=True)
 
 
 def fill_instance(instance: dg.DagsterInstance, url: str, newest: datetime, hours: int) -> None:

@@ -5,7 +5,7 @@ First the corrupt files of the log are set aside. If the rest holds everything t
 that is all; otherwise the missing hours are committed again with the files that the ledger references.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -196,22 +196,26 @@ def _missing(
     if table is None:
         return list(published)
     with delta.errors("read"):
-        held = delta.hours(table)
+        held, versions = delta.hours(table), delta.versions(table)
         return [
             one
             for one in published
-            if _behind(table, one)
+            if _behind(versions, one)
             # An hour with its version but without its files: the log was truncated.
             or (one.files and one.hour not in held)
         ]
 
 
-def _behind(table: "DeltaTable", published: PublishedHour) -> bool:
+def _behind(versions: Mapping[str, int], published: PublishedHour) -> bool:
     """Whether the table's version of an hour is older than the published one, compared as every fence
-    does."""
+    does.
+
+    Args:
+        versions: the table's application transactions.
+    """
     key = hour_key(published.hour)
     names = (key, f"{key}/users_version", f"{key}/attempt")
-    held = [max(table.transaction_version(name) or 0, 0) for name in names]
+    held = [max(versions.get(name, 0), 0) for name in names]
     return held < [published.versions.get(name, 0) for name in names]
 
 

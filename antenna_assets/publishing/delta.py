@@ -38,6 +38,7 @@ from antenna_assets.publishing.delta_log import (
     torn_files,
     wrong_commit,
 )
+from antenna_assets.publishing.delta_transactions import AppTransactions
 from antenna_assets.storage.disk import FREE_SPACE_HINT, is_full
 from antenna_assets.storage.files import (
     Entry,
@@ -79,6 +80,8 @@ class HourlyTable:
         self.lock = Lock()
         self._columns = columns
         self._handle: DeltaTable | None = None
+        # Of the handle: a table that is loaded anew may be another one.
+        self._transactions = AppTransactions(self.folder)
         # The newest version whose commit was seen to be whole.
         self._whole = -1
 
@@ -112,6 +115,7 @@ class HourlyTable:
                 return self._handle
             except (DeltaError, OSError):
                 self._handle = None  # Its log was cleaned up meanwhile.
+        self._transactions = AppTransactions(self.folder)
         with self.errors("read"):
             try:
                 self._handle = DeltaTable(self.location)
@@ -120,6 +124,14 @@ class HourlyTable:
         if self._handle is not None:
             self._require_whole(self._handle.version())
         return self._handle
+
+    def versions(self, table: "DeltaTable") -> Mapping[str, int]:
+        """The application transactions that a table from `newest` has at its version, by their key.
+
+        Raises:
+            OSError: its log cannot be read; also the errors of a store.
+        """
+        return self._transactions.at(table.version())
 
     def _require_whole(self, version: int) -> None:
         """Stop if the newest commit is torn: deltalake reads an empty or cut one as no change.

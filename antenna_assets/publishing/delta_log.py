@@ -114,6 +114,15 @@ def set_aside(paths: "list[LakePath]", into: "LakePath") -> None:
             remove_files([path])
 
 
+def checkpoints(log: "LakePath") -> "dict[int, list[LakePath]]":
+    """The checkpoints in a log, torn ones included: the files of each by its version."""
+    found: dict[int, list[LakePath]] = {}
+    for one in walk(log):
+        if match := _CHECKPOINT.fullmatch(one.path.name):
+            found.setdefault(int(match[1]), []).append(one.path)
+    return found
+
+
 def log_files(table: "LakePath") -> "list[LakePath]":
     """Every file of the log."""
     return [one.path for one in walk(table / LOG) if not one.is_folder]

@@ -7,14 +7,10 @@ kept with it.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.errors import Superseded, Version
-
-if TYPE_CHECKING:
-    from deltalake import DeltaTable
 
 USERS_VERSION = "users_version"
 """Tag of the users' version that an hour's rows were joined with."""
@@ -53,10 +49,13 @@ class Replacement:
         """The table and the hour, for messages."""
         return f"{self.table} of {hour_key(self.hour)}"
 
-    def superseded_on(self, loaded: "DeltaTable") -> Superseded | None:
+    def superseded_on(self, loaded: Mapping[str, int]) -> Superseded | None:
         """Why it must not be committed: the loaded version holds the hour at a newer version.
 
         Generations are compared first, then users' versions, then attempts.
+
+        Args:
+            loaded: the application transactions of the loaded version.
         """
         held = _version(loaded, self.hour)
         if held is None:
@@ -69,7 +68,7 @@ class Replacement:
         )
         return Superseded(self.name, given, held) if held > given else None
 
-    def versions(self, loaded: "DeltaTable") -> dict[str, int]:
+    def versions(self, loaded: Mapping[str, int]) -> dict[str, int]:
         """The application transactions of the commit, by their key."""
         key = hour_key(self.hour)
         versions = {key: self.generation}
@@ -90,16 +89,16 @@ def history(replacements: Sequence[Replacement]) -> dict[str, str | int]:
     }
 
 
-def hour_tags(table: "DeltaTable", hour: datetime) -> dict[str, int]:
+def hour_tags(loaded: Mapping[str, int], hour: datetime) -> dict[str, int]:
     """The tags that a loaded version keeps with an hour."""
-    found = {tag: table.transaction_version(f"{hour_key(hour)}/{tag}") for tag in TAGS}
+    found = {tag: loaded.get(f"{hour_key(hour)}/{tag}") for tag in TAGS}
     return {tag: version for tag, version in found.items() if version is not None and version != _NO_TAG}
 
 
-def _version(table: "DeltaTable", hour: datetime) -> Version | None:
+def _version(loaded: Mapping[str, int], hour: datetime) -> Version | None:
     """What the fence compares with; None if the hour was never published."""
-    generation = table.transaction_version(hour_key(hour))
+    generation = loaded.get(hour_key(hour))
     if generation is None:
         return None
-    attempt = table.transaction_version(f"{hour_key(hour)}/{_ATTEMPT}")
-    return Version(generation, hour_tags(table, hour).get(USERS_VERSION, 0), attempt or 0)
+    attempt = loaded.get(f"{hour_key(hour)}/{_ATTEMPT}", 0)
+    return Version(generation, hour_tags(loaded, hour).get(USERS_VERSION, 0), attempt)

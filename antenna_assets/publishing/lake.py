@@ -184,10 +184,11 @@ class Lake:
             if newest is None:
                 return dict.fromkeys(hours, HourSnapshot(None, [], 0, {}, -1))
             version, table_id = newest.version(), newest.metadata().id
+            versions = delta.versions(newest)
             found = {}
             for hour, files in delta.files(newest, hours).items():
-                generation = newest.transaction_version(hour_key(hour))
-                tags = {} if generation is None else hour_tags(newest, hour)
+                generation = versions.get(hour_key(hour))
+                tags = {} if generation is None else hour_tags(versions, hour)
                 found[hour] = HourSnapshot(
                     generation, list(files), sum(files.values()), tags, version, table_id
                 )
@@ -310,8 +311,9 @@ class Lake:
         delta = self._tables[table]
         superseded: dict[datetime, Superseded] = {}
         with delta.errors("read"):
+            held_at = delta.versions(loaded)
             for one in replacements:
-                if newer := one.superseded_on(loaded):
+                if newer := one.superseded_on(held_at):
                     superseded[one.hour] = newer
             left = [one for one in replacements if one.hour not in superseded]
             # A commit may be stored and still be reported as failed: then the hours hold exactly these files.
@@ -319,7 +321,7 @@ class Lake:
                 held = delta.files(loaded, [one.hour for one in left])
                 if all(held[one.hour].keys() == {file.path for file in one.files} for one in left):
                     return Replaced(loaded.version(), superseded)
-            versions = {key: version for one in left for key, version in one.versions(loaded).items()}
+            versions = {key: version for one in left for key, version in one.versions(held_at).items()}
         if not left:
             return Replaced(loaded.version(), superseded)
         files = {one.hour: one.files for one in left}

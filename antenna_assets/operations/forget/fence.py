@@ -6,7 +6,7 @@ one of `FENCED` before.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psycopg
@@ -19,8 +19,14 @@ from antenna_assets.publishing.lake import Lake
 
 # Commits take less than a second.
 _LONGEST_WAIT_MILLISECONDS = 60_000
-LONGEST_TRANSACTION_SECONDS = 30
-"""How long to wait for open transactions of those who check the fence."""
+LONGEST_TRANSACTION_SECONDS = 900
+"""How long to wait for open transactions of those who check the fence: an hour or a day of ten million users
+is copied in one of some minutes. PostgreSQL ends those of a run that is frozen after 20 s."""
+
+SAY_AFTER_SECONDS = 10
+"""How long to wait for them without a word, and from one word to the next."""
+
+Say = Callable[[str], None]
 
 FENCED = ("ledger.publication_head", "ledger.replay", "ledger.period_head", "ledger.alert_head")
 """The tables by whose locks a transaction is known that checks the fence: of hours, replays, days and months,
@@ -62,9 +68,12 @@ def only_one(connection: psycopg.Connection) -> Iterator[None]:
             unlock(connection, FORGET)
 
 
-def raise_fence(connection: psycopg.Connection, lake: Lake) -> None:
+def raise_fence(connection: psycopg.Connection, lake: Lake, say: Say) -> None:
     """Fence every session that is open now: it can no longer publish or replay, and its commits are done on
     return.
+
+    Args:
+        say: told for whom it waits.
 
     Raises:
         WriterStuck: one of them keeps its transaction open.
@@ -83,13 +92,17 @@ def raise_fence(connection: psycopg.Connection, lake: Lake) -> None:
         lake.raise_fence(table)
     # Writers check the fence after they have locked one of these tables, and keep that lock to their end.
     writing = set(_writers(connection))
-    end = time.monotonic() + LONGEST_TRANSACTION_SECONDS
+    began = said = time.monotonic()
     while writing := writing & set(_writers(connection)):
-        if time.monotonic() > end:
+        now, whose = time.monotonic(), f"{counted(len(writing), 'transaction')} of runs, replays or the watch"
+        if now > began + LONGEST_TRANSACTION_SECONDS:
             raise WriterStuck(
-                f"{counted(len(writing), 'transaction')} of runs, replays or the watch did not end within "
-                f"{LONGEST_TRANSACTION_SECONDS} s; check these, and forget the user again"
+                f"{whose} did not end within {LONGEST_TRANSACTION_SECONDS} s; check these, and forget the"
+                " user again"
             )
+        if now > said + SAY_AFTER_SECONDS:
+            say(f"waiting for {whose} since {now - began:.0f} s")
+            said = now
         time.sleep(0.05)
 
 

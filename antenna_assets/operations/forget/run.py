@@ -6,7 +6,7 @@ Nothing slow is done under the ledger's lock: files are searched and written bef
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,8 +32,6 @@ from antenna_assets.operations.forget.replace_text import Search
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.storage.files import walk
 from antenna_assets.storage.paths import in_parallel, lake_path
-
-Say = Callable[[str], None]
 
 ROUNDS = 5
 """How often everything is searched: runs may publish what they had read before, and the stream lands."""
@@ -76,7 +74,7 @@ def forget(
     lake: Lake,
     user: str,
     *,
-    say: Say,
+    say: fence.Say,
     drop_unjudged: bool = False,
     spill_folder: Path | None = None,
 ) -> Forgotten:
@@ -137,7 +135,7 @@ class _Work:
         identity: Identity,
         search: Search,
         lake_search: LakeSearch,
-        say: Say,
+        say: fence.Say,
         drop: bool,
     ) -> None:
         self._connection = connection
@@ -167,7 +165,7 @@ class _Work:
                 pass
             # From here on, no session that may have read the user commits; what is committed by now is found
             # below.
-            fence.raise_fence(self._connection, self._lake)
+            fence.raise_fence(self._connection, self._lake, self._say)
             commit_point("forget.fenced")
             found = self._lake_search.everywhere(self._connection)
             changed = {path: self._lake_search.changed[path] for path in found}

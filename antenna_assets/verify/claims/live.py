@@ -6,7 +6,7 @@ from datetime import datetime
 import psycopg
 from psycopg import sql
 
-from antenna_assets.domain.hours import hour_key
+from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.domain.lifetimes import LIVE_RETENTION
 from antenna_assets.domain.schema import ServingTable
 from antenna_assets.ledger.generations import read_generations
@@ -91,16 +91,18 @@ def _sums(
     connection: psycopg.Connection, live: ServingTable, hourly: ServingTable, hours: Sequence[datetime]
 ) -> list[tuple]:
     """Each hour, the bytes in the live table, those in the hourly one, and how many keys differ."""
+    if not hours:
+        return []
     query = sql.SQL(
-        "WITH live AS (SELECT hour, {key}, sum({sum}) AS bytes FROM unnest(%(hours)s::timestamptz[]) AS hour"
-        "  JOIN {live} ON date >= hour AND date < hour + interval '1 hour' GROUP BY hour, {key}),"
-        " hourly AS (SELECT date AS hour, {key}, {hourly_sum} AS bytes FROM {hourly}"
-        "  WHERE date = ANY(%(hours)s)),"
-        " together AS (SELECT hour, live.bytes AS of_live, hourly.bytes AS of_hourly"
-        "  FROM live FULL JOIN hourly USING (hour, {key}))"
-        " SELECT hour, coalesce(sum(of_live), 0), coalesce(sum(of_hourly), 0),"
-        "  count(*) FILTER (WHERE of_live IS DISTINCT FROM of_hourly)"
-        " FROM unnest(%(hours)s::timestamptz[]) AS hour LEFT JOIN together USING (hour) GROUP BY hour"
+        # One range of the live table: a join with the hours has read all of it for each of them.
+        "WITH sums AS (SELECT date_trunc('hour', date, 'UTC') AS hour, {key}, {sum} AS live,"
+        "   NULL::bigint AS hourly FROM {live} WHERE date >= %(first)s AND date < %(end)s"
+        "  UNION ALL SELECT date, {key}, NULL, {hourly_sum} FROM {hourly} WHERE date = ANY(%(hours)s)),"
+        " keys AS (SELECT hour, {key}, sum(live) AS live, sum(hourly) AS hourly FROM sums"
+        "  WHERE hour = ANY(%(hours)s) GROUP BY hour, {key})"
+        " SELECT hour, coalesce(sum(live), 0), coalesce(sum(hourly), 0),"
+        "  count(*) FILTER (WHERE live IS DISTINCT FROM hourly)"
+        " FROM unnest(%(hours)s::timestamptz[]) AS hour LEFT JOIN keys USING (hour) GROUP BY hour"
     ).format(
         key=sql.Identifier(live.key),
         sum=sql.Identifier(live.sum_column),
@@ -108,4 +110,5 @@ def _sums(
         hourly_sum=sql.Identifier(hourly.sum_column),
         hourly=sql.Identifier(hourly.name),
     )
-    return connection.execute(query, {"hours": list(hours)}).fetchall()
+    values = {"hours": list(hours), "first": min(hours), "end": max(hours) + HOUR}
+    return connection.execute(query, values).fetchall()
