@@ -17,6 +17,8 @@ import pytest
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
+from antenna_assets.defs import local_runs
+from antenna_assets.defs.period_sensor import ended_periods
 from antenna_assets.domain.closing_rule import NO_BACKLOG
 from antenna_assets.domain.hours import hour_of, hours_between
 from antenna_assets.domain.schema import LANDED_SCHEMA
@@ -102,6 +104,12 @@ def publish_hours(world: World, first: str, end: str) -> None:
         publish(world, hours[number : number + 24])
 
 
+def land_and_publish_hours(world: World, events: Sequence[Event], first: str, end: str) -> None:
+    """Commit these events, and publish the hours from the first to before the end."""
+    land(world, events, closes=end)
+    publish_hours(world, first, end)
+
+
 def publish_periods(
     world: World,
     job: str,
@@ -119,8 +127,7 @@ def publish_periods(
         else {"dagster/asset_partition_range_start": first, "dagster/asset_partition_range_end": last}
     )
     with pytest.MonkeyPatch.context() as environment, dg.DagsterInstance.ephemeral() as ephemeral:
-        environment.setenv("ANTENNA_POSTGRES_URL", world.url)
-        environment.setenv("ANTENNA_LAKE", str(world.lake))
+        use_world(environment, world)
         environment.setenv("ANTENNA_BILLING_ZONE", zone)
         result = (
             build_definitions()
@@ -138,11 +145,47 @@ def publish_periods(
     return result
 
 
+def publish_hours_asked_for(on: dg.DagsterInstance) -> list[str]:
+    """Tick and run until `closed_hours` asks for nothing; the hours of each run."""
+    ran = []
+    for hours, result in local_runs.publish(build_definitions(), on):
+        assert result.success
+        ran.append(hours)
+    return ran
+
+
+def publish_periods_asked_for(on: dg.DagsterInstance) -> list[str]:
+    """Tick and run until `ended_periods` asks for nothing; the periods of each run."""
+    definitions, ran = build_definitions(), []
+    while requests := local_runs.tick(definitions, on, ended_periods):
+        for request in requests:
+            assert local_runs.execute(definitions, on, request).success
+            ran.append(f"{request.job_name} {request.partition_key}")
+    return ran
+
+
+def use_world(environment: pytest.MonkeyPatch, world: World) -> None:
+    """Point the settings in the environment to this world."""
+    environment.setenv("ANTENNA_POSTGRES_URL", world.url)
+    environment.setenv("ANTENNA_LAKE", str(world.lake))
+
+
 def use_zones(connection: psycopg.Connection, billing: str, zones: Mapping[str, str]) -> None:
     """Set the billing zone, and the zones of users, before any day is published."""
     connection.execute("UPDATE ledger.billing_zone SET zone = %s", [billing])
     for user, zone in zones.items():
         connection.execute("UPDATE user_metadata SET zone = %s WHERE id = %s", [zone, user])
+
+
+def set_quota(
+    connection: psycopg.Connection, user: str, period: str, bytes_: int | None, since: str = "-infinity"
+) -> None:
+    """Give the user a quota of its own from an instant on, as text in UTC; without bytes it is unlimited."""
+    connection.execute(
+        "INSERT INTO user_quota_change (id, period, valid_from, quota) VALUES (%s, %s, %s, %s)"
+        " ON CONFLICT (id, period, valid_from) DO UPDATE SET quota = excluded.quota",
+        [user, period, since if since == "-infinity" else f"{since}Z", bytes_],
+    )
 
 
 def oracle_days(
@@ -166,3 +209,15 @@ def first_instants(connection: psycopg.Connection, day: str) -> dict[str, str]:
     """Where the day of each user begins in UTC."""
     rows = connection.execute("SELECT id, date FROM bytes_agg_user_1d WHERE day = %s", [day])
     return {user: f"{begins.astimezone(UTC):%Y-%m-%d %H:%M}" for user, begins in rows}
+
+
+def generations(connection: psycopg.Connection) -> list[tuple]:
+    """Each day and month with its generation, and whether it is settled."""
+    return connection.execute(
+        "SELECT period, day::text, generation, settled FROM ledger.period_state ORDER BY day, period"
+    ).fetchall()
+
+
+def certificates(connection: psycopg.Connection) -> int:
+    """How many certificates of days and months there are."""
+    return connection.execute("SELECT count(*) FROM ledger.period_certificate").fetchall()[0][0]

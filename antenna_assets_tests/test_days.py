@@ -35,10 +35,13 @@ from antenna_assets_tests.period_world import (
     Event,
     first_instants,
     land,
+    land_and_publish_hours,
     oracle_days,
     publish_hours,
     publish_periods,
+    set_quota,
     stored_days,
+    use_world,
     use_zones,
 )
 
@@ -81,8 +84,7 @@ def published(
         world = World(url, tmp_path_factory.mktemp("days") / "lake")
         with connect(url) as connection:
             use_zones(connection, BERLIN, ZONES)
-        land(world, EVENTS, closes=END)
-        publish_hours(world, FIRST, END)
+        land_and_publish_hours(world, EVENTS, FIRST, END)
         yield world
 
 
@@ -171,27 +173,18 @@ def failure(result) -> str:
     return f"{error} {error.cause}"
 
 
-def quota(
-    connection: psycopg.Connection, user: str, period: str, bytes_: int | None, since: str = "-infinity"
-) -> None:
-    connection.execute(
-        "INSERT INTO user_quota_change (id, period, valid_from, quota) VALUES (%s, %s, %s, %s)",
-        [user, period, since if since == "-infinity" else f"{since}Z", bytes_],
-    )
-
-
 def test_a_day_is_judged_by_the_quota_at_its_last_instant_in_the_users_zone(
     days: World, opened: psycopg.Connection
 ) -> None:
-    quota(opened, ANNA, "day", 11_109)
+    set_quota(opened, ANNA, "day", 11_109)
     # Exactly the quota is not over it.
-    quota(opened, CARO, "day", 330)
+    set_quota(opened, CARO, "day", 330)
     # Kathmandu's day ends at 18:15: the change at its end is that of the next day, the one before it counts.
-    quota(opened, BELA, "day", None)
-    quota(opened, BELA, "day", 219, "2026-10-25 18:14:59.999999")
-    quota(opened, BELA, "day", 1_000_000, "2026-10-25 18:15:00")
+    set_quota(opened, BELA, "day", None)
+    set_quota(opened, BELA, "day", 219, "2026-10-25 18:14:59.999999")
+    set_quota(opened, BELA, "day", 1_000_000, "2026-10-25 18:15:00")
     # Of an hour, not of a day.
-    quota(opened, STRANGER, "hour", 1)
+    set_quota(opened, STRANGER, "hour", 1)
     daily(days, "2026-10-25")
     assert opened.execute(
         "SELECT day, id, quota, sum_user_bytes FROM users_over_quota_1d ORDER BY id"
@@ -204,10 +197,9 @@ def test_a_day_is_judged_by_the_quota_at_its_last_instant_in_the_users_zone(
 def test_a_month_is_the_sum_of_its_days_and_waits_for_them(days: World, opened: psycopg.Connection) -> None:
     # The ledger begins on the 24th.
     more = [Event("2026-10-31 23:30:00", ANNA, 4), Event("2026-10-31 22:59:59.999999", ANNA, 5)]
-    land(days, more, closes="2026-11-01 00:00")
-    publish_hours(days, END, "2026-11-01 00:00")
-    quota(opened, ANNA, "month", 111_000)
-    quota(opened, BELA, "month", 2_222)
+    land_and_publish_hours(days, more, END, "2026-11-01 00:00")
+    set_quota(opened, ANNA, "month", 111_000)
+    set_quota(opened, BELA, "month", 2_222)
     daily(days, "2026-10-24", last="2026-10-30")
     result = publish_periods(days, "monthly_usage", "2026-10-01", zone=BERLIN, fails=True)
     assert "found 1 day that is not, first 2026-10-31" in failure(result)
@@ -239,7 +231,7 @@ def test_a_month_is_the_sum_of_its_days_and_waits_for_them(days: World, opened: 
 def test_who_is_forgotten_is_in_no_day_or_month_and_its_bytes_and_its_zone_stay(
     days: World, opened: psycopg.Connection
 ) -> None:
-    quota(opened, BELA, "day", 100)
+    set_quota(opened, BELA, "day", 100)
     daily(days, "2026-10-25")
     lake = Lake(str(days.lake))
     pseudonym = forget(opened, lake, BELA, say=lambda _: None).pseudonym
@@ -307,7 +299,7 @@ def verified(world: World, connection: psycopg.Connection) -> tuple[int, list[st
 
 
 def test_verify_computes_days_and_months_again(days: World, opened: psycopg.Connection) -> None:
-    quota(opened, ANNA, "day", 100)
+    set_quota(opened, ANNA, "day", 100)
     daily(days, "2026-10-24", last="2026-10-25")
     assert verified(days, opened) == (2, [], {})
     opened.execute(
@@ -405,8 +397,7 @@ def test_the_check_of_a_day_runs_alone_and_one_table_brings_the_other(
             )
 
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("ANTENNA_POSTGRES_URL", days.url)
-        environment.setenv("ANTENNA_LAKE", str(days.lake))
+        use_world(environment, days)
         environment.setenv("ANTENNA_BILLING_ZONE", BERLIN)
         assert run(dg.AssetSelection.assets("users_over_quota_1d").without_checks()).success
         assert len(stored_days(opened)) == 4

@@ -123,6 +123,23 @@ def test_a_commit_that_is_missing_is_an_error(table: DeltaTable) -> None:
         read(table)
 
 
+def test_each_commit_is_read_once_however_often_and_late_it_is_asked_for(
+    table: DeltaTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    whole = AppTransactions._whole
+    monkeypatch.setattr(
+        AppTransactions, "_whole", lambda self, version: (read.append(version), whole(self, version))[1]
+    )
+    kept = AppTransactions(log_of(table).parent)
+    for number in range(4):
+        commit(table, {"2026-11-22-10:00": number})
+        for _ in range(3):
+            assert kept.at(table.version()) == {"2026-11-22-10:00": number}
+
+    assert read == [0, 1, 2, 3, 4]
+
+
 def test_a_log_that_was_replaced_by_another_of_its_length_is_an_error(table: DeltaTable) -> None:
     commit(table, {"2026-11-22-10:00": 1})
     kept = AppTransactions(log_of(table).parent)

@@ -3,9 +3,9 @@
 No engine is imported here: a machine needs only the one that it uses.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import pyarrow as pa
@@ -43,11 +43,16 @@ class Dataset:
 
 @dataclass(frozen=True)
 class WrittenFile:
-    """A parquet file that is synced: full path or URI, number of rows, size in bytes."""
+    """A parquet file that is synced: full path or URI, number of rows, size in bytes.
+
+    Attributes:
+        nulls: how many each column holds, by its name; empty if it was not counted.
+    """
 
     path: str
     rows: int
     size: int
+    nulls: Mapping[str, int] = field(default_factory=dict, compare=False)
 
 
 class Engine(Protocol):
@@ -124,16 +129,18 @@ def check_types(found: pa.Schema, expected: pa.Schema) -> None:
         raise EngineError("the SELECT's types are not the schema's; " + "; ".join(wrong))
 
 
-def check_nulls(nulls: Iterable[tuple[str, int]], expected: pa.Schema) -> None:
+def check_nulls(nulls: Mapping[str, int], expected: pa.Schema) -> None:
     """Refuse nulls in non-nullable columns.
 
     Args:
-        nulls: columns with their numbers of nulls.
+        nulls: the numbers of nulls, by column.
 
     Raises:
         EngineError: there are some; the message names the columns and counts.
     """
-    wrong = [f"{name} ({count})" for name, count in nulls if count and not expected.field(name).nullable]
+    wrong = [
+        f"{name} ({count})" for name, count in nulls.items() if count and not expected.field(name).nullable
+    ]
     if wrong:
         raise EngineError(
             f"expected no null in columns that are not nullable; found some in {', '.join(wrong)}"
@@ -147,7 +154,8 @@ def checked_table(table: pa.Table, expected: pa.Schema) -> pa.Table:
         EngineError: its columns, types or nulls do not fit.
     """
     check_types(table.schema, expected)
-    check_nulls(zip(table.schema.names, (c.null_count for c in table.columns), strict=True), expected)
+    counts = (column.null_count for column in table.columns)
+    check_nulls(dict(zip(table.schema.names, counts, strict=True)), expected)
     return table.cast(expected)
 
 

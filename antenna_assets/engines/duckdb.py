@@ -99,7 +99,7 @@ class DuckDBEngine:
             ).fetchall()
             return files_with_rows(
                 (
-                    (WrittenFile(path, rows, size), _null_counts(statistics))
+                    WrittenFile(path, rows, size, _null_counts(statistics))
                     for path, rows, size, _, statistics, *_ in written
                 ),
                 schema,
@@ -195,8 +195,8 @@ class DuckDBEngine:
             return self._database.cursor()
 
 
-def _null_counts(statistics: Mapping[str, Any]) -> list[tuple[str, int]]:
-    return [(name.strip('"'), int(of["null_count"])) for name, of in statistics.items()]
+def _null_counts(statistics: Mapping[str, Any]) -> dict[str, int]:
+    return {name.strip('"'): int(of["null_count"]) for name, of in statistics.items()}
 
 
 def _remove_stale_spill(folder: Path) -> None:

@@ -63,20 +63,18 @@ def new_folder(target: str) -> Iterator[None]:
         raise
 
 
-def files_with_rows(
-    written: Iterable[tuple[WrittenFile, Iterable[tuple[str, int]]]], schema: pa.Schema
-) -> list[WrittenFile]:
+def files_with_rows(written: Iterable[WrittenFile], schema: pa.Schema) -> list[WrittenFile]:
     """The files of a result that hold rows; the others are deleted.
 
     Args:
-        written: each file with its columns' numbers of nulls.
+        written: with their numbers of nulls.
 
     Raises:
         EngineError: a non-nullable column holds a null.
     """
     files = []
-    for file, nulls in written:
-        check_nulls(nulls, schema)
+    for file in written:
+        check_nulls(file.nulls, schema)
         if file.rows:
             files.append(file)
         else:

@@ -4,6 +4,7 @@ Only the DataFrame and SQL interfaces are used, since Spark Connect gives no acc
 starts and stops the session.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import Lock
@@ -164,17 +165,20 @@ def _written(target: str, schema: pa.Schema) -> list[WrittenFile]:
     files = [one for one in walk(lake_path(target)) if _is_result(one)]
     return files_with_rows(
         (
-            (WrittenFile(f"{target}/{file.path.name}", footer.num_rows, file.size), _null_counts(footer))
+            WrittenFile(f"{target}/{file.path.name}", footer.num_rows, file.size, _null_counts(footer))
             for file, footer in zip(files, in_parallel(footer_of, files), strict=True)
         ),
         schema,
     )
 
 
-def _null_counts(footer: "FileMetaData") -> list[tuple[str, int]]:
+def _null_counts(footer: "FileMetaData") -> Mapping[str, int]:
     groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
     columns = [group.column(number) for group in groups for number in range(group.num_columns)]
-    return [(column.path_in_schema, column.statistics.null_count) for column in columns]
+    nulls: Counter[str] = Counter()
+    for column in columns:
+        nulls[column.path_in_schema] += column.statistics.null_count
+    return nulls
 
 
 def _is_result(found: Entry) -> bool:

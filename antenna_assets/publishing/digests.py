@@ -9,18 +9,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import psycopg
-import pyarrow as pa
 from psycopg import sql
 from pydantic_core import to_json
 
 from antenna_assets.domain.schema import ServingTable
 from antenna_assets.engines.contract import WrittenFile
 from antenna_assets.storage.paths import lake_path
-
-UNKNOWN_ROWS = "SELECT count(*) AS unknown_rows FROM enriched_usage WHERE email IS NULL"
-"""Counts the rows of users that `user_metadata` does not know; both engines run it."""
-
-UNKNOWN_ROWS_COLUMNS = pa.schema([pa.field("unknown_rows", pa.int64(), nullable=False)])
 
 
 def earlier_sha256(connection: psycopg.Connection, table: ServingTable, hour: datetime) -> str:

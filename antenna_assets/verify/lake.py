@@ -14,7 +14,7 @@ import psycopg
 from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.ledger.certificate import Certificate
-from antenna_assets.publishing.digests import UNKNOWN_ROWS, file_sha256
+from antenna_assets.publishing.digests import file_sha256
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.publishing.users import last_instant, users_version, write_users_of_snapshot
 from antenna_assets.verify.difference import ABSENT, Difference, compare
@@ -125,7 +125,7 @@ def user_differences(
     """Compare the rows of unknown users; while the users have not changed, also everyone's metadata."""
     key = hour_key(certificate.hour)
     unknown = parquet.rows(
-        UNKNOWN_ROWS.replace("FROM enriched_usage", "FROM read_parquet(?, hive_partitioning = false)"), paths
+        "SELECT count(*) FROM read_parquet(?, hive_partitioning = false) WHERE email IS NULL", paths
     )
     rows = unknown[0][0] if unknown else 0
     what = "rows of unknown users in enriched_usage"

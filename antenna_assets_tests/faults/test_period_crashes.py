@@ -16,10 +16,12 @@ from antenna_assets_tests.period_world import (
     ANNA,
     Event,
     land,
+    land_and_publish_hours,
     oracle_days,
     publish_hours,
     publish_periods,
     stored_days,
+    use_world,
 )
 
 pytestmark = pytest.mark.services
@@ -53,12 +55,10 @@ def test_row_41_a_day_whose_publication_is_killed_is_whole_after_the_next(
     postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World(postgres_url, tmp_path / "lake")
-    monkeypatch.setenv("ANTENNA_POSTGRES_URL", world.url)
-    monkeypatch.setenv("ANTENNA_LAKE", str(world.lake))
+    use_world(monkeypatch, world)
     monkeypatch.setenv("ANTENNA_HOME", str(tmp_path))
     events = [Event("2026-10-24 05:00", ANNA, 1)]
-    land(world, events, closes="2026-10-25 00:00")
-    publish_hours(world, "2026-10-24 05:00", "2026-10-25 00:00")
+    land_and_publish_hours(world, events, "2026-10-24 05:00", "2026-10-25 00:00")
     with connect(world.url) as connection:
         assert recorded_zone(connection) == "UTC"
         for number, point in enumerate(sorted(POINTS), start=1):
