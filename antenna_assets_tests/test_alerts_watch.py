@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from antenna_assets.operations.alerts.watch import Look
+from antenna_assets.operations.alerts.watch import ALERTS_OF_HOURS, Look
 from antenna_assets.operations.forget.identity import Identity
 from antenna_assets.operations.forget.tables import live_windows, remove_notices, rename, rows_with
 from antenna_assets_tests.alerting import Alerting
@@ -188,6 +188,34 @@ def test_within_a_cool_down_an_alert_is_recorded_without_a_notice(world: Alertin
     raised = [at["starts"][11:13] for at in world.bodies() if at["type"] == "quota.raised"]
     assert raised == ["12", "15"]
     assert len(world.alerts()) == 5
+
+
+def test_of_the_alerts_that_are_kept_only_those_of_its_hours_are_looked_at(
+    connection: psycopg.Connection,
+) -> None:
+    connection.execute(
+        "INSERT INTO alert (id, period, starts, percent, ends, figure, used, notices, resolved, quiet,"
+        "  raised_at, changed_at)"
+        " SELECT 'user-' || number, 'hour', starts, 50, starts + interval '1 hour', 'published', 1, 1, true,"
+        "  false, starts, starts"
+        " FROM generate_series(1, 20000) AS number"
+        " CROSS JOIN LATERAL (SELECT %s + number %% 1000 * interval '1 hour' AS starts) AS of_number",
+        [NOON],
+    )
+    connection.execute("ANALYZE alert")
+    hours = [NOON + 5 * HOUR, NOON - 24 * HOUR]
+    explained = connection.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + ALERTS_OF_HOURS, [hours]).fetchall()
+    assert looked_at(explained[0][0][0]["Plan"]) == 20
+    assert len(connection.execute(ALERTS_OF_HOURS, [hours]).fetchall()) == 20
+
+
+def looked_at(node: dict) -> float:
+    """The rows of `alert` that a plan has read."""
+    read = sum(map(looked_at, node.get("Plans", [])))
+    if node.get("Relation Name") == "alert":
+        removed = sum(node.get(f"Rows Removed by {name}", 0) for name in ("Filter", "Index Recheck"))
+        read += node["Actual Loops"] * (node["Actual Rows"] + removed)
+    return read
 
 
 def test_without_live_sums_of_users_the_first_publication_raises(world: Alerting) -> None:

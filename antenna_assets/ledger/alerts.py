@@ -20,6 +20,9 @@ PERIODS = ("hour", "day", "month")
 NEWS = timedelta(minutes=15)
 """An alert is raised until so long after the end of its period; what is found later is history."""
 
+_LONGEST = {"hour": timedelta(hours=1), "day": timedelta(days=2), "month": timedelta(days=33)}
+"""No period lasts longer, whatever its zone does."""
+
 
 @dataclass(frozen=True)
 class AlertHead:
@@ -153,9 +156,18 @@ def _cooling(
     asked = [one for one in users if one.cool_down]
     rows = connection.execute(
         "SELECT DISTINCT id, percent FROM alert"
-        " JOIN unnest(%s::text[], %s::interval[]) AS asked (id, cool_down) USING (id)"
-        " WHERE period = %s AND NOT quiet AND raised_at > %s - cool_down",
-        [[one.id for one in asked], [one.cool_down for one in asked], period, now],
+        " JOIN unnest(%(ids)s::text[], %(cool_downs)s::interval[]) AS asked (id, cool_down) USING (id)"
+        " WHERE period = %(period)s AND NOT quiet AND raised_at > %(now)s - cool_down"
+        # As the index has it, so that not all that a user ever had are looked at.
+        "  AND starts > %(now)s - cool_down - %(longest)s - %(news)s",
+        {
+            "ids": [one.id for one in asked],
+            "cool_downs": [one.cool_down for one in asked],
+            "period": period,
+            "now": now,
+            "longest": _LONGEST[period],
+            "news": NEWS,
+        },
     )
     return {(id_, percent) for id_, percent in rows}
 
