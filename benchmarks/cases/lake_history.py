@@ -62,6 +62,6 @@ def measure(context: Context) -> Outcome:
         [],
         [
             NOTE,
-            "The hours before have files in the logs of both tables, 100 hours a commit, and nowhere else.",
+            "The hours before have files in the logs of both tables, 1,000 hours a commit, and nowhere else.",
         ],
     )
