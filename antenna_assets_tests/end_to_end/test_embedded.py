@@ -258,3 +258,14 @@ def test_a_partition_of_which_nothing_comes_is_named(
         assert isinstance(one.failure, BrokerError)
         assert "gave nothing of partition 0" in str(one.failure)
         assert "from offset 7 on" in str(one.failure)
+
+
+def test_a_partition_is_not_silent_while_the_others_give_all_that_is_asked_for(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    produce(settings, [event(number) for number in range(50)])
+    monkeypatch.setattr(consumer, "SILENT_SECONDS", 0)
+    broker = Broker(settings.kafka_bootstrap or "", settings.topic)
+    with TopicConsumer(broker, dict.fromkeys(broker.describe().partitions, 0)) as one:
+        assert sum(one.poll(1, 10).messages.num_rows for _ in range(20)) > 10
+        assert one.failure is None

@@ -241,7 +241,13 @@ class TopicConsumer:
                 self._silent[partition] = 0.0
 
     def _require_signs(self, seconds: float) -> None:
-        """Add the time of a poll to the silence of each partition; waiting elsewhere adds none."""
+        """Add the time of a poll to the silence of each partition; waiting elsewhere adds none.
+
+        Nor does a poll that got all it asked for: while there is more than its queue holds, librdkafka may
+        fetch some partitions only, for minutes (its issue 1854), and the others have their turn later.
+        """
+        if not self.drained:
+            return
         for partition, at in self.positions.items():
             if self._ends.get(partition) == at:
                 continue
