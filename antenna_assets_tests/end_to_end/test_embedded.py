@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -20,7 +20,7 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.engines import spark_session
 from antenna_assets.errors import EngineError
 from antenna_assets.settings import Settings
-from antenna_assets.streaming.embedded import batches, consumer
+from antenna_assets.streaming.embedded import batches, consumer, turns
 from antenna_assets.streaming.embedded.consumer import TopicConsumer
 from antenna_assets.streaming.job import Stream
 from antenna_assets.streaming.reader import require_spark
@@ -269,3 +269,44 @@ def test_a_partition_is_not_silent_while_the_others_give_all_that_is_asked_for(
     with TopicConsumer(broker, dict.fromkeys(broker.describe().partitions, 0)) as one:
         assert sum(one.poll(1, 10).messages.num_rows for _ in range(20)) > 10
         assert one.failure is None
+
+
+def test_a_backlog_is_read_of_all_partitions_at_once_and_nothing_of_it_twice(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As librdkafka's issue 1854 has it: one response is more than may be fetched ahead.
+    monkeypatch.setattr(consumer, "PREFETCHED_BYTES", 1024)
+    monkeypatch.setattr(turns, "LEAD", 2_000)
+    most, each = 500, 20_000
+    broker = Broker(settings.kafka_bootstrap or "", settings.topic)
+    partitions = broker.describe().partitions
+    _produce_in_large_batches(settings, partitions, each)
+    with TopicConsumer(broker, dict.fromkeys(partitions, 0)) as one:
+        read = dict.fromkeys(partitions, 0)
+        while not one.read_out:
+            messages = one.poll(most, 5).messages
+            for partition, offset in zip(
+                messages["partition"].to_pylist(), messages["offset"].to_pylist(), strict=True
+            ):
+                assert offset == read[partition]
+                read[partition] += 1
+            unfinished = [count for count in read.values() if count < each]
+            assert max(read.values()) - min(unfinished, default=each) <= 2_000 + most
+    assert read == dict.fromkeys(partitions, each)
+
+
+def _produce_in_large_batches(settings: Settings, partitions: Sequence[int], each: int) -> None:
+    from confluent_kafka import Producer
+
+    producer = Producer(
+        {
+            "bootstrap.servers": settings.kafka_bootstrap,
+            "linger.ms": 1_000,
+            "batch.num.messages": each,
+            "compression.type": "lz4",
+        }
+    )
+    for _ in range(each):
+        for partition in partitions:
+            producer.produce(settings.topic, b"{}", partition=partition)
+    assert producer.flush(30) == 0

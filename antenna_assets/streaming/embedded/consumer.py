@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from antenna_assets.clients.kafka_broker import Broker, BrokerError, authorization_failed
 from antenna_assets.streaming.embedded.errors import OffsetsGone, RecordRefused
+from antenna_assets.streaming.embedded.turns import Turns
 from antenna_assets.streaming.envelope import MESSAGES, record_times
 from antenna_assets.streaming.ledger_consumer import ledger_consumer, unreadable_codes
 
@@ -82,6 +83,7 @@ class TopicConsumer:
         self._fetched: dict[int, int] = {}
         self._silent = dict.fromkeys(offsets, 0.0)
         self._heard: set[int] = set()
+        self._turns = Turns(offsets)
         self.drained = True
         self._last_error = ""
         self._first = EMPTY
@@ -140,6 +142,7 @@ class TopicConsumer:
         from confluent_kafka import TopicPartition
 
         self._ends, self._heard = {}, set()
+        self._turns = Turns(self.positions)
         places = [TopicPartition(self._broker.topic, *place) for place in self.positions.items()]
         self._consumer.assign(places)
 
@@ -153,7 +156,7 @@ class TopicConsumer:
             return first
         if self.failure is not None:
             return EMPTY
-        began = time.monotonic()
+        began, before = time.monotonic(), dict(self.positions)
         messages = []
         for one in self._consumed(min(POLL_MESSAGES, most), seconds):
             if one.error() is None and len(one) <= RECORD_BYTES:
@@ -163,6 +166,8 @@ class TopicConsumer:
                 break
         chunk = self._chunk(messages) if messages else EMPTY
         self._require_signs(time.monotonic() - began)
+        if self.failure is None:
+            self._take_turns(before)
         return chunk
 
     def _consumed(self, most: int, seconds: float) -> "list[Message]":
@@ -226,6 +231,23 @@ class TopicConsumer:
             self._last_error = error.str()
         return self.failure is None
 
+    def _take_turns(self, before: Mapping[int, int]) -> None:
+        """Stop fetching the partitions that are too far ahead; go on with those that no longer are."""
+        from confluent_kafka import TopicPartition
+
+        waited = self._turns.waiting
+        self._turns.take(
+            {partition: at - before[partition] for partition, at in self.positions.items()},
+            [partition for partition, at in self.positions.items() if self._ends.get(partition) == at],
+        )
+        waiting, topic = self._turns.waiting, self._broker.topic
+        if stops := waiting - waited:
+            self._consumer.incremental_unassign([TopicPartition(topic, partition) for partition in stops])
+        if goes_on := waited - waiting:
+            self._consumer.incremental_assign(
+                [TopicPartition(topic, partition, self.positions[partition]) for partition in goes_on]
+            )
+
     def _hear(self, partition: int) -> None:
         self._heard.add(partition)
         self._silent[partition] = 0.0
@@ -243,13 +265,13 @@ class TopicConsumer:
     def _require_signs(self, seconds: float) -> None:
         """Add the time of a poll to the silence of each partition; waiting elsewhere adds none.
 
-        Nor does a poll that got all it asked for: while there is more than its queue holds, librdkafka may
-        fetch some partitions only, for minutes (its issue 1854), and the others have their turn later.
+        Nor does a poll that got all it asked for: of large messages it takes long until the others wait for
+        a partition that librdkafka does not fetch meanwhile, see `turns.py`.
         """
         if not self.drained:
             return
         for partition, at in self.positions.items():
-            if self._ends.get(partition) == at:
+            if self._ends.get(partition) == at or partition in self._turns.waiting:
                 continue
             self._silent[partition] += seconds
             if self._silent[partition] > SILENT_SECONDS and self.failure is None:
