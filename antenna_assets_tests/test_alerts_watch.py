@@ -7,7 +7,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from antenna_assets.operations.alerts.watch import ALERTS_OF_HOURS, Look
+from antenna_assets.ledger.alerts import ALERTS_OF_HOURS, alerts_of_hours
+from antenna_assets.operations.alerts.watch import Look
 from antenna_assets.operations.forget.identity import Identity
 from antenna_assets.operations.forget.tables import live_windows, remove_notices, rename, rows_with
 from antenna_assets_tests.alerting import Alerting
@@ -204,9 +205,11 @@ def test_of_the_alerts_that_are_kept_only_those_of_its_hours_are_looked_at(
     )
     connection.execute("ANALYZE alert")
     hours = [NOON + 5 * HOUR, NOON - 24 * HOUR]
-    explained = connection.execute("EXPLAIN (ANALYZE, FORMAT JSON) " + ALERTS_OF_HOURS, [hours]).fetchall()
+    explained = connection.execute(
+        "EXPLAIN (ANALYZE, FORMAT JSON) " + ALERTS_OF_HOURS, {"hours": hours, "longest": timedelta(days=33)}
+    ).fetchall()
     assert looked_at(explained[0][0][0]["Plan"]) == 20
-    assert len(connection.execute(ALERTS_OF_HOURS, [hours]).fetchall()) == 20
+    assert len(alerts_of_hours(connection, hours)) == 20
 
 
 def looked_at(node: dict) -> float:

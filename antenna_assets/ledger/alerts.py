@@ -23,6 +23,15 @@ NEWS = timedelta(minutes=15)
 _LONGEST = {"hour": timedelta(hours=1), "day": timedelta(days=2), "month": timedelta(days=33)}
 """No period lasts longer, whatever its zone does."""
 
+ALERTS_OF_HOURS = (
+    "WITH hours AS (SELECT * FROM unnest(%(hours)s::timestamptz[]) AS hour)"
+    " SELECT period, starts, id FROM hours JOIN alert ON period = 'hour' AND ends = hour + interval '1 hour'"
+    # Without an end, all alerts since an old hour would be looked at.
+    " UNION SELECT period, starts, id FROM hours JOIN alert ON period <> 'hour'"
+    "  AND ends > hour AND ends < hour + %(longest)s AND starts < hour + interval '1 hour'"
+)
+"""The users' periods with an alert that some hours are part of; its parameters are in `alerts_of_hours`."""
+
 
 @dataclass(frozen=True)
 class AlertHead:
@@ -80,6 +89,13 @@ def move_alert_head(connection: psycopg.Connection, head: AlertHead) -> None:
         "UPDATE ledger.alert_head SET batch = %s, certificate = %s, users_version = %s, looked_at = %s",
         [head.batch, head.certificate, head.users_version, head.looked_at],
     )
+
+
+def alerts_of_hours(
+    connection: psycopg.Connection, hours: Sequence[datetime]
+) -> list[tuple[str, datetime, str]]:
+    """The users' periods with an alert that some hours are part of: period, its beginning, user."""
+    return connection.execute(ALERTS_OF_HOURS, {"hours": hours, "longest": _LONGEST["month"]}).fetchall()
 
 
 def follow_users(

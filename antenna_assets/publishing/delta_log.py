@@ -79,12 +79,9 @@ def torn_files(table: "LakePath") -> list[Torn]:
 
 def readable_without(table: "LakePath", torn: list[Torn]) -> bool:
     """Whether the log is readable, at an older version perhaps, once the torn files are removed from it."""
-    versions = sorted(
-        int(match[1])
-        for path in log_files(table)
-        if (match := _CHECKPOINT.fullmatch(path.name)) and path not in {one.path for one in torn}
-    )
-    base = versions[-1] if versions else -1
+    gone = {one.path for one in torn}
+    whole = (version for version, paths in checkpoints(table / LOG).items() if not gone.issuperset(paths))
+    base = max(whole, default=-1)
     bad = {one.version for one in torn if one.is_commit and one.version is not None and one.version > base}
     return not bad or bad == set(range(min(bad), newest_version(table) + 1))
 

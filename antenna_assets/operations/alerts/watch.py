@@ -32,6 +32,7 @@ from antenna_assets.ledger.alerts import (
     NEWS,
     PERIODS,
     AlertHead,
+    alerts_of_hours,
     follow_users,
     move_alert_head,
     read_alert_head,
@@ -55,15 +56,6 @@ MEMORY = "256MiB"
 
 PAUSE_SECONDS = 1.0
 """Between two looks, if nothing was left."""
-
-ALERTS_OF_HOURS = (
-    "WITH hours AS (SELECT * FROM unnest(%s::timestamptz[]) AS hour)"
-    " SELECT period, starts, id FROM hours JOIN alert ON period = 'hour' AND ends = hour + interval '1 hour'"
-    # No month is longer: without an end, all alerts since an old hour would be looked at.
-    " UNION SELECT period, starts, id FROM hours JOIN alert ON period <> 'hour'"
-    "  AND ends > hour AND ends < hour + interval '33 days' AND starts < hour + interval '1 hour'"
-)
-"""The users' periods with an alert that some hours are part of."""
 
 _IDS = pa.schema([pa.field("id", pa.string())])
 
@@ -205,7 +197,7 @@ def _add_published(connection: psycopg.Connection, periods: Periods, after: int,
             "SELECT DISTINCT hour FROM ledger.certificate WHERE number > %s", [after]
         )
     ]
-    periods.add_alerts(connection.execute(ALERTS_OF_HOURS, [hours]))
+    periods.add_alerts(alerts_of_hours(connection, hours))
     # Without live sums nothing was raised by them.
     table = (
         "bytes_agg_user_1h" if "bytes_agg_user" in live_tables_left_out(connection) else "users_over_quota_1h"
