@@ -164,6 +164,32 @@ def test_days_and_months_are_watched_in_the_users_zone(world: Alerting) -> None:
     assert [(period, percent) for _, period, percent, *_ in world.alerts()] == [("day", 50), ("month", 50)]
 
 
+@pytest.mark.parametrize(
+    ("zone", "time", "periods"),
+    [
+        ("Asia/Kathmandu", NOON - 18 * HOUR, 4),
+        ("Asia/Kathmandu", NOON - 17 * HOUR, 2),
+        # Midnight is 23:00 in UTC.
+        ("Europe/Berlin", NOON - 13 * HOUR, 2),
+        ("Europe/Berlin", NOON - 14 * HOUR, 2),
+        # Half an hour of summer time: midnight is 13:00 in UTC, and 13:30 in winter.
+        ("Australia/Lord_Howe", NOON - 23 * HOUR, 2),
+        ("Australia/Lord_Howe", datetime(2026, 6, 30, 13, tzinfo=UTC), 4),
+        # Midnight is 03:30 in UTC.
+        ("America/St_Johns", NOON - 33 * HOUR, 4),
+        ("America/St_Johns", NOON - 34 * HOUR, 2),
+    ],
+)
+def test_two_days_are_looked_at_only_of_an_hour_within_which_a_day_begins(
+    world: Alerting, zone: str, time: datetime, periods: int
+) -> None:
+    world.user("bob", None, zone=zone)
+    world.quota("bob", "day", 1000)
+    world.now = time + 5 * HOUR
+    world.land(("bob", time, 1))
+    assert world.look().users == periods
+
+
 def test_the_closest_rule_counts(world: Alerting) -> None:
     world.connection.execute("INSERT INTO plan VALUES ('small')")
     world.user("bob", 1000, plan="small")

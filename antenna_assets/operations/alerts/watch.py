@@ -182,10 +182,23 @@ def _add_touched(
         if hour > running:
             periods.add("hour", hour, users)
         if longer:
+            ends = [hour + HOUR - MICROSECOND] if _a_day_begins_within(connection, hour) else []
             for period in PERIODS[1:]:
-                # A day may begin within the hour.
-                periods.add(period, hour, users)
-                periods.add(period, hour + HOUR - MICROSECOND, users)
+                for within in (hour, *ends):
+                    periods.add(period, within, users)
+
+
+def _a_day_begins_within(connection: psycopg.Connection, hour: datetime) -> bool:
+    """Whether a day begins between an hour's first instant and its end, in any zone that users have."""
+    return connection.execute(
+        "SELECT EXISTS (SELECT FROM ledger.zones_in_use() AS zone"
+        " CROSS JOIN LATERAL (SELECT (%(hour)s AT TIME ZONE 'UTC')::date) AS of_hour (day)"
+        # East of Greenwich a day begins on the day before.
+        " CROSS JOIN LATERAL (VALUES (day), (day + 1)) AS days (near)"
+        " CROSS JOIN LATERAL ledger.period_start('day', near, zone) AS begins"
+        " WHERE begins > %(hour)s AND begins < %(hour)s + interval '1 hour')",
+        {"hour": hour},
+    ).fetchall()[0][0]
 
 
 def _add_published(connection: psycopg.Connection, periods: Periods, after: int, now: datetime) -> None:
