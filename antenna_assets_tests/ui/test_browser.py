@@ -94,7 +94,7 @@ def test_a_person_materializes_an_hour_backfills_three_and_sees_a_check_fail(
             "SELECT sum(bytes)::bigint FROM ledger.file WHERE hour = %s", [world.first]
         ).fetchall()
     # Large enough to be read in a picture.
-    page.set_viewport_size({"width": 2000, "height": 1250})
+    page.set_viewport_size({"width": 2000, "height": 1450})
     open_graph(page, world)
     picture("asset-graph")
     page.set_viewport_size(SIZE)

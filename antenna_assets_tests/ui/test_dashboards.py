@@ -36,6 +36,8 @@ HOURS = 30
 CHART_ERRORS = ".ant-alert-error, .ant-alert-warning"
 LARGEST = 2**62
 MARKUP = "<b>ana</b>"
+QUOTA = 5 * 10**9
+"""Bytes a day of those whose alerts are shown."""
 
 
 @dataclass(frozen=True)
@@ -120,27 +122,31 @@ def _raise_alerts(settings: Settings) -> None:
     with connect(settings.postgres_url) as connection:
         now = well_within_an_hour(connection)
         add_channel(connection, "ops")
-        for user, percent in (("u-1", 80), ("u-2", 120)):
+        for number, percent in enumerate((132, 121, 107, 94, 91, 83, 64, 55), 1):
+            user = {"id": f"alert-{number}", "name": f"Customer {number}", "quota": QUOTA, "percent": percent}
             connection.execute(
-                "INSERT INTO user_metadata (id, name, email) VALUES (%(user)s, %(user)s, 'u@example.com')",
-                {"user": user},
+                "INSERT INTO user_metadata (id, name, email) VALUES (%(id)s, %(name)s, 'customer@example.com')",
+                user,
             )
             connection.execute(
-                "INSERT INTO user_quota_change (id, period, valid_from, quota) VALUES (%s, 'day', '-infinity', 100)",
-                [user],
+                "INSERT INTO user_quota_change (id, period, valid_from, quota) VALUES (%(id)s, 'day', '-infinity', %(quota)s)",
+                user,
             )
             connection.execute(
-                "INSERT INTO bytes_agg_user VALUES (date_trunc('hour', %s, 'UTC'), %s, %s)",
-                [now, user, percent],
+                "INSERT INTO bytes_agg_user VALUES (date_trunc('hour', %(now)s, 'UTC'), %(id)s, %(percent)s * %(quota)s / 100)",
+                {**user, "now": now},
             )
+            # The highest of the usual thresholds that is reached.
             connection.execute(
-                "INSERT INTO alert SELECT %(user)s, 'day', starts, %(percent)s, starts + interval '1 day', 'live', %(percent)s,"
-                " 100, 1, false, false, %(now)s, %(now)s FROM date_trunc('day', %(now)s, 'UTC') AS starts",
-                {"user": user, "percent": percent, "now": now},
+                "INSERT INTO alert SELECT %(id)s, 'day', starts, reached, starts + interval '1 day', 'live',"
+                " %(percent)s * %(quota)s / 100, %(quota)s, 1, false, false, %(now)s, %(now)s"
+                " FROM date_trunc('day', %(now)s, 'UTC') AS starts,"
+                " (SELECT max(usual) AS reached FROM unnest('{50, 80, 90, 100, 120}'::int[]) AS usual WHERE usual <= %(percent)s)",
+                {**user, "now": now},
             )
-            write(connection, f"notice-of-{user}")
+            write(connection, f"notice-of-{number}")
         connection.execute(
-            "UPDATE delivery SET state = 'delivered', delivered_at = now() WHERE outbox = (SELECT min(number) FROM outbox)"
+            "UPDATE delivery SET state = 'delivered', delivered_at = now() WHERE outbox < (SELECT max(number) - 1 FROM outbox)"
         )
 
 
