@@ -78,11 +78,11 @@ def measure(context: Context) -> Outcome:
         raise ContenderFailed(f"expected {total} messages in the ledger, found {watch.read}")
     delays = delays_of(url, bootstrap, topic, watch.seen, skip=rate * warm_up)
     answers = {of: asking.after(warm_up, of) for of in (*PERIODS, FLOOR)}
-    return _outcome(delays, answers, asking.answers, _notices(url))
+    return _outcome(delays, answers, asking.answers, [_notices(url), _places(url)])
 
 
 def _outcome(
-    delays: list[float], answers: dict[str, list[float]], kinds: dict[str, int], notices: int
+    delays: list[float], answers: dict[str, list[float]], kinds: dict[str, int], notes: list[str]
 ) -> Outcome:
     rows = [
         Measured(f"{of}, p{share * 100:.0f}", [1000 * _at(took, share)])
@@ -101,7 +101,7 @@ def _outcome(
             Claim("an allowance: p99 at most 10 ms", f"{1000 * slowest:.1f} ms", slowest <= 0.01),
             Claim("with alerts watched: live p95 at most 0.5 s", f"{p95:.2f} s", p95 <= 0.5),
         ],
-        notes=[f"The answers: {said}. The watch wrote {notices:,} notices meanwhile."],
+        notes=[f"The answers: {said}.", *notes],
     )
 
 
@@ -165,9 +165,23 @@ class _Asking(threading.Thread):
         return [took for began, asked, took in self._took if asked == of and began >= first]
 
 
-def _notices(url: str) -> int:
+def _notices(url: str) -> str:
     with connect(url) as connection:
-        return connection.execute("SELECT count(*) FROM outbox").fetchall()[0][0]
+        ((notices,),) = connection.execute("SELECT count(*) FROM outbox").fetchall()
+    return f"The watch wrote {notices:,} notices meanwhile."
+
+
+def _places(url: str) -> str:
+    """What a sum is of: it depends on when the case runs."""
+    with connect(url) as connection:
+        ((days, hours),) = connection.execute(
+            "SELECT (SELECT count(DISTINCT day) FROM bytes_agg_user_1d),"
+            " (SELECT count(DISTINCT date) FROM bytes_agg_user_1h)"
+        ).fetchall()
+    return (
+        f"Each sum of the month is of {days} published days and {hours} published hours and the live windows"
+        " since, that of the day without those days: it takes longer late in a day and in a month."
+    )
 
 
 def _fill(url: str, users: int, hours: int, active: int) -> None:
