@@ -167,7 +167,7 @@ class TopicConsumer:
         chunk = self._chunk(messages) if messages else EMPTY
         self._require_signs(time.monotonic() - began)
         if self.failure is None:
-            self._take_turns(before)
+            self._take_turns(before, chunk.messages.num_rows)
         return chunk
 
     def _consumed(self, most: int, seconds: float) -> "list[Message]":
@@ -231,13 +231,19 @@ class TopicConsumer:
             self._last_error = error.str()
         return self.failure is None
 
-    def _take_turns(self, before: Mapping[int, int]) -> None:
-        """Stop fetching the partitions that are too far ahead; go on with those that no longer are."""
+    def _take_turns(self, before: Mapping[int, int], messages: int) -> None:
+        """Stop fetching the partitions that are too far ahead; go on with those that no longer are.
+
+        Args:
+            before: the positions before a poll.
+            messages: how many it gave.
+        """
         from confluent_kafka import TopicPartition
 
         waited = self._turns.waiting
         self._turns.take(
-            {partition: at - before[partition] for partition, at in self.positions.items()},
+            # A long aborted transaction is passed over at once: its offsets count as nothing.
+            {partition: min(at - before[partition], messages) for partition, at in self.positions.items()},
             [partition for partition, at in self.positions.items() if self._ends.get(partition) == at],
         )
         waiting, topic = self._turns.waiting, self._broker.topic

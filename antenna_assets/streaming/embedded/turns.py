@@ -8,14 +8,14 @@ wait for those.
 from collections.abc import Iterable, Mapping
 
 LEAD = 300_000
-"""The offsets that a partition may be ahead: about a micro-batch.
+"""The messages that a partition may be ahead: a micro-batch.
 
 What was fetched of a partition is dropped when it must wait, and fetched again: up to 32 MB.
 """
 
 
 class Turns:
-    """The offsets that were taken of each partition, and which partitions wait for others.
+    """The messages that were taken of each partition, and which partitions wait for others.
 
     Attributes:
         waiting: the partitions that are too far ahead.
@@ -25,14 +25,14 @@ class Turns:
         self._taken = dict.fromkeys(partitions, 0)
         self.waiting: set[int] = set()
 
-    def take(self, offsets: Mapping[int, int], read_out: Iterable[int]) -> None:
+    def take(self, messages: Mapping[int, int], read_out: Iterable[int]) -> None:
         """Count what was taken, and decide who waits until the next call.
 
         Args:
-            offsets: how many, by partition.
+            messages: how many, by partition.
             read_out: partitions that have nothing more: nobody waits for them, and they owe nothing later.
         """
-        for partition, count in offsets.items():
+        for partition, count in messages.items():
             self._taken[partition] += count
         most = max(self._taken.values())
         self._taken |= dict.fromkeys(read_out, most)
