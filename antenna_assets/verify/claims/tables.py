@@ -38,12 +38,14 @@ def table_claims(
     Raises:
         NotInTable: an hour was never published there.
     """
+    # One range, grouped by its hours: a join of rows and hours would compare each row with each hour.
     facts = sql.SQL(
-        "SELECT hour, count(used), coalesce(sum({sum}), 0), count(*) FILTER (WHERE {sum} < 0),"
-        " count(DISTINCT {key}) FROM unnest(%(hours)s::timestamptz[]) AS hour"
-        " LEFT JOIN {table} AS used ON date >= hour AND date < hour + interval '1 hour'"
-        # Else every partition is looked at: 0.2 s for five years of days.
-        "  AND date >= %(first)s AND date < %(end)s GROUP BY hour"
+        "WITH used AS ("
+        "  SELECT date_trunc('hour', date, 'UTC') AS hour, count(*) AS rows, sum({sum}) AS bytes,"
+        "   count(*) FILTER (WHERE {sum} < 0) AS negative, count(DISTINCT {key}) AS keys"
+        "  FROM {table} WHERE date >= %(first)s AND date < %(end)s GROUP BY 1)"
+        " SELECT hour, coalesce(rows, 0), coalesce(bytes, 0), coalesce(negative, 0), coalesce(keys, 0)"
+        " FROM unnest(%(hours)s::timestamptz[]) AS hour LEFT JOIN used USING (hour)"
     ).format(
         sum=sql.Identifier(table.sum_column), key=sql.Identifier(table.key), table=sql.Identifier(table.name)
     )
