@@ -29,17 +29,13 @@ class NotInTable(AntennaError):
     """The table was never published for the hour: there is nothing to check."""
 
 
-def table_claims(
-    connection: psycopg.Connection, table: ServingTable, hours: Sequence[datetime], *, conserves_bytes: bool
-) -> dict[datetime, dict[str, Verdict]]:
-    """Return `keys_are_unique` and `no_negative_bytes`, and with `conserves_bytes` also
-    `bytes_are_conserved`.
+def facts_of(table: ServingTable) -> sql.Composed:
+    """The query for each hour's rows, bytes, rows with negative bytes, and keys.
 
-    Raises:
-        NotInTable: an hour was never published there.
+    Its parameters are the `hours`, and the range from `first` to before `end` that they lie in.
     """
     # One range, grouped by its hours: a join of rows and hours would compare each row with each hour.
-    facts = sql.SQL(
+    return sql.SQL(
         "WITH used AS ("
         "  SELECT date_trunc('hour', date, 'UTC') AS hour, count(*) AS rows, sum({sum}) AS bytes,"
         "   count(*) FILTER (WHERE {sum} < 0) AS negative, count(DISTINCT {key}) AS keys"
@@ -49,11 +45,22 @@ def table_claims(
     ).format(
         sum=sql.Identifier(table.sum_column), key=sql.Identifier(table.key), table=sql.Identifier(table.name)
     )
+
+
+def table_claims(
+    connection: psycopg.Connection, table: ServingTable, hours: Sequence[datetime], *, conserves_bytes: bool
+) -> dict[datetime, dict[str, Verdict]]:
+    """Return `keys_are_unique` and `no_negative_bytes`, and with `conserves_bytes` also
+    `bytes_are_conserved`.
+
+    Raises:
+        NotInTable: an hour was never published there.
+    """
     claims: dict[datetime, dict[str, Verdict]] = {}
     bytes_of: dict[datetime, int] = {}
     first, end = min(hours, default=EPOCH), max(hours, default=EPOCH) + HOUR
     values = {"hours": list(hours), "first": first, "end": end}
-    for hour, rows, bytes_, negative, keys in connection.execute(facts, values):
+    for hour, rows, bytes_, negative, keys in connection.execute(facts_of(table), values):
         bytes_of[hour] = int(bytes_)
         claims[hour] = {
             "keys_are_unique": none_of(rows - keys, f"rows with the {table.key} of another"),
