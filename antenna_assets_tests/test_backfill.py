@@ -214,6 +214,19 @@ def test_hours_that_cannot_be_published_are_refused_before_anything_happens(
     assert "Traceback" not in run.stderr
 
 
+def _delay_failed_status(settings: Settings) -> None:
+    """Let 11 s pass between a failure's event and its run's status: two rounds of what launches retries."""
+    with connect(settings.postgres_url or "") as connection:
+        connection.execute(
+            "CREATE FUNCTION dagster.delay() RETURNS trigger LANGUAGE plpgsql AS"
+            " 'BEGIN PERFORM pg_sleep(11); RETURN new; END'"
+        )
+        connection.execute(
+            "CREATE TRIGGER delayed BEFORE UPDATE ON dagster.runs FOR EACH ROW"
+            " WHEN (new.status = 'FAILURE' AND old.status <> 'FAILURE') EXECUTE FUNCTION dagster.delay()"
+        )
+
+
 def test_dagsters_daemon_carries_out_a_backfill_24_hours_a_run_though_a_worker_is_killed(
     settings: Settings, tmp_path: Path
 ) -> None:
@@ -231,6 +244,7 @@ def test_dagsters_daemon_carries_out_a_backfill_24_hours_a_run_though_a_worker_i
         assert backfill(first, first).wait(120) == 0
         process = backfill(first + HOUR, first + 49 * HOUR)
         wait_for(lambda: "STARTED" in on.runs().values() and on.workers())
+        _delay_failed_status(settings)
         os.kill(on.workers()[0], signal.SIGKILL)
         together = 0
         while process.poll() is None:

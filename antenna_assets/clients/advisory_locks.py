@@ -36,6 +36,9 @@ user or of billing, or the quotas of past days or months. The trigger of `user_m
 PERIOD = 0x706572696F64
 """Sealing the next generation of a day or month; for the transaction."""
 
+FAILED_RUNS = 0x6661696C6564
+"""Storing the failure of a run of Dagster; for the transaction."""
+
 OLD_PREVIEWS = 0x70726576696577
 """Cleaning Dagster's events of older versions."""
 

@@ -1,10 +1,10 @@
-"""Dagster's events in PostgreSQL, many at once in one transaction.
+"""Dagster's events in PostgreSQL: many at once in one transaction, and no failure of a run is missed.
 
 `instance_storage.py` makes it part of the instance's storage.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -16,6 +16,8 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from dagster._core.storage.event_log.schema import AssetCheckExecutionsTable, SqlEventLogStorageTable
 from dagster_postgres.event_log import PostgresEventLogStorage
 from dagster_postgres.utils import create_pg_connection
+
+from antenna_assets.defs.failed_runs import decide_on_retry, is_failure, one_at_a_time, settled
 
 
 class EventLog(PostgresEventLogStorage):
@@ -44,20 +46,45 @@ class EventLog(PostgresEventLogStorage):
     def store_event(self, event: EventLogEntry) -> None:
         """Store an event, or keep it for the end of `together`."""
         kept = getattr(self._of_thread, "kept", None)
-        if kept is None:
-            super().store_event(event)
-        else:
+        if kept is not None:
             kept.append(event)
+        elif is_failure(event):
+            self._store_failure(event)
+        else:
+            super().store_event(event)
+
+    def _store_failure(self, event: EventLogEntry) -> None:
+        if self.has_instance:
+            decide_on_retry(self._instance, event)
+        with self._transaction() as connection:
+            one_at_a_time(connection)
+            super().store_event(event)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
         """Store events in one transaction."""
+        with self._transaction() as connection:
+            self._store(connection, events)
+
+    def get_logs_for_all_runs_by_log_id(
+        self,
+        after_cursor: int = -1,
+        dagster_event_type: DagsterEventType | set[DagsterEventType] | None = None,
+        limit: int | None = None,
+    ) -> Mapping[int, EventLogEntry]:
+        """Events by number from a cursor on, up to the first failure of a run that has not ended yet."""
+        events = super().get_logs_for_all_runs_by_log_id(after_cursor, dagster_event_type, limit)
+        with self._connect() as connection:
+            return settled(connection, events)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[db.Connection]:
+        """A transaction of this thread's; what Dagster's own methods execute in the block is part of it."""
         with self._connect() as connection:
             connection.execution_options(isolation_level="READ COMMITTED")
             with connection.begin():
-                # What Dagster calls below takes this connection.
                 self._of_thread.connection = connection
                 try:
-                    self._store(connection, events)
+                    yield connection
                 finally:
                     self._of_thread.connection = None
 
