@@ -20,7 +20,8 @@ from antenna_assets.ledger.commit import Observation, commit_batch
 from antenna_assets.ledger.head import claim_topic
 from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.ledger.user_hours import make_user_days
-from antenna_assets.operations.alerts.watch import Look, look
+from antenna_assets.operations.alerts.headroom import Headroom
+from antenna_assets.operations.alerts.watch import Look, fill, look
 
 WINDOW = timedelta(minutes=5)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -48,6 +49,7 @@ class Alerting:
         self.now = now
         self.events: list[Event] = []
         self.engine = DuckDBEngine(threads=1, memory_limit="256MiB")
+        self.headroom = Headroom()
         self._batches = self._certificates = 0
         claim_topic(connection, "devices", "id")
         connection.execute("UPDATE ledger.alert_head SET looked_at = %s", [now])
@@ -137,6 +139,12 @@ class Alerting:
                 connection.execute(
                     "INSERT INTO bytes_agg_user_1h VALUES (%s, %s, NULL, %s)", [hour, id_, bytes_]
                 )
+            connection.execute(
+                "INSERT INTO ledger.publication (asset, hour, generation, rows, bytes, run_id)"
+                " SELECT 'bytes_agg_user_1h', %s, %s, count(*), coalesce(sum(sum_user_bytes), 0), ''"
+                " FROM bytes_agg_user_1h WHERE date = %s",
+                [hour, generation, hour],
+            )
             self._certificates += 1
             connection.execute(
                 "INSERT INTO ledger.certificate"
@@ -147,7 +155,10 @@ class Alerting:
             connection.execute("UPDATE ledger.certificate_head SET number = %s", [self._certificates])
 
     def look(self) -> Look:
-        return look(self.connection, self.engine, str(self.lake), self.now)
+        """Look as a watch does that goes on, or that begins if its `headroom` is a new one."""
+        if not self.headroom.filled:
+            fill(self.connection, self.headroom, self.now)
+        return look(self.connection, self.engine, str(self.lake), self.headroom, self.now)
 
     def alerts(self) -> list[tuple]:
         return self.connection.execute(

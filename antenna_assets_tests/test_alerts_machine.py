@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import hour_of
+from antenna_assets.operations.alerts.headroom import Headroom
 from antenna_assets_tests.alerting import Alerting
 
 pytestmark = pytest.mark.services
@@ -40,6 +41,8 @@ steps = st.lists(
         st.tuples(st.just("wait"), st.integers(1, 50), st.just(0)),
         st.tuples(st.just("look"), st.just(0), st.just(0)),
         st.tuples(st.just("kill"), st.integers(0, 1), st.just(0)),
+        # With or without asking for everybody at once.
+        st.tuples(st.just("restart"), st.integers(0, 1), st.just(0)),
     ),
     min_size=1,
     max_size=25,
@@ -152,6 +155,9 @@ def run(
             world.look()
             oracle.look()
             check(world, oracle)
+        elif what == "restart":
+            world.headroom = Headroom()
+            world.headroom.filled = bool(first)
         elif what == "kill":
             point = ("alerts.followed", "alerts.written")[first]
 

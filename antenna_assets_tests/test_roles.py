@@ -22,7 +22,8 @@ from antenna_assets.operations.alerts.channels import LogChannel
 from antenna_assets.operations.alerts.deliver import Deliverer
 from antenna_assets.operations.alerts.review import listed, retry, try_channel
 from antenna_assets.operations.alerts.senders import senders
-from antenna_assets.operations.alerts.watch import look
+from antenna_assets.operations.alerts.headroom import Headroom
+from antenna_assets.operations.alerts.watch import fill, look
 from antenna_assets.operations.metrics import LedgerCollector
 from antenna_assets.operations.status import tables
 from antenna_assets.operations.sweep.run import sweep
@@ -230,7 +231,9 @@ def test_alerts_are_watched_with_the_right_to_read_no_e_mail(
     world.land(("ann", earlier, 700), ("ann", world.now, 900))
     world.publish(earlier)
     with login("antenna_watch") as url, connect(url) as watcher:
-        assert look(watcher, world.engine, str(tmp_path)).notices > 0
+        headroom = Headroom()
+        fill(watcher, headroom)
+        assert look(watcher, world.engine, str(tmp_path), headroom).notices > 0
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             watcher.execute("SELECT email FROM user_metadata")
     with (

@@ -47,6 +47,12 @@ def fill_ledger(url: str, newest: datetime, hours: int) -> None:
             "   FROM generate_series(1, 60) AS part) AS of_hour(text)"
             " WHERE generation = 1"
         )
+        for head in (
+            "UPDATE ledger.certificate_head SET number = (SELECT max(number) FROM ledger.certificate)",
+            # As if alerts had been watched all the time.
+            "UPDATE ledger.alert_head SET certificate = (SELECT number FROM ledger.certificate_head)",
+        ):
+            connection.execute(head)
         connection.execute("ANALYZE")
 
 

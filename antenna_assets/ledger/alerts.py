@@ -4,10 +4,10 @@ The rule is in `domain/alert_rule.py`; `operations/alerts/watch.py` looks.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg.rows import class_row
@@ -32,6 +32,17 @@ ALERTS_OF_HOURS = (
 )
 """The users' periods with an alert that some hours are part of; its parameters are in `alerts_of_hours`."""
 
+_HEADROOM = (
+    "id, (extract(epoch FROM starts) * 1000000)::bigint, (extract(epoch FROM ends) * 1000000)::bigint,"
+    " headroom"
+)
+"""The attributes of `UserHeadroom`."""
+
+_WATCHED_USAGE = (
+    f"SELECT {_HEADROOM}, noted, id, starts, ends, quota, published, live, exact, complete, was_published,"  # noqa: S608
+    " percents, cool_down FROM ledger.watched_usage(%s, %s, %s, %s)"
+)
+
 
 @dataclass(frozen=True)
 class AlertHead:
@@ -43,9 +54,23 @@ class AlertHead:
     looked_at: datetime
 
 
+class UserHeadroom(NamedTuple):
+    """With how many more bytes a user reaches the next percentage of a quota; fewer change nothing.
+
+    Attributes:
+        starts, ends: the period, in microseconds since 1970; None: any, as there is no quota.
+        headroom: bytes; 0: unknown.
+    """
+
+    id: str
+    starts: int | None
+    ends: int | None
+    headroom: int
+
+
 @dataclass(frozen=True)
 class UserPeriod:
-    """A row of `ledger.alert_usage`."""
+    """A row of `ledger.watched_usage` that an alert may come of."""
 
     id: str
     starts: datetime
@@ -91,11 +116,50 @@ def move_alert_head(connection: psycopg.Connection, head: AlertHead) -> None:
     )
 
 
+def headroom_basis(connection: psycopg.Connection) -> str:
+    """What everybody's headroom rests on: what was asked with another basis may be wrong."""
+    return connection.execute("SELECT ledger.headroom_basis()").fetchall()[0][0]
+
+
+def headroom_of_all(
+    connection: psycopg.Connection, period: str, now: datetime, most: int
+) -> Iterator[UserHeadroom]:
+    """The headroom of up to so many users in their running periods, for the first look. In a transaction."""
+    with connection.cursor(name="headroom") as rows:
+        rows.itersize = 10_000
+        rows.execute(
+            f"SELECT {_HEADROOM} FROM ledger.headroom_of_all(%s, %s) LIMIT %s",  # noqa: S608
+            [period, now, most],
+        )
+        yield from map(UserHeadroom._make, rows)
+
+
+def restated(connection: psycopg.Connection, hours: Sequence[datetime]) -> bool:
+    """Whether one of some hours was ever published with fewer or more bytes than had landed of it.
+
+    Once it is published again, users have used more without anything that landed.
+    """
+    return connection.execute(
+        "SELECT EXISTS (SELECT FROM ledger.publication AS published"
+        " JOIN ledger.hour_generation AS sealed USING (hour, generation)"
+        " WHERE hour = ANY(%s) AND asset = 'bytes_agg_user_1h' AND published.bytes <> sealed.bytes)",
+        [list(hours)],
+    ).fetchall()[0][0]
+
+
 def alerts_of_hours(
     connection: psycopg.Connection, hours: Sequence[datetime]
 ) -> list[tuple[str, datetime, str]]:
     """The users' periods with an alert that some hours are part of: period, its beginning, user."""
     return connection.execute(ALERTS_OF_HOURS, {"hours": hours, "longest": _LONGEST["month"]}).fetchall()
+
+
+@dataclass(frozen=True)
+class Followed:
+    """How many notices were written, and the headroom of all who were asked about."""
+
+    notices: int
+    headroom: Sequence[UserHeadroom]
 
 
 def follow_users(
@@ -106,23 +170,17 @@ def follow_users(
     *,
     now: datetime,
     closed_before: datetime,
-) -> int:
+) -> Followed:
     """Bring the alerts of some users in one period up to date, and write the notices that are due.
 
     Args:
         period: hour, day or month.
         within: an instant of it.
         closed_before: every event of an earlier instant is counted, unless it is late.
-
-    Returns:
-        How many notices were written.
     """
-    if not users:
-        return 0
-    with connection.cursor(row_factory=class_row(UserPeriod)) as cursor:
-        found = cursor.execute(
-            "SELECT * FROM ledger.alert_usage(%s, %s, %s, %s)", [list(users), period, within, now]
-        ).fetchall()
+    rows = connection.execute(_WATCHED_USAGE, [list(users), period, within, now]).fetchall() if users else []
+    headroom = [UserHeadroom._make(row[:4]) for row in rows]
+    found = [UserPeriod(*row[5:]) for row in rows if row[4]]
     known = _alerts_of(connection, period, found)
     cooling = _cooling(connection, period, found, now)
     notices: list[NewNotice] = []
@@ -145,7 +203,7 @@ def follow_users(
                     for number, event in enumerate(events, first)
                 ]
     _store(connection, changed)
-    return write_notices(connection, notices)
+    return Followed(write_notices(connection, notices), headroom)
 
 
 def _alerts_of(

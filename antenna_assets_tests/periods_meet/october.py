@@ -8,6 +8,7 @@ import psycopg
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.engines.duckdb import DuckDBEngine
+from antenna_assets.operations.alerts.headroom import Headroom
 from antenna_assets.operations.alerts.watch import look
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.verify.run import verify
@@ -63,7 +64,7 @@ def verified(world: World, kept_since: datetime = BEGINNING) -> tuple[list[str],
 
 def watch(world: World, now: datetime | None) -> None:
     with connect(world.url) as connection, closing(DuckDBEngine(threads=1)) as engine:
-        look(connection, engine, str(world.lake), now)
+        look(connection, engine, str(world.lake), Headroom(), now)
 
 
 def notices(connection: psycopg.Connection, after: int = 0) -> list[tuple]:

@@ -11,7 +11,7 @@ Recovery, for an operator:
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import astuple, dataclass
 from datetime import datetime, timedelta
@@ -34,11 +34,15 @@ from antenna_assets.ledger.alerts import (
     AlertHead,
     alerts_of_hours,
     follow_users,
+    headroom_basis,
+    headroom_of_all,
     move_alert_head,
     read_alert_head,
+    restated,
 )
 from antenna_assets.ledger.live_tables import live_tables_left_out
 from antenna_assets.ledger.publications import ForgottenMeanwhile, require_nobody_forgotten
+from antenna_assets.operations.alerts.headroom import SLOT, Headroom, Landed
 from antenna_assets.operations.alerts.resuming import Waiting, open_connection, resuming
 from antenna_assets.publishing.users import users_version
 
@@ -52,12 +56,17 @@ OVERLAP = timedelta(minutes=1)
 """Changes of quotas are looked for again for so long: one may be committed after its instant."""
 
 MEMORY = "256MiB"
-"""DuckDB's memory limit: it reads one column."""
+"""DuckDB's memory limit: it sums up three columns of one look's files."""
 
 PAUSE_SECONDS = 1.0
 """Between two looks, if nothing was left."""
 
-_IDS = pa.schema([pa.field("id", pa.string())])
+_LANDED = pa.schema([("id", pa.string()), ("timestamp", pa.timestamp("us", tz="UTC")), ("bytes", pa.int64())])
+_BY_USER = pa.schema([("id", pa.string()), ("slot", pa.int64()), ("bytes", pa.int64())])
+_SUMS = f"""
+SELECT id, epoch_us(timestamp) // {SLOT} AS slot, sum(bytes)::BIGINT AS bytes
+FROM landed GROUP BY ALL
+"""  # noqa: S608
 
 
 class WatchRunning(AntennaError):
@@ -96,7 +105,13 @@ class Periods:
                 yield period, within, ordered[start : start + USERS]
 
 
-def look(connection: psycopg.Connection, engine: Engine, lake: str, now: datetime | None = None) -> Look:
+def look(
+    connection: psycopg.Connection,
+    engine: Engine,
+    lake: str,
+    headroom: Headroom,
+    now: datetime | None = None,
+) -> Look:
     """Look at everything that is new since the last look, and write the alerts and notices that it makes.
 
     All of it is one transaction with one snapshot: what the stream counts and what is published are seen as
@@ -104,6 +119,7 @@ def look(connection: psycopg.Connection, engine: Engine, lake: str, now: datetim
 
     Args:
         lake: the lake's root.
+        headroom: of the looks before, on the same connection; it is brought up to date.
         now: None: PostgreSQL's clock.
 
     Raises:
@@ -123,25 +139,48 @@ def look(connection: psycopg.Connection, engine: Engine, lake: str, now: datetim
         # A ledger that was restored from a backup counts its batches anew.
         first = min(before.batch, newest)
         head = AlertHead(min(newest, first + BATCHES), _newest_certificate(connection), version, now)
+        certified = _hours_certified_since(connection, before.certificate)
+        headroom.rest_on(headroom_basis(connection))
+        if restated(connection, certified):
+            headroom.forget()
         periods = Periods()
         longer = _longer_quotas(connection)
-        _add_touched(connection, engine, lake, periods, first, head.batch, now, longer=longer)
-        _add_published(connection, periods, before.certificate, now)
+        for hour, landed in _landed(connection, engine, lake, first, head.batch, now, longer=longer):
+            _add_touched(connection, periods, headroom, hour, landed, now, longer=longer)
+        _add_published(connection, periods, certified, now)
         _add_ended(connection, periods, max(watermark or now - NEWS, now - NEWS))
         if version != before.users_version:
             _add_changed(connection, periods, before.looked_at - OVERLAP, now)
-        users = notices = 0
+        users, followed = 0, []
         for period, within, some in periods.pieces():
             users += len(some)
-            notices += follow_users(
-                connection, some, period, within, now=now, closed_before=watermark or within
-            )
+            found = follow_users(connection, some, period, within, now=now, closed_before=watermark or within)
+            followed.append((period, found))
             commit_point("alerts.followed")
         move_alert_head(connection, head)
         require_nobody_forgotten(connection)
         commit_point("alerts.written")
+    # Not before: of an alert that was not written after all, the user is asked about again.
+    for period, found in followed:
+        headroom.keep(period, found.headroom)
     commit_point("alerts.committed")
+    notices = sum(found.notices for _, found in followed)
     return Look(head.batch - first, head.certificate - before.certificate, users, notices)
+
+
+def fill(connection: psycopg.Connection, headroom: Headroom, now: datetime | None = None) -> None:
+    """Ask for everybody's headroom at once, which is far quicker than of each who gets bytes.
+
+    What the next look finds to have landed may be counted already: then it asks earlier than it must.
+    """
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        now = now or database_now(connection)
+        headroom.rest_on(headroom_basis(connection))
+        # Sums of an hour are short, and everybody begins a new one soon.
+        for period in PERIODS[1:] if _longer_quotas(connection) else ():
+            headroom.keep(period, headroom_of_all(connection, period, now, headroom.most))
+        headroom.filled = True
 
 
 def _newest_certificate(connection: psycopg.Connection) -> int:
@@ -156,36 +195,53 @@ def _longer_quotas(connection: psycopg.Connection) -> bool:
     ).fetchall()[0][0]
 
 
-def _add_touched(
+def _landed(
     connection: psycopg.Connection,
     engine: Engine,
     lake: str,
-    periods: Periods,
     after: int,
     until: int,
     now: datetime,
     *,
     longer: bool,
-) -> None:
-    """Add the users of the events that landed with some batches."""
-    running = now - HOUR - NEWS
-    oldest = now - timedelta(days=32) if longer else running
+) -> Iterator[tuple[datetime, list[Landed]]]:
+    """What landed with some batches, by hour, of hours that can be part of a running period."""
+    oldest = now - timedelta(days=32) if longer else _running(now)
     rows = connection.execute(
         "SELECT hour, array_agg(path) FROM ledger.file"
-        " WHERE kind = 'landed' AND batch > %s AND batch <= %s AND hour > %s GROUP BY hour",
+        " WHERE kind = 'landed' AND batch > %s AND batch <= %s AND hour > %s GROUP BY hour ORDER BY hour",
         [after, until, oldest],
     )
     for hour, paths in rows.fetchall():
-        files = Dataset([f"{lake}/{path}" for path in paths], _IDS)
-        found = engine.read("SELECT DISTINCT id FROM landed", {"landed": files}, _IDS)
-        users = found["id"].to_pylist()
-        if hour > running:
-            periods.add("hour", hour, users)
-        if longer:
-            ends = [hour + HOUR - MICROSECOND] if _a_day_begins_within(connection, hour) else []
-            for period in PERIODS[1:]:
-                for within in (hour, *ends):
-                    periods.add(period, within, users)
+        files = Dataset([f"{lake}/{path}" for path in paths], _LANDED)
+        found = engine.read(_SUMS, {"landed": files}, _BY_USER)
+        yield hour, list(zip(*(column.to_pylist() for column in found.columns), strict=True))
+
+
+def _running(now: datetime) -> datetime:
+    """Later hours are running, or ended so recently that their alerts are news."""
+    return now - HOUR - NEWS
+
+
+def _add_touched(
+    connection: psycopg.Connection,
+    periods: Periods,
+    headroom: Headroom,
+    hour: datetime,
+    landed: list[Landed],
+    now: datetime,
+    *,
+    longer: bool,
+) -> None:
+    """Add the users of events that landed, as far as they have used up their headroom."""
+    if hour > _running(now):
+        periods.add("hour", hour, headroom.spend("hour", landed))
+    if longer:
+        ends = [hour + HOUR - MICROSECOND] if _a_day_begins_within(connection, hour) else []
+        for period in PERIODS[1:]:
+            users = headroom.spend(period, landed)
+            for within in (hour, *ends):
+                periods.add(period, within, users)
 
 
 def _a_day_begins_within(connection: psycopg.Connection, hour: datetime) -> bool:
@@ -201,15 +257,18 @@ def _a_day_begins_within(connection: psycopg.Connection, hour: datetime) -> bool
     ).fetchall()[0][0]
 
 
-def _add_published(connection: psycopg.Connection, periods: Periods, after: int, now: datetime) -> None:
-    """Add those who may be confirmed or corrected by the hours that were certified since: who has an alert in
-    one, or is over quota in one that is news."""
-    hours = [
-        hour
-        for (hour,) in connection.execute(
-            "SELECT DISTINCT hour FROM ledger.certificate WHERE number > %s", [after]
-        )
-    ]
+def _hours_certified_since(connection: psycopg.Connection, number: int) -> list[datetime]:
+    rows = connection.execute("SELECT DISTINCT hour FROM ledger.certificate WHERE number > %s", [number])
+    return [hour for (hour,) in rows]
+
+
+def _add_published(
+    connection: psycopg.Connection, periods: Periods, hours: Sequence[datetime], now: datetime
+) -> None:
+    """Add those who may be confirmed or corrected by hours that were certified.
+
+    Those are who has an alert in one, or is over quota in one that is news.
+    """
     periods.add_alerts(alerts_of_hours(connection, hours))
     # Without live sums nothing was raised by them.
     table = (
@@ -264,7 +323,7 @@ class Watch:
             WatchRunning: another watch is running, and does it.
             DatabaseError, EngineError: see `look`.
         """
-        seen = Look(0, 0, 0, 0)
+        seen, headroom = Look(0, 0, 0, 0), Headroom()
         with (
             open_connection(self._url, "watch") as connection,
             closing(DuckDBEngine(memory_limit=MEMORY)) as engine,
@@ -272,7 +331,7 @@ class Watch:
             if not try_lock(connection, ALERTS):
                 raise WatchRunning("another `antenna alerts watch` is running, and looks at what is new")
             while not self._stop.is_set():
-                one = look(connection, engine, self._lake)
+                one = look(connection, engine, self._lake, headroom)
                 seen = Look(*(sum(pair) for pair in zip(astuple(seen), astuple(one), strict=True)))
                 if one.batches < BATCHES:
                     break
@@ -299,9 +358,12 @@ class Watch:
         Raises:
             ForgottenMeanwhile: a user was forgotten: the next connection is younger.
         """
+        headroom = Headroom()
         while not self._stop.is_set():
+            if not headroom.filled:
+                fill(connection, headroom)
             try:
-                seen = look(connection, engine, self._lake)
+                seen = look(connection, engine, self._lake, headroom)
             except EngineError as error:
                 # A lake that is away, or a file that was merged and swept: the next look reads its new name.
                 self._waiting.began(str(error))
