@@ -20,9 +20,9 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR, hour_of
 from antenna_assets.operations.alerts.channels import LogChannel
 from antenna_assets.operations.alerts.deliver import Deliverer
+from antenna_assets.operations.alerts.headroom import Headroom
 from antenna_assets.operations.alerts.review import listed, retry, try_channel
 from antenna_assets.operations.alerts.senders import senders
-from antenna_assets.operations.alerts.headroom import Headroom
 from antenna_assets.operations.alerts.watch import fill, look
 from antenna_assets.operations.metrics import LedgerCollector
 from antenna_assets.operations.status import tables
