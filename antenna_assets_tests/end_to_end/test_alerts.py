@@ -11,6 +11,7 @@ import pytest
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR as AN_HOUR
 from antenna_assets.engines.duckdb import DuckDBEngine
+from antenna_assets.operations.alerts.headroom import Headroom
 from antenna_assets.operations.alerts.watch import Look, look
 from antenna_assets.settings import Settings
 from antenna_assets.streaming.job import Stream
@@ -47,8 +48,10 @@ def test_an_alert_is_raised_by_the_stream_confirmed_by_dagster_and_corrected_by_
         connection.execute("INSERT INTO user_metadata VALUES ('u1', 'U', 'u1@example.com', 100)")
         connection.execute("UPDATE alert_rule SET percents = '{80, 100}'")
 
+        headroom = Headroom()
+
         def seen(after: timedelta) -> Look:
-            return look(connection, engine, settings.lake_uri, HOUR + after)
+            return look(connection, engine, settings.lake_uri, headroom, HOUR + after)
 
         produce(settings, [event(50), event(35)])
         new_stream().read_available()
@@ -105,9 +108,10 @@ def test_row_42_stream_publications_and_watches_at_once_raise_each_alert_once(
 
     def watch() -> None:
         with connect(url) as connection:
+            headroom = Headroom()
             while not done.is_set():
                 try:
-                    look(connection, engine, settings.lake_uri, HOUR + 10 * MINUTE)
+                    look(connection, engine, settings.lake_uri, headroom, HOUR + 10 * MINUTE)
                 except psycopg.errors.SerializationFailure:
                     # Another watch was faster: only one may run, and the second one of this test does.
                     continue
@@ -122,7 +126,7 @@ def test_row_42_stream_publications_and_watches_at_once_raise_each_alert_once(
     with instance() as dagster:
         publish_what_the_sensor_asks_for(dagster)
     with connect(url) as connection:
-        look(connection, engine, settings.lake_uri, HOUR + 10 * MINUTE)
+        look(connection, engine, settings.lake_uri, Headroom(), HOUR + 10 * MINUTE)
         found = notices(connection)
         raised = Counter(percent for kind, percent, _ in found if kind == "quota.raised")
         # What was published before it was reached is history.

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.services
 
 WATCH = ("antenna_assets.cli", "alerts", "watch")
 PERCENTS = (50, 80, 90, 100, 120)
-QUOTA = 1000
+QUOTAS = {"hour": 1000, "day": 3000}
 POINTS = {"alerts.followed", "alerts.written", "alerts.committed"}
 
 
@@ -28,7 +28,9 @@ POINTS = {"alerts.followed", "alerts.written", "alerts.committed"}
 def world(settings: Settings, connection: psycopg.Connection) -> Iterator[Alerting]:
     made = Alerting(connection, settings.home / "lake", database_now(connection))
     for number in range(20):
-        made.user(f"user-{number}", QUOTA)
+        made.user(f"user-{number}", QUOTAS["hour"])
+        # A watch that begins asks at once for everybody who has one.
+        made.quota(f"user-{number}", "day", QUOTAS["day"])
     yield made
     made.engine.close()
 
@@ -40,18 +42,19 @@ def land(world: Alerting, chosen: random.Random) -> None:
 
 def require_each_once(world: Alerting) -> None:
     """Each percentage that was reached is raised by one notice; the numbers of an alert's notices have no gap."""
-    used: dict[tuple[str, datetime], int] = defaultdict(int)
+    used: dict[tuple[str, str, datetime], int] = defaultdict(int)
     for user, moment, bytes_ in world.events:
-        used[user, hour_of(moment)] += bytes_
+        used[user, "hour", hour_of(moment)] += bytes_
+        used[user, "day", hour_of(moment).replace(hour=0)] += bytes_
     expected = {
-        (user, hour, percent)
-        for (user, hour), bytes_ in used.items()
+        (*key, percent)
+        for key, bytes_ in used.items()
         for percent in PERCENTS
-        if bytes_ * 100 >= QUOTA * percent
+        if bytes_ * 100 >= QUOTAS[key[1]] * percent
     }
     bodies = world.bodies()
     raised = Counter(
-        (body["user"], datetime.fromisoformat(body["starts"]), body["percent"])
+        (body["user"], body["period"], datetime.fromisoformat(body["starts"]), body["percent"])
         for body in bodies
         if body["type"] == "quota.raised"
     )
