@@ -16,7 +16,7 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import hour_of
 from antenna_assets.ledger.alerts import UserHeadroom, headroom_of_all
 from antenna_assets.operations.alerts.headroom import SLOT, Headroom
-from antenna_assets_tests.alerting import EPOCH, Alerting
+from antenna_assets_tests.alerting import EPOCH, Alerting, well_within_an_hour
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 MOST = 2**62
@@ -140,7 +140,7 @@ def test_headroom_reaches_to_the_next_percentage(world: Alerting) -> None:
     for user, quota in (("ann", 1_000), ("bob", 999), ("cid", 0), ("dan", None), ("fay", 1_000), ("gus", 0)):
         world.user(user, quota)
     world.land(("ann", NOON, 0), ("bob", NOON, 499), ("fay", NOON, 850), ("gus", NOON, 1), ("eve", NOON, 7))
-    each = {"ann": 500, "bob": 1, "cid": 1, "dan": MOST, "eve": MOST, "fay": 50, "gus": MOST}
+    each = {"ann": 500, "bob": 1, "cid": 1, "dan": MOST, "eve": 0, "fay": 50, "gus": MOST}
     assert of_each(world, *each) == each
     # Nobody may have been told of `fay` and `gus`, and `eve` is unknown.
     assert of_all(world) == {"ann": 500, "bob": 1, "cid": 1, "dan": MOST, "fay": 0, "gus": 0}
@@ -206,6 +206,7 @@ def test_everybody_at_once_has_the_headroom_that_each_has(
 @pytest.mark.services
 def test_who_is_far_from_a_percentage_is_not_asked_about_again(world: Alerting) -> None:
     world.user("ann", 1_000)
+    world.user("eve", None)
     world.land(("ann", NOON, 200), ("eve", NOON, 1))
     assert world.look().users == 2
     world.land(("ann", NOON + MINUTE, 299), ("eve", NOON + MINUTE, 10**9))
@@ -254,6 +255,68 @@ def test_another_rule_counts_at_once(world: Alerting, change: str) -> None:
     world.land(("ann", NOON + MINUTE, 10))
     world.look()
     assert world.notices() == [("quota.raised", "ann", 40, 400)]
+
+
+CORRECTIONS = {
+    "own": "INSERT INTO user_quota_change (id, period, valid_from, quota) VALUES ('ann', 'day', now() - interval '1 day', 500)",
+    "of the plan": "UPDATE plan_quota_change SET quota = 500 WHERE period = 'day'",
+    "joined a plan": "INSERT INTO user_plan_change (id, valid_from, plan) VALUES ('ann', now() - interval '1 day', 'small')",
+    "own, removed": "DELETE FROM user_quota_change WHERE period = 'day'",
+}
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("correction", CORRECTIONS)
+def test_a_quota_that_was_corrected_for_the_past_counts_at_once(world: Alerting, correction: str) -> None:
+    plans = {"own": (None, None), "of the plan": (1_000, "small"), "joined a plan": (500, None)}
+    of_plan, plan = plans.get(correction, (500, "small"))
+    world.connection.execute("INSERT INTO plan VALUES ('small')")
+    if of_plan:
+        world.connection.execute(
+            "INSERT INTO plan_quota_change (plan, period, valid_from, quota) VALUES ('small', 'day', '-infinity', %s)",
+            [of_plan],
+        )
+    world.now = well_within_an_hour(world.connection)
+    world.user("ann", 10**9, plan=plan)
+    if correction.startswith("own"):
+        world.quota("ann", "day", 1_000)
+    world.land(("ann", world.now, 200))
+    world.look()
+    world.connection.execute(CORRECTIONS[correction])  # type: ignore[call-overload]
+    world.look()
+    world.land(("ann", world.now, 50))
+    world.look()
+    assert [notice for notice in world.notices() if notice[2] == 50] == [("quota.raised", "ann", 50, 250)]
+
+
+@pytest.mark.services
+def test_of_a_user_who_becomes_known_nothing_was_remembered(world: Alerting) -> None:
+    world.now = well_within_an_hour(world.connection)
+    world.user("bob", 10**9)
+    world.quota("bob", "day", 10**9)
+    world.land(("ann", world.now, 400), ("bob", world.now, 1))
+    world.look()
+    world.user("ann", 1_000)
+    world.look()
+    world.land(("ann", world.now, 100))
+    world.look()
+    assert world.notices() == [("quota.raised", "ann", 50, 500)]
+
+
+@pytest.mark.services
+def test_what_changes_from_now_on_forgets_nobody_else(world: Alerting) -> None:
+    world.now = well_within_an_hour(world.connection)
+    world.user("ann", 1_000)
+    world.user("cid", 1_000)
+    world.quota("cid", "day", 1_000)
+    world.land(("ann", world.now, 1))
+    assert world.look().users == 1
+    world.user("bob", 1_000)
+    world.connection.execute("UPDATE user_metadata SET quota = 500 WHERE id = 'bob'")
+    world.connection.execute("INSERT INTO user_quota_change (id, period, quota) VALUES ('bob', 'day', 7)")
+    world.look()
+    world.land(("ann", world.now, 1))
+    assert world.look().users == 0
 
 
 @pytest.mark.services

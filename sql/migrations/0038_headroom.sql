@@ -5,7 +5,8 @@
 -- `complete`: all of its hours are published and have no late rows; `was_published`: they were at an earlier look.
 -- `noted`: some percentage of the user's rule is reached, or there is an alert of the period; nothing changes for the others.
 -- `headroom`: with so many more bytes the next percentage is reached, with fewer nothing changes; 2^62 if none is left; 0 if
--- that is not known. `starts` and `ends` are null if there is no quota of such periods: `headroom` is that of any time then.
+-- that is not known, as of a user without metadata, who may get them at any time. `starts` and `ends` are null if there is no
+-- quota of such periods: `headroom` is that of any time then.
 CREATE FUNCTION ledger.watched_usage(of_users text[], of_period text, within timestamptz, instant timestamptz)
 RETURNS TABLE (id text, starts timestamptz, ends timestamptz, quota bigint, published numeric, live numeric, exact boolean,
     complete boolean, was_published boolean, percents integer[], cool_down interval, noted boolean, headroom bigint)
@@ -28,7 +29,8 @@ BEGIN
                 OR EXISTS (SELECT FROM public.alert WHERE alert.id = one.id AND period = of_period));
         RETURN QUERY
         SELECT one.id, NULL::timestamptz, NULL::timestamptz, NULL::bigint, NULL::numeric, NULL::numeric, NULL::boolean,
-            NULL::boolean, NULL::boolean, NULL::integer[], NULL::interval, false, most
+            NULL::boolean, NULL::boolean, NULL::integer[], NULL::interval, false,
+            CASE WHEN EXISTS (SELECT FROM public.user_metadata AS users WHERE users.id = one.id) THEN most ELSE 0 END
         FROM unnest(of_users) AS one (id) WHERE NOT EXISTS (SELECT FROM unnest(with_quota) AS has (id) WHERE has.id = one.id);
     END IF;
     FOR alike IN
@@ -68,7 +70,7 @@ BEGIN
             whole, once, rule.percents, rule.cool_down,
             has_alert.percents IS NOT NULL OR coalesce(next.reached, false),
             CASE
-                WHEN NOT places.exact OR once THEN 0
+                WHEN NOT places.exact OR once OR users.id IS NULL THEN 0
                 WHEN in_force.quota = 0 AND used.published + used.live = 0 THEN 1
                 ELSE least(coalesce(next.bytes - used.published - used.live, most), most)::bigint
             END
@@ -182,12 +184,44 @@ RETURNS TABLE (id text, starts timestamptz, ends timestamptz, quota bigint, publ
     FROM ledger.watched_usage(of_users, of_period, within, instant) AS used WHERE used.noted
 $$;
 
--- Changes after which what is remembered of users' headroom may be wrong: of their zones and of rules. Quotas are not among
--- them, as the watch asks for whoever has another one.
+-- How often quotas were corrected for the past. Whom a change of now concerns is found by its instant (`quotas_changed`), and
+-- whoever has just got metadata was not remembered: so only what is written into the history by itself counts.
+CREATE TABLE ledger.correction_count (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    number bigint NOT NULL
+);
+INSERT INTO ledger.correction_count (number) VALUES (0);
+GRANT SELECT ON ledger.correction_count TO antenna_watch;
+
+CREATE FUNCTION ledger.quotas_corrected() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM changed WHERE valid_from < clock_timestamp() - interval '1 minute') THEN
+        UPDATE ledger.correction_count SET number = number + 1;
+    END IF;
+    RETURN NULL;
+END $$;
+-- By their names after those that lock the users' version: who locks both does so in one order.
+DO $$
+DECLARE
+    history text;
+BEGIN
+    FOREACH history IN ARRAY ARRAY['user_quota_change', 'user_plan_change', 'plan_quota_change'] LOOP
+        EXECUTE format('CREATE TRIGGER watch_is_told_of_insert AFTER INSERT ON public.%I REFERENCING NEW TABLE AS changed
+            FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION ledger.quotas_corrected()', history);
+        EXECUTE format('CREATE TRIGGER watch_is_told_of_update AFTER UPDATE ON public.%I REFERENCING NEW TABLE AS changed
+            FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION ledger.quotas_corrected()', history);
+        EXECUTE format('CREATE TRIGGER watch_is_told_of_delete AFTER DELETE ON public.%I REFERENCING OLD TABLE AS changed
+            FOR EACH STATEMENT WHEN (pg_trigger_depth() = 0) EXECUTE FUNCTION ledger.quotas_corrected()', history);
+    END LOOP;
+END $$;
+
+-- Changes after which what is remembered of users' headroom may be wrong: of zones, rules, and of quotas for the past.
 CREATE FUNCTION ledger.headroom_basis() RETURNS text LANGUAGE sql STABLE AS $$
     SELECT concat_ws(' ',
         (SELECT max(change.number) FROM public.user_zone_change AS change),
         (SELECT billing.zone FROM ledger.billing_zone AS billing),
+        (SELECT counted.number FROM ledger.correction_count AS counted),
         (SELECT md5(string_agg(rule::text, '' ORDER BY rule.number)) FROM public.alert_rule AS rule))
 $$;
 
