@@ -226,8 +226,9 @@ def test_a_look_that_was_not_committed_is_looked_at_again(
     world: Alerting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.user("ann", 1_000)
+    world.land(("ann", NOON, 480))
     world.look()
-    world.land(("ann", NOON, 700))
+    world.land(("ann", NOON, 30))
 
     def die(point: str) -> None:
         raise InterruptedError(point)
@@ -238,7 +239,7 @@ def test_a_look_that_was_not_committed_is_looked_at_again(
             world.look()
     assert world.notices() == []
     world.look()
-    assert world.notices() == [("quota.raised", "ann", 50, 700)]
+    assert world.notices() == [("quota.raised", "ann", 50, 510)]
 
 
 RULES = "UPDATE alert_rule SET percents = '{40}' WHERE period = 'hour'"
