@@ -291,6 +291,23 @@ def test_a_quota_that_was_corrected_for_the_past_counts_at_once(world: Alerting,
 
 
 @pytest.mark.services
+def test_a_quota_counts_at_once_though_its_transaction_took_long(world: Alerting, postgres_url: str) -> None:
+    world.now = well_within_an_hour(world.connection)
+    world.user("ann", 1_000)
+    world.land(("ann", world.now, 200))
+    world.look()
+    with connect(postgres_url) as importing, importing.transaction():
+        importing.execute("UPDATE user_metadata SET quota = 500 WHERE id = 'ann'")
+        # Meanwhile the watch has looked for longer than clocks are set back.
+        world.now += 3 * MINUTE
+        world.look()
+    world.look()
+    world.land(("ann", world.now, 50))
+    world.look()
+    assert world.notices() == [("quota.raised", "ann", 50, 250)]
+
+
+@pytest.mark.services
 def test_of_a_user_who_becomes_known_nothing_was_remembered(world: Alerting) -> None:
     world.now = well_within_an_hour(world.connection)
     world.user("bob", 10**9)

@@ -46,11 +46,12 @@ _WATCHED_USAGE = (
 
 @dataclass(frozen=True)
 class AlertHead:
-    """How far the watch has looked: a batch, a certificate, the users' version, and when it looked."""
+    """How far the watch has looked: a batch, a certificate, the users' version and its time, and when."""
 
     batch: int
     certificate: int
     users_version: int
+    users_changed_at: datetime | None
     looked_at: datetime
 
 
@@ -101,7 +102,7 @@ def read_alert_head(connection: psycopg.Connection) -> AlertHead:
     """How far the watch has looked."""
     with connection.cursor(row_factory=class_row(AlertHead)) as cursor:
         heads = cursor.execute(
-            "SELECT batch, certificate, users_version, looked_at FROM ledger.alert_head"
+            "SELECT batch, certificate, users_version, users_changed_at, looked_at FROM ledger.alert_head"
         ).fetchall()
     if not heads:
         raise psycopg.DataError("ledger.alert_head is empty: expected its one row")
@@ -111,8 +112,9 @@ def read_alert_head(connection: psycopg.Connection) -> AlertHead:
 def move_alert_head(connection: psycopg.Connection, head: AlertHead) -> None:
     """Write how far the watch has looked, in the transaction that has written what it saw."""
     connection.execute(
-        "UPDATE ledger.alert_head SET batch = %s, certificate = %s, users_version = %s, looked_at = %s",
-        [head.batch, head.certificate, head.users_version, head.looked_at],
+        "UPDATE ledger.alert_head SET batch = %s, certificate = %s, users_version = %s,"
+        " users_changed_at = %s, looked_at = %s",
+        [head.batch, head.certificate, head.users_version, head.users_changed_at, head.looked_at],
     )
 
 

@@ -227,3 +227,7 @@ $$;
 
 -- Whether an hour that is published had fewer bytes than landed, or still has: what comes of it is no news that landed.
 GRANT SELECT (asset, hour, generation, bytes) ON ledger.publication TO antenna_watch;
+
+-- When the users that the watch knows were changed. Who changes users holds the lock of their version from before the first
+-- change to the commit: what a look has not seen was made later than that, however long ago. Null: not known.
+ALTER TABLE ledger.alert_head ADD COLUMN users_changed_at timestamptz;

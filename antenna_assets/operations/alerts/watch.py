@@ -44,7 +44,6 @@ from antenna_assets.ledger.live_tables import live_tables_left_out
 from antenna_assets.ledger.publications import ForgottenMeanwhile, require_nobody_forgotten
 from antenna_assets.operations.alerts.headroom import SLOT, Headroom, Landed
 from antenna_assets.operations.alerts.resuming import Waiting, open_connection, resuming
-from antenna_assets.publishing.users import users_version
 
 BATCHES = 200
 """The most micro-batches of one look: what a look reads is bounded."""
@@ -53,7 +52,7 @@ USERS = 10_000
 """The most users that one statement asks about."""
 
 OVERLAP = timedelta(minutes=1)
-"""Changes of quotas are looked for again for so long: one may be committed after its instant."""
+"""Changes of quotas are looked for from so long before the newest that is known, as clocks are set back."""
 
 MEMORY = "256MiB"
 """DuckDB's memory limit: it sums up three columns of one look's files."""
@@ -135,10 +134,14 @@ def look(
         now, before = now or database_now(connection), read_alert_head(connection)
         stream = connection.execute("SELECT batch, low_watermark FROM ledger.head").fetchone()
         newest, watermark = stream or (before.batch, None)
-        version = users_version(connection)
+        version, changed_at = connection.execute(
+            "SELECT version, changed_at FROM ledger.users_version"
+        ).fetchall()[0]
         # A ledger that was restored from a backup counts its batches anew.
         first = min(before.batch, newest)
-        head = AlertHead(min(newest, first + BATCHES), _newest_certificate(connection), version, now)
+        head = AlertHead(
+            min(newest, first + BATCHES), _newest_certificate(connection), version, changed_at, now
+        )
         certified = _hours_certified_since(connection, before.certificate)
         headroom.rest_on(headroom_basis(connection))
         if restated(connection, certified):
@@ -150,7 +153,8 @@ def look(
         _add_published(connection, periods, certified, now)
         _add_ended(connection, periods, max(watermark or now - NEWS, now - NEWS))
         if version != before.users_version:
-            _add_changed(connection, periods, before.looked_at - OVERLAP, now)
+            known = min(before.users_changed_at or before.looked_at, before.looked_at)
+            _add_changed(connection, periods, known - OVERLAP, now)
         users, followed = 0, []
         for period, within, some in periods.pieces():
             users += len(some)
