@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from antenna_assets.streaming.embedded import turns
 from antenna_assets.streaming.embedded.turns import Turns
 
-LEAD = 100
+LEAD = 20
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -21,11 +21,11 @@ def _short_lead() -> Iterable[None]:
 
 def test_a_partition_that_is_too_far_ahead_waits_until_the_other_is_half_as_far_behind() -> None:
     reading = Turns([0, 1])
-    reading.take({0: 100}, [])
+    reading.take({0: 20}, [])
     assert reading.waiting == set()
     reading.take({0: 1}, [])
     assert reading.waiting == {0}
-    reading.take({1: 50}, [])
+    reading.take({1: 10}, [])
     assert reading.waiting == {0}
     reading.take({1: 1}, [])
     assert reading.waiting == set()
@@ -40,13 +40,14 @@ def test_nobody_waits_for_a_partition_that_is_read_out() -> None:
 def test_a_partition_that_was_read_out_owes_nothing_when_it_gets_more() -> None:
     reading = Turns([0, 1])
     reading.take({0: 1_000}, [1])
-    reading.take({0: 100}, [])
+    reading.take({0: 20}, [])
     assert reading.waiting == set()
     reading.take({0: 1}, [])
     assert reading.waiting == {0}
 
 
-@given(backlogs=st.lists(st.integers(0, 1_000), min_size=1, max_size=5), draw=st.data())
+# A few draws for each example: with thousands it takes minutes now and then.
+@given(backlogs=st.lists(st.integers(0, 120), min_size=1, max_size=4), draw=st.data())
 def test_every_partition_is_read_to_its_end_and_none_is_far_ahead(
     backlogs: list[int], draw: st.DataObject
 ) -> None:
@@ -57,9 +58,9 @@ def test_every_partition_is_read_to_its_end_and_none_is_far_ahead(
         ready = [partition for partition, more in left.items() if more and partition not in reading.waiting]
         # Somebody is always read, whatever was fetched until now.
         partition = draw.draw(st.sampled_from(ready))
-        count = draw.draw(st.integers(1, left[partition]).map(lambda most: min(most, 60)))
+        count = min(draw.draw(st.integers(5, 12)), left[partition])
         left[partition] -= count
         taken[partition] += count
         reading.take({partition: count}, [one for one, more in left.items() if not more])
         unfinished = [taken[one] for one, more in left.items() if more]
-        assert not unfinished or max(unfinished) - min(unfinished) <= LEAD + 60
+        assert not unfinished or max(unfinished) - min(unfinished) <= LEAD + 12
