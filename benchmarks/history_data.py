@@ -76,9 +76,11 @@ def fill_periods(url: str, newest: datetime, hours: int) -> None:
         connection.execute(
             "INSERT INTO ledger.period_generation"
             " (period, day, generation, first_hour, end_hour, certificates, up_to_certificate)"
-            " SELECT period, day, 1, day::timestamp AT TIME ZONE 'UTC',"
-            "  ledger.next_period(period, day)::timestamp AT TIME ZONE 'UTC', '{}',"
-            "  (SELECT max(number) FROM ledger.certificate) FROM filled"
+            " SELECT period, day, 1,"
+            # A month is made of days.
+            "  CASE WHEN period = 'day' THEN day::timestamp AT TIME ZONE 'UTC' END,"
+            "  CASE WHEN period = 'day' THEN (day + 1)::timestamp AT TIME ZONE 'UTC' END,"
+            "  '{}', (SELECT max(number) FROM ledger.certificate) FROM filled"
         )
         connection.execute(
             "INSERT INTO ledger.period_certificate"
