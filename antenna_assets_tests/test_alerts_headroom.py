@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antenna_assets.clients.postgres import connect
-from antenna_assets.domain.hours import hour_of
+from antenna_assets.domain.hours import MICROSECOND, hour_of
 from antenna_assets.ledger.alerts import UserHeadroom, headroom_of_all
 from antenna_assets.operations.alerts.headroom import SLOT, Headroom
 from antenna_assets_tests.alerting import EPOCH, Alerting, well_within_an_hour
@@ -22,7 +22,6 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 MOST = 2**62
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
-MICROSECOND = timedelta(microseconds=1)
 FIRST_SLOT = (NOON - EPOCH) // MICROSECOND // SLOT
 
 

@@ -1,7 +1,9 @@
 """Whoever launches retries misses no failure of a run, whatever happens between the statements that store one."""
 
+import shutil
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import dagster as dg
 import psycopg
@@ -14,6 +16,7 @@ from antenna_assets.clients.advisory_locks import FAILED_RUNS
 from antenna_assets.clients.postgres import connect, dagster_url
 from antenna_assets.defs.event_log import EventLog
 from antenna_assets.storage.project_files import docker_folder
+from antenna_assets_tests.test_exposure import opened_instance
 
 pytestmark = pytest.mark.services
 
@@ -22,13 +25,13 @@ STARTED, FAILED = dg.DagsterEventType.RUN_START, dg.DagsterEventType.RUN_FAILURE
 
 @pytest.fixture
 def instance(
-    postgres_url: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[dg.DagsterInstance]:
     """An instance as users have it."""
-    home = tmp_path_factory.mktemp("home")
-    (home / "dagster.yaml").write_bytes((docker_folder() / "dagster.yaml").read_bytes())
+    shutil.copyfile(docker_folder() / "dagster.yaml", tmp_path / "dagster.yaml")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     monkeypatch.setenv("DAGSTER_POSTGRES_URL", dagster_url(postgres_url))
-    with dg.DagsterInstance.from_config(str(home)) as opened:
+    with opened_instance() as opened:
         yield opened
 
 

@@ -101,6 +101,12 @@ BEGIN
     END LOOP;
 END $$;
 
+-- The newest zone of each user that ever had one of its own, and the first day in it; '' is the billing zone again.
+CREATE FUNCTION ledger.newest_zones() RETURNS TABLE (id text, zone text, from_day date) LANGUAGE sql STABLE AS $$
+    SELECT DISTINCT ON (change.id) change.id, coalesce(change.zone, ''), change.from_day
+    FROM public.user_zone_change AS change ORDER BY change.id, change.from_day DESC
+$$;
+
 -- The headroom of all users at once, for a watch that begins: until the first percentage, and 0 of those who have reached it,
 -- whom nobody may have been told of. Without those who have an alert in the period, or have moved to another zone lately, or
 -- of whose sums something is missing. Everything is read once: of a million users, which the planner takes for few, nested
@@ -120,11 +126,8 @@ BEGIN
         FROM (
             SELECT NULL AS zone, '' AS id
             UNION ALL
-            SELECT moved.zone, min(moved.id) FROM (
-                SELECT DISTINCT ON (change.id) change.id, coalesce(change.zone, '') AS zone, change.from_day
-                FROM public.user_zone_change AS change
-                WHERE of_period <> 'hour' ORDER BY change.id, change.from_day DESC
-            ) AS moved WHERE moved.from_day <= today - 40 GROUP BY moved.zone
+            SELECT moved.zone, min(moved.id) FROM ledger.newest_zones() AS moved
+            WHERE of_period <> 'hour' AND moved.from_day <= today - 40 GROUP BY moved.zone
         ) AS same
         CROSS JOIN LATERAL ledger.period_at(same.id, of_period, instant) AS span
     LOOP
@@ -166,10 +169,7 @@ BEGIN
             SELECT CASE WHEN own.user_id IS NOT NULL THEN own.percent WHEN of_plan.plan IS NOT NULL THEN of_plan.percent
                 ELSE of_all.percent END AS percent
         ) AS first
-        LEFT JOIN (
-            SELECT DISTINCT ON (change.id) change.id, coalesce(change.zone, '') AS zone, change.from_day
-            FROM public.user_zone_change AS change WHERE of_period <> 'hour' ORDER BY change.id, change.from_day DESC
-        ) AS moved USING (id)
+        LEFT JOIN ledger.newest_zones() AS moved ON moved.id = users.id AND of_period <> 'hour'
         WHERE moved.zone IS NOT DISTINCT FROM alike.zone AND (moved.from_day IS NULL OR moved.from_day <= today - 40)
             AND NOT EXISTS (SELECT FROM public.alert
                 WHERE alert.id = users.id AND alert.period = of_period AND alert.starts = alike.starts);

@@ -241,9 +241,11 @@ def _add_touched(
     if hour > _running(now):
         periods.add("hour", hour, headroom.spend("hour", landed))
     if longer:
+        asked = {period: headroom.spend(period, landed) for period in PERIODS[1:]}
+        if not any(asked.values()):
+            return
         ends = [hour + HOUR - MICROSECOND] if _a_day_begins_within(connection, hour) else []
-        for period in PERIODS[1:]:
-            users = headroom.spend(period, landed)
+        for period, users in asked.items():
             for within in (hour, *ends):
                 periods.add(period, within, users)
 
