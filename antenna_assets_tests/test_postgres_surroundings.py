@@ -51,6 +51,7 @@ SETTINGS = {
     "array_nulls": "off",
     "transform_null_equals": "on",
     "row_security": "off",
+    "jit": "on",
     "client_encoding": "LATIN1",
     "synchronous_commit": "off",
     "default_transaction_isolation": "serializable",

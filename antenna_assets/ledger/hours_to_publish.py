@@ -14,15 +14,18 @@ from antenna_assets.clients.rows import rows_of
 from antenna_assets.ledger.failing import MOST_ATTEMPTS
 
 _CANDIDATES = """
-    WITH todo AS (
-        SELECT * FROM ledger.hour_to_publish AS asked
-        WHERE hour >= %(first)s AND hour < %(end)s AND hour <> ALL (%(running)s)
+    -- Materialized, and looked up: the planner takes a third of all hours for unpublished.
+    WITH unpublished AS MATERIALIZED (
+        SELECT * FROM ledger.hour_to_publish WHERE hour >= %(first)s AND hour < %(end)s
+    ), todo AS (
+        SELECT * FROM unpublished
+        WHERE hour <> ALL (%(running)s)
             AND (attempts = 0
                 -- A failure in the future: the clock was set back.
                 OR ((next_attempt <= %(now)s OR ended > %(now)s)
                     AND (attempts < %(most)s OR EXISTS (
                         SELECT FROM ledger.file
-                        WHERE file.hour = asked.hour AND file.batch > asked.tried_batch))))
+                        WHERE file.hour = unpublished.hour AND file.batch > unpublished.tried_batch))))
     ), chosen AS (
         (SELECT * FROM todo WHERE attempts = 0 AND NOT again ORDER BY hour LIMIT %(limit)s)
         UNION ALL (SELECT * FROM todo WHERE attempts > 0 ORDER BY hour LIMIT %(limit)s)
@@ -35,8 +38,10 @@ _CANDIDATES = """
         coalesce(sealed.rows, 0) AS published_rows, coalesce(chosen.rows - sealed.rows, 0) AS late_rows,
         CASE WHEN again THEN ledger.rows_since(chosen.hour, chosen.up_to_batch) END AS late_since,
         CASE WHEN sealed.generation > 1 THEN sealed.sealed_at END AS again_at
-    FROM chosen LEFT JOIN ledger.hour_generation AS sealed
-        ON chosen.again AND sealed.hour = chosen.hour AND sealed.generation = chosen.generation
+    FROM chosen LEFT JOIN LATERAL (
+        SELECT * FROM ledger.hour_generation
+        WHERE (hour, generation) = (chosen.hour, chosen.generation) LIMIT 1
+    ) AS sealed ON chosen.again
     ORDER BY chosen.hour
 """
 
