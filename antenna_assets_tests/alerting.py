@@ -31,11 +31,11 @@ Event = tuple[str, datetime, int]
 
 
 def well_within_an_hour(connection: psycopg.Connection) -> datetime:
-    """PostgreSQL's clock, once the running hour lasts for some seconds more."""
+    """PostgreSQL's clock, once the running hour lasts for a minute more."""
     while True:
         now = database_now(connection)
         left = hour_of(now) + HOUR - now
-        if left > timedelta(seconds=10):
+        if left > timedelta(minutes=1):
             return now
         sleep(left.total_seconds())
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -35,6 +36,12 @@ os.environ[f"{PREFIX}START"] = FIRST_START.isoformat()
 # Tables are as wide as they are without a terminal: a console keeps the width that it finds when it is made, and those of
 # the commands are made when they are imported.
 os.environ.pop("COLUMNS", None)
+
+# An example is not wrong because the machine was busy.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 # A shell that starts a command in the background lets it ignore SIGINT. Dagster gives SIGTERM the same handler, and no
 # program that the tests start would end when it is asked to.

@@ -216,7 +216,6 @@ def test_row_42_alerts_say_what_an_oracle_says(
         max_examples=500 if proving else 25,
         derandomize=not proving,
         database=None,
-        deadline=None,
         phases=[Phase.generate],
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),

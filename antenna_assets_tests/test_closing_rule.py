@@ -285,7 +285,7 @@ drawn_partitions = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     drawn_partitions,
     st.integers(1, 20),

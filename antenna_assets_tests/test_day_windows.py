@@ -65,7 +65,7 @@ def near(instant: datetime) -> st.SearchStrategy[datetime]:
     )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     data=st.data(),
     day=st.sampled_from(CHANGES) | st.dates(date(2024, 1, 1), date(2030, 1, 1)),

@@ -46,7 +46,7 @@ def engine():
     engine.close()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(events, quotas)
 def test_the_transformations_are_what_a_loop_in_python_says(engine, events, quotas):
     landed = pa.Table.from_pylist(

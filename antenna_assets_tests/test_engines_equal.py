@@ -145,7 +145,7 @@ def hours(draw: Callable) -> tuple[list[dict], list[dict]]:
 
 
 def test_row_3_any_hour_is_the_same_through_both_engines(engines, tmp_path, proving):
-    @settings(max_examples=100 if proving else 6, deadline=None)
+    @settings(max_examples=100 if proving else 6)
     @example(([], []))
     @given(hours())
     def any_hour(hour):
@@ -182,7 +182,7 @@ def test_row_3_a_micro_batch_has_the_same_sums_through_both_engines_and_in_plain
 ):
     windows = st.sampled_from([timedelta(minutes=5), timedelta(hours=1), timedelta(seconds=1)])
 
-    @settings(max_examples=100 if proving else 6, deadline=None)
+    @settings(max_examples=100 if proving else 6)
     @given(hours(), windows)
     def any_micro_batch(hour, window):
         assert_same_sums(engines, tmp_path / "a lake", hour[0], window)

@@ -376,7 +376,7 @@ def test_a_sweep_takes_what_no_version_needs_and_spares_what_is_young(lake):
     assert Lake(lake.root + "2").sweep("raw_parquet", now=now) == {}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 4), st.integers(0, 3)), min_size=1, max_size=10))
 def test_an_hour_is_always_its_newest_generation_as_it_was_published_last(tmp_path_factory, publications):
     lake = Lake(str(tmp_path_factory.mktemp("lake")))

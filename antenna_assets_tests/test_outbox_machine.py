@@ -200,7 +200,6 @@ def test_row_42_each_notice_reaches_each_channel_that_it_is_owed_to_and_no_other
             settings=settings(
                 max_examples=1000 if proving else 60,
                 stateful_step_count=40,
-                deadline=None,
                 suppress_health_check=list(HealthCheck),
             ),
         )

@@ -128,7 +128,7 @@ ZONES = sorted(name for name in available_timezones() if name not in ("localtime
 DAYS = st.dates(date(2020, 1, 1), date(2035, 12, 31))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(zone=st.sampled_from(ZONES), day=DAYS)
 def test_row_41_it_is_where_zoneinfo_sees_the_date_for_the_first_time(
     shared: psycopg.Connection, zone: str, day: date
@@ -162,7 +162,7 @@ def test_row_41_every_change_of_the_clocks_is_met_in_every_zone(shared: psycopg.
     assert compared > 1_500
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     zone=st.sampled_from([*ZONES, "America/Havana", "Africa/Cairo", "America/Nuuk"]),
     instant=st.integers(0, 16 * 365 * 86_400 * 10**6).map(

@@ -261,7 +261,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.tuples(st.sampled_from([None, 8]), st.sampled_from([None, "a", "b"])), steps)
 def test_at_each_instant_the_answer_is_the_one_of_then_whatever_comes_later(
     connection: psycopg.Connection, first: tuple[int | None, str | None], taken: Sequence[Step]

@@ -61,7 +61,7 @@ def test_another_seed_gives_other_bytes() -> None:
 shares = st.sampled_from([0.0, 0.001, 0.01, 0.1, 0.25])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     events=st.integers(0, 3000),
     seed=st.integers(-5, 2**70),

@@ -109,7 +109,7 @@ def test_ten_thousand_damaged_messages(judge_: Judge, seed: int) -> None:
     assert_as_the_rules(judge_, values)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(values=st.lists(st.none() | MESSAGE, max_size=30))
 def test_any_messages_at_all(judge_: Judge, values: list[bytes | None]) -> None:
     assert_as_the_rules(judge_, [VALID, COMPACT] * 20 + values)
@@ -207,7 +207,7 @@ PLAIN = {
 }
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(
     some=st.lists(st.tuples(layouts(), st.lists(values_of(), max_size=6)), min_size=1, max_size=10),
     cut=st.integers(0, 100),

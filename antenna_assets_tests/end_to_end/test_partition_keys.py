@@ -163,7 +163,6 @@ def test_row_20_no_key_but_that_of_a_closed_hour_writes_anything(
         max_examples=EXAMPLES,
         derandomize=not proving,
         database=None,
-        deadline=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
@@ -231,7 +230,6 @@ def test_row_20_certificate_and_verify_name_a_wrong_key_and_change_nothing(
         max_examples=200 if proving else 50,
         derandomize=not proving,
         database=None,
-        deadline=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )

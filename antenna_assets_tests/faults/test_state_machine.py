@@ -39,7 +39,6 @@ def test_row_19_no_order_of_events_crashes_and_runs_breaks_an_invariant_of_the_l
         # The short form does the same each time; the long one something else.
         derandomize=not proving,
         database=None,
-        deadline=None,
         # A failure is told as it was found: to shrink it at seconds an example takes too long.
         phases=[Phase.generate],
         report_multiple_bugs=False,
