@@ -12,6 +12,7 @@ import pytest
 from antenna_assets.clients import kafka_broker as broker
 from antenna_assets.simulator.events import Message, Scenario, messages
 from antenna_assets.simulator.send import Receipts, SendError, Target, send
+from antenna_assets_tests.faults.topics import change_config
 
 START = datetime(2026, 11, 22, 8, tzinfo=UTC)
 
@@ -88,19 +89,7 @@ def test_a_rate_paces_the_messages(kafka: str, topic: str) -> None:
 
 @pytest.mark.services
 def test_a_message_that_kafka_refuses_is_an_error_that_counts(kafka: str, topic: str) -> None:
-    from confluent_kafka.admin import (
-        AdminClient,
-        AlterConfigOpType,
-        ConfigEntry,
-        ConfigResource,
-        ResourceType,
-    )
-
-    entry = ConfigEntry("max.message.bytes", "1000", incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
-    admin = AdminClient({"bootstrap.servers": kafka})
-    for future in admin.incremental_alter_configs([resource]).values():
-        future.result()
+    change_config(kafka, topic, {"max.message.bytes": "1000"})
     # Bytes that do not compress.
     large = Message(b"a", Random(1).randbytes(5000), None, "not_json")
     with pytest.raises(

@@ -24,6 +24,7 @@ from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults.live import wait_until
 from antenna_assets_tests.faults.processes import Process
 from antenna_assets_tests.faults.runs import LIVE_STREAM, STREAM, send
+from antenna_assets_tests.faults.topics import change_config
 from antenna_assets_tests.stream_engines import EACH_ENGINE, after_each_landing, limit_batches
 
 pytestmark = pytest.mark.services
@@ -260,19 +261,7 @@ def test_rows_that_are_lost_on_their_way_to_the_disk_are_not_committed(
 
 @EACH_ENGINE
 def test_a_compacted_topic_is_refused(settings: Settings, new_stream: Callable[[], Stream]) -> None:
-    from confluent_kafka.admin import (
-        AdminClient,
-        AlterConfigOpType,
-        ConfigEntry,
-        ConfigResource,
-        ResourceType,
-    )
-
-    entry = ConfigEntry("cleanup.policy", "compact", incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, settings.topic, incremental_configs=[entry])
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
-    for future in admin.incremental_alter_configs([resource]).values():
-        future.result(10)
+    change_config(settings.kafka_bootstrap or "", settings.topic, {"cleanup.policy": "compact"})
     with pytest.raises(BrokerError, match="expected cleanup.policy=delete"):
         new_stream().read_available()
 

@@ -34,7 +34,7 @@ from antenna_assets.streaming.job import Stream
 from antenna_assets.streaming.spark import reader as reader_module
 from antenna_assets_tests.faults import plain_stream
 from antenna_assets_tests.faults.live import committed, running, wait_until
-from antenna_assets_tests.faults.topics import add_partitions
+from antenna_assets_tests.faults.topics import add_partitions, change_config
 from antenna_assets_tests.stream_engines import EACH_ENGINE_IN_THE_LONG_FORM, SPARK
 
 if TYPE_CHECKING:
@@ -49,19 +49,7 @@ QUIET = 4 * SECOND
 @pytest.fixture
 def quick(settings: Settings) -> Settings:
     """Settings under which an hour is quiet after seconds, and a topic that takes its senders' record times."""
-    from confluent_kafka.admin import (
-        AdminClient,
-        AlterConfigOpType,
-        ConfigEntry,
-        ConfigResource,
-        ResourceType,
-    )
-
-    entry = ConfigEntry("message.timestamp.type", "CreateTime", incremental_operation=AlterConfigOpType.SET)
-    resource = ConfigResource(ResourceType.TOPIC, settings.topic, incremental_configs=[entry])
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
-    for future in admin.incremental_alter_configs([resource]).values():
-        future.result(10)
+    change_config(settings.kafka_bootstrap or "", settings.topic, {"message.timestamp.type": "CreateTime"})
     return settings.model_copy(update={"quiet": QUIET, "lateness": timedelta(0)})
 
 

@@ -1,9 +1,11 @@
 """What may happen to a topic under the stream: its head is cut off, it is deleted and made again, it gets partitions."""
 
+from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
 from antenna_assets.settings import Settings
+from antenna_assets_tests.faults.live import wait_until
 
 
 def truncate(settings: Settings, partition: int, offset: int) -> None:
@@ -33,7 +35,22 @@ def add_partitions(settings: Settings, total: int) -> None:
 
 def let_senders_choose_times(settings: Settings, *, retention_ms: int = -1) -> None:
     """Let a topic take any time of its senders, and keep messages for so long of it; by default whatever it is."""
+    change_config(
+        settings.kafka_bootstrap or "",
+        settings.topic,
+        {
+            "message.timestamp.type": "CreateTime",
+            "message.timestamp.after.max.ms": str(2**63 - 1),
+            "message.timestamp.before.max.ms": str(2**63 - 1),
+            "retention.ms": str(retention_ms),
+        },
+    )
+
+
+def change_config(bootstrap: str, topic: str, config: Mapping[str, str]) -> None:
+    """Change a topic's configuration, and wait until its broker has it: the controller answers before."""
     from confluent_kafka.admin import (
+        AdminClient,
         AlterConfigOpType,
         ConfigEntry,
         ConfigResource,
@@ -42,16 +59,20 @@ def let_senders_choose_times(settings: Settings, *, retention_ms: int = -1) -> N
 
     entries = [
         ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
-        for name, value in (
-            ("message.timestamp.type", "CreateTime"),
-            ("message.timestamp.after.max.ms", str(2**63 - 1)),
-            ("message.timestamp.before.max.ms", str(2**63 - 1)),
-            ("retention.ms", str(retention_ms)),
-        )
+        for name, value in config.items()
     ]
-    resource = ConfigResource(ResourceType.TOPIC, settings.topic, incremental_configs=entries)
-    admin = _admin(settings)
-    _done(admin.incremental_alter_configs([resource]))
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    _done(
+        admin.incremental_alter_configs(
+            [ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)]
+        )
+    )
+
+    def taken_up() -> bool:
+        (found,) = admin.describe_configs([ConfigResource(ResourceType.TOPIC, topic)]).values()
+        return config.items() <= {name: entry.value for name, entry in found.result(20).items()}.items()
+
+    wait_until(taken_up, 20)
 
 
 def _admin(settings: Settings) -> Any:
