@@ -14,7 +14,8 @@ from antenna_assets.clients.rows import rows_of
 from antenna_assets.ledger.failing import MOST_ATTEMPTS
 
 _CANDIDATES = """
-    -- Materialized, and looked up: the planner takes a third of all hours for unpublished.
+    -- The planner expects a third of all hours here, and would read whole tables to go with them. So they are
+    -- materialized, and what belongs to each is looked up.
     WITH unpublished AS MATERIALIZED (
         SELECT * FROM ledger.hour_to_publish WHERE hour >= %(first)s AND hour < %(end)s
     ), todo AS (

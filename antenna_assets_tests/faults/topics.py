@@ -12,7 +12,7 @@ def truncate(settings: Settings, partition: int, offset: int) -> None:
     """Drop the messages of a partition before the offset."""
     from confluent_kafka import TopicPartition
 
-    admin = _admin(settings)
+    admin = _admin(settings.kafka_bootstrap or "")
     _done(admin.delete_records([TopicPartition(settings.topic, partition, offset)]))
 
 
@@ -20,7 +20,7 @@ def create_again(settings: Settings, partitions: int = 2) -> None:
     """Delete the topic and make it anew, without messages."""
     from antenna_assets.stack.kafka_topic import ensure_topic
 
-    admin = _admin(settings)
+    admin = _admin(settings.kafka_bootstrap or "")
     _done(admin.delete_topics([settings.topic], operation_timeout=10))
     ensure_topic(settings.kafka_bootstrap or "", settings.topic, partitions)
 
@@ -29,7 +29,7 @@ def add_partitions(settings: Settings, total: int) -> None:
     """Give the topic so many partitions."""
     from confluent_kafka.admin import NewPartitions
 
-    admin = _admin(settings)
+    admin = _admin(settings.kafka_bootstrap or "")
     _done(admin.create_partitions([NewPartitions(settings.topic, total)]))
 
 
@@ -50,7 +50,6 @@ def let_senders_choose_times(settings: Settings, *, retention_ms: int = -1) -> N
 def change_config(bootstrap: str, topic: str, config: Mapping[str, str]) -> None:
     """Change a topic's configuration, and wait until its broker has it: the controller answers before."""
     from confluent_kafka.admin import (
-        AdminClient,
         AlterConfigOpType,
         ConfigEntry,
         ConfigResource,
@@ -61,7 +60,7 @@ def change_config(bootstrap: str, topic: str, config: Mapping[str, str]) -> None
         ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET)
         for name, value in config.items()
     ]
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = _admin(bootstrap)
     _done(
         admin.incremental_alter_configs(
             [ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)]
@@ -75,11 +74,11 @@ def change_config(bootstrap: str, topic: str, config: Mapping[str, str]) -> None
     wait_until(taken_up, 20)
 
 
-def _admin(settings: Settings) -> Any:
+def _admin(bootstrap: str) -> Any:
     """Keep it until its answers are there: they end with it."""
     from confluent_kafka.admin import AdminClient
 
-    return AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+    return AdminClient({"bootstrap.servers": bootstrap})
 
 
 def _done(futures: dict[Any, Future]) -> None:
