@@ -327,6 +327,14 @@ def hour_or_generation_changed(connection: psycopg.Connection, _lake: Path, rng:
 
 
 @corruption
+def generation_said_to_have_no_certificate(
+    connection: psycopg.Connection, _lake: Path, rng: random.Random
+) -> None:
+    row = a_row(connection, rng, "ledger.hour_generation", "certified")
+    change(connection, "UPDATE ledger.hour_generation SET certified = false WHERE {place} = %s", row)
+
+
+@corruption
 def publication_lost(connection: psycopg.Connection, _lake: Path, rng: random.Random) -> None:
     table = rng.choice(["ledger.publication", "ledger.publication_head"])
     row = a_row(connection, rng, table)

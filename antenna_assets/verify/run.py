@@ -21,7 +21,7 @@ from antenna_assets.verify.chain import chain_differences, period_chain_differen
 from antenna_assets.verify.difference import ABSENT, Difference
 from antenna_assets.verify.lake import lake_findings, user_differences
 from antenna_assets.verify.landing import Landing
-from antenna_assets.verify.ledger import ledger_findings
+from antenna_assets.verify.ledger import certified_generations, ledger_findings
 from antenna_assets.verify.parquet import Parquet
 from antenna_assets.verify.periods import PeriodsVerified, published_periods, verify_period
 from antenna_assets.verify.publications import lake_table_id
@@ -201,6 +201,7 @@ def _verify_lake(
 def _verify_uncertified(run: _Verification, hour: datetime) -> None:
     key = hour_key(hour)
     run.verified.differences += run.landing.differences_beyond(hour, 0)
+    run.verified.differences += certified_generations(run.connection, hour)
     generation, dirty, closed_at = run.connection.execute(
         "SELECT generation, dirty, closed_at FROM ledger.hour_state WHERE hour = %s",
         [hour],
