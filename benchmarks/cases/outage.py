@@ -23,11 +23,10 @@ def measure(context: Context) -> Outcome:
     """Measure once, from the daemon's start until every hour is published, and until the newest one is."""
     hours = 4 if context.short else HOURS
     own = fresh(context.environment(), context.folder / "own")
-    newest = last_full_hour()
     context.say(f"landing {hours} hours")
     land_hours(
         own,
-        first=newest - (hours - 1) * HOUR,
+        first=last_full_hour() - (hours - 1) * HOUR,
         hours=hours,
         events=context.events(EVENTS),
         users=context.events(USERS),
@@ -35,6 +34,8 @@ def measure(context: Context) -> Outcome:
     url = own[f"{PREFIX}POSTGRES_URL"]
     settings = settings_of(own)
     with dagster(settings, settings.home / "dagster", show_log=False) as on, connect(url) as connection:
+        # An hour that has ended during the landing is closed as well, and empty.
+        newest = hours_to_publish(connection, limit=1)[-1].hour
         began = time.perf_counter()
         on.start()
         newest_after = None
