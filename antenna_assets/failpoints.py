@@ -118,7 +118,9 @@ def commit_point(name: str) -> None:
     if crash is None:
         return
     if crash.fault == "pause":
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # To this thread: it stops here. What is sent to the process waits until some other thread gets the
+        # processor, and this one would go on until then.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
         return
     if crash.fault != "python":
         _kill_java()

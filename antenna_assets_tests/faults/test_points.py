@@ -2,6 +2,7 @@
 
 import ast
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -95,17 +96,39 @@ def test_a_fault_is_a_point_a_passage_and_who_dies(text: str, crash_: crash.Cras
     assert crash.parse(text) == crash_
 
 
-def test_a_paused_process_goes_on_when_it_is_woken() -> None:
-    code = "from antenna_assets.failpoints import commit_point\ncommit_point('stream.commit.live')\nprint('woken')"
+_PAUSED_IN_A_THREAD = """
+import os
+import threading
+from antenna_assets.failpoints import commit_point
+
+def reach():
+    begin.wait()
+    commit_point('stream.commit.live')
+    print('woken', flush=True)
+
+begin = threading.Event()
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+thread = threading.Thread(target=reach)
+thread.start()
+# A signal that is sent to the process waits for this thread, which waits for the processor.
+os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+begin.set()
+thread.join()
+"""
+
+
+def test_a_process_pauses_where_a_thread_reached_the_point_and_goes_on_when_it_is_woken() -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", _PAUSED_IN_A_THREAD],
         env={**os.environ, "ANTENNA_CRASH_AT": "stream.commit.live:pause"},
         stdout=subprocess.PIPE,
         text=True,
     )
+    assert process.stdout is not None
     try:
         _, status = os.waitpid(process.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status)
+        assert select.select([process.stdout], [], [], 0) == ([], [], [])
         process.send_signal(signal.SIGCONT)
         assert process.communicate(timeout=20)[0] == "woken\n"
     finally:
