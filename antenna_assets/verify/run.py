@@ -141,6 +141,7 @@ def _hours(connection: psycopg.Connection, first: datetime | None, end: datetime
 
 
 def _verify_hour(run: _Verification, hour: datetime) -> None:
+    run.verified.differences += certified_generations(run.connection, hour)
     certificate = newest_certificate(run.connection, hour)
     if certificate is None:
         _verify_uncertified(run, hour)
@@ -201,7 +202,6 @@ def _verify_lake(
 def _verify_uncertified(run: _Verification, hour: datetime) -> None:
     key = hour_key(hour)
     run.verified.differences += run.landing.differences_beyond(hour, 0)
-    run.verified.differences += certified_generations(run.connection, hour)
     generation, dirty, closed_at = run.connection.execute(
         "SELECT generation, dirty, closed_at FROM ledger.hour_state WHERE hour = %s",
         [hour],

@@ -28,3 +28,11 @@ FROM (
                             WHERE unsettled.hour = hour.hour) AS certified
     FROM ledger.hour LEFT JOIN ledger.hour_generation AS sealed USING (hour, generation)
 ) AS state;
+
+-- As it was before 0039, which spared a second look at all certificates.
+CREATE OR REPLACE VIEW ledger.hour_to_publish AS
+SELECT state.hour, state.rows, state.generation, state.up_to_batch, coalesce(failing.attempts, 0) AS attempts,
+    failing.batch AS tried_batch, failing.ended, failing.next_attempt,
+    state.dirty AND failing.hour IS NULL AND state.certified AS again
+FROM ledger.hour_state AS state LEFT JOIN ledger.failing_hour AS failing USING (hour)
+WHERE state.closed_at IS NOT NULL AND NOT state.published;
