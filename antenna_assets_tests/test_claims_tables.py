@@ -21,15 +21,16 @@ def test_the_rows_of_many_hours_are_read_once_and_not_compared_with_each_hour(
     hours = [FIRST + number * HOUR for number in range(24)]
     make_user_days(connection, hours)
     connection.execute(
-        "INSERT INTO bytes_agg_user_1h SELECT hour, 'user-' || number, NULL, number"
+        "INSERT INTO bytes_agg_user_1h"
+        " SELECT hour, 'user-' || number, CASE WHEN number > 1 THEN 'known' END, number"
         " FROM unnest(%s::timestamptz[]) AS hour, generate_series(1, 300) AS number",
         [hours],
     )
     facts = facts_of(HOURLY_TABLES["bytes_agg_user_1h"])
     asked = {"hours": [*hours[1:], hours[-1] + HOUR], "first": hours[1], "end": hours[-1] + 2 * HOUR}
     found = sorted(connection.execute(facts, asked).fetchall())
-    assert found[0] == (hours[1], 300, 45150, 0, 300)
-    assert found[-1] == (hours[-1] + HOUR, 0, 0, 0, 0)
+    assert found[0] == (hours[1], 300, 45150, 0, 300, 45149)
+    assert found[-1] == (hours[-1] + HOUR, 0, 0, 0, 0, 0)
     explained = connection.execute(b"EXPLAIN (ANALYZE, FORMAT JSON) " + facts.as_bytes(connection), asked)
     assert compared(explained.fetchall()[0][0][0]["Plan"]) == 0
 

@@ -25,7 +25,7 @@ from antenna_assets.verify.claims import CLAIMS
 from antenna_assets.verify.claims.history import hours_are_fresh, volume_is_usual
 from antenna_assets.verify.claims.lake import lake_claims
 from antenna_assets.verify.claims.live import live_equals_hourly
-from antenna_assets.verify.claims.tables import known_users_share, over_quota_is_exact, table_claims
+from antenna_assets.verify.claims.tables import over_quota_is_exact, table_claims
 from antenna_assets.verify.claims.verdict import Verdict
 
 BLOCKING = {
@@ -148,14 +148,12 @@ def _of_serving_tables(connection: psycopg.Connection, hours: Sequence[datetime]
     without_users = hours_without_users(connection, hours)
     with_users = [hour for hour in hours if hour not in without_users]
     for name, table in HOURLY_TABLES.items():
-        conserves = "bytes_are_conserved" in CLAIMS[name]
         there = with_users if name == "bytes_agg_user_1h" else hours
-        found.add(name, table_claims(connection, table, there, conserves_bytes=conserves))
+        found.add(name, table_claims(connection, table, there))
         live = LIVE_TABLES.get(name.removesuffix("_1h"))
         if live is not None:
             compared = live_equals_hourly(connection, live, table, there, now)
             found.add_one(name, "live_equals_hourly", compared)
-    found.add_one("bytes_agg_user_1h", "known_users_share", known_users_share(connection, with_users))
     exact = over_quota_is_exact(connection, with_users)
     found.add_one("users_over_quota_1h", "over_quota_is_exact", exact)
     dropped = dict.fromkeys(
