@@ -31,7 +31,7 @@ from antenna_assets.storage.disk import FREE_SPACE_HINT, free, is_full
 from antenna_assets.storage.paths import file_errors, is_store_error, reason_of
 
 if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection
+    from duckdb import DuckDBPyConnection, DuckDBPyRelation
 
 _PREFIX = "antenna-duckdb-"
 
@@ -80,6 +80,8 @@ class DuckDBEngine:
             self._options["threads"] = threads
         self._memory_limit = memory_limit
         self._spill_in = temp_directory
+        # The Arrow type of values of DuckDB's types, by their names.
+        self._types: dict[str, pa.DataType] = {}
         self._lock = Lock()
         self._database: DuckDBPyConnection | None = None
         self._spill: tempfile.TemporaryDirectory[str] | None = None
@@ -90,7 +92,7 @@ class DuckDBEngine:
     ) -> list[WrittenFile]:
         """See `Engine.write`."""
         with new_folder(target), writes_ended(target), self._connection(inputs, target) as connection:
-            check_types(connection.sql(sql).limit(0).to_arrow_table().schema, schema)
+            check_types(self._schema(connection, connection.sql(sql)), schema)
             # OVERWRITE_OR_IGNORE: DuckDB's check of the new folder fails on object stores, which have no
             # folders.
             written = connection.execute(
@@ -111,7 +113,7 @@ class DuckDBEngine:
             result = connection.sql(sql)
             # Before a row is computed: otherwise a value that does not fit a wrong type would be reported
             # first.
-            check_types(result.limit(0).to_arrow_table().schema, schema)
+            check_types(self._schema(connection, result), schema)
             return checked_table(result.to_arrow_table(), schema)
 
     @contextmanager
@@ -122,10 +124,19 @@ class DuckDBEngine:
         del scratch  # It spills by itself.
         with self._connection(inputs) as connection:
             result = connection.sql(sql)
-            check_types(result.limit(0).to_arrow_table().schema, schema)
+            check_types(self._schema(connection, result), schema)
             batches = self._checked(result.to_arrow_reader(BATCH_ROWS), schema)
             first = next(batches, None)
             yield chain([] if first is None else [first], batches)
+
+    def _schema(self, connection: "DuckDBPyConnection", result: "DuckDBPyRelation") -> pa.Schema:
+        """The columns of a result, of which nothing is computed."""
+        for type_ in map(str, result.types):
+            if type_ not in self._types:
+                null = connection.sql(f"SELECT CAST(NULL AS {type_})").to_arrow_table()
+                self._types[type_] = null.schema.field(0).type
+        names = zip(result.columns, map(str, result.types), strict=True)
+        return pa.schema([(name, self._types[type_]) for name, type_ in names])
 
     def _checked(self, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         """The batches, with the errors of an engine: whoever reads them is outside of `_connection`."""
