@@ -9,16 +9,18 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
+from psycopg import sql
 from psycopg.rows import dict_row
 
 from antenna_assets.clients.advisory_locks import CERTIFICATE_OF_HOUR
+from antenna_assets.clients.rows import columns_of, rows_of
 from antenna_assets.domain.hours import EPOCH, HOUR, hour_key
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.errors import AntennaError, Superseded
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.chain import ChainedCertificate, Content, issue, newest
-from antenna_assets.ledger.generations import read_generation
-from antenna_assets.ledger.landing import landing_of, record_landing
+from antenna_assets.ledger.generations import Generation, read_generations
+from antenna_assets.ledger.landing import LandingFacts, record_landing
 from antenna_assets.ledger.publications import Publication, record_publication, require_nobody_forgotten
 
 UNKNOWN_USERS = "unknown_users"
@@ -83,48 +85,48 @@ def certify(
     Nothing is issued while an asset is missing or the tables have different users' versions, and if the
     hour's newest certificate has the same content.
     """
-    hours = sorted(generations)
-    for hour in hours:
-        connection.execute(
-            "SELECT pg_advisory_xact_lock(%s::int, %s::int)", [CERTIFICATE_OF_HOUR, (hour - EPOCH) // HOUR]
-        )
-    issued = {hour: _issue(connection, hour, generations[hour]) for hour in hours}
-    return {hour: certificate for hour, certificate in issued.items() if certificate is not None}
-
-
-def _issue(connection: psycopg.Connection, hour: datetime, generation: int) -> Certificate | None:
-    published = publications(connection, hour, generation)
-    if not complete(published):
-        return None
-    record_landing(connection, read_generation(connection, hour, generation))
-    content = content_of(connection, hour, generation, published)
-    _mark_certified(connection, hour)
-    before = newest_certificate(connection, hour)
-    if before is not None and without_publication_numbers(before.content) == without_publication_numbers(
-        content
-    ):
-        return None
-    issued = issue(connection, Certificate, content, hour=hour)
-    commit_point("publish.certified")
+    connection.execute(
+        # In the order of the hours.
+        "SELECT pg_advisory_xact_lock(%s::int, hour) FROM unnest(%s::int[]) AS hour",
+        [CERTIFICATE_OF_HOUR, [(hour - EPOCH) // HOUR for hour in sorted(generations)]],
+    )
+    published = publications(connection, generations)
+    whole = {hour: generations[hour] for hour in sorted(generations) if complete(published[hour])}
+    if not whole:
+        return {}
+    sealed, before = read_generations(connection, whole), newest_certificates(connection, [*whole])
+    _mark_certified(connection, [*whole])
+    issued: dict[datetime, Certificate] = {}
+    for hour in whole:
+        landing = record_landing(connection, sealed[hour])
+        content = content_of(connection, sealed[hour], landing, published[hour])
+        if hour not in before or without_publication_numbers(
+            before[hour].content
+        ) != without_publication_numbers(content):
+            issued[hour] = issue(connection, Certificate, content, hour=hour)
+            commit_point("publish.certified")
     return issued
 
 
-def _mark_certified(connection: psycopg.Connection, hour: datetime) -> None:
-    """Mark the hour's publication heads as certified.
+def _mark_certified(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
+    """Mark the publication heads of hours as certified.
 
     One that another publication has locked is skipped, as waiting for it with the hour's lock would be a
     deadlock: that publication certifies the hour itself. If it dies, the hour is published again.
     """
     connection.execute(
-        "UPDATE ledger.publication_head SET uncertified = false WHERE hour = %(hour)s AND asset IN ("
-        " SELECT asset FROM ledger.publication_head WHERE hour = %(hour)s AND uncertified"
-        " ORDER BY asset FOR UPDATE SKIP LOCKED)",
-        {"hour": hour},
+        "UPDATE ledger.publication_head AS head SET uncertified = false FROM ("
+        " SELECT hour, asset FROM ledger.publication_head WHERE hour = ANY(%s) AND uncertified"
+        " ORDER BY hour, asset FOR UPDATE SKIP LOCKED) AS own"
+        " WHERE head.hour = own.hour AND head.asset = own.asset",
+        [list(hours)],
     )
 
 
-def publications(connection: psycopg.Connection, hour: datetime, generation: int) -> dict[str, dict]:
-    """The current publication of each asset whose head is at this generation, by asset.
+def publications(
+    connection: psycopg.Connection, generations: Mapping[datetime, int]
+) -> dict[datetime, dict[str, dict]]:
+    """The current publication of each asset whose head is at the generation of its hour, by hour and asset.
 
     It has the users' version of the head. For a serving table it is the last one recorded. For a lake table,
     where two runs may commit in one order and be recorded in the other, it is the latest attempt, as the
@@ -133,14 +135,19 @@ def publications(connection: psycopg.Connection, hour: datetime, generation: int
     """
     with connection.cursor(row_factory=dict_row) as cursor:
         rows = cursor.execute(
-            "SELECT DISTINCT ON (asset) asset, number, rows, bytes, p.users_version, lake_version, content"
-            " FROM ledger.publication AS p"
+            "SELECT DISTINCT ON (hour, asset)"
+            "  hour, asset, number, rows, bytes, p.users_version, lake_version, content"
+            " FROM unnest(%s::timestamptz[], %s::integer[]) AS wanted (hour, generation)"
+            " JOIN ledger.publication AS p USING (hour, generation)"
             " JOIN ledger.publication_head AS head USING (asset, hour, generation)"
-            " WHERE hour = %s AND generation = %s AND p.users_version IS NOT DISTINCT FROM head.users_version"
-            " ORDER BY asset, attempt DESC NULLS LAST, lake_version DESC NULLS LAST, number DESC",
-            [hour, generation],
+            " WHERE p.users_version IS NOT DISTINCT FROM head.users_version"
+            " ORDER BY hour, asset, attempt DESC NULLS LAST, lake_version DESC NULLS LAST, number DESC",
+            [[*generations], [*generations.values()]],
         ).fetchall()
-    return {row.pop("asset"): row for row in rows}
+    found: dict[datetime, dict[str, dict]] = {hour: {} for hour in generations}
+    for row in rows:
+        found[row.pop("hour")][row.pop("asset")] = row
+    return found
 
 
 def complete(published: Mapping[str, Mapping[str, Any]]) -> bool:
@@ -153,17 +160,35 @@ def complete(published: Mapping[str, Mapping[str, Any]]) -> bool:
 
 
 def content_of(
-    connection: psycopg.Connection, hour: datetime, generation: int, published: Mapping[str, Mapping]
+    connection: psycopg.Connection,
+    sealed: Generation,
+    landing: LandingFacts,
+    published: Mapping[str, Mapping[str, Any]],
 ) -> Content:
     """The content of an hour's certificate.
 
     `hour`, `generation`, `up_to_batch` and `users_version` identify the snapshot. `landed`, `batches`,
-    `rejected` and `offsets` are its landing facts (`landing_of`). `unknown_users` counts users without a row
-    in `user_metadata`, their rows and bytes. `published` has for each asset the number of its publication,
-    rows and bytes; of a lake table also the Delta version and the SHA-256 of each file, of others the SHA-256
-    of the rows (`publishing/digests.py`).
+    `rejected` and `offsets` are its landing facts; for the rest see `published_content`.
     """
-    sealed = read_generation(connection, hour, generation)
+    return {
+        "hour": hour_key(sealed.hour),
+        "generation": sealed.generation,
+        "up_to_batch": sealed.up_to_batch,
+        "users_version": published["enriched_usage"]["users_version"],
+        **landing,
+        **published_content(connection, sealed.hour, published),
+    }
+
+
+def published_content(
+    connection: psycopg.Connection, hour: datetime, published: Mapping[str, Mapping[str, Any]]
+) -> Content:
+    """What an hour's certificate says of its publications.
+
+    `unknown_users` counts users without a row in `user_metadata`, their rows and bytes. `published` has for
+    each asset the number of its publication, rows and bytes; of a lake table also the Delta version and the
+    SHA-256 of each file, of others the SHA-256 of the rows (`publishing/digests.py`).
+    """
     recorded = published["bytes_agg_user_1h"]["content"].get(UNKNOWN_USERS)
     unknown = recorded or _unknown_users(connection, hour)
     assets = {}
@@ -177,11 +202,6 @@ def content_of(
         if row["lake_version"] is not None:
             assets[asset]["delta_version"] = row["lake_version"]
     return {
-        "hour": hour_key(hour),
-        "generation": generation,
-        "up_to_batch": sealed.up_to_batch,
-        "users_version": published["enriched_usage"]["users_version"],
-        **landing_of(connection, sealed),
         "unknown_users": {
             "users": unknown["users"],
             "bytes": unknown["bytes"],
@@ -210,9 +230,21 @@ def without_publication_numbers(content: Content) -> Content:
     return {**content, "published": assets}
 
 
+def newest_certificates(
+    connection: psycopg.Connection, hours: Sequence[datetime]
+) -> dict[datetime, Certificate]:
+    """The newest certificate of each hour that has one."""
+    query = sql.SQL(
+        "SELECT newest.* FROM unnest(%s::timestamptz[]) AS wanted (hour) CROSS JOIN LATERAL ("
+        " SELECT {} FROM ledger.certificate AS own WHERE own.hour = wanted.hour"
+        " ORDER BY number DESC LIMIT 1) AS newest"
+    ).format(columns_of(Certificate))
+    return {one.hour: one for one in rows_of(connection, Certificate, query, [list(hours)])}
+
+
 def newest_certificate(connection: psycopg.Connection, hour: datetime) -> Certificate | None:
     """The hour's newest certificate; None if it has none."""
-    return newest(connection, Certificate, hour=hour)
+    return newest_certificates(connection, [hour]).get(hour)
 
 
 def newest_of_chain(connection: psycopg.Connection) -> Certificate:

@@ -39,6 +39,14 @@ def read_generations(
     Raises:
         LedgerError: an hour has none with its number.
     """
+    found = find_generations(connection, numbers)
+    return {hour: one_of(found, hour, number) for hour, number in numbers.items()}
+
+
+def find_generations(
+    connection: psycopg.Connection, numbers: Mapping[datetime, int]
+) -> dict[datetime, Generation]:
+    """As `read_generations`, without the hours that have none with their number."""
     with connection.cursor(row_factory=class_row(Generation)) as cursor:
         rows = cursor.execute(
             "SELECT hour, generation, up_to_batch, rows, bytes FROM ledger.hour_generation"
@@ -46,13 +54,20 @@ def read_generations(
             " USING (hour, generation)",
             [[*numbers], [*numbers.values()]],
         ).fetchall()
-    found = {row.hour: row for row in rows}
-    for hour, generation in numbers.items():
-        if hour not in found:
-            raise LedgerError(
-                f"expected generation {generation} of {hour_key(hour)} in ledger.hour_generation, found none"
-            )
-    return found
+    return {row.hour: row for row in rows}
+
+
+def one_of(found: Mapping[datetime, Generation], hour: datetime, number: int) -> Generation:
+    """The generation of an hour among those that were found.
+
+    Raises:
+        LedgerError: it has none with this number.
+    """
+    if hour not in found:
+        raise LedgerError(
+            f"expected generation {number} of {hour_key(hour)} in ledger.hour_generation, found none"
+        )
+    return found[hour]
 
 
 def require_unexpired(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:

@@ -68,7 +68,10 @@ _OFFSETS = f"""
 
 def record_landing(connection: psycopg.Connection, sealed: "Generation") -> LandingFacts:
     """The landing facts of a generation; the first call stores them, as its files will be removed one day."""
-    landing = landing_of(connection, sealed)
+    kept = _kept(connection, sealed)
+    if kept is not None:
+        return kept
+    landing = _computed(connection, sealed)
     connection.execute(
         "INSERT INTO ledger.generation_landing (hour, generation, content) VALUES (%s, %s, %s)"
         " ON CONFLICT DO NOTHING",
@@ -87,12 +90,19 @@ def landing_of(connection: psycopg.Connection, sealed: "Generation") -> LandingF
     Raises:
         LandingUnknown: none of these has them.
     """
-    kept = connection.execute(
+    kept = _kept(connection, sealed)
+    return _computed(connection, sealed) if kept is None else kept
+
+
+def _kept(connection: psycopg.Connection, sealed: "Generation") -> LandingFacts | None:
+    row = connection.execute(
         "SELECT content FROM ledger.generation_landing WHERE hour = %s AND generation = %s",
         [sealed.hour, sealed.generation],
     ).fetchone()
-    if kept is not None:
-        return kept[0]
+    return row[0] if row else None
+
+
+def _computed(connection: psycopg.Connection, sealed: "Generation") -> LandingFacts:
     found = landing_facts(connection, sealed.hour, sealed.up_to_batch, expired=True)
     if found["landed"]["rows"] == sealed.rows:
         return found

@@ -91,6 +91,11 @@ class HourSnapshot:
         return PublishedHour(self.generation, self.files, self.tags)
 
 
+def generations(snapshots: Mapping[datetime, HourSnapshot]) -> dict[datetime, int]:
+    """The generation of each hour that a table holds."""
+    return {hour: one.generation for hour, one in snapshots.items() if one.generation is not None}
+
+
 @dataclass(frozen=True)
 class PublishedHour:
     """A published hour as input of the next asset: its generation, files and tags, as in `HourSnapshot`."""

@@ -13,9 +13,9 @@ from antenna_assets.engines.contract import Dataset
 from antenna_assets.engines.transforms import transform
 from antenna_assets.errors import AntennaError, Superseded
 from antenna_assets.ledger.certificate import UNKNOWN_USERS
-from antenna_assets.ledger.generations import read_generation
+from antenna_assets.ledger.generations import Generation, find_generations, one_of
 from antenna_assets.ledger.publications import Publication
-from antenna_assets.publishing.lake import USERS_VERSION, PublishedHour
+from antenna_assets.publishing.lake import USERS_VERSION, generations
 from antenna_assets.publishing.outcomes import HourReport, Outcomes, PublishingRun
 from antenna_assets.publishing.serving import HourOfTable, replace_hours
 
@@ -34,6 +34,7 @@ def publish_table(run: PublishingRun, table: ServingTable, hours: Sequence[datet
     """
     outcomes = Outcomes()
     usage = run.tables.hours("enriched_usage", hours)
+    sealed = find_generations(run.connection, generations(usage))
     ready: list[HourOfTable] = []
     busiest: dict[datetime, _Busiest] = {}
     with run.tables.scratch() as scratch, ExitStack() as streams:
@@ -41,6 +42,7 @@ def publish_table(run: PublishingRun, table: ServingTable, hours: Sequence[datet
             for hour in hours:
                 with outcomes.of(hour):
                     published = usage[hour].published("enriched_usage", hour)
+                    generation = one_of(sealed, hour, published.generation)
                     inputs = {"enriched_usage": Dataset(published.files, ENRICHED_USAGE)}
                     rows = streams.enter_context(
                         run.engine.stream(
@@ -48,7 +50,8 @@ def publish_table(run: PublishingRun, table: ServingTable, hours: Sequence[datet
                         )
                     )
                     busiest[hour] = _Busiest(table, rows)
-                    ready.append(_hour(run, table, hour, published, busiest[hour]))
+                    users_version = published.tags[USERS_VERSION]
+                    ready.append(_hour(run, table, generation, users_version, busiest[hour]))
         with outcomes.stage("publish"):
             done = replace_hours(run.connection, table, ready)
     for hour, one in done.items():
@@ -69,12 +72,12 @@ def _ordered(table: ServingTable) -> str:
 def _hour(
     run: PublishingRun,
     table: ServingTable,
-    hour: datetime,
-    usage: PublishedHour,
+    generation: Generation,
+    users_version: int,
     rows: Iterable[pa.RecordBatch],
 ) -> HourOfTable:
-    generation = read_generation(run.connection, hour, usage.generation)
-    version = Publication(table.name, hour, usage.generation, 0, 0, usage.tags[USERS_VERSION], run.run_id)
+    hour, number = generation.hour, generation.generation
+    version = Publication(table.name, hour, number, 0, 0, users_version, run.run_id)
     return HourOfTable(version, rows, None if table.name in SELECTIONS else generation.bytes)
 
 

@@ -6,9 +6,9 @@ from datetime import datetime
 from antenna_assets.domain.schema import ENRICHED_USAGE, RAW_PARQUET
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.engines.transforms import transform
-from antenna_assets.ledger.generations import read_generation
+from antenna_assets.ledger.generations import Generation, find_generations, one_of
 from antenna_assets.ledger.publications import begin_publications
-from antenna_assets.publishing.lake import PublishedHour
+from antenna_assets.publishing.lake import PublishedHour, generations
 from antenna_assets.publishing.lake_hours import WrittenHour, publish_files, require_rows
 from antenna_assets.publishing.outcomes import Outcomes, PublishingRun
 from antenna_assets.publishing.users import Users
@@ -25,21 +25,24 @@ def publish_usage(run: PublishingRun, hours: Sequence[datetime], users: Users) -
     outcomes = Outcomes()
     attempts = begin_publications(run.connection, TABLE, hours, users.version)
     raw = run.tables.hours("raw_parquet", hours)
+    sealed = find_generations(run.connection, generations(raw))
     written = []
     with outcomes.stage("transform"):
         for hour in hours:
             with outcomes.of(hour):
                 published = raw[hour].published("raw_parquet", hour)
-                written.append(_write(run, hour, published, users, attempts[hour]))
+                generation = one_of(sealed, hour, published.generation)
+                written.append(_write(run, generation, published, users, attempts[hour]))
     with outcomes.stage("publish"):
         publish_files(run, TABLE, written, outcomes)
     return outcomes
 
 
-def _write(run: PublishingRun, hour: datetime, raw: PublishedHour, users: Users, attempt: int) -> WrittenHour:
-    generation = read_generation(run.connection, hour, raw.generation)
-    inputs = {"raw_parquet": Dataset(raw.files, RAW_PARQUET), **users.inputs(hour)}
-    folder = run.tables.new_folder(TABLE, hour, raw.generation)
+def _write(
+    run: PublishingRun, generation: Generation, raw: PublishedHour, users: Users, attempt: int
+) -> WrittenHour:
+    inputs = {"raw_parquet": Dataset(raw.files, RAW_PARQUET), **users.inputs(generation.hour)}
+    folder = run.tables.new_folder(TABLE, generation.hour, generation.generation)
     files = run.engine.write(transform(TABLE), inputs, ENRICHED_USAGE, folder)
     require_rows(generation, files, "after the join")
     # As the files' statistics have it; `verify` counts them again.

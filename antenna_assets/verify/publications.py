@@ -14,8 +14,8 @@ from antenna_assets.domain.hours import hour_key
 from antenna_assets.ledger.certificate import (
     Certificate,
     complete,
-    content_of,
     publications,
+    published_content,
     without_publication_numbers,
 )
 from antenna_assets.ledger.errors import LedgerError
@@ -128,9 +128,9 @@ def _compare_newest(
 ) -> None:
     """Compare the newest publications of the certified generation: a later run may have repeated them."""
     content, hour = certificate.content, certificate.hour
-    newest = publications(connection, hour, certificate.generation)
+    newest = publications(connection, {hour: certificate.generation})[hour]
     if complete(newest):
-        current = content_of(connection, hour, certificate.generation, newest)
+        current = published_content(connection, hour, newest)
         expected, found = (
             {name: without_publication_numbers(text)[name] for name in ("published", "unknown_users")}
             for text in (content, current)

@@ -208,7 +208,7 @@ def _verify_uncertified(run: _Verification, hour: datetime) -> None:
     ).fetchall()[0]
     if closed_at is None:
         return
-    published = publications(run.connection, hour, generation)
+    published = publications(run.connection, {hour: generation})[hour]
     if complete(published):
         missing = Difference(key, "certificate", f"one of generation {generation}", ABSENT)
         run.verified.differences.append(missing)

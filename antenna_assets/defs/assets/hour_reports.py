@@ -15,7 +15,7 @@ from antenna_assets.domain.schema import HOURLY_TABLES, LAKE_TABLES
 from antenna_assets.engines.contract import Dataset, Engine
 from antenna_assets.errors import AntennaError
 from antenna_assets.ledger.anchors import anchor_of
-from antenna_assets.ledger.certificate import Certificate, newest_certificate
+from antenna_assets.ledger.certificate import Certificate, newest_certificates
 from antenna_assets.publishing.outcomes import HourReport, Outcomes
 
 
@@ -41,14 +41,14 @@ class HoursRunReport(RunReport[datetime]):
             # Of the newest hour: nobody looks at each one of a range.
             views = _views(engine, asset, one) if hour == self._asked[-1] else {}
             reports[hour] = {**one.numbers, "dagster/partition_row_count": one.numbers["rows"], **views}
-        certificates = {hour: newest_certificate(connection, hour) for hour in reports}
+        certificates = newest_certificates(connection, [*reports])
         # Where logs are kept elsewhere, these lines anchor the hashes outside the database.
-        issued = [one for one in certificates.values() if one is not None and _last_published(one) == asset]
+        issued = [one for one in certificates.values() if _last_published(one) == asset]
         if issued:
             self._context.log.info("\n".join(anchor_of(one).line for one in issued))
         for hour, metadata in reports.items():
-            certificate = certificates[hour]
-            shown = {**metadata, **seconds, "certificate": _certificate(certificate, hour)}
+            certificate = _certificate(certificates.get(hour), hour)
+            shown = {**metadata, **seconds, "certificate": certificate}
             self._metadata[asset, hour] = shown
 
     def add_verdicts(

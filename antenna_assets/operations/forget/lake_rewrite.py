@@ -150,7 +150,7 @@ def replace_hours(
             raise
         # A run that was killed before it recorded these files, or used other users, is run again from what
         # landed.
-        before = publications(connection, hour, snapshot.generation).get(table)
+        before = publications(connection, {hour: snapshot.generation})[hour].get(table)
         if before is None or before["users_version"] != snapshot.tags.get("users_version"):
             continue
         content = {**(before["content"] or {}), "files": files_manifest(lake.location(table), files)}

@@ -139,7 +139,7 @@ def replace_hours(connection: psycopg.Connection, hour: datetime, identity: Iden
             heads.pop("bytes_agg_user_1h", None)
         # A run killed between the two leaves them at different generations.
         for asset, generation in heads.items():
-            before = publications(connection, hour, generation).get(asset)
+            before = publications(connection, {hour: generation})[hour].get(asset)
             if before is not None:
                 publication = Publication(
                     asset, hour, generation, before["rows"], before["bytes"], before["users_version"], RUN
