@@ -86,13 +86,13 @@ def test_a_partition_is_a_day_of_the_billing_zone_also_where_clocks_are_set_at_m
         assert months.get_partition_keys(current_time=end)[-1] == "2026-11-01"
 
 
-def test_the_six_assets_are_hourly_in_utc_and_run_24_hours_at_a_time(graph: Any) -> None:
+def test_the_six_assets_are_hourly_in_utc_and_are_backfilled_48_hours_at_a_time(graph: Any) -> None:
     for name in ASSETS:
         node = graph.get(dg.AssetKey(name))
         assert isinstance(node.partitions_def, dg.HourlyPartitionsDefinition)
         assert node.partitions_def.timezone == "UTC"
         assert node.partitions_def.get_first_partition_key() == "2026-01-01-00:00"
-        assert node.backfill_policy == dg.BackfillPolicy.multi_run(24)
+        assert node.backfill_policy == dg.BackfillPolicy.multi_run(48)
 
 
 def test_every_asset_says_what_a_row_is_who_owns_it_and_what_it_is_made_of(graph: Any) -> None:

@@ -1,4 +1,4 @@
-"""Launching a backfill in Dagster and following it. Dagster's daemon executes it, 24 hours a run."""
+"""Launching a backfill in Dagster and following it. Dagster's daemon executes it, 48 hours a run."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from antenna_assets.defs.sensor_policy import HOURS_PER_RUN
 from antenna_assets.domain.hours import HOUR, KEY_FORMAT, hour_of, range_of_hours
 from antenna_assets.settings import load_settings
 
@@ -26,7 +25,10 @@ warnings.filterwarnings(
 POOL = "hours"
 """Concurrency pool of the runs of hours; its limit is in `docker/dagster.yaml`."""
 
-BACKFILL_POLICY = dg.BackfillPolicy.multi_run(max_partitions_per_run=HOURS_PER_RUN)
+HOURS_PER_BACKFILL_RUN = 48
+"""The most hours of a run of a backfill. To start a run takes as much as five to ten hours (decision 34)."""
+
+BACKFILL_POLICY = dg.BackfillPolicy.multi_run(max_partitions_per_run=HOURS_PER_BACKFILL_RUN)
 
 
 def first_and_end() -> tuple[datetime, datetime]:

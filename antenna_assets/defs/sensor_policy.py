@@ -12,7 +12,7 @@ from antenna_assets.ledger.hours_to_publish import Candidate
 from antenna_assets.ledger.requests import HourRequest
 
 HOURS_PER_RUN = 24
-"""The most hours of a run, and of all the runs that one tick requests."""
+"""The most hours of a run of the sensor, and of all the runs that one tick requests."""
 
 RETRIES = 6
 """Reserved for hours that failed before, and no more while others wait: neither side starves the other."""

@@ -12,6 +12,7 @@ import duckdb
 import psycopg
 
 from antenna_assets.clients.postgres import connect
+from antenna_assets.defs.partitions import HOURS_PER_BACKFILL_RUN
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.settings import PREFIX
 from antenna_assets_tests.faults.dagster_daemon import Dagster, dagster
@@ -93,7 +94,7 @@ def measure(context: Context) -> Outcome:
         ],
         notes=[
             NOTE,
-            "Two runs of 24 hours at a time."
+            f"Two runs of {HOURS_PER_BACKFILL_RUN} hours at a time."
             " The run of a killed worker is launched again, for all of its hours.",
         ],
     )
