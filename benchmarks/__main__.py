@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.context import PROJECT, Context
+from benchmarks.month import Month, land_month
 from benchmarks.outcome import read, write
 from benchmarks.page import page
 from benchmarks.world import world
@@ -50,22 +51,33 @@ def main() -> int:
     results.mkdir(parents=True, exist_ok=True)
     with ExitStack() as services:
         environment = cache(lambda: services.enter_context(world()))
+        month = cache(lambda: _month(services, environment(), arguments.short))
         for name in arguments.cases:
-            _measure(name, arguments, environment, results)
+            _measure(name, arguments, results, environment=environment, month=month)
     if not arguments.short:
         _publish(results)
     return 0
 
 
+def _month(services: ExitStack, environment: dict[str, str], short: bool) -> Month:
+    folder = services.enter_context(tempfile.TemporaryDirectory(prefix="antenna-bench-"))
+    return land_month(environment, Path(folder), short=short, say=_say)
+
+
 def _measure(
-    name: str, arguments: argparse.Namespace, environment: Callable[[], dict[str, str]], results: Path
+    name: str,
+    arguments: argparse.Namespace,
+    results: Path,
+    *,
+    environment: Callable[[], dict[str, str]],
+    month: Callable[[], Month],
 ) -> None:
     case = importlib.import_module(f"benchmarks.cases.{name}")
     _say(f"{name}: {case.TITLE}")
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="antenna-bench-") as folder:
         rounds = 1 if arguments.short else arguments.rounds
-        outcome = case.measure(Context(Path(folder), arguments.short, rounds, _say, environment))
+        outcome = case.measure(Context(Path(folder), arguments.short, rounds, _say, environment, month))
     write(results / f"{name}.json", outcome, _circumstances(rounds))
     # The short form says nothing about speed.
     for claim in () if arguments.short else outcome.claims:

@@ -4,6 +4,10 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from benchmarks.month import Month
 
 PROJECT = Path(__file__).parents[1]
 
@@ -19,6 +23,7 @@ class Context:
         say: prints one line of progress.
         environment: returns the environment of `world.world`; the first call starts its services, for all
             cases.
+        month: returns a month that has landed; the first call lands it, for all cases.
     """
 
     folder: Path
@@ -26,6 +31,7 @@ class Context:
     rounds: int
     say: Callable[[str], None]
     environment: Callable[[], dict[str, str]]
+    month: Callable[[], "Month"]
 
     def events(self, full: int) -> int:
         """Return how many events to use where the full form uses `full`."""

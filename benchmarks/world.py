@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -53,16 +54,33 @@ def fresh(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
 
     Its topic has a name of its own, and is not there yet.
     """
+    own = _new(environment, folder, sql.SQL(""))
+    with connect(own[f"{PREFIX}POSTGRES_URL"]) as connection:
+        migrate(connection)
+    return own
+
+
+def copied(environment: Mapping[str, str], of: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Return the environment of the same services with a copy of another's ledger and lake.
+
+    Nobody may be connected to that ledger.
+    """
+    ledger = sql.Identifier(urlsplit(of[f"{PREFIX}POSTGRES_URL"]).path[1:])
+    # With the other strategy every page goes through the log of the server.
+    own = _new(environment, folder, sql.SQL(" TEMPLATE {} STRATEGY file_copy").format(ledger))
+    # No file of a lake is written twice.
+    shutil.copytree(of[f"{PREFIX}LAKE"], own[f"{PREFIX}LAKE"], copy_function=os.link)
+    return own
+
+
+def _new(environment: Mapping[str, str], folder: Path, template: sql.Composable) -> dict[str, str]:
     url = environment[f"{PREFIX}POSTGRES_URL"]
     name = f"bench_{uuid4().hex[:12]}"
     with connect(url) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    own = urlunsplit(urlsplit(url)._replace(path=f"/{name}"))
-    with connect(own) as connection:
-        migrate(connection)
+        connection.execute(sql.SQL("CREATE DATABASE {}{}").format(sql.Identifier(name), template))
     return {
         **environment,
-        f"{PREFIX}POSTGRES_URL": own,
+        f"{PREFIX}POSTGRES_URL": urlunsplit(urlsplit(url)._replace(path=f"/{name}")),
         f"{PREFIX}HOME": str(folder),
         f"{PREFIX}LAKE": str(folder / "lake"),
         f"{PREFIX}TOPIC": name,

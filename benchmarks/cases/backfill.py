@@ -14,14 +14,13 @@ from antenna_assets.defs.partitions import HOURS_PER_BACKFILL_RUN
 from antenna_assets.domain.hours import HOUR
 from benchmarks.context import Context
 from benchmarks.dagster_job import EMPTY_BODIES, OURS, execute
-from benchmarks.landing import NOTE, land_hours
+from benchmarks.landing import NOTE
 from benchmarks.measure import Run, in_turns
+from benchmarks.month import EVENTS
 from benchmarks.outcome import Claim, Measured, Outcome, Plot, Table
-from benchmarks.world import fresh, last_full_hour
 
 TITLE = "A backfill"
-EVENTS, USERS = 100_000, 20_000
-HOURS, AT_A_TIME = 744, 2
+AT_A_TIME = 2
 SAMPLE = 5
 """Measured pairs of single-hour runs; a whole month of them would take most of an hour."""
 
@@ -31,14 +30,9 @@ _EMPTY = f"two {_RUNS}, empty bodies"
 
 def measure(context: Context) -> Outcome:
     """Run every hour once in ranges, then some of them alone."""
-    hours = 4 if context.short else HOURS
-    environment = context.environment()
-    own = fresh(environment, context.folder / "own")
-    first = last_full_hour() - (hours - 1) * HOUR
-    context.say(f"landing {hours} hours")
-    began = time.perf_counter()
-    land_hours(own, first=first, hours=hours, events=context.events(EVENTS), users=context.events(USERS))
-    context.say(f"landed {hours} hours in {time.perf_counter() - began:.0f} s")
+    month = context.month()
+    own = month.copy(context.folder / "own")
+    first, hours = month.first, month.hours
     job = partial(execute, python=sys.executable, environment=own, folder=context.folder)
     ranges = [
         (first + start * HOUR, first + (min(start + HOURS_PER_BACKFILL_RUN, hours) - 1) * HOUR)

@@ -18,14 +18,14 @@ from antenna_assets.settings import PREFIX
 from antenna_assets_tests.faults.dagster_daemon import Dagster, dagster
 from benchmarks.context import Context
 from benchmarks.hour_data import users_select
-from benchmarks.landing import NOTE, land_hours, landed_files
+from benchmarks.landing import NOTE, landed_files
 from benchmarks.measure import ContenderFailed
+from benchmarks.month import EVENTS
 from benchmarks.outcome import Claim, Measured, Outcome, Table
-from benchmarks.world import fresh, last_full_hour, settings_of
+from benchmarks.world import settings_of
 
 TITLE = "A backfill whose workers are killed"
-EVENTS, USERS = 100_000, 20_000
-HOURS, KILLS = 744, 10
+KILLS = 10
 BETWEEN_KILLS = (15.0, 45.0)
 _ROWS = """SELECT epoch(date_trunc('hour', timestamp))::BIGINT AS hour, {key} AS key, {extra} AS extra, {more}
     sum(bytes)::BIGINT AS bytes FROM events LEFT JOIN users USING (id) GROUP BY ALL"""
@@ -48,15 +48,11 @@ STORED = {
 
 def measure(context: Context) -> Outcome:
     """Measure once: it takes as long as the backfill of a month."""
-    hours, kills = (4, 1) if context.short else (HOURS, KILLS)
-    environment = context.environment()
-    own = fresh(environment, context.folder / "own")
-    first = last_full_hour() - (hours - 1) * HOUR
-    context.say(f"landing {hours} hours")
-    users = context.events(USERS)
-    land_hours(own, first=first, hours=hours, events=context.events(EVENTS), users=users)
+    kills = 1 if context.short else KILLS
+    month = context.month()
+    own = month.copy(context.folder / "own")
     settings = settings_of(own)
-    last = first + (hours - 1) * HOUR
+    first, last = month.first, month.first + (month.hours - 1) * HOUR
     command = (
         "-m",
         "antenna_assets.cli",
@@ -78,11 +74,11 @@ def measure(context: Context) -> Outcome:
             raise ContenderFailed((on.home / "log").read_text(errors="replace")[-2_000:])
         seconds = time.perf_counter() - began
     context.say(f"backfilled in {seconds:.0f} s; comparing every row")
-    rows = _compared(own[f"{PREFIX}POSTGRES_URL"], landed_files(own), users, context.folder)
+    rows = _compared(own[f"{PREFIX}POSTGRES_URL"], landed_files(own), month.users, context.folder)
     return Outcome(
         [
             Table(
-                f"{hours} hours of {EVENTS:,} events, {killed} workers killed",
+                f"{month.hours} hours of {EVENTS:,} events, {killed} workers killed",
                 "s",
                 [Measured("antenna backfill --wait", [seconds])],
             )
