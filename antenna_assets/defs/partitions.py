@@ -26,7 +26,7 @@ POOL = "hours"
 """Concurrency pool of the runs of hours; its limit is in `docker/dagster.yaml`."""
 
 HOURS_PER_BACKFILL_RUN = 48
-"""The most hours of a run of a backfill. To start a run takes as much as five to ten hours (decision 34)."""
+"""The most hours of a run of a backfill. To start a run takes as much as nine hours (decision 34)."""
 
 BACKFILL_POLICY = dg.BackfillPolicy.multi_run(max_partitions_per_run=HOURS_PER_BACKFILL_RUN)
 
