@@ -91,21 +91,26 @@ class EventLog(PostgresEventLogStorage):
     def _store(self, connection: db.Connection, events: Sequence[EventLogEntry]) -> None:
         insert = self.prepare_insert_event_batch(events).returning(SqlEventLogStorageTable.c.id)
         numbers = connection.execute(insert).scalars().all()
+        of_assets: dict[int, EventLogEntry] = {}
         newest: dict[str, tuple[EventLogEntry, int]] = {}
+        plans: list[dict[str, Any]] = []
         evaluations: list[tuple[EventLogEntry, int]] = []
         for event, number in zip(events, numbers, strict=True):
             kind = event.dagster_event_type
             key = event.get_dagster_event().asset_key if kind in ASSET_EVENTS else None
             if key is not None:
-                self._store_asset_event_tags(connection, [event], [number])
+                of_assets[number] = event
                 newest[key.to_string()] = (event, number)
             elif kind == DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED:
-                self._store_asset_check_evaluation_planned(event, number)
+                plans += self._plans_of(event, number)
             elif kind == DagsterEventType.ASSET_CHECK_EVALUATION:
                 evaluations.append((event, number))
+        self._store_asset_event_tags(connection, [*of_assets.values()], [*of_assets])
         # In one order, or two runs would wait for each other.
         for _, (event, number) in sorted(newest.items()):
             self._store_asset_event(connection, event, number)
+        if plans:
+            connection.execute(AssetCheckExecutionsTable.insert(), plans)
         if evaluations:
             self._store_evaluations(connection, evaluations)
 
@@ -131,6 +136,21 @@ class EventLog(PostgresEventLogStorage):
         if left:
             insert = [row for row in rows if row["evaluation_event_storage_id"] in left]
             connection.execute(planned.insert(), insert)
+
+    def _plans_of(self, event: EventLogEntry, number: int) -> list[dict[str, Any]]:
+        """The rows of a planned check; see `_store_asset_check_evaluation_planned` of Dagster."""
+        planned: Any = event.get_dagster_event().event_specific_data
+        subset = planned.partitions_subset
+        row = {
+            "asset_key": planned.asset_key.to_string(),
+            "check_name": planned.check_name,
+            "run_id": event.run_id,
+            "execution_status": AssetCheckExecutionRecordStatus.PLANNED.value,
+            "evaluation_event": dg.serialize_value(event),
+            "evaluation_event_timestamp": self._event_insert_timestamp(event),
+            "evaluation_event_storage_id": number,
+        }
+        return [{**row, "partition": key} for key in (subset.get_partition_keys() if subset else [None])]
 
     def _row_of(self, event: EventLogEntry, number: int) -> dict[str, Any]:
         evaluation = event.get_dagster_event().asset_check_evaluation_data
