@@ -227,10 +227,10 @@ def _delay_failed_status(settings: Settings) -> None:
         )
 
 
-def test_dagsters_daemon_carries_out_a_backfill_24_hours_a_run_though_a_worker_is_killed(
+def test_dagsters_daemon_carries_out_a_backfill_48_hours_a_run_though_a_worker_is_killed(
     settings: Settings, tmp_path: Path
 ) -> None:
-    first = send(settings, tmp_path / "answers.json", events=400, hours=50)
+    first = send(settings, tmp_path / "answers.json", events=400, hours=98)
     read_everything(settings)
     with dagster(settings, settings.home / "dagster") as on:
 
@@ -242,7 +242,7 @@ def test_dagsters_daemon_carries_out_a_backfill_24_hours_a_run_though_a_worker_i
         on.start()
         # Dagster gives a pool its limit when it first meets it in the queue, and lets that turn pass.
         assert backfill(first, first).wait(120) == 0
-        process = backfill(first + HOUR, first + 49 * HOUR)
+        process = backfill(first + HOUR, first + 97 * HOUR)
         wait_for(lambda: "STARTED" in on.runs().values() and on.workers())
         _delay_failed_status(settings)
         os.kill(on.workers()[0], signal.SIGKILL)
@@ -256,8 +256,8 @@ def test_dagsters_daemon_carries_out_a_backfill_24_hours_a_run_though_a_worker_i
                 "SELECT asset, count(DISTINCT hour) FROM ledger.publication GROUP BY asset"
             ).fetchall()
         statuses = list(on.runs().values())
-    assert dict(published) == dict.fromkeys(ASSETS, 50)
-    # One for the first hour, three for 49, of which one was killed, and the one that took its place.
+    assert dict(published) == dict.fromkeys(ASSETS, 98)
+    # One for the first hour, three for 97, of which one was killed, and the one that took its place.
     assert sorted(statuses) == ["FAILURE", *["SUCCESS"] * 4]
     # All ten places of the instance are free, and the pool has two.
     assert together == 2

@@ -40,7 +40,7 @@ def read_generations(
         LedgerError: an hour has none with its number.
     """
     found = find_generations(connection, numbers)
-    return {hour: one_of(found, hour, number) for hour, number in numbers.items()}
+    return {hour: generation_of(found, hour, number) for hour, number in numbers.items()}
 
 
 def find_generations(
@@ -57,7 +57,7 @@ def find_generations(
     return {row.hour: row for row in rows}
 
 
-def one_of(found: Mapping[datetime, Generation], hour: datetime, number: int) -> Generation:
+def generation_of(found: Mapping[datetime, Generation], hour: datetime, number: int) -> Generation:
     """The generation of an hour among those that were found.
 
     Raises:

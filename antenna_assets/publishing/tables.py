@@ -13,7 +13,7 @@ from antenna_assets.engines.contract import Dataset
 from antenna_assets.engines.transforms import transform
 from antenna_assets.errors import AntennaError, Superseded
 from antenna_assets.ledger.certificate import UNKNOWN_USERS
-from antenna_assets.ledger.generations import Generation, find_generations, one_of
+from antenna_assets.ledger.generations import Generation, find_generations, generation_of
 from antenna_assets.ledger.publications import Publication
 from antenna_assets.publishing.lake import USERS_VERSION, generations
 from antenna_assets.publishing.outcomes import HourReport, Outcomes, PublishingRun
@@ -42,7 +42,7 @@ def publish_table(run: PublishingRun, table: ServingTable, hours: Sequence[datet
             for hour in hours:
                 with outcomes.of(hour):
                     published = usage[hour].published("enriched_usage", hour)
-                    generation = one_of(sealed, hour, published.generation)
+                    generation = generation_of(sealed, hour, published.generation)
                     inputs = {"enriched_usage": Dataset(published.files, ENRICHED_USAGE)}
                     rows = streams.enter_context(
                         run.engine.stream(

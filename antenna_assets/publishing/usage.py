@@ -6,7 +6,7 @@ from datetime import datetime
 from antenna_assets.domain.schema import ENRICHED_USAGE, RAW_PARQUET
 from antenna_assets.engines.contract import Dataset
 from antenna_assets.engines.transforms import transform
-from antenna_assets.ledger.generations import Generation, find_generations, one_of
+from antenna_assets.ledger.generations import Generation, find_generations, generation_of
 from antenna_assets.ledger.publications import begin_publications
 from antenna_assets.publishing.lake import PublishedHour, generations
 from antenna_assets.publishing.lake_hours import WrittenHour, publish_files, require_rows
@@ -31,7 +31,7 @@ def publish_usage(run: PublishingRun, hours: Sequence[datetime], users: Users) -
         for hour in hours:
             with outcomes.of(hour):
                 published = raw[hour].published("raw_parquet", hour)
-                generation = one_of(sealed, hour, published.generation)
+                generation = generation_of(sealed, hour, published.generation)
                 written.append(_write(run, generation, published, users, attempts[hour]))
     with outcomes.stage("publish"):
         publish_files(run, TABLE, written, outcomes)
