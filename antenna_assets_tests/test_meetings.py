@@ -261,7 +261,7 @@ def test_row_30_a_false_certificate_of_an_older_version_is_named_and_the_next_on
     with monkeypatch.context() as older_version:
         older_version.setattr(
             certificate,
-            "landing_of",
+            "record_landing",
             lambda on, sealed: landing_facts(on, sealed.hour, sealed.up_to_batch),
         )
         quota_since_ever(connection, 1)
