@@ -90,19 +90,23 @@ def test_events_that_are_stored_together_leave_the_rows_that_they_leave_one_by_o
     log = storage.event_log_storage
     assert isinstance(log, EventLog)
     events = events_of_a_run()
-    for event in events:
+    planned = [event for event in events if (event.dagster_event_type or "").endswith("PLANNED")]
+    others = [event for event in events if event not in planned]
+    for event in planned:
+        log.store_event(event)
+    planned_one_by_one = stored(connection)
+    for event in others:
         log.store_event(event)
     one_by_one = stored(connection)
     connection.execute(
         "TRUNCATE dagster.event_logs, dagster.asset_keys, dagster.asset_event_tags, dagster.asset_check_executions"
         " RESTART IDENTITY"
     )
-    planned = [event for event in events if (event.dagster_event_type or "").endswith("PLANNED")]
     log.store_event_batch(planned)
+    assert stored(connection) == planned_one_by_one
     with log.together():
-        for event in events:
-            if event not in planned:
-                log.store_event(event)
+        for event in others:
+            log.store_event(event)
     together = stored(connection)
     evaluated, equal = together[-2:]
     # Three checks of three hours and of all together, and the new one.
