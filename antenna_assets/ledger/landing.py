@@ -67,7 +67,11 @@ _OFFSETS = f"""
 
 
 def record_landing(connection: psycopg.Connection, sealed: "Generation") -> LandingFacts:
-    """The landing facts of a generation; the first call stores them, as its files will be removed one day."""
+    """The landing facts of a generation; the first call stores them, as its files will be removed one day.
+
+    Raises:
+        LandingUnknown: as `landing_of`.
+    """
     kept = _kept(connection, sealed)
     if kept is not None:
         return kept
