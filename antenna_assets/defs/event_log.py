@@ -3,6 +3,7 @@
 `instance_storage.py` makes it part of the instance's storage.
 """
 
+import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -89,22 +90,25 @@ class EventLog(PostgresEventLogStorage):
                     self._of_thread.connection = None
 
     def _store(self, connection: db.Connection, events: Sequence[EventLogEntry]) -> None:
-        insert = self.prepare_insert_event_batch(events).returning(SqlEventLogStorageTable.c.id)
-        numbers = connection.execute(insert).scalars().all()
+        number_of = SqlEventLogStorageTable.c.id
+        insert = SqlEventLogStorageTable.insert().returning(number_of, sort_by_parameter_order=True)
+        # Rows are parameters of one statement: as values of one, thousands of them are compiled.
+        stored = [self._event_to_row(event) for event in events]
+        numbers = connection.execute(insert, stored).scalars().all()
         of_assets: dict[int, EventLogEntry] = {}
         newest: dict[str, tuple[EventLogEntry, int]] = {}
         plans: list[dict[str, Any]] = []
-        evaluations: list[tuple[EventLogEntry, int]] = []
-        for event, number in zip(events, numbers, strict=True):
+        evaluations: list[dict[str, Any]] = []
+        for event, number, row in zip(events, numbers, stored, strict=True):
             kind = event.dagster_event_type
             key = event.get_dagster_event().asset_key if kind in ASSET_EVENTS else None
             if key is not None:
                 of_assets[number] = event
                 newest[key.to_string()] = (event, number)
             elif kind == DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED:
-                plans += self._plans_of(event, number)
+                plans += self._plans_of(event, number, row)
             elif kind == DagsterEventType.ASSET_CHECK_EVALUATION:
-                evaluations.append((event, number))
+                evaluations.append(self._evaluation_of(event, number, row))
         self._store_asset_event_tags(connection, [*of_assets.values()], [*of_assets])
         # In one order, or two runs would wait for each other.
         for _, (event, number) in sorted(newest.items()):
@@ -114,30 +118,29 @@ class EventLog(PostgresEventLogStorage):
         if evaluations:
             self._store_evaluations(connection, evaluations)
 
-    def _store_evaluations(
-        self, connection: db.Connection, evaluations: Sequence[tuple[EventLogEntry, int]]
-    ) -> None:
+    def _store_evaluations(self, connection: db.Connection, rows: Sequence[Mapping[str, Any]]) -> None:
         """Put each evaluation in the place of its plan; see `_update_asset_check_evaluation` of Dagster."""
         planned = AssetCheckExecutionsTable
-        rows = [self._row_of(event, number) for event, number in evaluations]
-        values = db.values(*(db.column(name, planned.c[name].type) for name in rows[0]), name="evaluated")
-        evaluated = values.data([tuple(row.values()) for row in rows])
+        columns = [db.column(name, planned.c[name].type) for name in rows[0]]
+        # One parameter for all rows: thousands of them would be compiled.
+        together = db.cast(db.literal(json.dumps(rows, default=str), db.Text), db.JSON)
+        evaluated = db.func.json_to_recordset(together).table_valued(*columns).render_derived(name="evaluated", with_types=True)
         same = [planned.c[name] == evaluated.c[name] for name in ("asset_key", "check_name", "run_id")]
         # The others use an index, this one cannot.
         same.append(planned.c.partition.is_not_distinct_from(evaluated.c.partition))
         changed = {
-            name: db.cast(evaluated.c[name], planned.c[name].type)
+            name: evaluated.c[name]
             for name in rows[0]
             if name.startswith(("execution", "evaluation", "materialization"))
         }
         update = planned.update().where(*same).values(changed)
         found = connection.execute(update.returning(planned.c.evaluation_event_storage_id)).scalars()
-        left = {number for _, number in evaluations} - set(found)
+        left = {row["evaluation_event_storage_id"] for row in rows} - set(found)
         if left:
             insert = [row for row in rows if row["evaluation_event_storage_id"] in left]
             connection.execute(planned.insert(), insert)
 
-    def _plans_of(self, event: EventLogEntry, number: int) -> list[dict[str, Any]]:
+    def _plans_of(self, event: EventLogEntry, number: int, stored: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The rows of a planned check; see `_store_asset_check_evaluation_planned` of Dagster."""
         planned: Any = event.get_dagster_event().event_specific_data
         subset = planned.partitions_subset
@@ -146,13 +149,13 @@ class EventLog(PostgresEventLogStorage):
             "check_name": planned.check_name,
             "run_id": event.run_id,
             "execution_status": AssetCheckExecutionRecordStatus.PLANNED.value,
-            "evaluation_event": dg.serialize_value(event),
-            "evaluation_event_timestamp": self._event_insert_timestamp(event),
+            "evaluation_event": stored["event"],
+            "evaluation_event_timestamp": stored["timestamp"],
             "evaluation_event_storage_id": number,
         }
         return [{**row, "partition": key} for key in (subset.get_partition_keys() if subset else [None])]
 
-    def _row_of(self, event: EventLogEntry, number: int) -> dict[str, Any]:
+    def _evaluation_of(self, event: EventLogEntry, number: int, stored: Mapping[str, Any]) -> dict[str, Any]:
         evaluation = event.get_dagster_event().asset_check_evaluation_data
         status = AssetCheckExecutionRecordStatus
         target = evaluation.target_materialization_data
@@ -162,8 +165,8 @@ class EventLog(PostgresEventLogStorage):
             "run_id": event.run_id,
             "partition": evaluation.partition,
             "execution_status": (status.SUCCEEDED if evaluation.passed else status.FAILED).value,
-            "evaluation_event": dg.serialize_value(event),
-            "evaluation_event_timestamp": self._event_insert_timestamp(event),
+            "evaluation_event": stored["event"],
+            "evaluation_event_timestamp": stored["timestamp"],
             "evaluation_event_storage_id": number,
             "materialization_event_storage_id": target.storage_id if target else None,
         }
