@@ -92,11 +92,12 @@ class DuckDBEngine:
     ) -> list[WrittenFile]:
         """See `Engine.write`."""
         with new_folder(target), writes_ended(target), self._connection(inputs, target) as connection:
-            check_types(self._schema(connection, connection.sql(sql)), schema)
+            select = _over(inputs, sql)
+            check_types(self._schema(connection, connection.sql(select)), schema)
             # OVERWRITE_OR_IGNORE: DuckDB's check of the new folder fails on object stores, which have no
             # folders.
             written = connection.execute(
-                f"COPY ({sql}\n) TO {quoted(target)} ({PARQUET}, RETURN_STATS,"
+                f"COPY ({select}) TO {quoted(target)} ({PARQUET}, RETURN_STATS,"
                 f" FILE_SIZE_BYTES {MAX_FILE_SIZE}, FILENAME_PATTERN 'part-{{i}}', OVERWRITE_OR_IGNORE)"
             ).fetchall()
             return files_with_rows(
@@ -110,7 +111,7 @@ class DuckDBEngine:
     def read(self, sql: str, inputs: Mapping[str, Dataset], schema: pa.Schema) -> pa.Table:
         """See `Engine.read`."""
         with self._connection(inputs) as connection:
-            result = connection.sql(sql)
+            result = connection.sql(_over(inputs, sql))
             # Before a row is computed: otherwise a value that does not fit a wrong type would be reported
             # first.
             check_types(self._schema(connection, result), schema)
@@ -123,7 +124,7 @@ class DuckDBEngine:
         """See `Engine.stream`."""
         del scratch  # It spills by itself.
         with self._connection(inputs) as connection:
-            result = connection.sql(sql)
+            result = connection.sql(_over(inputs, sql))
             check_types(self._schema(connection, result), schema)
             batches = self._checked(result.to_arrow_reader(BATCH_ROWS), schema)
             first = next(batches, None)
@@ -155,12 +156,13 @@ class DuckDBEngine:
 
     @contextmanager
     def _connection(self, inputs: Mapping[str, Dataset], *targets: str) -> "Iterator[DuckDBPyConnection]":
-        """A connection that sees the inputs under their names; they are invisible to other calls."""
+        """A connection for a query over the inputs, of which those without files are tables of it."""
         files = [file for dataset in inputs.values() for file in dataset.files]
         with self._errors(), self._cursor([*targets, *files]) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             for name, dataset in inputs.items():
-                _define(connection, name, dataset)
+                if not dataset.files:
+                    connection.register(name, dataset.columns.empty_table())
             yield connection
 
     @contextmanager
@@ -226,19 +228,23 @@ def _lower_memory_limit(connection: "DuckDBPyConnection", limit: str) -> None:
         connection.execute("SET memory_limit = ?", [limit])
 
 
-def _define(connection: "DuckDBPyConnection", name: str, dataset: Dataset) -> None:
-    if not dataset.files:
-        connection.register(name, dataset.columns.empty_table())
-        return
+def _over(inputs: Mapping[str, Dataset], sql: str) -> str:
+    """A SELECT over its inputs: to define each as a view would open its files once more."""
+    named = [
+        f"{_identifier(name)} AS NOT MATERIALIZED ({_rows_of(dataset)})"
+        for name, dataset in inputs.items()
+        if dataset.files
+    ]
+    return f"WITH {', '.join(named)} SELECT * FROM (\n{sql}\n)" if named else sql  # noqa: S608
+
+
+def _rows_of(dataset: Dataset) -> str:
     columns = ", ".join(_identifier(column) for column in dataset.schema.names)
     if dataset.file_column is not None:
         columns += f", regexp_extract(filename, '{FOLDER_AND_NAME}') AS {_identifier(dataset.file_column)}"
     files = ", ".join(quoted(_literal(file)) for file in dataset.files)
-    # A view takes no parameters, hence the quoted names.
-    connection.execute(
-        f"CREATE TEMP VIEW {_identifier(name)} AS SELECT {columns}"  # noqa: S608
-        f" FROM read_parquet([{files}], hive_partitioning = false)"
-    )
+    # Names in quotes: as parameters they could not be bound more than once.
+    return f"SELECT {columns} FROM read_parquet([{files}], hive_partitioning = false)"  # noqa: S608
 
 
 def _identifier(name: str) -> str:
