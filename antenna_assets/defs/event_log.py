@@ -124,7 +124,11 @@ class EventLog(PostgresEventLogStorage):
         columns = [db.column(name, planned.c[name].type) for name in rows[0]]
         # One parameter for all rows: thousands of them would be compiled.
         together = db.cast(db.literal(json.dumps(rows, default=str), db.Text), db.JSON)
-        evaluated = db.func.json_to_recordset(together).table_valued(*columns).render_derived(name="evaluated", with_types=True)
+        evaluated = (
+            db.func.json_to_recordset(together)
+            .table_valued(*columns)
+            .render_derived(name="evaluated", with_types=True)
+        )
         same = [planned.c[name] == evaluated.c[name] for name in ("asset_key", "check_name", "run_id")]
         # The others use an index, this one cannot.
         same.append(planned.c.partition.is_not_distinct_from(evaluated.c.partition))
