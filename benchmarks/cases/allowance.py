@@ -1,15 +1,17 @@
 """Whether a user may go on: a million users, five years of hours, beside a stream of 10,000 events a second.
 
-Alerts are watched meanwhile. Questions come from a connection of their own, for users and periods in turn.
+Alerts are watched meanwhile. Questions come from a process of their own, for users and periods in turn.
 """
 
+import multiprocessing
 import os
 import random
 import signal
 import subprocess
-import threading
 import time
 from datetime import UTC, datetime, timedelta
+from multiprocessing.connection import Connection as PipeEnd
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import psycopg
@@ -130,39 +132,57 @@ class _Running:
             raise ContenderFailed(f"{self._command} ended with {code}: {self._log.read_text()[-2_000:]}")
 
 
-class _Asking(threading.Thread):
-    """Asks about users at random, so many times a second, and keeps when and how long each answer took."""
+class _Asking:
+    """A process that asks about users at random, so many times a second; when and how long each answer took.
+
+    In a thread beside the sender it would measure how long it waits for Python's lock.
+    """
 
     def __init__(self, url: str, users: int) -> None:
-        super().__init__(daemon=True)
-        self._url, self._users = url, users
-        self._stopped = threading.Event()
+        spawning = multiprocessing.get_context("spawn")
+        self._stopped = spawning.Event()
+        self._results, self._sender = spawning.Pipe(duplex=False)
+        arguments = (url, users, self._stopped, self._sender)
+        self._process = spawning.Process(target=_ask, args=arguments, daemon=True)
         self._took: list[tuple[float, str, float]] = []
         self.answers: dict[str, int] = {}
 
-    def run(self) -> None:
-        chosen = random.Random(5)
-        with connect(self._url) as connection:
-            while not self._stopped.wait(1 / QUESTIONS_A_SECOND):
-                of = (*PERIODS, FLOOR)[len(self._took) % (len(PERIODS) + 1)]
-                user = f"00000000-0000-0000-0000-{chosen.randrange(self._users) + 1:012}"
-                began = time.perf_counter()
-                if of == FLOOR:
-                    connection.execute(FLOOR).fetchall()
-                else:
-                    query = "SELECT answer FROM allowance(%s, 1000, %s)"
-                    answer = connection.execute(query, [user, of]).fetchall()[0][0]
-                    self.answers[answer] = self.answers.get(answer, 0) + 1
-                self._took.append((began, of, time.perf_counter() - began))
+    def start(self) -> None:
+        self._process.start()
+        # Then the end of the process is the end of what it sends.
+        self._sender.close()
 
     def stop(self) -> None:
         self._stopped.set()
-        self.join()
+        try:
+            self._took, self.answers = self._results.recv()
+        except EOFError as error:
+            raise ContenderFailed("expected answers, found that the process that asks has failed") from error
+        self._process.join()
 
     def after(self, seconds: float, of: str) -> list[float]:
         """How long answers on a period, or the floor, took; without those of the first seconds."""
         first = self._took[0][0] + seconds
         return [took for began, asked, took in self._took if asked == of and began >= first]
+
+
+def _ask(url: str, users: int, stopped: Event, sender: PipeEnd) -> None:
+    chosen = random.Random(5)
+    took: list[tuple[float, str, float]] = []
+    answers: dict[str, int] = {}
+    with connect(url) as connection:
+        while not stopped.wait(1 / QUESTIONS_A_SECOND):
+            of = (*PERIODS, FLOOR)[len(took) % (len(PERIODS) + 1)]
+            user = f"00000000-0000-0000-0000-{chosen.randrange(users) + 1:012}"
+            began = time.perf_counter()
+            if of == FLOOR:
+                connection.execute(FLOOR).fetchall()
+            else:
+                query = "SELECT answer FROM allowance(%s, 1000, %s)"
+                answer = connection.execute(query, [user, of]).fetchall()[0][0]
+                answers[answer] = answers.get(answer, 0) + 1
+            took.append((began, of, time.perf_counter() - began))
+    sender.send((took, answers))
 
 
 def _notices(url: str) -> str:
