@@ -13,7 +13,7 @@ import pytest
 from antenna_assets.clients.migrations import migrate
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR
-from antenna_assets.domain.schema import ASSETS
+from antenna_assets.domain.schema import ASSETS, HOURLY_TABLES
 from antenna_assets.errors import Superseded
 from antenna_assets.ledger.certificate import newest_certificate, record_and_certify
 from antenna_assets.ledger.hours_to_publish import hours_to_publish
@@ -165,6 +165,22 @@ def test_row_28_of_two_attempts_the_earlier_one_does_not_end_the_later_one(
     assert to_publish(sealed)
     record_and_certify(sealed, [replace(publication("raw_parquet", TEN, 3, version=8), attempt=second)])
     assert not to_publish(sealed)
+
+
+def test_row_29_a_certificate_names_the_newest_users_though_an_older_version_was_attempted_later(
+    sealed: psycopg.Connection,
+) -> None:
+    publish(sealed, 3, 20)
+    newer = begin_publication(sealed, "enriched_usage", TEN, 21)
+    older = begin_publication(sealed, "enriched_usage", TEN, 20)
+    for attempt, users, version in ((older, 20, 8), (newer, 21, 9)):
+        one = publication("enriched_usage", TEN, 3, users_version=users, version=version)
+        assert not record_and_certify(sealed, [replace(one, attempt=attempt)])
+    publish(sealed, 3, 21, [*HOURLY_TABLES])
+    found = newest_certificate(sealed, TEN)
+    assert found is not None
+    assert found.users_version == 21
+    assert found.content["published"]["enriched_usage"]["delta_version"] == 9
 
 
 def test_row_28_an_attempt_that_was_superseded_in_the_lake_leaves_nothing_to_do(
