@@ -115,6 +115,32 @@ def test_events_that_are_stored_together_leave_the_rows_that_they_leave_one_by_o
     assert together == one_by_one
 
 
+def test_the_results_of_a_step_are_stored_at_the_end_of_the_block_or_before_anything_else(
+    storage: PooledPostgresStorage, connection: psycopg.Connection
+) -> None:
+    log = storage.event_log_storage
+    assert isinstance(log, EventLog)
+    events = events_of_a_run()
+    outputs = [event for event in events if event.dagster_event_type == dg.DagsterEventType.STEP_OUTPUT]
+    (ended,) = (event for event in events if event.dagster_event_type == dg.DagsterEventType.STEP_SUCCESS)
+
+    def found() -> list[str]:
+        rows = connection.execute("SELECT dagster_event_type FROM dagster.event_logs ORDER BY id").fetchall()
+        return [kind for (kind,) in rows]
+
+    with log.together():
+        log.store_event(outputs[0])
+        log.store_event_batch(outputs[1:3])
+        assert found() == []
+        log.store_event(ended)
+        assert found() == ["STEP_OUTPUT"] * 3 + ["STEP_SUCCESS"]
+        log.store_event(outputs[3])
+        assert len(found()) == 4
+    assert found()[4:] == ["STEP_OUTPUT"]
+    log.store_event(outputs[4])
+    assert len(found()) == 6
+
+
 def sessions(connection: psycopg.Connection) -> set[int]:
     """Of this database, but for our own."""
     rows = connection.execute(

@@ -20,6 +20,12 @@ from dagster_postgres.utils import create_pg_connection
 
 from antenna_assets.defs.failed_runs import decide_on_retry, is_failure, one_at_a_time, settled
 
+_MAY_WAIT = {
+    DagsterEventType.STEP_OUTPUT,
+    DagsterEventType.ASSET_MATERIALIZATION,
+    DagsterEventType.ASSET_CHECK_EVALUATION,
+}
+
 
 class EventLog(PostgresEventLogStorage):
     """Events in PostgreSQL; many at once in one transaction, with a statement for each table.
@@ -34,25 +40,51 @@ class EventLog(PostgresEventLogStorage):
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Keep the events of this thread until the end of the block, and store them then."""
-        kept: list[EventLogEntry] = []
-        self._of_thread.kept = kept
+        """Keep the results of this thread's step until the end of the block, and store them then.
+
+        Anything else is stored at once, after what was kept: a block that is left by an error, or by a run
+        that is cancelled, may end late.
+        """
+        self._of_thread.kept = []
         try:
             yield
         finally:
-            self._of_thread.kept = None
+            kept, self._of_thread.kept = self._of_thread.kept, None
             if kept:
-                self.store_event_batch(kept)
+                self._store_at_once(kept)
 
     def store_event(self, event: EventLogEntry) -> None:
         """Store an event, or keep it for the end of `together`."""
-        kept = getattr(self._of_thread, "kept", None)
-        if kept is not None:
-            kept.append(event)
-        elif is_failure(event):
+        if self._keeps([event]):
+            return
+        self._store_kept()
+        if is_failure(event):
             self._store_failure(event)
         else:
             super().store_event(event)
+
+    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
+        """Store events in one transaction, or keep them for the end of `together`."""
+        if self._keeps(events):
+            return
+        self._store_kept()
+        self._store_at_once(events)
+
+    def _keeps(self, events: Sequence[EventLogEntry]) -> bool:
+        kept = getattr(self._of_thread, "kept", None)
+        if kept is None or not all(event.dagster_event_type in _MAY_WAIT for event in events):
+            return False
+        kept.extend(events)
+        return True
+
+    def _store_kept(self) -> None:
+        if kept := getattr(self._of_thread, "kept", None):
+            self._of_thread.kept = []
+            self._store_at_once(kept)
+
+    def _store_at_once(self, events: Sequence[EventLogEntry]) -> None:
+        with self._transaction() as connection:
+            self._store(connection, events)
 
     def _store_failure(self, event: EventLogEntry) -> None:
         if self.has_instance:
@@ -62,7 +94,11 @@ class EventLog(PostgresEventLogStorage):
             super().store_event(event)
 
     def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        """Store events in one transaction."""
+        """Store events in one transaction, or keep them for the end of `together`."""
+        kept = getattr(self._of_thread, "kept", None)
+        if kept is not None:
+            kept.extend(events)
+            return
         with self._transaction() as connection:
             self._store(connection, events)
 

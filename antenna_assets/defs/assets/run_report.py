@@ -70,7 +70,11 @@ class RunReport(ABC, Generic[_Partition]):
         for (asset, partition), metadata in self._metadata.items():
             if asset in chosen:
                 self._context.add_asset_metadata(metadata, asset, self._key(partition))
-        for asset in dict.fromkeys(asset for asset, _ in self._metadata if asset in chosen):
-            yield dg.MaterializeResult(asset_key=asset)
-        for check, of_each in self._verdicts.items():
-            yield result(check, of_each, self.UNIT)
+        # Dagster makes its events of a result while this waits.
+        with events_together(self._context.instance):
+            for asset in dict.fromkeys(asset for asset, _ in self._metadata if asset in chosen):
+                yield dg.MaterializeResult(asset_key=asset)
+        # Not with those: a check looks up the materialization that it is of.
+        with events_together(self._context.instance):
+            for check, of_each in self._verdicts.items():
+                yield result(check, of_each, self.UNIT)
