@@ -1,7 +1,10 @@
 """What every engine promises: the same rows, types and errors from one SQL text."""
 
+import os
 import random
 import string
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -370,6 +373,19 @@ def test_a_stream_without_rows_has_no_batch_with_rows(engine, tmp_path):
     select = "SELECT * FROM raw ORDER BY id"
     with engine.stream(select, {"raw": empty}, RAW_PARQUET, str(tmp_path / "scratch")) as streamed:
         assert sum(batch.num_rows for batch in streamed) == 0
+
+
+def test_duckdb_computes_in_utc_in_every_zone_of_the_machine():
+    # In a process of its own: DuckDB looks up the machine's zone once.
+    program = """
+import pyarrow as pa
+from antenna_assets.engines.duckdb import DuckDBEngine
+sql = "SELECT date_trunc('day', TIMESTAMPTZ '2026-11-22 20:00:00Z') AS day"
+print(DuckDBEngine().read(sql, {}, pa.schema([("day", pa.timestamp("us", tz="UTC"))]))["day"][0])
+"""
+    elsewhere = {**os.environ, "TZ": "Asia/Kathmandu"}
+    found = subprocess.run([sys.executable, "-c", program], env=elsewhere, capture_output=True, text=True)
+    assert found.stdout == "2026-11-22 00:00:00+00:00\n", found.stderr
 
 
 def test_a_closed_engine_says_so(engine, request):

@@ -93,15 +93,6 @@ class EventLog(PostgresEventLogStorage):
             one_at_a_time(connection)
             super().store_event(event)
 
-    def store_event_batch(self, events: Sequence[EventLogEntry]) -> None:
-        """Store events in one transaction, or keep them for the end of `together`."""
-        kept = getattr(self._of_thread, "kept", None)
-        if kept is not None:
-            kept.extend(events)
-            return
-        with self._transaction() as connection:
-            self._store(connection, events)
-
     def get_logs_for_all_runs_by_log_id(
         self,
         after_cursor: int = -1,

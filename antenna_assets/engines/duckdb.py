@@ -159,7 +159,6 @@ class DuckDBEngine:
         """A connection for a query over the inputs, of which those without files are tables of it."""
         files = [file for dataset in inputs.values() for file in dataset.files]
         with self._errors(), self._cursor([*targets, *files]) as connection:
-            connection.execute("SET TimeZone = 'UTC'")
             for name, dataset in inputs.items():
                 if not dataset.files:
                     connection.register(name, dataset.columns.empty_table())
@@ -200,6 +199,7 @@ class DuckDBEngine:
                 self._database = duckdb.connect(
                     ":memory:", config={**self._options, "temp_directory": self._spill.name}
                 )
+                self._database.execute("SET GLOBAL TimeZone = 'UTC'")
                 # Spark's name for it.
                 self._database.execute("CREATE MACRO unix_micros(instant) AS epoch_us(instant)")
                 if self._memory_limit is not None:
