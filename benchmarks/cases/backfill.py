@@ -21,6 +21,9 @@ from benchmarks.outcome import Claim, Measured, Outcome, Plot, Table
 
 TITLE = "A backfill"
 AT_A_TIME = 2
+MONTHS = 3
+"""How often the month is published, each time for the first time."""
+
 SAMPLE = 5
 """Measured pairs of single-hour runs; a whole month of them would take most of an hour."""
 
@@ -29,16 +32,18 @@ _EMPTY = f"two {_RUNS}, empty bodies"
 
 
 def measure(context: Context) -> Outcome:
-    """Run every hour once in ranges, then some of them alone."""
+    """Publish the month in ranges of hours, then some of its hours alone."""
     month = context.month()
-    own = month.copy(context.folder / "own")
     first, hours = month.first, month.hours
-    job = partial(execute, python=sys.executable, environment=own, folder=context.folder)
     ranges = [
         (first + start * HOUR, first + (min(start + HOURS_PER_BACKFILL_RUN, hours) - 1) * HOUR)
         for start in range(0, hours, HOURS_PER_BACKFILL_RUN)
     ]
-    done, line = _one_after_the_other(job, ranges, hours, context)
+    months = []
+    for number in range(1 if context.short else MONTHS):
+        own = month.copy(context.folder / f"month-{number}")
+        job = partial(execute, python=sys.executable, environment=own, folder=context.folder)
+        months.append(_one_after_the_other(job, ranges, hours, context))
     alone = in_turns(
         {
             "two hours, ours": partial(
@@ -50,14 +55,17 @@ def measure(context: Context) -> Outcome:
         say=context.say,
         warm_up=not context.short,
     )
-    total = line[-1][1]
+    months.sort(key=lambda one: _total(one[1]))
+    done, line = months[len(months) // 2]
+    total = _total(line)
     pairs = [run.seconds for run in alone["two hours, ours"]]
     each = Measured(
         f"a run for each hour (from {len(pairs)} pairs of runs)",
         [seconds * hours / AT_A_TIME for seconds in pairs],
     )
     empty = [run.seconds * len(ranges) / AT_A_TIME for run in alone[_EMPTY]]
-    ours = Measured(f"ours, {_RUNS}", [total], sum(sorted(run.peak_bytes for run in done)[-AT_A_TIME:]))
+    memory = sum(sorted(run.peak_bytes for run in done)[-AT_A_TIME:])
+    ours = Measured(f"ours, {_RUNS}", [_total(line) for _, line in months], memory)
     faster = each.spread.median / total
     return Outcome(
         [
@@ -82,7 +90,7 @@ def measure(context: Context) -> Outcome:
         ],
         [
             NOTE,
-            "The backfill ran once, each of its hours for the first time."
+            "Each backfill publishes a copy of the month for the first time; the plot has the median one."
             " Two runs at a time in all of these.",
         ],
     )
@@ -107,6 +115,11 @@ def _one_after_the_other(
             context.say(f"{count} of {hours} hours: {seconds:.1f} s")
             line.append((count, seconds))
     return done, line
+
+
+def _total(line: Sequence[tuple[float, float]]) -> float:
+    """The seconds after which all hours were done."""
+    return line[-1][1]
 
 
 def _together(jobs: list[Callable[[], Run]]) -> Run:
