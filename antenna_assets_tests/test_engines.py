@@ -349,6 +349,13 @@ def test_calls_at_the_same_time_see_their_own_inputs_only(engine, tmp_path):
         assert list(pool.map(count, range(1, 7))) == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.parametrize("inputs", [{}, {"raw": Dataset([], RAW_PARQUET)}], ids=["none", "an empty one"])
+def test_a_select_may_end_in_a_comment(engine, tmp_path, inputs):
+    sums = pa.schema([pa.field("n", pa.int32(), nullable=False)])
+    (written,) = engine.write("SELECT 1 AS n -- the end", inputs, sums, str(tmp_path / "folder"))
+    assert written.rows == 1
+
+
 def test_rows_are_streamed_in_their_order_a_batch_at_a_time(engine, tmp_path, request):
     if engine.name == "spark":
         # Several tasks, each with a part of the order, though there is little to sort.

@@ -26,6 +26,13 @@ def storage(postgres_url: str) -> Iterator[PooledPostgresStorage]:
         part._engine.dispose()  # type: ignore[attr-defined]
 
 
+@pytest.fixture
+def log(storage: PooledPostgresStorage) -> EventLog:
+    found = storage.event_log_storage
+    assert isinstance(found, EventLog)
+    return found
+
+
 HOURS = dg.HourlyPartitionsDefinition("2026-11-22-00:00", timezone="UTC")
 CHECKS = {"of_a": "a", "on_a": "a", "of_b": "b"}
 """Name and asset."""
@@ -85,10 +92,8 @@ def stored(connection: psycopg.Connection) -> list[list[tuple]]:
 
 
 def test_events_that_are_stored_together_leave_the_rows_that_they_leave_one_by_one(
-    storage: PooledPostgresStorage, connection: psycopg.Connection
+    log: EventLog, connection: psycopg.Connection
 ) -> None:
-    log = storage.event_log_storage
-    assert isinstance(log, EventLog)
     events = events_of_a_run()
     planned = [event for event in events if (event.dagster_event_type or "").endswith("PLANNED")]
     others = [event for event in events if event not in planned]
@@ -116,10 +121,8 @@ def test_events_that_are_stored_together_leave_the_rows_that_they_leave_one_by_o
 
 
 def test_the_results_of_a_step_are_stored_at_the_end_of_the_block_or_before_anything_else(
-    storage: PooledPostgresStorage, connection: psycopg.Connection
+    log: EventLog, connection: psycopg.Connection
 ) -> None:
-    log = storage.event_log_storage
-    assert isinstance(log, EventLog)
     events = events_of_a_run()
     outputs = [event for event in events if event.dagster_event_type == dg.DagsterEventType.STEP_OUTPUT]
     (ended,) = (event for event in events if event.dagster_event_type == dg.DagsterEventType.STEP_SUCCESS)

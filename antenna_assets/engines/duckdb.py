@@ -97,7 +97,7 @@ class DuckDBEngine:
             # OVERWRITE_OR_IGNORE: DuckDB's check of the new folder fails on object stores, which have no
             # folders.
             written = connection.execute(
-                f"COPY ({select}) TO {quoted(target)} ({PARQUET}, RETURN_STATS,"
+                f"COPY ({select}\n) TO {quoted(target)} ({PARQUET}, RETURN_STATS,"
                 f" FILE_SIZE_BYTES {MAX_FILE_SIZE}, FILENAME_PATTERN 'part-{{i}}', OVERWRITE_OR_IGNORE)"
             ).fetchall()
             return files_with_rows(
@@ -156,7 +156,7 @@ class DuckDBEngine:
 
     @contextmanager
     def _connection(self, inputs: Mapping[str, Dataset], *targets: str) -> "Iterator[DuckDBPyConnection]":
-        """A connection for a query over the inputs, of which those without files are tables of it."""
+        """A connection for a query over the inputs; those without files are registered as empty tables."""
         files = [file for dataset in inputs.values() for file in dataset.files]
         with self._errors(), self._cursor([*targets, *files]) as connection:
             for name, dataset in inputs.items():
@@ -243,7 +243,7 @@ def _rows_of(dataset: Dataset) -> str:
     if dataset.file_column is not None:
         columns += f", regexp_extract(filename, '{FOLDER_AND_NAME}') AS {_identifier(dataset.file_column)}"
     files = ", ".join(quoted(_literal(file)) for file in dataset.files)
-    # Names in quotes: as parameters they could not be bound more than once.
+    # Quoted names instead of parameters: it becomes a part of other statements.
     return f"SELECT {columns} FROM read_parquet([{files}], hive_partitioning = false)"  # noqa: S608
 
 
