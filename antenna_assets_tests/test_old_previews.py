@@ -6,15 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import psycopg
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
@@ -32,8 +30,8 @@ from antenna_assets.operations.forget.places import places
 from antenna_assets.operations.forget.run import forget
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.settings import load_settings
-from antenna_assets.storage.project_files import docker_folder
 from antenna_assets_tests.certified import FIRST
+from antenna_assets_tests.instances import instance_in_postgres
 from antenna_assets_tests.serving_rows import hour
 
 USER, ANOTHER = "00000000-0000-0000-0000-000000000003", "another <1>"
@@ -76,17 +74,6 @@ def test_pictures_of_bars_are_replaced_by_one_that_says_so() -> None:
     assert "This picture was removed: it showed users." in base64.b64decode(picture).decode()
     assert old_previews.without_users(cleaned, bars=True) == cleaned
     assert dg.deserialize_value(cleaned, dg.AssetMaterialization).metadata.keys() == {"preview", "most bytes"}
-
-
-@contextmanager
-def instance(postgres_url: str, folder: Path) -> Iterator[dg.DagsterInstance]:
-    """Dagster on PostgreSQL, as `docker/dagster.yaml` configures it: one start of one of its processes."""
-    storage = yaml.safe_load((docker_folder() / "dagster.yaml").read_text(encoding="utf-8"))["storage"]
-    folder.mkdir(exist_ok=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DAGSTER_POSTGRES_URL", dagster_url(postgres_url))
-        with dg.instance_for_test(temp_dir=str(folder), overrides={"storage": storage}) as opened:
-            yield opened
 
 
 def start_dagster(postgres_url: str) -> None:
@@ -184,7 +171,7 @@ def recorded(connection: psycopg.Connection) -> list[tuple]:
 def test_row_34_a_start_of_dagster_cleans_old_events_and_until_then_nobody_is_forgotten(
     ledger: psycopg.Connection, postgres_url: str, tmp_path: Path
 ) -> None:
-    with instance(postgres_url, tmp_path / "dagster") as on:
+    with instance_in_postgres(postgres_url, tmp_path / "dagster") as on:
         run_of(ledger, on, older=True)
         assert naming(ledger, USER, LABEL, ANOTHER) == PLACES
         apps = ledger.execute(
@@ -233,7 +220,7 @@ def test_a_run_of_an_older_version_in_progress_is_waited_for(
         assert "found 1 unfinished runs of the older version at Dagster's last start" in said
         assert "restart Dagster's daemon" in finding().fix
 
-    with instance(postgres_url, tmp_path / "dagster") as on:
+    with instance_in_postgres(postgres_url, tmp_path / "dagster") as on:
         run_of(ledger, on, older=True, during=during, assets=("bytes_agg_user_1h",))
     assert naming(ledger, USER, LABEL) == PLACES
     assert command(USER, "--yes")[0] != 0
@@ -247,7 +234,7 @@ def test_a_run_of_an_older_version_in_progress_is_waited_for(
 def test_a_worker_of_a_run_that_dagster_has_given_up_is_waited_for(
     ledger: psycopg.Connection, postgres_url: str, tmp_path: Path
 ) -> None:
-    with instance(postgres_url, tmp_path / "dagster") as on:
+    with instance_in_postgres(postgres_url, tmp_path / "dagster") as on:
         run_of(ledger, on, older=True, assets=("raw_parquet",))
     ((run,),) = ledger.execute("SELECT run_id FROM dagster.runs").fetchall()
     with hold(postgres_url, run):
@@ -277,7 +264,7 @@ def test_a_publication_that_is_being_committed_is_waited_for(
 def test_an_older_version_that_runs_again_after_a_rollback_is_noticed_and_cleaned_at_the_next_start(
     ledger: psycopg.Connection, postgres_url: str, tmp_path: Path
 ) -> None:
-    with instance(postgres_url, tmp_path / "dagster") as on:
+    with instance_in_postgres(postgres_url, tmp_path / "dagster") as on:
         run_of(ledger, on, older=True, assets=("enriched_usage",))
         start_dagster(postgres_url)
         require_cleaned(ledger)
@@ -315,7 +302,7 @@ def test_plots_of_this_version_stay_and_its_runs_are_not_waited_for(
     ledger: psycopg.Connection, postgres_url: str, tmp_path: Path
 ) -> None:
     query = "SELECT id, event FROM dagster.event_logs WHERE run_id = %s ORDER BY id"
-    with instance(postgres_url, tmp_path / "dagster") as on:
+    with instance_in_postgres(postgres_url, tmp_path / "dagster") as on:
         run_of(ledger, on, older=True)
         run_of(ledger, on, older=False, during=lambda _run: start_dagster(postgres_url))
         ((run,),) = ledger.execute("SELECT run_id FROM dagster.runs ORDER BY id DESC LIMIT 1").fetchall()
@@ -339,7 +326,7 @@ START = (
 def test_a_cleaning_that_is_killed_in_the_middle_is_resumed_by_the_next_start(
     ledger: psycopg.Connection, postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with instance(postgres_url, tmp_path / "dagster") as on:
+    with instance_in_postgres(postgres_url, tmp_path / "dagster") as on:
         for _ in range(2):
             run_of(ledger, on, older=True)
     # Each old event is in a batch of its own.
@@ -376,7 +363,7 @@ def test_a_cleaning_that_is_killed_in_the_middle_is_resumed_by_the_next_start(
 def test_one_process_cleans_and_the_others_go_on(
     ledger: psycopg.Connection, postgres_url: str, tmp_path: Path
 ) -> None:
-    with instance(postgres_url, tmp_path / "dagster") as on:
+    with instance_in_postgres(postgres_url, tmp_path / "dagster") as on:
         run_of(ledger, on, older=True, assets=("raw_parquet",))
     with locked(ledger, OLD_PREVIEWS):
         start_dagster(postgres_url)
@@ -391,7 +378,7 @@ def test_on_a_new_installation_a_user_is_forgotten_before_dagster_ever_ran_and_a
 ) -> None:
     assert command(USER, "--yes")[0] == 0
     assert finding().ok
-    with instance(postgres_url, tmp_path / "dagster") as on:
+    with instance_in_postgres(postgres_url, tmp_path / "dagster") as on:
         run_of(ledger, on, older=False)
         code, said = command("unknown", "--dry-run")
         assert (code, said) == (0, "the id is nowhere")

@@ -9,12 +9,13 @@ import dagster as dg
 import psycopg
 import pytest
 
-from antenna_assets.clients.postgres import connect, dagster_url
+from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.operations.sweep.retention import Amount
 from antenna_assets.operations.sweep.run_logs import drop_run_events, remove_run_output
 from antenna_assets_tests.certified import FIRST, World
+from antenna_assets_tests.instances import instance_in_postgres
 from antenna_assets_tests.local_runs import execute
 
 pytestmark = pytest.mark.services
@@ -30,10 +31,7 @@ def ran(
     with certified_world.copy(tmp_path) as world:
         monkeypatch.setenv("ANTENNA_POSTGRES_URL", world.url)
         monkeypatch.setenv("ANTENNA_LAKE", str(world.lake))
-        storage = {"postgres": {"postgres_url": dagster_url(world.url)}}
-        home = tmp_path / "dagster"
-        home.mkdir()
-        with dg.instance_for_test(temp_dir=str(home), overrides={"storage": storage}) as instance:
+        with instance_in_postgres(world.url, tmp_path / "dagster") as instance:
             assert execute(instance, dg.RunRequest(partition_key=hour_key(FIRST))).success
             yield instance
 

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import dagster as dg
 import psycopg
 import pytest
-import yaml
 
 from antenna_assets.clients.kafka_broker import Broker
-from antenna_assets.clients.postgres import connect, dagster_url
+from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR
 from antenna_assets.domain.lifetimes import GRACE_PERIOD, SAFE_AGE
 from antenna_assets.errors import EngineError
@@ -30,7 +28,6 @@ from antenna_assets.simulator.scenario import Scenario
 from antenna_assets.simulator.send import Target
 from antenna_assets.stack import postgres
 from antenna_assets.storage.attempt import LandingError
-from antenna_assets.storage.project_files import docker_folder
 from antenna_assets.streaming.job import Stream
 from antenna_assets.streaming.merge_files import Merged, merge_some
 from antenna_assets_tests import guide
@@ -40,6 +37,7 @@ from antenna_assets_tests.end_to_end.test_pipeline import wrong
 from antenna_assets_tests.exactness import assert_exact
 from antenna_assets_tests.faults.live import committed, running, wait_until
 from antenna_assets_tests.faults.runs import send
+from antenna_assets_tests.instances import instance_in_postgres
 from antenna_assets_tests.test_sweep import age
 
 pytestmark = pytest.mark.services
@@ -95,18 +93,6 @@ def restored_settings(home: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return load_settings()
 
 
-@contextmanager
-def instance(
-    settings: Settings, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[dg.DagsterInstance]:
-    """Dagster as `docker/dagster.yaml` has it: in the schema `dagster` of the same database."""
-    monkeypatch.setenv("DAGSTER_POSTGRES_URL", dagster_url(settings.postgres_url or ""))
-    storage = yaml.safe_load((docker_folder() / "dagster.yaml").read_text(encoding="utf-8"))["storage"]
-    folder.mkdir()
-    with dg.instance_for_test(temp_dir=str(folder), overrides={"storage": storage}) as opened:
-        yield opened
-
-
 def wait_until_read(settings: Settings) -> None:
     """Whatever Kafka holds at this moment is committed."""
     broker = Broker(settings.kafka_bootstrap or "", settings.topic)
@@ -149,7 +135,10 @@ def test_what_was_backed_up_while_events_landed_is_whole_and_the_rest_is_read_fr
     answers, backup, home = tmp_path / "answers.json", tmp_path / "backup", tmp_path / "new"
     old = Place({**settings.exports(), "BACKUP": str(backup)})
 
-    with running(settings, None), instance(settings, tmp_path / "dagster", monkeypatch) as dagster:
+    with (
+        running(settings, None),
+        instance_in_postgres(settings.postgres_url or "", tmp_path / "dagster") as dagster,
+    ):
         start = send(settings, answers, events=2_000)
         wait_until_read(settings)
         wait_until(lambda: two_hours_are_closed(settings))
@@ -206,7 +195,7 @@ def test_what_was_backed_up_while_events_landed_is_whole_and_the_rest_is_read_fr
         assert "everything is as certified" in new.run(VERIFY)
 
         new_stream(restored).read_available()
-        with instance(restored, tmp_path / "new-dagster", monkeypatch) as dagster:
+        with instance_in_postgres(restored.postgres_url or "", tmp_path / "new-dagster") as dagster:
             assert publish_what_the_sensor_asks_for(dagster) >= 1
         assert_exact(restored)
         assert wrong(restored, answers) == []

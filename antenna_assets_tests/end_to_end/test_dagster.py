@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 from xml.etree import ElementTree
@@ -21,6 +21,8 @@ import pytest
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
+from antenna_assets.defs.checks import SPECS
+from antenna_assets.defs.requested_runs import RANGE_END_TAG, RANGE_START_TAG
 from antenna_assets.defs.resources import EngineResource
 from antenna_assets.domain.hours import HOUR, hour_key, hour_of
 from antenna_assets.domain.schema import ASSETS, HOURLY_TABLES, LAKE_TABLES
@@ -31,9 +33,7 @@ from antenna_assets.simulator.send import Target
 from antenna_assets.stack.kafka_topic import ensure_topic
 from antenna_assets.streaming.job import Stream
 from antenna_assets_tests.end_to_end.runs import EXECUTE, instance
-
-if TYPE_CHECKING:
-    pass
+from antenna_assets_tests.instances import instance_in_postgres
 
 pytestmark = pytest.mark.services
 
@@ -198,6 +198,51 @@ def test_running_an_hour_twice_changes_nothing(landed: Settings) -> None:
         assert run(dagster, {"dagster/partition": hour_key(FIRST)}).success
     assert tables(landed) == once
     assert {generation for _, _, generation in generations(landed)} == {1}
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"dagster/partition": hour_key(FIRST)},
+        {RANGE_START_TAG: hour_key(FIRST), RANGE_END_TAG: hour_key(FIRST)},
+        {RANGE_START_TAG: hour_key(FIRST), RANGE_END_TAG: hour_key(FIRST + HOUR)},
+    ],
+    ids=["an hour", "a range of one", "a range of two"],
+)
+def test_what_a_run_records_is_based_on_what_the_same_run_recorded(
+    landed: Settings, tmp_path: Path, tags: dict[str, str]
+) -> None:
+    """With Dagster's storage as users have it, which stores events together."""
+    url, pointer = landed.postgres_url or "", "dagster/input_event_pointer/"
+    with instance_in_postgres(url, tmp_path / "dagster") as dagster, connect(url) as connection:
+        runs = [run(dagster, tags) for _ in range(2)]
+        recorded = {
+            one.storage_id: one
+            for asset in ASSETS
+            for one in dagster.fetch_materializations(dg.AssetKey(asset), limit=100).records
+        }
+        checks = connection.execute(
+            "SELECT run_id, asset_key, partition, execution_status, materialization_event_storage_id"
+            " FROM dagster.asset_check_executions WHERE check_name <> 'hours_are_fresh'"
+        ).fetchall()
+    assert all(ran.success for ran in runs)
+    assert "PLANNED" not in {status for _, _, _, status, _ in checks}
+    # An evaluation of one hour of a range names none: Dagster takes the newest.
+    of_checks = [
+        (run_id, json.loads(asset)[0], number)
+        for run_id, asset, partition, _, number in checks
+        if partition is None or "dagster/partition" in tags
+    ]
+    assert len(of_checks) == 2 * len(SPECS)
+    of_inputs = [
+        (one.run_id, key.removeprefix(pointer), int(value))
+        for one in recorded.values()
+        for key, value in (one.asset_materialization.tags or {}).items()  # type: ignore[union-attr]
+        if key.startswith(pointer) and key.removeprefix(pointer) in ASSETS
+    ]
+    assert {asset for _, asset, _ in of_inputs} == {"raw_parquet", "enriched_usage"}
+    for run_id, asset, number in of_checks + of_inputs:
+        assert (recorded[number].run_id, recorded[number].asset_key) == (run_id, dg.AssetKey(asset))
 
 
 @pytest.mark.parametrize(

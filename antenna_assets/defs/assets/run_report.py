@@ -50,7 +50,8 @@ class RunReport(ABC, Generic[_Partition]):
         Raises:
             AntennaError: what failed.
         """
-        if len(self._asked) > 1 or self._failures:
+        # Dagster stores a result under a partition only if the run is not of a range, not even of one hour.
+        if not self._context.has_partition_key or self._failures:
             with events_together(self._context.instance):
                 for check, of_each in self._verdicts.items():
                     for key, verdict in of_each.items():
@@ -70,11 +71,11 @@ class RunReport(ABC, Generic[_Partition]):
         for (asset, partition), metadata in self._metadata.items():
             if asset in chosen:
                 self._context.add_asset_metadata(metadata, asset, self._key(partition))
-        # Dagster makes its events of a result while this waits.
-        with events_together(self._context.instance):
-            for asset in dict.fromkeys(asset for asset, _ in self._metadata if asset in chosen):
+        # Dagster makes its events of a result while this waits. It looks up what a result is based on: each
+        # asset is stored before those made of it, and all of them before their checks.
+        for asset in dict.fromkeys(asset for asset, _ in self._metadata if asset in chosen):
+            with events_together(self._context.instance):
                 yield dg.MaterializeResult(asset_key=asset)
-        # Not with those: a check looks up the materialization that it is of.
         with events_together(self._context.instance):
             for check, of_each in self._verdicts.items():
                 yield result(check, of_each, self.UNIT)
