@@ -48,7 +48,8 @@ def _table(table: Table) -> str:
 
 def _row(row: Measured, ours: float, *, with_memory: bool) -> str:
     spread = row.spread
-    memory = f" {(row.peak_bytes or 0) / 2**30:.2f} |" if with_memory else ""
+    measured = "-" if row.peak_bytes is None else f"{row.peak_bytes / 2**30:.2f}"
+    memory = f" {measured} |" if with_memory else ""
     return (
         f"| {row.contender} | {_number(spread.median)} | {_number(spread.least)} to {_number(spread.most)} |"
         f" {spread.median / ours:.2f}x |{memory}\n"

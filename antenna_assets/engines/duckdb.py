@@ -3,6 +3,7 @@
 It keeps no data between calls and downloads no extension.
 """
 
+import re
 import shutil
 import tempfile
 import time
@@ -258,4 +259,4 @@ def quoted(text: str) -> str:
 
 def _literal(path: str) -> str:
     """The pattern that matches this path alone."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in path)
+    return re.sub(r"[*?[]", r"[\g<0>]", path)
