@@ -84,7 +84,7 @@ def test_the_page_has_medians_spreads_ratios_and_says_what_was_not_reached():
     text = page({"hour": ("An hour", OUTCOME, {"rounds": "3"})})
     assert "| An hour | at most 1.4x | 1.50x | **no** |" in text
     assert "| ours | 2 | 1 to 4 | 1.00x | 1.00 |" in text
-    assert "| peer | 3 | 3 to 3 | 1.50x | 0.00 |" in text
+    assert "| peer | 3 | 3 to 3 | 1.50x | - |" in text
     assert "rounds 3. Again: `make bench CASES=hour`." in text
 
 
