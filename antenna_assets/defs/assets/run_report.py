@@ -50,7 +50,7 @@ class RunReport(ABC, Generic[_Partition]):
         Raises:
             AntennaError: what failed.
         """
-        # Dagster stores a result under a partition only if the run is not of a range, not even of one hour.
+        # In a run with the tags of a range, even of a single partition, Dagster stores a result under none.
         if not self._context.has_partition_key or self._failures:
             with events_together(self._context.instance):
                 for check, of_each in self._verdicts.items():
