@@ -3,11 +3,14 @@
 import ast
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
+import pyarrow as pa
 import pytest
 
 import antenna_assets
@@ -196,6 +199,20 @@ def test_spark_connect_without_its_packages_says_what_to_install(monkeypatch: py
     monkeypatch.setattr(resources, "find_spec", lambda _name: None)
     with pytest.raises(EngineError, match=r"pip install 'antenna-assets\[connect\]'"):
         EngineResource(name="spark", spark_config={"spark.remote": "sc://127.0.0.1"}).start()
+
+
+@pytest.mark.parametrize(
+    ("most_rows", "one_thread"), [(0, True), (122_880, True), (122_881, False), (None, False)]
+)
+def test_hours_of_one_row_group_are_published_with_one_thread(
+    most_rows: int | None, one_thread: bool, tmp_path: Path
+) -> None:
+    with duckdb.connect() as connection:
+        (all_of_them,) = connection.execute("SELECT current_setting('threads')").fetchall()[0]
+    with closing(EngineResource(spill_folder=str(tmp_path)).start(most_rows)) as engine:
+        schema = pa.schema([("threads", pa.int64())])
+        found = engine.read("SELECT current_setting('threads') AS threads", {}, schema)
+    assert found.column("threads").to_pylist() == [1 if one_thread else all_of_them]
 
 
 def test_a_resource_can_be_replaced() -> None:

@@ -86,10 +86,14 @@ class EngineResource(dg.ConfigurableResource):
     )
     _engine: Engine | None = PrivateAttr(None)
 
-    def start(self) -> Engine:
-        """The engine of this run: started at its first use, closed when the run ends."""
+    def start(self, most_rows: int | None = None) -> Engine:
+        """The engine of this run: started at its first use, closed when the run ends.
+
+        Args:
+            most_rows: the most that one of its queries will read; None if that is not known.
+        """
         if self._engine is None:
-            self._engine = self._spark() if self.name == "spark" else self._duckdb()
+            self._engine = self._spark() if self.name == "spark" else self._duckdb(most_rows)
         return self._engine
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
@@ -98,10 +102,15 @@ class EngineResource(dg.ConfigurableResource):
             self._engine.close()
             self._engine = None
 
-    def _duckdb(self) -> Engine:
-        from antenna_assets.engines.duckdb import DuckDBEngine
+    def _duckdb(self, most_rows: int | None) -> Engine:
+        from antenna_assets.engines.duckdb import ROW_GROUP, DuckDBEngine
 
-        return DuckDBEngine(memory_limit=self.memory_limit, temp_directory=self.spill_folder)
+        # Of one row group a second thread does nothing but merge its part, which costs more than it saves
+        # (decision 34); the other core belongs to another run.
+        one = most_rows is not None and most_rows <= ROW_GROUP
+        return DuckDBEngine(
+            threads=1 if one else None, memory_limit=self.memory_limit, temp_directory=self.spill_folder
+        )
 
     def _spark(self) -> Engine:
         # Imported here: it imports pyspark, a third of a second that runs on DuckDB need not spend.

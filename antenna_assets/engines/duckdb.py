@@ -50,6 +50,9 @@ MAX_FILE_SIZE = 512 * 2**20
 """Bytes after which the next file is begun, so that many workers can read a big hour."""
 
 
+ROW_GROUP = 122_880
+"""Rows of a row group of the files that DuckDB writes, unless it is told otherwise."""
+
 EMBEDDED_MEMORY = "3GiB"
 """Memory limit of a run: with Python and Dagster it stays below 4 GiB, however large its hours are."""
 

@@ -77,13 +77,18 @@ class Outcomes:
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
 
 
-def pieces(connection: psycopg.Connection, hours: Sequence[datetime]) -> Iterator[list[datetime]]:
-    """Parts of some hours with at most `MOST_ROWS` rows together, or one hour with more."""
+def rows_of(connection: psycopg.Connection, hours: Sequence[datetime]) -> dict[datetime, int]:
+    """The landed rows of each of some hours, in their order; 0 of one that the ledger does not know."""
     found = connection.execute("SELECT hour, rows FROM ledger.hour WHERE hour = ANY(%s)", [list(hours)])
     rows: dict[datetime, int] = dict(found.fetchall())
+    return {hour: rows.get(hour, 0) for hour in hours}
+
+
+def pieces(rows: Mapping[datetime, int]) -> Iterator[list[datetime]]:
+    """Parts of some hours, given with their rows: each at most `MOST_ROWS` rows, or one hour with more."""
     piece: list[datetime] = []
-    for hour in hours:
-        if piece and sum(rows.get(one, 0) for one in (*piece, hour)) > MOST_ROWS:
+    for hour in rows:
+        if piece and sum(rows[one] for one in (*piece, hour)) > MOST_ROWS:
             yield piece
             piece = []
         piece.append(hour)

@@ -21,7 +21,7 @@ from antenna_assets.domain.schema import ASSETS, HOURLY_TABLES
 from antenna_assets.failpoints import commit_point
 from antenna_assets.ledger.closed_hours import require_closed
 from antenna_assets.ledger.lake_identity import require_own_lake
-from antenna_assets.publishing.outcomes import Outcomes, PublishingRun, pieces
+from antenna_assets.publishing.outcomes import Outcomes, PublishingRun, pieces, rows_of
 from antenna_assets.publishing.raw import publish_raw
 from antenna_assets.publishing.tables import publish_table
 from antenna_assets.publishing.usage import publish_usage
@@ -114,7 +114,7 @@ def publish_hours(
     """
     hours = hours_of(context)
     chosen = [name for name in ASSETS if dg.AssetKey(name) in context.selected_asset_keys]
-    tables, run = lake.open(), engine.start()
+    tables = lake.open()
     report = HoursRunReport(context, hours)
     with ExitStack() as stack:
         connection = stack.enter_context(postgres.connection())
@@ -125,12 +125,14 @@ def publish_hours(
             require_own_lake(connection, tables.root)
             # A session that is older than a forgetting may commit nothing: one from after the claim.
             connection = stack.enter_context(postgres.connection())
+        rows = rows_of(connection, hours)
+        run = engine.start(most_rows=max(rows.values()))
         publishing = PublishingRun(connection, tables, run, context.run.run_id)
         checks = Checks(connection, tables, run, context.selected_asset_check_keys)
         users = None
         if "enriched_usage" in chosen:
             users = write_users(connection, stack.enter_context(tables.scratch()), hours)
-        for piece in pieces(connection, hours):
+        for piece in pieces(rows):
             # What follows from an hour that failed is not computed. No serving table follows from another.
             left, whole = piece, piece
             for name in ASSETS:
