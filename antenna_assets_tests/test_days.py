@@ -23,6 +23,7 @@ from antenna_assets.verify.claims.periods import DayNotPublished, quota_periods_
 from antenna_assets.verify.claims.verdict import Verdict
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.certified import World
+from antenna_assets_tests.instances import instance_in_postgres
 from antenna_assets_tests.period_world import (
     ANNA,
     BELA,
@@ -422,3 +423,33 @@ def test_a_day_of_a_range_that_fails_keeps_no_other(days: World, opened: psycopg
         recorded = instance.get_materialized_partitions(dg.AssetKey("bytes_agg_user_1d"))
     assert recorded == {"2026-10-25"}
     assert {day for day, _ in stored_days(opened)} == {date(2026, 10, 25)}
+
+
+@pytest.mark.parametrize(
+    "tags", [["2026-10-25"], ["2026-10-25", "2026-10-25"], ["2026-10-24", "2026-10-25"]], ids=len
+)
+def test_each_day_of_a_run_is_recorded_with_its_check_and_based_on_the_same_run(
+    days: World, opened: psycopg.Connection, tmp_path: Path, tags: list[str]
+) -> None:
+    pointer = "dagster/input_event_pointer/bytes_agg_user_1d"
+    with instance_in_postgres(days.url, tmp_path / "dagster") as dagster:
+        runs = [
+            publish_periods(days, "daily_usage", *tags, zone=BERLIN, instance=dagster).run_id
+            for _ in range(2)
+        ]
+        users, over = (
+            dagster.fetch_materializations(dg.AssetKey(asset), limit=10, ascending=True).records
+            for asset in ("bytes_agg_user_1d", "users_over_quota_1d")
+        )
+        checks = opened.execute(
+            "SELECT run_id, partition, execution_status FROM dagster.asset_check_executions ORDER BY id"
+        ).fetchall()
+    asked = [(run, day) for run in runs for day in sorted(set(tags))]
+    assert [(one.run_id, one.partition_key) for one in users] == asked
+    assert [(one.run_id, one.partition_key) for one in over] == asked
+    assert {(run, day) for run, day, status in checks if status == "SUCCEEDED"} >= set(asked)
+    assert "PLANNED" not in {status for _, _, status in checks}
+    run_of = {str(one.storage_id): one.run_id for one in users}
+    for one in over:
+        assert one.asset_materialization is not None
+        assert run_of[(one.asset_materialization.tags or {})[pointer]] == one.run_id
