@@ -90,7 +90,7 @@ class EngineResource(dg.ConfigurableResource):
         """The engine of this run: started at its first use, closed when the run ends.
 
         Args:
-            most_rows: the most that one of its queries will read; None if that is not known.
+            most_rows: the landed rows of the run's largest hour; None if that is not known.
         """
         if self._engine is None:
             self._engine = self._spark() if self.name == "spark" else self._duckdb(most_rows)
