@@ -11,28 +11,37 @@ from antenna_assets.ledger.publications import begin_publications
 from antenna_assets.publishing.lake import PublishedHour, generations
 from antenna_assets.publishing.lake_hours import WrittenHour, publish_files, require_rows
 from antenna_assets.publishing.outcomes import Outcomes, PublishingRun
-from antenna_assets.publishing.users import Users
+from antenna_assets.publishing.users import Users, UsersOfRun
 
 TABLE = "enriched_usage"
 
 
-def publish_usage(run: PublishingRun, hours: Sequence[datetime], users: Users) -> Outcomes:
+def publish_usage(run: PublishingRun, hours: Sequence[datetime], users: UsersOfRun) -> Outcomes:
     """Publish hours at the generations that `raw_parquet` has of them.
 
     Raises:
+        UsersUnwritable: see `write_users`.
         WrongLake, ForgottenMeanwhile, LakeError: see `publish_files`.
     """
     outcomes = Outcomes()
     attempts = begin_publications(run.connection, TABLE, hours, users.version)
     raw = run.tables.hours("raw_parquet", hours)
     sealed = find_generations(run.connection, generations(raw))
+    inputs: dict[datetime, tuple[Generation, PublishedHour]] = {}
+    for hour in hours:
+        with outcomes.of(hour):
+            published = raw[hour].published("raw_parquet", hour)
+            inputs[hour] = generation_of(sealed, hour, published.generation), published
+    if not inputs:
+        return outcomes
+    with outcomes.stage("users"):
+        files = [file for _, published in inputs.values() for file in published.files]
+        known = users.of([*inputs], files, run.engine)
     written = []
     with outcomes.stage("transform"):
-        for hour in hours:
+        for hour, (generation, published) in inputs.items():
             with outcomes.of(hour):
-                published = raw[hour].published("raw_parquet", hour)
-                generation = generation_of(sealed, hour, published.generation)
-                written.append(_write(run, generation, published, users, attempts[hour]))
+                written.append(_write(run, generation, published, known, attempts[hour]))
     with outcomes.stage("publish"):
         publish_files(run, TABLE, written, outcomes)
     return outcomes

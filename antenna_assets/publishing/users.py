@@ -3,9 +3,12 @@
 An hour is judged by the quota in force at its last instant. All hours of a run share one file of users, with
 the quotas of the newest hour; those whose quota was another at the end of an earlier hour are in a second
 file, which few hours have.
+
+Where few of many users have events in the hours, only these are read, so that a small hour beside ten million
+users is a small run (decision 10).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -15,16 +18,25 @@ from psycopg import sql
 
 from antenna_assets.clients.postgres import snapshot
 from antenna_assets.domain.hours import HOUR, MICROSECOND
-from antenna_assets.domain.schema import QUOTA_OF_THEN, USERS
-from antenna_assets.engines.contract import Dataset
-from antenna_assets.errors import AntennaError
+from antenna_assets.domain.schema import QUOTA_OF_THEN, RAW_PARQUET, USERS
+from antenna_assets.engines.contract import Dataset, Engine
+from antenna_assets.errors import AntennaError, EngineError
 from antenna_assets.publishing.csv_rows import rows_of, write_parquet
 from antenna_assets.storage.disk import write_failure_message
 from antenna_assets.storage.paths import file_errors
 
+MANY_USERS = 200_000
+"""Users that are always read as a whole: it takes half a second."""
+
+READ_IN_A_ROW = 10
+"""Users that are read as a whole in the time of one that is looked up by its id."""
+
+MOST_NAMED = 500_000
+"""Ids that users are looked up by: a statement of 20 MB."""
+
 
 class UsersUnwritable(AntennaError):
-    """The files of users cannot be written; nothing was published."""
+    """The files of users cannot be written; no hour was joined with them."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +45,8 @@ class Users:
 
     Attributes:
         version: the users' version.
-        file: all users, with the quotas at the end of the newest hour.
+        file: all users, or at least those of the hours' events, with the quotas at the end of the newest
+            hour.
         quotas: of hours at whose end some users had another quota, the file of these.
     """
 
@@ -50,14 +63,79 @@ class Users:
         }
 
 
+class UsersOfRun:
+    """Who the users of a run's hours are: all that there are, read once, or the few that events name.
+
+    Args:
+        folder: as for `write_users`; the files are of the hours that were asked for last.
+        hours: all hours of the run.
+    """
+
+    def __init__(self, connection: psycopg.Connection, folder: str, hours: Sequence[datetime]) -> None:
+        self._connection = connection
+        self._folder = folder
+        self._hours = hours
+        self._all: Users | None = None
+
+    @property
+    def version(self) -> int:
+        """The version that the next users are of, or an earlier one."""
+        return users_version(self._connection) if self._all is None else self._all.version
+
+    def of(self, hours: Sequence[datetime], files: Sequence[str], engine: Engine) -> Users:
+        """The users of some hours, given with their files of `raw_parquet`.
+
+        Raises:
+            UsersUnwritable: see `write_users`.
+        """
+        if self._all is None:
+            ids = few_ids(self._connection, lambda most: _ids_in(engine, files, most))
+            if ids is not None:
+                return write_users(self._connection, self._folder, hours, ids=ids)
+            self._all = write_users(self._connection, self._folder, self._hours)
+        return self._all
+
+
+def _ids_in(engine: Engine, files: Sequence[str], most: int) -> list[str] | None:
+    select = f"SELECT DISTINCT id FROM raw_parquet LIMIT {most}"  # noqa: S608
+    try:
+        ids = engine.read(
+            select, {"raw_parquet": Dataset(files, RAW_PARQUET)}, pa.schema([RAW_PARQUET.field("id")])
+        )
+    except EngineError:
+        # A file that cannot be read is an error of its hour, when that is joined, and of no other.
+        return None
+    return ids["id"].to_pylist()
+
+
+def few_ids(connection: psycopg.Connection, ids_in: Callable[[int], list[str] | None]) -> list[str] | None:
+    """The users to look up by their ids; None: to read all of them takes less time.
+
+    Args:
+        ids_in: gives the distinct ids that are of interest, of many of them any so many; None if it cannot.
+    """
+    if not _more_users_than(connection, MANY_USERS):
+        return None
+    ids = ids_in(MOST_NAMED + 1)
+    if ids is None or len(ids) > MOST_NAMED or not _more_users_than(connection, READ_IN_A_ROW * len(ids)):
+        return None
+    return ids
+
+
+def _more_users_than(connection: psycopg.Connection, number: int) -> bool:
+    query = "SELECT EXISTS (SELECT FROM user_metadata OFFSET %s)"
+    return connection.execute(query, [number]).fetchall() == [(True,)]
+
+
 def write_users(
     connection: psycopg.Connection,
     folder: str,
     hours: Sequence[datetime],
     *,
     judged_at: datetime | None = None,
+    ids: Sequence[str] | None = None,
 ) -> Users:
-    """Write all users, with the quotas that hours are judged by.
+    """Write users, with the quotas that hours are judged by.
 
     Users, quotas and version come from one snapshot. The users pass through memory a block at a time.
 
@@ -65,6 +143,7 @@ def write_users(
         folder: path or URI of a folder that exists; existing files are replaced.
         hours: those that are to be published; at least one.
         judged_at: judge all hours by the quotas of this instant instead of those of then.
+        ids: of the users to write; None: all. The second file may have more.
 
     Raises:
         UsersUnwritable: a file cannot be written, because the disk is full for example.
@@ -75,7 +154,7 @@ def write_users(
     with snapshot(connection):
         version = users_version(connection)
         try:
-            write_users_of_snapshot(connection, file, newest)
+            write_users_of_snapshot(connection, file, newest, ids)
             if judged_at is None:
                 for number, alike in enumerate(_hours_judged_alike(connection, hours, newest)):
                     target = f"{folder}/quotas-{number}.parquet"
@@ -99,13 +178,20 @@ def users_version(connection: psycopg.Connection) -> int:
     return row[0]
 
 
-def write_users_of_snapshot(connection: psycopg.Connection, target: str, judged_at: datetime) -> None:
-    """Write all users in the caller's snapshot, with the hourly quotas that were in force at an instant."""
+def write_users_of_snapshot(
+    connection: psycopg.Connection, target: str, judged_at: datetime, ids: Sequence[str] | None
+) -> None:
+    """Write users in the caller's snapshot, with the hourly quotas that were in force at an instant.
+
+    Args:
+        ids: of the users to write; None: all.
+    """
+    named = sql.SQL("") if ids is None else sql.SQL(" WHERE id = ANY({}::text[])").format(sql.Literal([*ids]))
     select = sql.SQL(
         "SELECT id, name, email, CASE WHEN settled THEN quota"
         "  ELSE (SELECT of_then.quota FROM ledger.quota_at(users.id, 'hour', {at}) AS of_then) END AS quota"
-        " FROM ledger.users_since({at}) AS users"
-    ).format(at=sql.Literal(judged_at))
+        " FROM ledger.users_since({at}) AS users{named}"
+    ).format(at=sql.Literal(judged_at), named=named)
     write_parquet(target, rows_of(connection, select, USERS), USERS)
 
 

@@ -16,7 +16,7 @@ from antenna_assets.domain.hours import hour_key
 from antenna_assets.ledger.certificate import Certificate
 from antenna_assets.publishing.digests import file_sha256
 from antenna_assets.publishing.lake import Lake
-from antenna_assets.publishing.users import last_instant, users_version, write_users_of_snapshot
+from antenna_assets.publishing.users import few_ids, last_instant, users_version, write_users_of_snapshot
 from antenna_assets.verify.difference import ABSENT, Difference, compare
 from antenna_assets.verify.parquet import Parquet
 
@@ -145,7 +145,8 @@ def _wrongly_enriched(
     """The first users whose events disagree with metadata or quota of then, and in how many rows."""
     with tempfile.TemporaryDirectory() as scratch:
         known = f"{scratch}/users.parquet"
-        write_users_of_snapshot(connection, known, last_instant(hour))
+        ids = few_ids(connection, lambda most: _ids_in(paths, parquet, most))
+        write_users_of_snapshot(connection, known, last_instant(hour), ids)
         return parquet.rows(
             "SELECT event.id, count(*) FROM read_parquet(?, hive_partitioning = false) AS event"
             " LEFT JOIN read_parquet(?) AS known ON event.id = known.id"
@@ -155,6 +156,11 @@ def _wrongly_enriched(
             paths,
             known,
         )
+
+
+def _ids_in(paths: Sequence[str], parquet: Parquet, most: int) -> list[str]:
+    query = "SELECT DISTINCT id FROM read_parquet(?, hive_partitioning = false) LIMIT ?"
+    return [id_ for (id_,) in parquet.rows(query, paths, most)]
 
 
 def _short(lake: Lake, path: str) -> str:

@@ -25,7 +25,7 @@ from antenna_assets.publishing.outcomes import Outcomes, PublishingRun, pieces, 
 from antenna_assets.publishing.raw import publish_raw
 from antenna_assets.publishing.tables import publish_table
 from antenna_assets.publishing.usage import publish_usage
-from antenna_assets.publishing.users import Users, write_users
+from antenna_assets.publishing.users import UsersOfRun
 
 raw_parquet = published_spec(
     "raw_parquet",
@@ -131,7 +131,7 @@ def publish_hours(
         checks = Checks(connection, tables, run, context.selected_asset_check_keys)
         users = None
         if "enriched_usage" in chosen:
-            users = write_users(connection, stack.enter_context(tables.scratch()), hours)
+            users = UsersOfRun(connection, stack.enter_context(tables.scratch()), hours)
         for piece in pieces(rows):
             # What follows from an hour that failed is not computed. No serving table follows from another.
             left, whole = piece, piece
@@ -147,7 +147,7 @@ def publish_hours(
     yield from report.results()
 
 
-def _publish(run: PublishingRun, name: str, hours: Sequence[datetime], users: Users | None) -> Outcomes:
+def _publish(run: PublishingRun, name: str, hours: Sequence[datetime], users: UsersOfRun | None) -> Outcomes:
     if name == "raw_parquet":
         return publish_raw(run, hours)
     if name == "enriched_usage":
