@@ -14,6 +14,7 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR
 from antenna_assets.engines.duckdb import DuckDBEngine
 from antenna_assets.ledger.certificate import require_certificate
+from antenna_assets.operations.backfill import changes, current_users
 from antenna_assets.publishing import outcomes, users
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.publishing.users import UsersOfRun, few_ids, last_instant
@@ -166,6 +167,26 @@ def test_a_change_of_users_before_they_are_read_is_in_the_hour_and_in_its_versio
         row["name"] for file in files for row in pq.read_table(file).to_pylist() if row["id"] == KNOWN[0]
     }
     assert names == {"another"}
+
+
+@pytest.mark.usefixtures("few")
+def test_a_dry_run_looks_the_users_of_each_hour_up(
+    world: World, connection: psycopg.Connection, engine: DuckDBEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection.execute(
+        "INSERT INTO user_quota_change VALUES (%s, 'hour', %s, 7)", [KNOWN[3], last_instant(FIRST)]
+    )
+    lake, seen = Lake(str(world.lake)), looked_up(monkeypatch)
+    with current_users(connection, lake, HOURS) as people:
+        changed = [changes(connection, lake, engine, people, hour).tables for hour in HOURS]
+    assert seen == [set(USERS), set(USERS), set()]
+    assert [[*tables] for tables in changed] == [["users_over_quota_1h"], ["users_over_quota_1h"], []]
+    rows = [row for tables in changed[:2] for row in tables["users_over_quota_1h"].shown]
+    assert {row.key for row in rows} == {KNOWN[3]}
+    seen.clear()
+    with current_users(connection, lake, HOURS, judged_at=FIRST) as people:
+        assert [changes(connection, lake, engine, people, hour).tables for hour in HOURS] == [{}, {}, {}]
+    assert None not in seen
 
 
 @pytest.mark.usefixtures("few")

@@ -33,7 +33,7 @@ from antenna_assets.publishing.differing_rows import (
     differing_select,
 )
 from antenna_assets.publishing.lake import Lake
-from antenna_assets.publishing.users import Users, write_users
+from antenna_assets.publishing.users import UsersOfRun
 
 SHOWN = 20
 """How many rows of one table and hour are listed; the rest is counted."""
@@ -81,18 +81,18 @@ def current_users(
     hours: Sequence[datetime],
     *,
     judged_at: datetime | None = None,
-) -> Iterator[Users]:
-    """Write the present users to files for the engine, removed after the block.
+) -> Iterator[UsersOfRun]:
+    """The present users, in files for the engine that are removed after the block.
 
     Args:
         judged_at: judge the hours by the quotas of this instant instead of those of then.
     """
     with lake.scratch() as folder:
-        yield write_users(connection, folder, hours, judged_at=judged_at)
+        yield UsersOfRun(connection, folder, hours, judged_at=judged_at)
 
 
 def changes(
-    connection: psycopg.Connection, lake: Lake, engine: Engine, users: Users, hour: datetime
+    connection: psycopg.Connection, lake: Lake, engine: Engine, users: UsersOfRun, hour: datetime
 ) -> HourChanges:
     """Return what publishing a closed hour would change.
 
@@ -124,13 +124,14 @@ def _generations(connection: psycopg.Connection, hour: datetime) -> tuple[int | 
 
 
 def _usage(
-    connection: psycopg.Connection, lake: Lake, engine: Engine, users: Users, hour: datetime, folder: str
+    connection: psycopg.Connection, lake: Lake, engine: Engine, users: UsersOfRun, hour: datetime, folder: str
 ) -> Dataset:
     """What `enriched_usage` would have of the hour, in files of a folder."""
-    files = files_of_hour(connection, hour)
-    landed = Dataset([f"{lake.root}/{file.path}" for file in files], LANDED_SCHEMA)
+    landed_files = [f"{lake.root}/{file.path}" for file in files_of_hour(connection, hour)]
+    landed = Dataset(landed_files, LANDED_SCHEMA)
     raw = engine.write(transform("raw_parquet"), {"landed": landed}, RAW_PARQUET, f"{folder}/raw")
-    inputs = {"raw_parquet": Dataset([file.path for file in raw], RAW_PARQUET), **users.inputs(hour)}
+    files = [file.path for file in raw]
+    inputs = {"raw_parquet": Dataset(files, RAW_PARQUET), **users.of([hour], files, engine).inputs(hour)}
     usage = engine.write(transform("enriched_usage"), inputs, ENRICHED_USAGE, f"{folder}/usage")
     return Dataset([file.path for file in usage], ENRICHED_USAGE)
 

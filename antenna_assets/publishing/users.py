@@ -67,14 +67,22 @@ class UsersOfRun:
     """Who the users of a run's hours are: all that there are, read once, or the few that events name.
 
     Args:
-        folder: as for `write_users`; the files are of the hours that were asked for last.
+        folder, judged_at: as for `write_users`; the files are of the hours that were asked for last.
         hours: all hours of the run.
     """
 
-    def __init__(self, connection: psycopg.Connection, folder: str, hours: Sequence[datetime]) -> None:
+    def __init__(
+        self,
+        connection: psycopg.Connection,
+        folder: str,
+        hours: Sequence[datetime],
+        *,
+        judged_at: datetime | None = None,
+    ) -> None:
         self._connection = connection
         self._folder = folder
         self._hours = hours
+        self._judged_at = judged_at
         self._all: Users | None = None
 
     @property
@@ -91,9 +99,12 @@ class UsersOfRun:
         if self._all is None:
             ids = few_ids(self._connection, lambda most: _ids_in(engine, files, most))
             if ids is not None:
-                return write_users(self._connection, self._folder, hours, ids=ids)
-            self._all = write_users(self._connection, self._folder, self._hours)
+                return self._write(hours, ids)
+            self._all = self._write(self._hours, None)
         return self._all
+
+    def _write(self, hours: Sequence[datetime], ids: Sequence[str] | None) -> Users:
+        return write_users(self._connection, self._folder, hours, judged_at=self._judged_at, ids=ids)
 
 
 def _ids_in(engine: Engine, files: Sequence[str], most: int) -> list[str] | None:
