@@ -42,9 +42,9 @@ def engine(tmp_path: Path) -> Iterator[DuckDBEngine]:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The 20 users are many, and the 9 of the events few."""
+    """The 20 users are many, and however many the events name, they are few."""
     monkeypatch.setattr(users, "MANY_USERS", 10)
-    monkeypatch.setattr(users, "READ_IN_A_ROW", 2)
+    monkeypatch.setattr(users, "READ_IN_A_ROW", 0)
 
 
 def raw_files(world: World) -> list[str]:
@@ -77,7 +77,7 @@ def test_users_that_events_name_are_looked_up(
     assert found.version == users.users_version(connection)
 
 
-@pytest.mark.parametrize(("many", "in_a_row", "most"), [(20, 2, 9), (10, 3, 9), (10, 2, 8)])
+@pytest.mark.parametrize(("many", "in_a_row", "most"), [(20, 0, 9), (10, 1, 9), (10, 0, 8)])
 def test_all_users_are_read_once_where_they_are_few_or_most_are_named(
     world: World,
     connection: psycopg.Connection,
@@ -96,6 +96,22 @@ def test_all_users_are_read_once_where_they_are_few_or_most_are_named(
     found = [people.of([hour], raw_files(world), engine) for hour in HOURS]
     assert (ids_of(found[0]), seen) == (ALL, [None])
     assert all(one is found[0] for one in found)
+
+
+def test_hours_together_look_up_whom_each_hour_alone_would_look_up_again(
+    world: World,
+    connection: psycopg.Connection,
+    engine: DuckDBEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """9 of 20 users are few for a run, and the same 9 for each of its three hours are not."""
+    monkeypatch.setattr(users, "MANY_USERS", 10)
+    monkeypatch.setattr(users, "READ_IN_A_ROW", 1)
+    files = raw_files(world)
+    assert ids_of(UsersOfRun(connection, str(tmp_path), HOURS).of(HOURS, files, engine)) == set(KNOWN)
+    assert ids_of(UsersOfRun(connection, str(tmp_path), HOURS).of([FIRST], files, engine)) == ALL
+    assert ids_of(UsersOfRun(connection, str(tmp_path), [FIRST]).of([FIRST], files, engine)) == set(KNOWN)
 
 
 @pytest.mark.usefixtures("few")
@@ -148,9 +164,9 @@ def test_a_change_of_users_before_they_are_read_is_in_the_hour_and_in_its_versio
     """The hour begins with one version of the users, and is joined and certified with the next one."""
     before = users.users_version(connection)
 
-    def changed(*arguments: Any) -> list[str] | None:
+    def changed(*arguments: Any, **named: Any) -> list[str] | None:
         connection.execute("UPDATE user_metadata SET name = 'another' WHERE id = %s", [KNOWN[0]])
-        return few_ids(*arguments)
+        return few_ids(*arguments, **named)
 
     monkeypatch.setattr(users, "few_ids", changed)
     publish(world, [FIRST])

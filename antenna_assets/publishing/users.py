@@ -11,6 +11,7 @@ users is a small run (decision 10).
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import ceil
 
 import psycopg
 import pyarrow as pa
@@ -97,7 +98,9 @@ class UsersOfRun:
             UsersUnwritable: see `write_users`.
         """
         if self._all is None:
-            ids = few_ids(self._connection, lambda most: _ids_in(engine, files, most))
+            # The other hours of the run would look theirs up as well, while all are read once.
+            times = ceil(len(self._hours) / len(hours))
+            ids = few_ids(self._connection, lambda most: _ids_in(engine, files, most), times=times)
             if ids is not None:
                 return self._write(hours, ids)
             self._all = self._write(self._hours, None)
@@ -119,18 +122,21 @@ def _ids_in(engine: Engine, files: Sequence[str], most: int) -> list[str] | None
     return ids["id"].to_pylist()
 
 
-def few_ids(connection: psycopg.Connection, ids_in: Callable[[int], list[str] | None]) -> list[str] | None:
+def few_ids(
+    connection: psycopg.Connection, ids_in: Callable[[int], list[str] | None], *, times: int = 1
+) -> list[str] | None:
     """The users to look up by their ids; None: to read all of them takes less time.
 
     Args:
         ids_in: gives the distinct ids that are of interest, of many of them any so many; None if it cannot.
+        times: how often as many are going to be looked up, where all would be read once.
     """
     if not _more_users_than(connection, MANY_USERS):
         return None
     ids = ids_in(MOST_NAMED + 1)
-    if ids is None or len(ids) > MOST_NAMED or not _more_users_than(connection, READ_IN_A_ROW * len(ids)):
+    if ids is None or len(ids) > MOST_NAMED:
         return None
-    return ids
+    return ids if _more_users_than(connection, READ_IN_A_ROW * len(ids) * times) else None
 
 
 def _more_users_than(connection: psycopg.Connection, number: int) -> bool:
