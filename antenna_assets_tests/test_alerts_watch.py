@@ -1,7 +1,7 @@
 """The watch over alerts on a real ledger: what is raised, confirmed, corrected and resolved, and never twice."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -75,9 +75,17 @@ def test_an_hour_is_raised_resolved_and_confirmed(world: Alerting) -> None:
         "confirmed": False,
         "published": 0,
         "live": 550,
+        "hour": None,
+        "generation": None,
+        "certificate": None,
         "number": 1,
         "at": "2026-11-22T12:10:00+00:00",
     }
+    assert [bodies[2][name] for name in ("hour", "generation", "certificate")] == [
+        "2026-11-22T12:00:00+00:00",
+        1,
+        1,
+    ]
 
 
 def test_the_last_events_of_an_hour_raise_what_they_reach_after_its_end(world: Alerting) -> None:
@@ -294,3 +302,136 @@ def test_of_a_forgotten_user_nothing_is_raised_again_under_its_pseudonym(world: 
     assert world.connection.execute(
         "SELECT count(*) FROM alert_rule WHERE user_id = 'forgotten-1'"
     ).fetchone() == (1,)
+
+
+@pytest.mark.parametrize(
+    ("zone", "minutes"), [("Asia/Kathmandu", 15), ("Asia/Kolkata", 30)], ids=["+05:45", "+05:30"]
+)
+def test_bytes_after_midnight_within_an_hour_are_not_of_the_day_before(
+    world: Alerting, zone: str, minutes: int
+) -> None:
+    world.user("bob", None, zone=zone)
+    world.quota("bob", "day", 2000)
+    midnight = NOON + 6 * HOUR + minutes * MINUTE
+    world.now = midnight - 5 * MINUTE
+    world.land(("bob", midnight - 10 * MINUTE, 1100))
+    world.look()
+    assert world.notices() == [("quota.raised", "bob", 50, 1100)]
+    world.now = midnight + 2 * MINUTE
+    world.land(("bob", midnight + MINUTE, 800))
+    world.look()
+    world.now = NOON + 7 * HOUR + 2 * MINUTE
+    world.land(("pad", NOON + 7 * HOUR, 1))
+    world.publish(NOON + 6 * HOUR)
+    world.look()
+    # The end of the day, and nothing of the 800 bytes of the next one.
+    assert world.notices(1) == [("quota.resolved", "bob", 50, 1100)]
+    assert used(world, "day", midnight - HOUR) == (1100, True, "published and live")
+
+
+def test_late_rows_of_a_published_day_count_at_once(world: Alerting) -> None:
+    """Whether or not the day is published again, at 550 of 1,000 bytes half of the month's quota is used."""
+    yesterday, now = NOON - 26 * HOUR, world.now
+    world.user("bob", None)
+    world.quota("bob", "month", 1000)
+    world.now = yesterday + 10 * MINUTE
+    world.land(("bob", yesterday, 400))
+    world.look()
+    world.now = now
+    world.land(("pad", NOON, 1))
+    world.publish(yesterday)
+    day = yesterday.date()
+    publish_day(world, day, 1, 400)
+    world.look()
+    assert used(world, "month", world.now) == (400, True, "published and live")
+    world.land(("bob", yesterday + MINUTE, 150))
+    world.look()
+    assert used(world, "month", world.now) == (550, True, "published and live")
+    assert world.notices() == [("quota.raised", "bob", 50, 550)]
+    world.publish(yesterday)
+    world.look()
+    publish_day(world, day, 2, 550)
+    world.land(("bob", NOON + MINUTE, 20))
+    world.look()
+    assert used(world, "month", world.now) == (570, True, "published and live")
+    assert world.notices(1) == [("quota.confirmed", "bob", 50, 550)]
+
+
+def used(world: Alerting, period: str, within: datetime) -> tuple:
+    """What `bob` has used by now of a period, whether that is exact, and where it is from."""
+    query = "SELECT published + live, exact, source FROM ledger.period_usage_at('bob', %s, %s, %s)"
+    return world.connection.execute(query, [period, within, world.now]).fetchall()[0]
+
+
+def publish_day(world: Alerting, day: date, generation: int, bytes_: int) -> None:
+    """Publish the sum of `bob` for a day in UTC."""
+    connection, starts = world.connection, datetime(day.year, day.month, day.day, tzinfo=UTC)
+    connection.execute("SELECT ledger.make_user_months(%s)", [[day]])
+    connection.execute(
+        "INSERT INTO ledger.period_generation"
+        " (period, day, generation, first_hour, end_hour, certificates, up_to_certificate)"
+        " VALUES ('day', %s, %s, %s, %s, '{}', (SELECT number FROM ledger.certificate_head))",
+        [day, generation, starts, starts + 24 * HOUR],
+    )
+    connection.execute(
+        "INSERT INTO ledger.period_head VALUES ('day', %s, %s, 1, 1)"
+        " ON CONFLICT (period, day) DO UPDATE SET generation = excluded.generation",
+        [day, generation],
+    )
+    connection.execute("DELETE FROM bytes_agg_user_1d WHERE day = %s", [day])
+    connection.execute(
+        "INSERT INTO bytes_agg_user_1d VALUES (%s, 'bob', %s, 'b@x', %s)", [day, starts, bytes_]
+    )
+
+
+@pytest.mark.parametrize("remembered", [True, False], ids=["remembered", "after a restart"])
+def test_whoever_gets_metadata_after_its_bytes_is_told_of(world: Alerting, *, remembered: bool) -> None:
+    world.connection.execute("INSERT INTO plan VALUES ('small')")
+    world.connection.execute("INSERT INTO plan_quota_change VALUES ('small', 'day', '-infinity', 1000)")
+    world.land(("bob", NOON, 850))
+    world.look()
+    assert world.notices() == []
+    world.user("bob", None, plan="small")
+    if not remembered:
+        world.headroom.forget()
+    world.look()
+    assert world.notices() == [("quota.raised", "bob", 50, 850), ("quota.raised", "bob", 80, 850)]
+    world.look()
+    assert len(world.notices()) == 2
+
+
+def test_a_quota_that_holds_since_midnight_raises_what_it_finds_used(world: Alerting) -> None:
+    world.user("bob", None)
+    world.land(("bob", NOON, 850))
+    world.look()
+    world.quota("bob", "day", 1000, NOON - 12 * HOUR)
+    world.look()
+    assert world.notices() == [("quota.raised", "bob", 50, 850), ("quota.raised", "bob", 80, 850)]
+
+
+@pytest.mark.parametrize("period", ["hour", "day"])
+def test_a_rule_counts_from_the_next_look_on(world: Alerting, period: str) -> None:
+    """Though nothing else lands or changes; and beside a percentage that was noticed before."""
+    if period == "day":
+        world.quota("ann", "day", 1000)
+    world.land(("ann", NOON, 550))
+    world.look()
+    before = len(world.notices())
+    world.connection.execute(
+        "INSERT INTO alert_rule (user_id, period, percents) VALUES ('ann', %s, '{30,50}')", [period]
+    )
+    world.look()
+    assert world.notices(before) == [("quota.raised", "ann", 30, 550)]
+    world.look()
+    assert len(world.notices()) == before + 1
+
+
+def test_a_rule_counts_from_the_next_look_on_for_whom_none_was_noticed(world: Alerting) -> None:
+    world.land(("ann", NOON, 400))
+    world.look()
+    world.connection.execute(
+        "INSERT INTO alert_rule (user_id, period, percents) VALUES ('ann', 'hour', '{30}')"
+    )
+    world.headroom.forget()
+    world.look()
+    assert world.notices() == [("quota.raised", "ann", 30, 400)]

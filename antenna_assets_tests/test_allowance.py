@@ -294,9 +294,14 @@ def test_what_is_kept_nowhere_makes_an_answer_inexact(ledger: psycopg.Connection
     quota(ledger, "day", 10_000)
     ledger.execute("INSERT INTO ledger.live_table VALUES ('bytes_agg_user', false, %s)", [NOON])
     assert ask(ledger)["exact"] is True
-    assert ask(ledger, period="day")["exact"] is False
+    found = ask(ledger, period="day")
+    assert (found["exact"], found["answer"], found["allowed"]) == (False, "incomplete", None)
+    over = ask(ledger, period="day", bytes_=10_001)
+    assert (over["exact"], over["answer"], over["allowed"]) == (False, "over quota", False)
     ledger.execute("UPDATE ledger.live_table SET left_out = true")
-    assert ask(ledger)["exact"] is False
+    found = ask(ledger)
+    assert (found["exact"], found["answer"], found["allowed"]) == (False, "incomplete", None)
+    assert ask(ledger, now=NOW + 5 * MINUTE)["answer"] == "stale"
 
 
 def test_windows_of_every_length_that_was_used_are_found(ledger: psycopg.Connection) -> None:

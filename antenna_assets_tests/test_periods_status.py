@@ -64,5 +64,27 @@ def test_a_scrape_counts_days_due_again_and_those_that_are_stuck(ledger: psycopg
     }
 
 
+def test_a_published_month_ends_where_its_last_published_day_does(ledger: psycopg.Connection) -> None:
+    ledger.execute(
+        "INSERT INTO ledger.period_generation (period, day, generation, certificates, up_to_certificate)"
+        " VALUES ('month', '2026-11-01', 1, '{}', 0), ('month', '2026-10-01', 1, '{}', 0)"
+    )
+    ledger.execute("INSERT INTO ledger.period_head VALUES ('month', '2026-10-01', 1, 1, 1)")
+    assert ends(ledger) == {"day": datetime(2026, 11, 22, tzinfo=UTC)}
+    ledger.execute("INSERT INTO ledger.period_head VALUES ('month', '2026-11-01', 1, 1, 1)")
+    assert ends(ledger) == dict.fromkeys(("day", "month"), datetime(2026, 11, 22, tzinfo=UTC))
+    assert "month 2 0 2026-11-01" in [" ".join(line.split()) for line in shown(ledger).splitlines()]
+
+
+def ends(connection: psycopg.Connection) -> dict[str, datetime]:
+    """The newest published period's end, by kind, as a scrape has it."""
+    return {
+        sample.labels["period"]: datetime.fromtimestamp(sample.value, UTC)
+        for metric in period_metrics(connection)
+        for sample in metric.samples
+        if sample.name == "antenna_newest_period_end_timestamp_seconds"
+    }
+
+
 def test_without_a_day_status_says_nothing_of_days(connection: psycopg.Connection) -> None:
     assert shown(connection) == ""

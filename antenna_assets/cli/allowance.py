@@ -30,7 +30,8 @@ def allowance(
 ) -> None:
     """Say whether a user may transfer more bytes, and what the answer rests on.
 
-    Exit code 0: yes. 3: no. 4: neither, since the user is unknown, has no quota, or what is counted is stale.
+    Exit code 0: yes. 3: no. 4: neither, since the user is unknown, has no quota, or what is counted is stale
+    or incomplete.
     """
     from antenna_assets.operations.allowance import allowance_of
 

@@ -4,7 +4,7 @@ The rule is in `domain/alert_rule.py`; `operations/alerts/watch.py` looks.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -46,13 +46,18 @@ _WATCHED_USAGE = (
 
 @dataclass(frozen=True)
 class AlertHead:
-    """How far the watch has looked: a batch, a certificate, the users' version and its time, and when."""
+    """How far the watch has looked: a batch, a certificate, the users' version and its time, and when.
+
+    Attributes:
+        basis: see `headroom_basis`; None: not known.
+    """
 
     batch: int
     certificate: int
     users_version: int
     users_changed_at: datetime | None
     looked_at: datetime
+    basis: str | None
 
 
 class UserHeadroom(NamedTuple):
@@ -102,7 +107,7 @@ def read_alert_head(connection: psycopg.Connection) -> AlertHead:
     """How far the watch has looked."""
     with connection.cursor(row_factory=class_row(AlertHead)) as cursor:
         heads = cursor.execute(
-            "SELECT batch, certificate, users_version, users_changed_at, looked_at FROM ledger.alert_head"
+            "SELECT batch, certificate, users_version, users_changed_at, looked_at, basis FROM ledger.alert_head"
         ).fetchall()
     if not heads:
         raise psycopg.DataError("ledger.alert_head is empty: expected its one row")
@@ -113,8 +118,15 @@ def move_alert_head(connection: psycopg.Connection, head: AlertHead) -> None:
     """Write how far the watch has looked, in the transaction that has written what it saw."""
     connection.execute(
         "UPDATE ledger.alert_head SET batch = %s, certificate = %s, users_version = %s,"
-        " users_changed_at = %s, looked_at = %s",
-        [head.batch, head.certificate, head.users_version, head.users_changed_at, head.looked_at],
+        " users_changed_at = %s, looked_at = %s, basis = %s",
+        [
+            head.batch,
+            head.certificate,
+            head.users_version,
+            head.users_changed_at,
+            head.looked_at,
+            head.basis,
+        ],
     )
 
 
@@ -185,6 +197,7 @@ def follow_users(
     found = [UserPeriod(*row[5:]) for row in rows if row[4]]
     known = _alerts_of(connection, period, found)
     cooling = _cooling(connection, period, found, now)
+    rests_on = _newest_published(connection, {(one.starts, one.ends) for one in found})
     notices: list[NewNotice] = []
     changed: list[tuple] = []
     for one in found:
@@ -201,7 +214,9 @@ def follow_users(
             if not quiet:
                 first = after.notices - len(events) + 1
                 notices += [
-                    _notice(one, period, percent, event, after, number, usage, now)
+                    _notice(
+                        one, period, percent, event, after, number, usage, rests_on[one.starts, one.ends], now
+                    )
                     for number, event in enumerate(events, first)
                 ]
     _store(connection, changed)
@@ -223,6 +238,29 @@ def _alerts_of(
         alert = Alert(figure, int(used), quota, notices, resolved)
         alerts.setdefault((id_, starts), {})[percent] = (alert, quiet)
     return alerts
+
+
+@dataclass(frozen=True)
+class _Published:
+    """The newest published hour of a period, its generation and the number of its certificate; or none."""
+
+    hour: datetime | None = None
+    generation: int | None = None
+    certificate: int | None = None
+
+
+def _newest_published(
+    connection: psycopg.Connection, periods: Collection[tuple[datetime, datetime]]
+) -> dict[tuple[datetime, datetime], _Published]:
+    rows = connection.execute(
+        "SELECT starts, ends, newest.hour, newest.generation, newest.number"
+        " FROM unnest(%s::timestamptz[], %s::timestamptz[]) AS asked (starts, ends)"
+        " LEFT JOIN LATERAL (SELECT hour, generation, number FROM ledger.certificate"
+        "  WHERE hour >= date_trunc('hour', starts, 'UTC') AND hour < ends"
+        "  ORDER BY hour DESC, number DESC LIMIT 1) AS newest ON true",
+        [[starts for starts, _ in periods], [ends for _, ends in periods]],
+    )
+    return {(starts, ends): _Published(*newest) for starts, ends, *newest in rows}
 
 
 def _cooling(
@@ -289,6 +327,7 @@ def _notice(
     alert: Alert,
     number: int,
     usage: PeriodUsage,
+    rests_on: _Published,
     now: datetime,
 ) -> NewNotice:
     """A notice of a change of an alert.
@@ -319,6 +358,9 @@ def _notice(
             "confirmed": alert.figure == "published",
             "published": usage.published,
             "live": usage.live,
+            "hour": rests_on.hour and rests_on.hour.isoformat(),
+            "generation": rests_on.generation,
+            "certificate": rests_on.certificate,
             "number": number,
             "at": now.isoformat(),
         },

@@ -16,8 +16,8 @@ class Allowance:
     """An answer on one user and its running period.
 
     Attributes:
-        answer: `allowed`, `over quota`, `unlimited`, `no quota`, `unknown user`, or `stale`, where a yes
-            would be a guess.
+        answer: `allowed`, `over quota`, `unlimited`, `no quota`, `unknown user`, or, where a yes would
+            be a guess, `stale` or `incomplete`.
         allowed: None if the answer is neither a yes nor a no.
         quota: bytes of the period; None if there is no limit.
         used: `published` and `live` together: bytes in published hours, and what the stream has counted of

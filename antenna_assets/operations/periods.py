@@ -20,14 +20,16 @@ class _Published:
     """The publications of days, or of months.
 
     Attributes:
-        newest: the last one that is published, and `ended` the end of its last hour.
+        newest: the last one that is published.
+        ended: the end of its last hour in all zones; that of the last published day in it, for months. None
+            if no day is.
         again: how many have newer hours, days or quotas than their publication.
     """
 
     period: Period
     count: int
     newest: date
-    ended: datetime
+    ended: datetime | None
     again: int
 
 
@@ -35,9 +37,11 @@ def _published(connection: psycopg.Connection) -> list[_Published]:
     return rows_of(
         connection,
         _Published,
-        "SELECT period, count(*) AS count, max(day) AS newest, max(end_hour) AS ended,"
-        " count(*) FILTER (WHERE NOT settled) AS again FROM ledger.period_state"
-        " GROUP BY period ORDER BY period",
+        "SELECT *, (SELECT max(end_hour) FROM ledger.period_state"
+        "  WHERE period = 'day' AND day < ledger.next_period(found.period, newest)) AS ended"
+        " FROM (SELECT period, count(*) AS count, max(day) AS newest,"
+        "   count(*) FILTER (WHERE NOT settled) AS again FROM ledger.period_state GROUP BY period) AS found"
+        " ORDER BY period",
     )
 
 
@@ -75,7 +79,8 @@ def period_metrics(connection: psycopg.Connection) -> Iterator[Metric]:
     )
     for one in _published(connection):
         again.add_metric([one.period], one.again)
-        newest.add_metric([one.period], one.ended.timestamp())
+        if one.ended is not None:
+            newest.add_metric([one.period], one.ended.timestamp())
     failing = GaugeMetricFamily(
         "antenna_failing_periods", "Days and months whose runs failed.", labels=["stuck"]
     )

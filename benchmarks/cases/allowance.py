@@ -210,8 +210,8 @@ def _fill(url: str, users: int, hours: int, active: int) -> None:
     fill_ledger(url, newest, hours)
     with connect(url) as connection:
         connection.execute(
-            "INSERT INTO ledger.hour_generation (hour, generation, up_to_batch, rows, bytes)"
-            " SELECT hour, 1, 1, rows, bytes FROM ledger.hour WHERE generation = 0"
+            "INSERT INTO ledger.hour_generation (hour, generation, up_to_batch, rows, bytes, certified)"
+            " SELECT hour, 1, 1, rows, bytes, true FROM ledger.hour WHERE generation = 0"
         )
         connection.execute("UPDATE ledger.hour SET generation = 1 WHERE generation = 0")
         connection.execute(

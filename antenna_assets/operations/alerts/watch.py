@@ -139,11 +139,12 @@ def look(
         ).fetchall()[0]
         # A ledger that was restored from a backup counts its batches anew.
         first = min(before.batch, newest)
+        basis = headroom_basis(connection)
         head = AlertHead(
-            min(newest, first + BATCHES), _newest_certificate(connection), version, changed_at, now
+            min(newest, first + BATCHES), _newest_certificate(connection), version, changed_at, now, basis
         )
         certified = _hours_certified_since(connection, before.certificate)
-        headroom.rest_on(headroom_basis(connection))
+        headroom.rest_on(basis)
         if restated(connection, certified):
             headroom.forget()
         periods = Periods()
@@ -152,6 +153,8 @@ def look(
             _add_touched(connection, periods, headroom, hour, landed, now, longer=longer)
         _add_published(connection, periods, certified, now)
         _add_ended(connection, periods, max(watermark or now - NEWS, now - NEWS))
+        if before.basis not in (None, basis):
+            _add_reached(connection, periods, now)
         if version != before.users_version:
             known = min(before.users_changed_at or before.looked_at, before.looked_at)
             _add_changed(connection, periods, known - OVERLAP, now)
@@ -294,14 +297,35 @@ def _add_ended(connection: psycopg.Connection, periods: Periods, before: datetim
     periods.add_alerts(ended)
 
 
-def _add_changed(connection: psycopg.Connection, periods: Periods, after: datetime, now: datetime) -> None:
-    """Add the users whose quotas may have changed, and the open alerts: a quota may have been changed for the
-    time before as well."""
-    still_open = connection.execute("SELECT DISTINCT period, starts, id FROM alert WHERE NOT resolved")
-    periods.add_alerts(still_open)
+def _add_reached(connection: psycopg.Connection, periods: Periods, now: datetime) -> None:
+    """Add who may be at a percentage that nobody was told of, since rules, time zones, or quotas of the past
+    are others: what reaches it may have landed long ago."""
+    _add_open(connection, periods)
+    moved = connection.execute(
+        "SELECT id FROM ledger.newest_zones() WHERE from_day > (%s AT TIME ZONE 'UTC')::date - 40", [now]
+    ).fetchall()
     for period in PERIODS:
-        rows = connection.execute("SELECT id FROM ledger.quotas_changed(%s, %s, %s)", [period, after, now])
-        periods.add(period, now, [id_ for (id_,) in rows])
+        reached = connection.execute(
+            "SELECT id FROM ledger.headroom_of_all(%s, %s) WHERE headroom = 0", [period, now]
+        ).fetchall()
+        # Nobody's zone counts for hours, and whoever has moved lately is not among all.
+        periods.add(period, now, [id_ for (id_,) in (reached if period == "hour" else reached + moved)])
+
+
+def _add_open(connection: psycopg.Connection, periods: Periods) -> None:
+    periods.add_alerts(
+        connection.execute("SELECT DISTINCT period, starts, id FROM alert WHERE NOT resolved").fetchall()
+    )
+
+
+def _add_changed(connection: psycopg.Connection, periods: Periods, after: datetime, now: datetime) -> None:
+    """Add the users whose quotas may have changed, newcomers, who have theirs since ever, and the open alerts:
+    a quota may have been changed for the time before as well."""
+    _add_open(connection, periods)
+    newcomers = connection.execute("SELECT id FROM ledger.newcomer WHERE arrived_at > %s", [after]).fetchall()
+    for period in PERIODS:
+        changed = connection.execute("SELECT id FROM ledger.quotas_changed(%s, %s, %s)", [period, after, now])
+        periods.add(period, now, [id_ for (id_,) in (*changed, *newcomers)])
 
 
 class Watch:
