@@ -104,6 +104,9 @@ def test_a_larger_quota_takes_an_alert_back_and_it_is_raised_anew_when_that_is_u
 def test_nothing_is_taken_back_by_a_usage_of_which_a_part_is_missing() -> None:
     known = Alert("published", 960, 1000, notices=2)
     assert look(known, replace(RUNNING, published=500, exact=False)) == (known, [])
+    # Without a limit it is not reached, whatever is missing.
+    alert, events = look(known, replace(RUNNING, published=500, exact=False, quota=None))
+    assert (alert and alert.figure, events) == ("taken back", ["corrected"])
 
 
 def test_what_is_reached_after_all_once_the_period_is_over_is_a_correction() -> None:

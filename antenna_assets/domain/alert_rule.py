@@ -96,7 +96,9 @@ def follow(alert: Alert | None, usage: PeriodUsage, percent: int) -> tuple[Alert
 def _figure(alert: Alert, usage: PeriodUsage, *, reached: bool) -> tuple[Alert, list[Event]]:
     """The alert with the figure of now, and `corrected` or `raised` if its receivers must know."""
     if not reached:
-        if alert.figure == "taken back" or not usage.exact:
+        # Without a limit nothing is reached, whatever is missing.
+        unsure = not usage.exact and usage.quota is not None
+        if alert.figure == "taken back" or unsure:
             return alert, []
         return _noticed(alert, usage, "taken back"), ["corrected"]
     if alert.figure == "taken back" and usage.current and not usage.over:

@@ -107,7 +107,8 @@ def read_alert_head(connection: psycopg.Connection) -> AlertHead:
     """How far the watch has looked."""
     with connection.cursor(row_factory=class_row(AlertHead)) as cursor:
         heads = cursor.execute(
-            "SELECT batch, certificate, users_version, users_changed_at, looked_at, basis FROM ledger.alert_head"
+            "SELECT batch, certificate, users_version, users_changed_at, looked_at, basis"
+            " FROM ledger.alert_head"
         ).fetchall()
     if not heads:
         raise psycopg.DataError("ledger.alert_head is empty: expected its one row")

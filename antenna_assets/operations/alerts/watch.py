@@ -319,8 +319,8 @@ def _add_open(connection: psycopg.Connection, periods: Periods) -> None:
 
 
 def _add_changed(connection: psycopg.Connection, periods: Periods, after: datetime, now: datetime) -> None:
-    """Add the users whose quotas may have changed, newcomers, who have theirs since ever, and the open alerts:
-    a quota may have been changed for the time before as well."""
+    """Add who may have other quotas, newcomers, who have theirs since ever, and the open alerts: a quota may
+    have been changed for the time before as well."""
     _add_open(connection, periods)
     newcomers = connection.execute("SELECT id FROM ledger.newcomer WHERE arrived_at > %s", [after]).fetchall()
     for period in PERIODS:
