@@ -1,0 +1,102 @@
+"""What users have used of any period, in any state of publishing, against a loop in plain Python."""
+
+import random
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from antenna_assets.domain.hours import HOUR, hour_of
+from antenna_assets_tests.alerting import Alerting
+
+pytestmark = pytest.mark.services
+
+ZONES = [
+    "UTC",
+    "Asia/Kathmandu",
+    "Asia/Kolkata",
+    "Australia/Lord_Howe",
+    "America/St_Johns",
+    "Pacific/Chatham",
+    "Europe/Berlin",
+]
+"""A user lives in each: days begin at 00:00, 18:15, 18:30, 13:00, 03:30, 10:15 and 23:00 in UTC."""
+
+FIRST = datetime(2026, 11, 20, tzinfo=UTC)
+HOURS = 72
+DAYS = [date(2026, 11, 20), date(2026, 11, 21)]
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def world(connection: psycopg.Connection, tmp_path: Path) -> Iterator[Alerting]:
+    made = Alerting(connection, tmp_path, FIRST + HOURS * HOUR)
+    for zone in ZONES:
+        made.user(zone, None, zone=zone)
+    yield made
+    made.engine.close()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_byte_is_in_the_period_of_its_instant_and_in_no_other(world: Alerting, seed: int) -> None:
+    """Some hours and days are published, and some of them have late rows."""
+    chance = random.Random(seed)
+    land(world, chance, 400)
+    for hour in [FIRST + number * HOUR for number in range(HOURS)]:
+        if chance.random() < 0.7:
+            world.publish(hour)
+    for day in DAYS[: chance.randint(0, 2)]:
+        publish_day(world, day)
+    if chance.random() < 0.5:
+        land(world, chance, 3)
+    for _ in range(40):
+        user, period = chance.choice(ZONES), chance.choice(["hour", "day", "month"])
+        within = FIRST + chance.randrange(HOURS * 60) * MINUTE
+        ((starts, ends, used, exact),) = world.connection.execute(
+            "SELECT starts, ends, published + live, exact FROM ledger.period_usage_at(%s, %s, %s, %s)",
+            [user, period, within, world.now],
+        ).fetchall()
+        expected = sum(bytes_ for id_, time, bytes_ in world.events if id_ == user and starts <= time < ends)
+        assert (used, exact) == (expected, True), (user, period, starts, ends)
+
+
+def land(world: Alerting, chance: random.Random, number: int) -> None:
+    """Events of all users, most of them within minutes of an hour or a quarter."""
+    world.land(
+        *(
+            (
+                chance.choice(ZONES),
+                FIRST + chance.randrange(HOURS * 4) * 15 * MINUTE + chance.choice([0, 1, 14]) * MINUTE,
+                chance.randint(1, 1000),
+            )
+            for _ in range(number)
+        )
+    )
+
+
+def publish_day(world: Alerting, day: date) -> None:
+    """Publish the sums of a day, as everybody's zone has it, after its hours."""
+    connection = world.connection
+    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
+    first, end = midnight - 11 * HOUR, midnight + 28 * HOUR
+    for hour in sorted({hour_of(time) for _, time, _ in world.events if first <= time < end}):
+        world.publish(hour)
+    connection.execute("SELECT ledger.make_user_months(%s)", [[day]])
+    connection.execute(
+        "INSERT INTO ledger.period_generation"
+        " (period, day, generation, first_hour, end_hour, certificates, up_to_certificate)"
+        " VALUES ('day', %s, 1, %s, %s, '{}', (SELECT number FROM ledger.certificate_head))",
+        [day, first, end],
+    )
+    connection.execute("INSERT INTO ledger.period_head VALUES ('day', %s, 1, 1, 1)", [day])
+    for zone in ZONES:
+        ((starts, ends),) = connection.execute(
+            "SELECT ledger.period_start('day', %s, %s), ledger.period_start('day', %s, %s)",
+            [day, zone, day + timedelta(days=1), zone],
+        ).fetchall()
+        sum_ = sum(bytes_ for id_, time, bytes_ in world.events if id_ == zone and starts <= time < ends)
+        connection.execute(
+            "INSERT INTO bytes_agg_user_1d VALUES (%s, %s, %s, 'e@x', %s)", [day, zone, starts, sum_]
+        )
