@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import psycopg
 import pytest
@@ -146,12 +146,107 @@ def test_a_rule_is_tried_on_published_hours(world: Alerting) -> None:
     assert world.notices() == before
 
 
+def publish_day(world: Alerting, day: date, used: dict[str, int]) -> None:
+    """Publish a day with the bytes of its users, as the watch and `alerts test` read it."""
+    connection = world.connection
+    connection.execute("SELECT ledger.make_user_months(%s)", [[day]])
+    for id_, bytes_ in used.items():
+        connection.execute(
+            "INSERT INTO bytes_agg_user_1d VALUES (%s, %s, %s, NULL, %s)", [day, id_, day, bytes_]
+        )
+    connection.execute(
+        "INSERT INTO ledger.period_generation SELECT 'day', %(day)s, 1, hours.*, '{}', 0"
+        " FROM ledger.day_hours(%(day)s) AS hours",
+        {"day": day},
+    )
+    connection.execute("INSERT INTO ledger.period_head VALUES ('day', %s, 1, 1, 1)", [day])
+
+
+def tried(*arguments: str) -> list[str]:
+    """The lines that `antenna alerts test` prints, with single blanks."""
+    done = antenna("alerts", "test", *arguments)
+    assert done.returncode == 0, done.stderr
+    return [" ".join(line.split()) for line in done.stdout.splitlines() if line.strip()]
+
+
 def test_the_rules_in_force_are_tried_on_days(world: Alerting) -> None:
     day = hour_of(world.now).replace(hour=0) - timedelta(days=2)
     world.quota("ann", "day", 1000)
-    world.connection.execute("SELECT ledger.make_user_months(%s)", [[day.date()]])
-    world.connection.execute(
-        "INSERT INTO bytes_agg_user_1d VALUES (%s, 'ann', %s, NULL, 950)", [day.date(), day]
-    )
-    done = antenna("alerts", "test", "--from", hour_key(day), "--period", "day")
-    assert [day.date().isoformat(), "1", "1", "1"] in [line.split() for line in done.stdout.splitlines()]
+    publish_day(world, day.date(), {"ann": 950})
+    assert f"{day.date()} 1 1 1" in tried("--from", hour_key(day), "--period", "day")
+
+
+@pytest.mark.parametrize(
+    ("zone", "first", "last", "days"),
+    [
+        ("Pacific/Auckland", "2026-10-28-12:00", "2026-10-28-12:00", ["2026-10-29"]),
+        ("Pacific/Auckland", "2026-10-28-10:00", "2026-10-28-11:00", ["2026-10-28", "2026-10-29"]),
+        ("America/New_York", "2026-10-28-03:00", "2026-10-28-03:00", ["2026-10-27"]),
+        # Within this hour a day ends.
+        ("Asia/Kathmandu", "2026-10-28-18:00", "2026-10-28-18:00", ["2026-10-28", "2026-10-29"]),
+    ],
+)
+def test_a_rule_is_tried_on_the_days_of_the_billing_zone_that_the_hours_lie_in(
+    world: Alerting, zone: str, first: str, last: str, days: list[str]
+) -> None:
+    world.connection.execute("UPDATE ledger.billing_zone SET zone = %s", [zone])
+    world.quota("ann", "day", 1000)
+    for day in (27, 28, 29, 30):
+        publish_day(world, date(2026, 10, day), {"ann": 1000})
+    lines = tried("--from", first, "--to", last, "--period", "day", "--percents", "100")
+    assert [line for line in lines if line.startswith("20")] == [f"{day} 1" for day in days]
+
+
+def test_a_rule_is_tried_on_the_month_of_the_billing_zone_that_the_hour_lies_in(world: Alerting) -> None:
+    world.connection.execute("UPDATE ledger.billing_zone SET zone = 'Pacific/Auckland'")
+    world.quota("ann", "month", 1000)
+    publish_day(world, date(2026, 11, 1), {"ann": 1000})
+    lines = tried("--from", "2026-10-31-12:00", "--period", "month", "--percents", "100")
+    assert "2026-11-01 1 in part" in lines
+
+
+def test_users_are_judged_at_the_end_of_their_own_day_as_it_is_published(world: Alerting) -> None:
+    world.user("lord", 1000, zone="Australia/Lord_Howe")
+    for user in ("ann", "lord"):
+        world.quota(user, "day", 100)
+        world.quota(user, "month", 100)
+    # On Lord Howe Island the day is over at 13:00 UTC.
+    for period in ("day", "month"):
+        world.quota("lord", period, 10_000, datetime(2026, 10, 31, 20, tzinfo=UTC))
+    publish_day(world, date(2026, 10, 31), {"ann": 101, "lord": 101})
+    lines = tried("--from", "2026-10-31-12:00", "--period", "day", "--percents", "100")
+    assert "2026-10-31 2" in lines
+    lines = tried("--from", "2026-10-31-12:00", "--period", "month", "--percents", "100")
+    assert "2026-10-01 2 in part" in lines
+    assert "published: 0 of 1 month; 1 in part, of which the days that are published count" in lines
+
+
+def test_what_is_not_published_is_not_said_to_be_without_alerts(world: Alerting) -> None:
+    hour = hour_of(world.now) - 3 * HOUR
+    world.land(("ann", hour, 1200))
+    world.publish(hour)
+    assert tried("--from", "2020-01-01-00:00", "--to", "2020-01-01-01:00") == [
+        "published: 0 of 2 hours; what would have been raised in 2 of them is not known"
+    ]
+    assert tried("--from", "2020-01-31-00:00", "--period", "day") == [
+        "published: 0 of 1 day; what would have been raised in 1 of them is not known"
+    ]
+    assert tried("--from", "2020-01-31-23:00", "--to", "2020-02-01-00:00", "--period", "month") == [
+        "published: 0 of 2 months; what would have been raised in 2 of them is not known"
+    ]
+    lines = tried("--from", hour_key(hour), "--to", hour_key(hour + HOUR), "--percents", "100")
+    assert f"{hour_key(hour)} 1 yes" in lines
+    assert f"{hour_key(hour + HOUR)} - no" in lines
+    assert lines[-1] == "published: 1 of 2 hours; what would have been raised in 1 of them is not known"
+
+
+def test_an_hour_whose_users_are_no_longer_kept_is_not_said_to_be_without_alerts(world: Alerting) -> None:
+    hour = hour_of(world.now) - 3 * HOUR
+    world.land(("ann", hour, 1200))
+    world.publish(hour)
+    world.connection.execute("DELETE FROM bytes_agg_user_1h")
+    world.connection.execute("UPDATE ledger.user_hours SET kept_from = %s", [hour + HOUR])
+    assert tried("--from", hour_key(hour)) == [
+        "published: 1 of 1 hour; of 1 PostgreSQL no longer keeps the users;"
+        " what would have been raised in 1 of them is not known"
+    ]

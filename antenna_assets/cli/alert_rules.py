@@ -111,9 +111,9 @@ def try_rule(
 ) -> None:
     """Show what a rule would have sent of published hours, or of the days or months they lie in.
 
-    Nothing is written or sent.
+    These are those of the billing zone. Nothing is written or sent.
     """
-    from antenna_assets.domain.hours import range_of_hours
+    from antenna_assets.domain.hours import HOUR, range_of_hours
     from antenna_assets.operations.alerts.history import Rule, past_hours, past_periods
 
     hours = range_of_hours(from_, to or from_)
@@ -122,9 +122,12 @@ def try_rule(
         if period == "hour":
             found = past_hours(connection, hours, wanted)
         else:
-            found = past_periods(connection, period, hours[0].date(), hours[-1].date(), wanted)
+            found = past_periods(connection, period, hours[0], hours[-1] + HOUR, wanted)
         periods = list(_with_progress(found))
-    out.print(_history(periods, period))
+    if any(_is_judged(one) for one in periods):
+        out.print(_history(periods, period))
+    if not_known := _not_known(periods, period):
+        out.print(not_known, soft_wrap=True)
 
 
 def _with_progress(found: "Iterable[PastPeriod]") -> "Iterable[PastPeriod]":
@@ -134,20 +137,42 @@ def _with_progress(found: "Iterable[PastPeriod]") -> "Iterable[PastPeriod]":
             advance(number)
 
 
+def _is_judged(one: "PastPeriod") -> bool:
+    return one.published in {"yes", "in part"}
+
+
+def _not_known(periods: "Sequence[PastPeriod]", period: str) -> str:
+    """How many periods are published, and what is not known of the others; empty if all of them are."""
+    states = Counter(one.published for one in periods)
+    parts = [f"published: {states['yes'] + states['no longer kept']:,} of {counted(len(periods), period)}"]
+    if count := states["in part"]:
+        parts.append(f"{count:,} in part, of which the days that are published count")
+    if count := states["no longer kept"]:
+        parts.append(f"of {count:,} PostgreSQL no longer keeps the users")
+    if count := states["no"] + states["no longer kept"]:
+        parts.append(f"what would have been raised in {count:,} of them is not known")
+    return "; ".join(parts) if len(parts) > 1 else ""
+
+
 def _history(periods: "Sequence[PastPeriod]", period: str) -> FittingTable:
     notices: Counter[int] = sum((one.users for one in periods), Counter())
     quiet: Counter[int] = sum((one.quiet for one in periods), Counter())
     percents = sorted({*notices, *quiet})
     table = FittingTable(period, *number_columns(*(f"{percent} %" for percent in percents)), title="Users")
+    partly = any(one.published != "yes" for one in periods)
+    if partly:
+        table.add_column("published")
     for one in periods[-PERIODS_SHOWN:]:
-        table.add_row(one.name, *(f"{one.users[percent]:,}" for percent in percents))
+        numbers = [f"{one.users[percent]:,}" if _is_judged(one) else "-" for percent in percents]
+        table.add_row(one.name, *numbers, *([one.published] if partly else []))
     table.add_section()
     table.add_row("all", *(f"{notices[percent]:,}" for percent in percents))
     if quiet:
         table.add_row("in cool-downs", *(f"{quiet[percent]:,}" for percent in percents))
     shown = "" if len(periods) <= PERIODS_SHOWN else f"the newest {PERIODS_SHOWN} shown, "
+    judged = counted(sum(map(_is_judged, periods)), period)
     table.caption = (
-        f"{counted(len(periods), period)}, {shown}{counted(notices.total(), 'alert')} raised;"
+        f"{judged}, {shown}{counted(notices.total(), 'alert')} raised;"
         " what is confirmed and resolved later makes a notice each as well"
     )
     return table

@@ -25,16 +25,23 @@ class Rule:
     cool_down: timedelta | None = None
 
 
+Published = Literal["yes", "in part", "no", "no longer kept"]
+"""Whether the users' bytes of a period are published: of a month perhaps those of some days only, and those
+of an hour may be no longer kept (ANTENNA_KEEP_USER_HOURS)."""
+
+
 @dataclass(frozen=True)
 class PastPeriod:
-    """A published period.
+    """A period that a rule was tried on.
 
     Attributes:
+        published: of one that is not, or no longer kept, nothing is known.
         users: how many would have got a notice, by percentage.
         quiet: how many would not, as another notice had come within the cool-down.
     """
 
     name: str
+    published: Published = "yes"
     users: Counter[int] = field(default_factory=Counter)
     quiet: Counter[int] = field(default_factory=Counter)
 
@@ -47,10 +54,30 @@ _USED = {
 }
 """The published bytes of each user in a period."""
 
+_PUBLISHED = {
+    "hour": "SELECT CASE WHEN NOT EXISTS (SELECT FROM ledger.publication_head"
+    "  WHERE asset = 'bytes_agg_user_1h' AND hour = %(at)s) THEN 'no'"
+    " WHEN %(at)s < kept_from AND NOT EXISTS (SELECT FROM bytes_agg_user_1h WHERE date = %(at)s)"
+    "  THEN 'no longer kept' ELSE 'yes' END FROM ledger.user_hours",
+    "day": "SELECT CASE WHEN EXISTS (SELECT FROM ledger.period_state WHERE period = 'day' AND day = %(at)s)"
+    " THEN 'yes' ELSE 'no' END",
+    "month": "SELECT CASE"
+    " WHEN EXISTS (SELECT FROM ledger.period_state WHERE period = 'month' AND day = %(at)s) THEN 'yes'"
+    " WHEN EXISTS (SELECT FROM ledger.period_state WHERE period = 'day' AND day >= %(at)s"
+    "  AND day < ledger.next_period('month', %(at)s)) THEN 'in part' ELSE 'no' END",
+}
+
+_QUOTAS = {
+    "hour": "ledger.quotas_at('hour', %(end)s::timestamptz - interval '1 microsecond')",
+    "day": "ledger.quotas_at_end('day', %(at)s)",
+    "month": "ledger.quotas_at_end('month', %(at)s)",
+}
+"""The quotas that a period is published by: a user with a zone of its own has its own end of the period."""
+
 _REACHED = """
     SELECT used.id, used.bytes, in_force.quota, rule.percents, rule.cool_down
     FROM ({used}) AS used
-    JOIN ledger.quotas_at(%(period)s, %(last)s) AS in_force USING (id)
+    JOIN {quotas} AS in_force USING (id)
     LEFT JOIN user_metadata AS users USING (id)
     CROSS JOIN LATERAL (
         SELECT coalesce(%(percents)s::integer[], closest.percents) AS percents,
@@ -67,24 +94,30 @@ _REACHED = """
 
 
 def past_hours(connection: psycopg.Connection, hours: Sequence[datetime], rule: Rule) -> Iterator[PastPeriod]:
-    """What a rule on hours would have sent of each hour, ascending; nothing of one that is not published."""
+    """What a rule on hours would have sent of each hour, ascending."""
     ends = [(hour_key(hour), hour, hour + HOUR) for hour in hours]
     yield from _past(connection, "hour", ends, rule)
 
 
 def past_periods(
-    connection: psycopg.Connection, period: Literal["day", "month"], first: date, last: date, rule: Rule
+    connection: psycopg.Connection,
+    period: Literal["day", "month"],
+    first: datetime,
+    end: datetime,
+    rule: Rule,
 ) -> Iterator[PastPeriod]:
-    """What a rule on days or months would have sent from one to another, ascending, in the billing zone.
+    """What a rule on days or months would have sent of each that lies in a span, ascending.
 
-    Nothing of a day that is not published, and of a month what is published of it.
+    They are those of the billing zone, from the one that contains the instant `first` to the one in which the
+    span ends; of a month what is published of it.
     """
     ends = connection.execute(
         "SELECT day::date::text, day::date, ledger.period_start(%(period)s,"
-        "  ledger.next_period(%(period)s, day::date), (SELECT zone FROM ledger.billing_zone))"
-        " FROM generate_series(date_trunc(%(period)s, %(first)s::timestamp), %(last)s::timestamp,"
-        "  ('1 ' || %(period)s)::interval) AS day",
-        {"period": period, "first": first, "last": last},
+        "  ledger.next_period(%(period)s, day::date), zone)"
+        " FROM ledger.billing_zone, generate_series(ledger.period_of(%(period)s, %(first)s, zone)::timestamp,"
+        "  ledger.period_of(%(period)s, %(last)s, zone)::timestamp, ('1 ' || %(period)s)::interval) AS day"
+        " ORDER BY 2",
+        {"period": period, "first": first, "last": end - MICROSECOND},
     ).fetchall()
     yield from _past(connection, period, ends, rule)
 
@@ -95,17 +128,21 @@ def _past(
     periods: Sequence[tuple[str, date, datetime]],
     rule: Rule,
 ) -> Iterator[PastPeriod]:
-    query = _REACHED.replace("{used}", _USED[period])
+    query = _REACHED.replace("{used}", _USED[period]).replace("{quotas}", _QUOTAS[period])
     noticed: dict[tuple[str, int], datetime] = {}
     for name, at, end in periods:
-        found = PastPeriod(name)
         values = {
             "period": period,
             "at": at,
-            "last": end - MICROSECOND,
+            "end": end,
             "percents": None if rule.percents is None else list(rule.percents),
             "cool_down": rule.cool_down,
         }
+        ((published,),) = connection.execute(_PUBLISHED[period].encode(), values).fetchall()
+        found = PastPeriod(name, published)
+        if published in {"no", "no longer kept"}:
+            yield found
+            continue
         for id_, used, quota, percents, cool_down in connection.execute(query.encode(), values):
             for percent in percents:
                 if not is_reached(int(used), quota, percent):
