@@ -47,7 +47,8 @@ def set_(
 ) -> None:
     """Set a user's own quota or that of a plan, from now on or from an earlier instant on.
 
-    Hours are judged by the quota of their end. Those that a correction concerns are published again.
+    Hours, days and months are judged by the quota of their end. Those that a correction concerns are
+    published again.
     """
     from antenna_assets.operations.quotas.changes import change_plan, change_user
     from antenna_assets.operations.quotas.quota import parse_period, parse_quota

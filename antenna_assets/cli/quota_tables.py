@@ -1,6 +1,7 @@
 """Quotas and the verdicts that a change of them concerns, as tables for a terminal."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime
 
 from rich.console import RenderableType
 
@@ -12,34 +13,23 @@ from antenna_assets.domain.safe_text import safe_cell
 from antenna_assets.operations.quotas.changes import Changed
 from antenna_assets.operations.quotas.quota import quota_text
 from antenna_assets.operations.quotas.show import UserQuotas
-from antenna_assets.operations.quotas.verdicts import Verdicts
+from antenna_assets.operations.quotas.verdicts import PeriodVerdicts, Verdicts
 
 
 def changed_lines(changed: Changed) -> Iterator[RenderableType]:
     """Yield the verdicts that a change concerns, and how many there are."""
+    if changed.of_hours:
+        yield from _of_hours(changed)
+    for period, verdicts in changed.of_periods.items():
+        yield from _of_periods(period, verdicts, again=changed.periods.get(period, []))
+
+
+def _of_hours(changed: Changed) -> Iterator[RenderableType]:
     verdicts = changed.verdicts
-    if changed.what_if_since is not None:
-        yield (
-            "A quota from now on changes no published hour. As if it had held since"
-            f" {hour_key(changed.what_if_since)},"
-            f" in {counted(len(verdicts.hours), 'published hour')} with bytes of these users:"
-        )
-    elif verdicts.hours:
-        yield (
-            f"{counted(len(verdicts.hours), 'published hour is', 'published hours are')} concerned,"
-            f" {hour_key(verdicts.hours[0])} to {hour_key(verdicts.hours[-1])}:"
-        )
-    else:
-        yield "no published hour is concerned"
-    if verdicts.shown:
-        yield _verdicts(verdicts)
-    elif verdicts.hours:
-        yield "nobody would be over who was not, and nobody over no more"
-    for period, days in changed.periods.items():
-        yield (
-            f"{counted(len(days), f'published {period} is', f'published {period}s are')} concerned,"
-            f" from {days[0]:%Y-%m-%d} on"
-        )
+    hours = [hour_key(hour) for hour in verdicts.hours]
+    since = None if changed.what_if_since is None else hour_key(changed.what_if_since)
+    yield _concerned("hour", hours, since)
+    yield from _listed("hour", verdicts)
     if verdicts.without_users:
         yield (
             f"{counted(verdicts.without_users, 'hour')} cannot be judged here, as PostgreSQL no longer keeps"
@@ -47,13 +37,45 @@ def changed_lines(changed: Changed) -> Iterator[RenderableType]:
         )
 
 
-def _verdicts(verdicts: Verdicts) -> FittingTable:
-    table = FittingTable("hour", "user", "verdict", *number_columns("bytes", "quota"))
-    for one in verdicts.shown:
-        verdict = "over" if one.over else "over no more"
-        table.add_row(
-            hour_key(one.hour), safe_cell(one.user), verdict, f"{one.bytes:,}", quota_text(one.quota)
+def _of_periods(period: str, verdicts: PeriodVerdicts, *, again: list[date]) -> Iterator[RenderableType]:
+    since = None if verdicts.what_if_first is None else verdicts.what_if_first.isoformat()
+    yield _concerned(period, [day.isoformat() for day in verdicts.days], since)
+    yield from _listed(period, verdicts)
+    if again:
+        yield f"to be published again: {counted(len(again), f'published {period}')} from {again[0]} on"
+
+
+def _concerned(period: str, keys: Sequence[str], what_if_since: str | None) -> str:
+    """How many published hours, days or months have bytes of the users.
+
+    Args:
+        keys: their partition keys.
+    """
+    end = ":" if keys else ""
+    if what_if_since is not None:
+        return (
+            f"A quota from now on changes no published {period}. As if it had held since {what_if_since},"
+            f" in {counted(len(keys), f'published {period}')} with bytes of these users{end}"
         )
+    if keys:
+        many = counted(len(keys), f"published {period} is", f"published {period}s are")
+        return f"{many} concerned, {keys[0]} to {keys[-1]}:"
+    return f"no published {period} is concerned"
+
+
+def _listed(period: str, verdicts: Verdicts | PeriodVerdicts) -> Iterator[RenderableType]:
+    if verdicts.shown:
+        yield _verdicts(period, verdicts)
+    elif verdicts.hours if isinstance(verdicts, Verdicts) else verdicts.days:
+        yield "nobody would be over who was not, and nobody over no more"
+
+
+def _verdicts(period: str, verdicts: Verdicts | PeriodVerdicts) -> FittingTable:
+    table = FittingTable(period, "user", "verdict", *number_columns("bytes", "quota"))
+    for one in verdicts.shown:
+        when = hour_key(one.when) if isinstance(one.when, datetime) else one.when.isoformat()
+        verdict = "over" if one.over else "over no more"
+        table.add_row(when, safe_cell(one.user), verdict, f"{one.bytes:,}", quota_text(one.quota))
     more = and_more(verdicts.over + verdicts.no_longer, len(verdicts.shown))
     totals = f"{verdicts.over:,} over, {verdicts.no_longer:,} over no more"
     table.caption = f"{more}; in all {totals}" if more else totals

@@ -1,25 +1,36 @@
 """Changing the quotas of users and plans, from now on or from an earlier instant on.
 
-A change is one transaction, which also has the published hours that it concerns published again. A dry run is
-the same transaction, rolled back.
+A change is one transaction, which also has the published hours, days and months that it concerns published
+again. A dry run is the same transaction, rolled back.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 
 import psycopg
+from psycopg.types.json import Jsonb
 
-from antenna_assets.domain.periods import PERIODS
+from antenna_assets.domain.periods import PERIODS, Period
 from antenna_assets.ledger.corrections import record_correction
 from antenna_assets.ledger.hours_to_publish import ask_for_hours_again
 from antenna_assets.ledger.periods_to_publish import ask_for_periods_again
 from antenna_assets.operations.quotas.quota import Quota, QuotaRefused
-from antenna_assets.operations.quotas.verdicts import CONCERNED, LAST_JUDGED, Verdicts, find_verdicts
+from antenna_assets.operations.quotas.verdicts import (
+    CONCERNED,
+    LAST_JUDGED,
+    PeriodVerdicts,
+    Verdicts,
+    find_period_verdicts,
+    find_verdicts,
+)
 
 WHAT_IF_HOURS = 24
 """A dry run of a change from now on shows the verdicts that it would have had in so many published hours."""
+
+WHAT_IF_PERIODS: dict[Period, int] = {"day": 31, "month": 12}
+"""And in so many published days or months."""
 
 
 @dataclass(frozen=True)
@@ -28,15 +39,34 @@ class Changed:
 
     Attributes:
         changes: how many there are.
-        periods: the published days, and the first days of published months, that a correction concerns.
+        verdicts: those of hours.
+        periods: the published days, and the first days of published months, that are published again after a
+            correction.
         what_if_since: the first hour of a dry run that shows the quotas as if they had held in the newest
             hours; None if the verdicts are those that do change.
+        of_hours: whether a quota of hours is changed.
+        of_periods: the verdicts of days and of months, if a quota of theirs is changed.
     """
 
     changes: int
     verdicts: Verdicts
     what_if_since: datetime | None = None
     periods: dict[str, list[date]] = field(default_factory=dict)
+    of_hours: bool = True
+    of_periods: dict[Period, PeriodVerdicts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class WhatIf:
+    """From when on a dry run takes the quotas of a period that are set from now on.
+
+    Attributes:
+        since: the first instant.
+        first: the first day or month that is looked at; None: of hours.
+    """
+
+    since: datetime
+    first: date | None = None
 
 
 def change_user(
@@ -88,33 +118,42 @@ def change_users(
             " quota bigint, ended boolean NOT NULL, what_if boolean NOT NULL DEFAULT false) ON COMMIT DROP"
         )
         fill(connection)
-        since = _set_times(connection, dry_run=dry_run)
+        asked = [row[0] for row in connection.execute("SELECT DISTINCT period FROM quota_asked").fetchall()]
+        what_if = _set_times(connection, dry_run=dry_run)
         changes = connection.execute(
             "INSERT INTO user_quota_change (id, period, valid_from, quota, ended)"
             " SELECT id, period, valid_from, quota, ended FROM quota_asked"
             " ON CONFLICT (id, period, valid_from)"
             " DO UPDATE SET quota = excluded.quota, ended = excluded.ended"
         ).rowcount
-        if since is not None:
+        if what_if:
             connection.execute(
                 "UPDATE user_quota_change AS later SET quota = asked.quota, ended = asked.ended"
                 " FROM quota_asked AS asked WHERE asked.what_if"
                 "  AND (later.id, later.period) = (asked.id, asked.period)"
                 "  AND later.valid_from > asked.valid_from"
             )
+        until = (
+            "CASE WHEN NOT what_if THEN (SELECT min(valid_from) FROM user_quota_change AS later"
+            " WHERE later.id = asked.id AND later.period = asked.period"
+            "  AND later.valid_from > asked.valid_from) END"
+        )
         connection.execute(
-            "INSERT INTO quota_concerned"  # noqa: S608
-            " SELECT id, valid_from, CASE WHEN NOT what_if THEN ("
-            "  SELECT min(valid_from) FROM user_quota_change AS later"
-            "  WHERE later.id = asked.id AND later.period = 'hour'"
-            "   AND later.valid_from > asked.valid_from) END"
+            f"INSERT INTO quota_concerned SELECT id, valid_from, {until}"  # noqa: S608
             f" FROM quota_asked AS asked WHERE period = 'hour' AND valid_from <= {LAST_JUDGED}"
+        )
+        connection.execute(
+            "INSERT INTO quota_period_concerned"  # noqa: S608
+            f" SELECT id, period, valid_from, {until},"
+            "  CASE WHEN what_if THEN (%s::jsonb ->> period)::date END"
+            " FROM quota_asked AS asked WHERE period <> 'hour'",
+            [Jsonb({period: f"{one.first}" for period, one in what_if.items()})],
         )
         corrected = connection.execute(
             "SELECT period, min(valid_from)::text FROM quota_asked WHERE valid_from < now() AND NOT what_if"
             " GROUP BY period"
         ).fetchall()
-        return replace(finish(connection, changes, since), periods=_periods_again(connection, corrected))
+        return _finish(connection, changes, asked, what_if, corrected)
 
 
 def change_plan(
@@ -135,7 +174,8 @@ def change_plan(
         raise QuotaRefused("expected the name of a plan, with a number of bytes or unlimited")
     with changing(connection, dry_run=dry_run):
         made = connection.execute("INSERT INTO plan VALUES (%s) ON CONFLICT DO NOTHING", [plan]).rowcount == 1
-        since = _what_if_since(connection) if dry_run and valid_from is None else None
+        what_if = _what_if(connection, [period]) if dry_run and valid_from is None else {}
+        since = what_if[period].since if what_if else None
         ((from_,),) = connection.execute(
             "SELECT CASE WHEN %s THEN '-infinity'"
             " ELSE coalesce(%s::timestamptz, clock_timestamp()) END::text",
@@ -152,17 +192,27 @@ def change_plan(
                 "UPDATE plan_quota_change SET quota = %s WHERE plan = %s AND period = %s AND valid_from > %s",
                 [quota.bytes, plan, period, from_],
             )
-        connection.execute(
-            "INSERT INTO quota_concerned SELECT DISTINCT id, %(from)s::timestamptz, (SELECT min(valid_from)"  # noqa: S608
-            "  FROM plan_quota_change WHERE plan = %(plan)s AND period = 'hour' AND valid_from > %(from)s"
-            "   AND NOT %(what_if)s)"
-            " FROM user_plan_change WHERE plan = %(plan)s AND %(period)s = 'hour'"
-            f" AND %(from)s::timestamptz <= {LAST_JUDGED}",
-            {"plan": plan, "period": period, "from": from_, "what_if": since is not None},
+        of_users = (
+            "SELECT DISTINCT id, %(from)s::timestamptz AS since, (SELECT min(valid_from)"
+            "  FROM plan_quota_change WHERE plan = %(plan)s AND period = %(period)s AND valid_from > %(from)s"
+            "   AND NOT %(what_if)s) AS until"
+            " FROM user_plan_change WHERE plan = %(plan)s"
         )
+        values = {"plan": plan, "period": period, "from": from_, "what_if": bool(what_if)}
+        if period == "hour":
+            connection.execute(
+                f"INSERT INTO quota_concerned {of_users} AND %(from)s::timestamptz <= {LAST_JUDGED}".encode(),
+                values,
+            )
+        else:
+            connection.execute(
+                "INSERT INTO quota_period_concerned SELECT id, %(period)s, since, until, %(first)s"  # noqa: S608
+                f" FROM ({of_users}) AS users",
+                {**values, "first": what_if[period].first if what_if else None},
+            )
         # A new plan has no users yet.
         corrected = [] if made or valid_from is None else [(period, from_)]
-        return replace(finish(connection, changes, since), periods=_periods_again(connection, corrected))
+        return _finish(connection, changes, [period], what_if, corrected)
 
 
 @contextmanager
@@ -171,7 +221,8 @@ def changing(connection: psycopg.Connection, *, dry_run: bool) -> Iterator[None]
     with connection.transaction(force_rollback=dry_run):
         # Times are taken after this, so that they are in the order of the commits.
         connection.execute("SELECT version FROM ledger.users_version FOR UPDATE")
-        connection.execute(CONCERNED.encode())
+        for table in CONCERNED:
+            connection.execute(table.encode())
         yield
 
 
@@ -181,6 +232,30 @@ def finish(connection: psycopg.Connection, changes: int, since: datetime | None 
     if verdicts.hours:
         ask_for_hours_again(connection, verdicts.hours)
     return Changed(changes, verdicts, since)
+
+
+def _finish(
+    connection: psycopg.Connection,
+    changes: int,
+    asked: Collection[str],
+    what_if: Mapping[str, WhatIf],
+    corrected: Sequence[tuple[str, str]],
+) -> Changed:
+    """Find the verdicts of the hours, days and months, and have them published again.
+
+    Args:
+        asked: the periods whose quotas are changed.
+    """
+    hours = what_if.get("hour")
+    changed = finish(connection, changes, None if hours is None else hours.since)
+    # First, as it waits for a period that is being published.
+    again = _periods_again(connection, corrected)
+    of_periods = {
+        period: find_period_verdicts(connection, period, what_if[period].first if period in what_if else None)
+        for period in PERIODS
+        if period in asked
+    }
+    return replace(changed, periods=again, of_hours="hour" in asked, of_periods=of_periods)
 
 
 def _periods_again(
@@ -206,19 +281,23 @@ def _periods_again(
     return {period: days for period, days in found.items() if days}
 
 
-def _set_times(connection: psycopg.Connection, *, dry_run: bool) -> datetime | None:
-    """Set the times that are not given: now, or in a dry run the first of the newest published hours."""
-    since = _what_if_since(connection) if dry_run else None
+def _set_times(connection: psycopg.Connection, *, dry_run: bool) -> dict[str, WhatIf]:
+    """Set the times that are not given: now, or in a dry run the first of the newest published hours, days or
+    months; returns where these begin."""
     missing = connection.execute(
-        "UPDATE quota_asked SET valid_from = coalesce(%(since)s::timestamptz, clock.now),"
-        " what_if = %(since)s::timestamptz IS NOT NULL"
+        "SELECT DISTINCT period FROM quota_asked WHERE valid_from IS NULL"
+    ).fetchall()
+    what_if = _what_if(connection, [period for (period,) in missing]) if dry_run else {}
+    connection.execute(
+        "UPDATE quota_asked SET valid_from = coalesce((%(since)s::jsonb ->> period)::timestamptz, clock.now),"
+        " what_if = %(since)s::jsonb ? period"
         " FROM (SELECT clock_timestamp() AS now OFFSET 0) AS clock WHERE valid_from IS NULL",
-        {"since": since},
-    ).rowcount
+        {"since": Jsonb({period: one.since.isoformat() for period, one in what_if.items()})},
+    )
     _require_past(
         connection, "SELECT EXISTS (SELECT FROM quota_asked WHERE valid_from > clock_timestamp())", []
     )
-    return since if missing else None
+    return what_if
 
 
 def _require_past(connection: psycopg.Connection, query: str, values: list[object]) -> None:
@@ -228,8 +307,26 @@ def _require_past(connection: psycopg.Connection, query: str, values: list[objec
         )
 
 
-def _what_if_since(connection: psycopg.Connection) -> datetime | None:
-    return connection.execute(
-        "SELECT min(hour) FROM (SELECT hour FROM ledger.quota_hour ORDER BY hour DESC LIMIT %s) AS newest",
-        [WHAT_IF_HOURS],
-    ).fetchall()[0][0]
+def _what_if(connection: psycopg.Connection, asked: Collection[str]) -> dict[str, WhatIf]:
+    """Where the newest published hours, days or months begin, as far as there are any."""
+    found = {}
+    if "hour" in asked:
+        ((since,),) = connection.execute(
+            "SELECT min(hour) FROM ("
+            " SELECT hour FROM ledger.quota_hour ORDER BY hour DESC LIMIT %s) AS newest",
+            [WHAT_IF_HOURS],
+        ).fetchall()
+        if since is not None:
+            found["hour"] = WhatIf(since)
+    for period in PERIODS:
+        if period in asked:
+            ((first, since),) = connection.execute(
+                "SELECT first, (SELECT min(ledger.period_start('day', first, zone))"
+                "  FROM ledger.zones_in_use() AS zone)"
+                " FROM (SELECT min(day) AS first FROM (SELECT day FROM ledger.period_head WHERE period = %s"
+                "  ORDER BY day DESC LIMIT %s) AS newest) AS oldest",
+                [period, WHAT_IF_PERIODS[period]],
+            ).fetchall()
+            if first is not None:
+                found[period] = WhatIf(since, first)
+    return found

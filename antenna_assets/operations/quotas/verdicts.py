@@ -1,12 +1,15 @@
-"""Which published verdicts a change of quotas concerns: who would be over, or over no more, in which hours.
+"""Which published verdicts a change of quotas concerns: who would be over, or over no more, in which hours,
+days or months.
 
 Computed in PostgreSQL from the published tables, after the change and in its transaction.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 
 import psycopg
+
+from antenna_assets.domain.periods import Period
 
 SHOWN = 20
 """How many verdicts are listed; the rest is counted."""
@@ -14,14 +17,15 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Verdict:
-    """A user in an hour whose verdict differs.
+    """A user in an hour, a day or a month whose verdict differs.
 
     Attributes:
-        quota: by which the hour is judged now; None: unlimited, or none.
+        when: the hour, the day, or the first day of the month.
+        quota: by which it is judged now; None: unlimited, or none.
         over: whether the user is over it; before it was the opposite.
     """
 
-    hour: datetime
+    when: date
     user: str
     bytes: int
     quota: int | None
@@ -47,11 +51,34 @@ class Verdicts:
     without_users: int = 0
 
 
+@dataclass(frozen=True)
+class PeriodVerdicts:
+    """The published days or months that a change concerns.
+
+    Attributes:
+        days: those in which a user that it concerns has bytes, ascending; of months their first days.
+        over: how many users are over in one where they were not.
+        no_longer: how many are over no more.
+        shown: the first of both, by day and user.
+        what_if_first: the first one of a dry run that shows the quotas as if they had held in the newest
+            ones; None if the verdicts are those that do change.
+    """
+
+    days: list[date]
+    over: int = 0
+    no_longer: int = 0
+    shown: tuple[Verdict, ...] = ()
+    what_if_first: date | None = None
+
+
 CONCERNED = (
     "CREATE TEMP TABLE quota_concerned (id text NOT NULL, since timestamptz NOT NULL, until timestamptz)"
-    " ON COMMIT DROP"
+    " ON COMMIT DROP",
+    "CREATE TEMP TABLE quota_period_concerned (id text NOT NULL, period text NOT NULL,"
+    " since timestamptz NOT NULL, until timestamptz, first date) ON COMMIT DROP",
 )
-"""Whose quotas changed, from an instant on and until before another one (null: until now)."""
+"""Whose quotas changed, from an instant on and until before another one (null: until now): those of hours,
+and those of days and months, which are looked at from the day `first` on (null: all)."""
 
 LAST_JUDGED = "(SELECT coalesce(ledger.last_instant(max(hour)), '-infinity') FROM ledger.quota_hour)"
 """The last instant by whose quota a published hour is judged: later changes concern none."""
@@ -91,4 +118,75 @@ def find_verdicts(connection: psycopg.Connection) -> Verdicts:
     ).fetchall()
     return Verdicts(
         [hour for (hour,) in hours], over, no_longer, tuple(Verdict(*row) for row in shown), without_users
+    )
+
+
+_OVER = {
+    "day": "SELECT id FROM users_over_quota_1d WHERE day = head.day AND id = used.id",
+    "month": "SELECT id FROM users_over_quota_1mo WHERE month = head.day AND id = used.id",
+}
+"""Whether a user is over quota in a period as it is published."""
+
+_PERIOD_VERDICTS = """
+    CREATE TEMP TABLE quota_period_verdict ON COMMIT DROP AS
+    WITH concerned AS MATERIALIZED (
+        SELECT * FROM quota_period_concerned WHERE period = %(period)s
+    ), head AS MATERIALIZED (
+        -- In the westernmost zone a period ends 26 hours after its end in the easternmost.
+        SELECT * FROM (
+            SELECT day, following, ledger.period_start('day', following, zone) AS ends
+            FROM ledger.period_head
+            CROSS JOIN LATERAL ledger.next_period(period, day) AS following
+            CROSS JOIN ledger.billing_zone
+            WHERE period = %(period)s
+        ) AS published WHERE ends > (SELECT min(since) FROM concerned) - interval '26 hours'
+    ), own AS MATERIALIZED (
+        -- A period ends where the next one begins, as in `ledger.quotas_at_end`.
+        SELECT head.day, own.id, own.begins AS ends
+        FROM head CROSS JOIN LATERAL ledger.user_windows(head.following) AS own
+        WHERE own.id IN (SELECT id FROM concerned)
+    ), used AS MATERIALIZED (
+        SELECT head.day, used.id, sum(used.sum_user_bytes) AS bytes
+        FROM (SELECT DISTINCT id FROM concerned) AS users CROSS JOIN head
+        CROSS JOIN LATERAL generate_series(head.day::timestamp, head.following - interval '1 day', '1 day')
+            AS of_day
+        JOIN bytes_agg_user_1d AS used ON used.day = of_day::date AND used.id = users.id
+        GROUP BY head.day, used.id
+    )
+    SELECT used.day, used.id, used.bytes, of_then.quota, over.id IS NOT NULL AS was_over,
+        coalesce(used.bytes > of_then.quota, false) AS is_over
+    FROM used JOIN head USING (day) JOIN concerned ON concerned.id = used.id
+    LEFT JOIN own ON own.day = used.day AND own.id = used.id
+    CROSS JOIN LATERAL (SELECT coalesce(own.ends, head.ends) - interval '1 microsecond' AS instant) AS last
+    LEFT JOIN LATERAL ({over}) AS over ON true
+    CROSS JOIN LATERAL ledger.quota_at(used.id, %(period)s, last.instant) AS of_then
+    WHERE last.instant >= concerned.since AND (concerned.until IS NULL OR last.instant < concerned.until)
+        AND (concerned.first IS NULL OR used.day >= concerned.first)
+"""
+
+
+def find_period_verdicts(
+    connection: psycopg.Connection, period: Period, what_if_first: date | None
+) -> PeriodVerdicts:
+    """Compare the verdicts of the rows of `quota_period_concerned` with those that are published."""
+    connection.execute("ANALYZE quota_period_concerned")
+    query = _PERIOD_VERDICTS.replace("{over}", _OVER[period])
+    connection.execute(query.encode(), {"period": period})
+    days = connection.execute("SELECT DISTINCT day FROM quota_period_verdict ORDER BY day").fetchall()
+    ((over, no_longer),) = connection.execute(
+        "SELECT count(*) FILTER (WHERE is_over), count(*) FILTER (WHERE was_over) FROM quota_period_verdict"
+        " WHERE is_over <> was_over"
+    ).fetchall()
+    shown = connection.execute(
+        "SELECT day, id, bytes, quota, is_over FROM quota_period_verdict WHERE is_over <> was_over"
+        " ORDER BY day, id LIMIT %s",
+        [SHOWN],
+    ).fetchall()
+    connection.execute("DROP TABLE quota_period_verdict")
+    return PeriodVerdicts(
+        [day for (day,) in days],
+        over,
+        no_longer,
+        tuple(Verdict(day, id_, int(bytes_), quota, is_over) for day, id_, bytes_, quota, is_over in shown),
+        what_if_first,
     )
