@@ -72,6 +72,8 @@ def _live_windows(text: str, window: timedelta) -> dict[str, timedelta]:
                 f" found {name!r}"
             )
         found[f"bytes_agg_{name}"] = _divides_an_hour(duration(length)) if separator else window
+    if not found:
+        raise ValueError(f"expected one of antenna, user and app at least, found {text!r}")
     return found
 
 

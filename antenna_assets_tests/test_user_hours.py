@@ -15,10 +15,12 @@ from antenna_assets.clients.postgres import DatabaseError, connect
 from antenna_assets.definitions import build_definitions
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.ledger.certificate import require_certificate
+from antenna_assets.ledger.live_tables import note_live_tables
 from antenna_assets.ledger.user_hours import drop_user_days, hours_without_users, make_user_days
 from antenna_assets.operations.forget.run import forget
 from antenna_assets.operations.sweep.retention import UserHoursInUse
 from antenna_assets.operations.sweep.run import sweep
+from antenna_assets.operations.usage import hours_not_known
 from antenna_assets.publishing.lake import Lake
 from antenna_assets.verify.run import verify
 from antenna_assets_tests.certified import FIRST, HOURS, KNOWN, World, publish
@@ -314,3 +316,23 @@ def test_who_may_not_change_tables_may_not_by_these_functions_either(
 def test_a_time_that_is_too_short_is_refused(world: World) -> None:
     said = refused("sweep", ANTENNA_POSTGRES_URL=world.url, ANTENNA_KEEP_USER_HOURS="6 days")
     assert "ANTENNA_KEEP_USER_HOURS: expected at least 7 days, found 6 days" in said
+
+
+def test_hours_of_which_nothing_is_known_of_users_are_counted(connection: psycopg.Connection) -> None:
+    """Two of three hours have events that are not published; without live sums these are nowhere."""
+    hours = [FIRST + number * HOUR for number in range(3)]
+    for hour, rows in zip(hours, (5, 0, 7), strict=True):
+        connection.execute("INSERT INTO ledger.hour (hour, rows, bytes) VALUES (%s, %s, 10)", [hour, rows])
+    assert hours_not_known(connection, hours) == 0
+    note_live_tables(connection, {"bytes_agg_app": HOUR})
+    assert hours_not_known(connection, hours) == 2
+    connection.execute(
+        "INSERT INTO ledger.hour_generation (hour, generation, up_to_batch, rows, bytes) VALUES (%s, 1, 0, 5, 10)",
+        [hours[0]],
+    )
+    connection.execute(
+        "INSERT INTO ledger.publication_head (asset, hour, generation) VALUES ('bytes_agg_user_1h', %s, 1)",
+        [hours[0]],
+    )
+    assert hours_not_known(connection, hours) == 1
+    assert hours_not_known(connection, hours[:2]) == 0

@@ -39,7 +39,7 @@ def usage(
     from antenna_assets.domain.fitting_table import FittingTable, number_columns
     from antenna_assets.domain.hours import hour_key, range_of_hours
     from antenna_assets.ledger.lake_identity import require_matching_lake
-    from antenna_assets.operations.usage import usage_of
+    from antenna_assets.operations.usage import hours_not_known, usage_of
     from antenna_assets.publishing.lake import Lake
 
     hours = range_of_hours(first, last or first)
@@ -47,6 +47,10 @@ def usage(
         lake = Lake(settings.lake_uri)
         require_matching_lake(connection, lake.root)
         found = usage_of(connection, lake, user, hours)
+        not_known = hours_not_known(connection, hours)
+    if not_known:
+        many = counted(not_known, "hour")
+        say(f"of {many} nothing is known: not published yet, and without live sums of users (ANTENNA_LIVE)")
     if as_json:
         for one in found:
             line = {"hour": hour_key(one.hour), "bytes": one.bytes, "source": one.source}

@@ -9,6 +9,7 @@ from typing import Literal
 import psycopg
 
 from antenna_assets.domain.hours import EPOCH, HOUR, MICROSECOND
+from antenna_assets.ledger.live_tables import live_tables_left_out
 from antenna_assets.ledger.user_hours import hours_without_users
 from antenna_assets.publishing.lake import Lake, LakeError
 from antenna_assets.verify.parquet import Parquet
@@ -47,6 +48,22 @@ def usage_of(
     if dropped:
         found += _from_lake(lake, user, dropped)
     return sorted(found, key=lambda one: one.hour)
+
+
+def hours_not_known(connection: psycopg.Connection, hours: Sequence[datetime]) -> int:
+    """Of how many hours of a range nothing is known of users: they are not published, and have no live sums.
+
+    Args:
+        hours: ascending, without a gap.
+    """
+    if "bytes_agg_user" not in live_tables_left_out(connection):
+        return 0
+    return connection.execute(
+        "SELECT count(*) FROM ledger.hour AS landed WHERE hour >= %s AND hour < %s AND rows > 0"
+        " AND NOT EXISTS (SELECT FROM ledger.publication_head AS head"
+        " WHERE head.asset = 'bytes_agg_user_1h' AND head.hour = landed.hour)",
+        [hours[0], hours[-1] + HOUR],
+    ).fetchall()[0][0]
 
 
 def _from_lake(lake: Lake, user: str, hours: Collection[datetime]) -> list[UserHour]:

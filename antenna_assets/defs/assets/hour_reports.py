@@ -10,6 +10,7 @@ import psycopg
 from antenna_assets.defs.assets.preview import lake_views, table_views
 from antenna_assets.defs.assets.run_report import Metadata, RunReport
 from antenna_assets.defs.checks import Verdicts, blocks
+from antenna_assets.domain.counted import counted
 from antenna_assets.domain.hours import hour_key
 from antenna_assets.domain.schema import HOURLY_TABLES, LAKE_TABLES
 from antenna_assets.engines.contract import Dataset, Engine
@@ -74,11 +75,11 @@ class HoursRunReport(RunReport[datetime]):
 
     def _raise(self) -> NoReturn:
         hour, first = next(iter(sorted(self._failures.items())))
-        if len(self._failures) == 1:
+        if len(self._asked) == 1:
             raise first
         named = ", ".join(map(hour_key, sorted(self._failures)))
         raise HoursFailed(
-            f"{len(self._failures)} hours failed, and the others are published: {named};"
+            f"{counted(len(self._failures), 'hour')} failed, and the others are published: {named};"
             f" {hour_key(hour)}: {first}"
         ) from first
 
