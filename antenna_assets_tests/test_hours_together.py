@@ -12,8 +12,9 @@ import pytest
 from antenna_assets.clients.postgres import connect
 from antenna_assets.definitions import build_definitions
 from antenna_assets.defs import checks
+from antenna_assets.defs.assets import hourly
 from antenna_assets.domain.hours import HOUR, hour_key
-from antenna_assets.domain.schema import ASSETS, HOURLY_TABLES, LAKE_TABLES
+from antenna_assets.domain.schema import ASSETS, HOURLY_TABLES, LAKE_TABLES, ServingTable
 from antenna_assets.ledger.certificate import newest_certificate
 from antenna_assets.publishing import outcomes
 from antenna_assets.publishing.lake import Lake
@@ -127,6 +128,30 @@ def test_hours_of_a_range_that_fail_are_named(
     assert told in str(failure.event_specific_data)
     hours = (FIRST, SECOND, THIRD)
     assert [certified(connection, hour) for hour in hours] == [1 if hour in lost else 2 for hour in hours]
+
+
+def test_what_was_published_before_a_connection_is_lost_is_recorded(
+    connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In pieces of an hour: the first is published, and the second loses its connection on the way."""
+    monkeypatch.setattr(outcomes, "MOST_ROWS", 1)
+    publish_table = hourly.publish_table
+
+    def lost(
+        run: outcomes.PublishingRun, table: ServingTable, hours: Sequence[datetime]
+    ) -> outcomes.Outcomes:
+        if hours[0] == SECOND:
+            connection.execute("SELECT pg_terminate_backend(%s)", [run.connection.info.backend_pid])
+        return publish_table(run, table, hours)
+
+    monkeypatch.setattr(hourly, "publish_table", lost)
+    with dg.DagsterInstance.ephemeral() as instance:
+        assert not run(instance, [FIRST, THIRD]).success
+        assert [certified(connection, hour) for hour in (FIRST, SECOND, THIRD)] == [2, 1, 1]
+        first, second = {hour_key(FIRST)}, {hour_key(SECOND)}
+        assert materialized(instance) == {
+            name: first | second if name in LAKE_TABLES else first for name in ASSETS
+        }
 
 
 def test_an_hour_with_a_wrong_number_is_not_published_any_further(

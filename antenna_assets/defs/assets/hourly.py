@@ -116,7 +116,7 @@ def publish_hours(
     chosen = [name for name in ASSETS if dg.AssetKey(name) in context.selected_asset_keys]
     tables = lake.open()
     report = HoursRunReport(context, hours)
-    with ExitStack() as stack:
+    with report.recorded(), ExitStack() as stack:
         connection = stack.enter_context(postgres.connection())
         if "raw_parquet" in chosen:
             # Before the lake is claimed: a key that is refused changes nothing.

@@ -82,7 +82,7 @@ def publish_days(
     """
     days, tables, zone = periods_of(context, "day"), lake.open(), load_settings().billing_zone
     report = PeriodsRunReport(context, days)
-    with postgres.connection() as connection:
+    with report.recorded(), postgres.connection() as connection:
         checked = days
         if context.selected_asset_keys:
             require_own_lake(connection, tables.root)
@@ -108,7 +108,7 @@ def publish_months(
     """Publish the months of the run, each in a transaction."""
     months, zone = periods_of(context, "month"), load_settings().billing_zone
     report = PeriodsRunReport(context, months)
-    with postgres.connection() as connection:
+    with report.recorded(), postgres.connection() as connection:
         _publish_each(
             context,
             months,

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from typing import ClassVar, Generic, NoReturn, TypeVar
 
@@ -52,19 +53,9 @@ class RunReport(ABC, Generic[_Partition]):
         """
         # In a run with the tags of a range, even of a single partition, Dagster stores a result under none.
         if not self._context.has_partition_key or self._failures:
-            with events_together(self._context.instance):
-                for check, of_each in self._verdicts.items():
-                    for key, verdict in of_each.items():
-                        # It accepts this kind of event; its annotation does not list it.
-                        self._context.op_execution_context.log_event(
-                            evaluation(check, verdict, key, self.UNIT)  # type: ignore[arg-type]
-                        )
+            self._record_verdicts()
         if self._failures:
-            with events_together(self._context.instance):
-                for (asset, partition), metadata in self._metadata.items():
-                    self._context.log_event(
-                        dg.AssetMaterialization(asset, partition=self._key(partition), metadata=metadata)
-                    )
+            self._record_published()
             self._raise()
         # Both tables of a day are one publication: it may have more assets than the run.
         chosen = {key.to_user_string() for key in self._context.selected_asset_keys}
@@ -79,3 +70,29 @@ class RunReport(ABC, Generic[_Partition]):
         with events_together(self._context.instance):
             for check, of_each in self._verdicts.items():
                 yield result(check, of_each, self.UNIT)
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Record what was published if an error ends the block: nobody asks for that again."""
+        try:
+            yield
+        except Exception:
+            self._record_verdicts()
+            self._record_published()
+            raise
+
+    def _record_verdicts(self) -> None:
+        with events_together(self._context.instance):
+            for check, of_each in self._verdicts.items():
+                for key, verdict in of_each.items():
+                    # It accepts this kind of event; its annotation does not list it.
+                    self._context.op_execution_context.log_event(
+                        evaluation(check, verdict, key, self.UNIT)  # type: ignore[arg-type]
+                    )
+
+    def _record_published(self) -> None:
+        with events_together(self._context.instance):
+            for (asset, partition), metadata in self._metadata.items():
+                self._context.log_event(
+                    dg.AssetMaterialization(asset, partition=self._key(partition), metadata=metadata)
+                )
