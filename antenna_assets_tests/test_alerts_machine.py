@@ -25,17 +25,24 @@ EVENING = datetime(2026, 11, 22, 17, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
 # Midnight in Kathmandu is 18:15 in UTC.
-ZONES = {"ann": ZoneInfo("UTC"), "bob": ZoneInfo("Asia/Kathmandu")}
+ZONES = {"ann": ZoneInfo("UTC"), "bob": ZoneInfo("Asia/Kathmandu"), "cid": ZoneInfo("UTC")}
 USERS = tuple(ZONES)
-PERCENTS = (50, 80, 90, 100, 120)
+NEWCOMER = "cid"
+PERCENTS = ((50, 80, 90, 100, 120), (30, 100), (70,))
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 Step = tuple[str, int, int]
 
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("event"), st.integers(0, 1), st.integers(0, 60)),
-        st.tuples(st.just("late"), st.integers(0, 1), st.integers(1, 60)),
+        st.tuples(st.just("event"), st.integers(0, 2), st.integers(0, 60)),
+        st.tuples(st.just("late"), st.integers(0, 2), st.integers(1, 60)),
         st.tuples(st.just("quota"), st.integers(0, 3), st.integers(0, 300)),
+        # For the time before: of all periods that run.
+        st.tuples(st.just("correct"), st.integers(0, 3), st.integers(0, 300)),
+        st.tuples(st.just("rule"), st.integers(0, 3), st.integers(0, 2)),
+        # Two of three have their metadata from the beginning.
+        st.tuples(st.just("arrive"), st.just(0), st.just(0)),
         st.tuples(st.just("publish"), st.integers(0, 2), st.just(0)),
         st.tuples(st.just("restate"), st.integers(0, 2), st.integers(0, 150)),
         st.tuples(st.just("wait"), st.integers(1, 50), st.just(0)),
@@ -44,8 +51,8 @@ steps = st.lists(
         # With or without asking for everybody at once.
         st.tuples(st.just("restart"), st.integers(0, 1), st.just(0)),
     ),
-    min_size=1,
-    max_size=25,
+    min_size=15,
+    max_size=40,
 )
 
 
@@ -65,6 +72,9 @@ class Oracle:
     events: list[tuple[str, datetime, int]] = field(default_factory=list)
     quotas: dict[tuple[str, str], list[tuple[datetime, int]]] = field(
         default_factory=lambda: defaultdict(list)
+    )
+    percents: dict[tuple[str, str], tuple[int, ...]] = field(
+        default_factory=lambda: defaultdict(lambda: PERCENTS[0])
     )
     published: dict[datetime, tuple[dict[str, int], int]] = field(default_factory=dict)
     """Of each published hour: the sums, and how many events had landed."""
@@ -106,7 +116,12 @@ class Oracle:
 
     def reached(self, key: Key, end: datetime, percent: int) -> bool:
         instant = min(self.now, end - timedelta(microseconds=1))
-        quota = [quota for since, quota in self.quotas[key[:2]] if since <= instant][-1]
+        quotas = sorted(
+            (since, number) for number, (since, _) in enumerate(self.quotas[key[:2]]) if since <= instant
+        )
+        if not quotas:
+            return False
+        quota = self.quotas[key[:2]][quotas[-1][1]][1]
         used = self.used(key, end)
         return used > 0 and used * 100 >= quota * percent
 
@@ -115,7 +130,8 @@ class Oracle:
         for key, end in self.periods().items():
             hours = [key[2] + number * HOUR for number in range(24)] if key[1] == "day" else [key[2]]
             if self.now < end + 15 * MINUTE and not self.seen_published.issuperset(hours):
-                self.raised |= {(key, percent) for percent in PERCENTS if self.reached(key, end, percent)}
+                percents = self.percents[key[:2]]
+                self.raised |= {(key, percent) for percent in percents if self.reached(key, end, percent)}
         self.seen_published = set(self.published)
 
 
@@ -123,11 +139,9 @@ def run(
     connection: psycopg.Connection, lake: Path, script: list[Step], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world, oracle = Alerting(connection, lake, EVENING), Oracle(EVENING)
-    for user, zone in ZONES.items():
-        world.user(user, 100, zone=zone.key)
-        world.quota(user, "day", 250)
-        oracle.quotas[user, "hour"].append((datetime.min.replace(tzinfo=UTC), 100))
-        oracle.quotas[user, "day"].append((datetime.min.replace(tzinfo=UTC), 250))
+    for user in USERS:
+        if user != NEWCOMER:
+            arrive(world, oracle, user)
     for what, first, second in [*script, ("look", 0, 0)]:
         world.now += timedelta(seconds=1)
         if what == "wait":
@@ -143,6 +157,23 @@ def run(
             user, period = USERS[first % 2], ("hour", "day")[first // 2]
             world.quota(user, period, second, world.now)
             oracle.quotas[user, period].append((world.now, second))
+        elif what == "correct":
+            # Before all periods of the events, and after the quota that was there since ever.
+            user, period = USERS[first % 2], ("hour", "day")[first // 2]
+            since = LONG_AGO + (world.now - EVENING)
+            world.quota(user, period, second, since)
+            oracle.quotas[user, period].append((since, second))
+        elif what == "rule":
+            user, period = USERS[first % 2], ("hour", "day")[first // 2]
+            oracle.percents[user, period] = PERCENTS[second]
+            world.connection.execute(
+                "INSERT INTO alert_rule (user_id, period, percents) VALUES (%s, %s, %s)"
+                " ON CONFLICT (user_id, plan, period) DO UPDATE SET percents = excluded.percents",
+                [user, period, list(PERCENTS[second])],
+            )
+        elif what == "arrive":
+            if not oracle.quotas[NEWCOMER, "hour"]:
+                arrive(world, oracle, NEWCOMER)
         elif what in ("publish", "restate") and hour < hour_of(world.now) and world.of_hour(hour):
             sums = world.of_hour(hour)
             if what == "restate":
@@ -174,6 +205,14 @@ def run(
                 except Killed:
                     pass
     world.engine.close()
+
+
+def arrive(world: Alerting, oracle: Oracle, user: str) -> None:
+    """A user gets its metadata, with quotas that hold since ever."""
+    world.user(user, 100, zone=ZONES[user].key)
+    world.quota(user, "day", 250)
+    for period, quota in (("hour", 100), ("day", 250)):
+        oracle.quotas[user, period].append((datetime.min.replace(tzinfo=UTC), quota))
 
 
 def check(world: Alerting, oracle: Oracle) -> None:

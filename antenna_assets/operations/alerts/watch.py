@@ -23,7 +23,7 @@ from psycopg import sql
 from antenna_assets.clients.advisory_locks import ALERTS, try_lock
 from antenna_assets.clients.clock import database_now
 from antenna_assets.domain.counted import counted
-from antenna_assets.domain.hours import HOUR, MICROSECOND
+from antenna_assets.domain.hours import HOUR, MICROSECOND, hour_of
 from antenna_assets.engines.contract import Dataset, Engine
 from antenna_assets.engines.duckdb import DuckDBEngine
 from antenna_assets.errors import AntennaError, EngineError
@@ -325,7 +325,16 @@ def _add_changed(connection: psycopg.Connection, periods: Periods, after: dateti
     newcomers = connection.execute("SELECT id FROM ledger.newcomer WHERE arrived_at > %s", [after]).fetchall()
     for period in PERIODS:
         changed = connection.execute("SELECT id FROM ledger.quotas_changed(%s, %s, %s)", [period, after, now])
-        periods.add(period, now, [id_ for (id_,) in (*changed, *newcomers)])
+        users = [id_ for (id_,) in (*changed, *newcomers)]
+        for within in _running_and_news(connection, now):
+            periods.add(period, within, users)
+
+
+def _running_and_news(connection: psycopg.Connection, now: datetime) -> list[datetime]:
+    """Instants of the running periods, and of those that ended so recently that their alerts are news."""
+    hour = hour_of(now)
+    ended = hour_of(now - NEWS) != hour or _a_day_begins_within(connection, hour)
+    return [now, now - NEWS] if ended else [now]
 
 
 class Watch:
