@@ -382,6 +382,37 @@ def publish_day(world: Alerting, day: date, generation: int, bytes_: int) -> Non
     connection.execute(
         "INSERT INTO bytes_agg_user_1d VALUES (%s, 'bob', %s, 'b@x', %s)", [day, starts, bytes_]
     )
+    ((number,),) = connection.execute(
+        "UPDATE ledger.period_certificate_head SET number = number + 1 RETURNING number"
+    ).fetchall()
+    connection.execute(
+        "INSERT INTO ledger.period_certificate VALUES (%s, 'day', %s, %s, 1, now(), '', '', '')",
+        [number, day, generation],
+    )
+
+
+def test_a_day_is_confirmed_when_it_is_published_and_corrected_when_it_is_again(world: Alerting) -> None:
+    """A day in Nepal, most of whose bytes are in an hour that is of two days; then its quota is corrected."""
+    world.user("bob", None, zone="Asia/Kathmandu")
+    world.quota("bob", "day", 1000)
+    midnight = NOON + 6 * HOUR + 15 * MINUTE
+    world.now = midnight - 5 * MINUTE
+    world.land(("bob", midnight - 10 * MINUTE, 550))
+    world.look()
+    world.now = NOON + 9 * HOUR
+    world.land(("pad", NOON + 9 * HOUR, 1))
+    world.publish(NOON + 6 * HOUR)
+    world.look()
+    assert world.notices() == [("quota.raised", "bob", 50, 550), ("quota.resolved", "bob", 50, 550)]
+    publish_day(world, midnight.date(), 1, 550)
+    world.look()
+    assert world.notices(2) == [("quota.confirmed", "bob", 50, 550)]
+    world.look()
+    world.connection.execute("UPDATE user_quota_change SET quota = 5000 WHERE id = 'bob' AND period = 'day'")
+    publish_day(world, midnight.date(), 2, 550)
+    world.look()
+    assert world.notices(3) == [("quota.corrected", "bob", 50, 550)]
+    assert world.bodies()[3]["reached"] is False
 
 
 @pytest.mark.parametrize("remembered", [True, False], ids=["remembered", "after a restart"])

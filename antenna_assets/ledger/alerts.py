@@ -32,6 +32,20 @@ ALERTS_OF_HOURS = (
 )
 """The users' periods with an alert that some hours are part of; its parameters are in `alerts_of_hours`."""
 
+_ALERTS_OF_PERIODS = """
+    SELECT DISTINCT alert.period, starts, id
+    FROM ledger.period_certificate AS issued
+    -- In all zones.
+    CROSS JOIN LATERAL (
+        SELECT issued.day::timestamp AT TIME ZONE 'UTC' - interval '14 hours' AS first,
+            ledger.next_period(issued.period, issued.day)::timestamp AT TIME ZONE 'UTC' + interval '12 hours'
+                AS last
+    ) AS span
+    JOIN alert ON alert.period <> 'hour' AND (issued.period = 'day' OR alert.period = 'month')
+        AND ends > first AND ends < first + %(longest)s AND starts < last
+    WHERE issued.number > %(after)s
+"""
+
 _HEADROOM = (
     "id, (extract(epoch FROM starts) * 1000000)::bigint, (extract(epoch FROM ends) * 1000000)::bigint,"
     " headroom"
@@ -49,11 +63,13 @@ class AlertHead:
     """How far the watch has looked: a batch, a certificate, the users' version and its time, and when.
 
     Attributes:
-        basis: see `headroom_basis`; None: not known.
+        period_certificate: the newest one of days and months.
+        basis: see `reach_basis`; None: not known.
     """
 
     batch: int
     certificate: int
+    period_certificate: int
     users_version: int
     users_changed_at: datetime | None
     looked_at: datetime
@@ -107,7 +123,7 @@ def read_alert_head(connection: psycopg.Connection) -> AlertHead:
     """How far the watch has looked."""
     with connection.cursor(row_factory=class_row(AlertHead)) as cursor:
         heads = cursor.execute(
-            "SELECT batch, certificate, users_version, users_changed_at, looked_at, basis"
+            "SELECT batch, certificate, period_certificate, users_version, users_changed_at, looked_at, basis"
             " FROM ledger.alert_head"
         ).fetchall()
     if not heads:
@@ -118,11 +134,12 @@ def read_alert_head(connection: psycopg.Connection) -> AlertHead:
 def move_alert_head(connection: psycopg.Connection, head: AlertHead) -> None:
     """Write how far the watch has looked, in the transaction that has written what it saw."""
     connection.execute(
-        "UPDATE ledger.alert_head SET batch = %s, certificate = %s, users_version = %s,"
-        " users_changed_at = %s, looked_at = %s, basis = %s",
+        "UPDATE ledger.alert_head SET batch = %s, certificate = %s, period_certificate = %s,"
+        " users_version = %s, users_changed_at = %s, looked_at = %s, basis = %s",
         [
             head.batch,
             head.certificate,
+            head.period_certificate,
             head.users_version,
             head.users_changed_at,
             head.looked_at,
@@ -134,6 +151,11 @@ def move_alert_head(connection: psycopg.Connection, head: AlertHead) -> None:
 def headroom_basis(connection: psycopg.Connection) -> str:
     """What everybody's headroom rests on: what was asked with another basis may be wrong."""
     return connection.execute("SELECT ledger.headroom_basis()").fetchall()[0][0]
+
+
+def reach_basis(connection: psycopg.Connection) -> str:
+    """What it rests on who has reached a percentage, besides bytes, users and quotas from now on."""
+    return connection.execute("SELECT ledger.reach_basis()").fetchall()[0][0]
 
 
 def headroom_of_all(
@@ -167,6 +189,14 @@ def alerts_of_hours(
 ) -> list[tuple[str, datetime, str]]:
     """The users' periods with an alert that some hours are part of: period, its beginning, user."""
     return connection.execute(ALERTS_OF_HOURS, {"hours": hours, "longest": _LONGEST["month"]}).fetchall()
+
+
+def alerts_of_periods(connection: psycopg.Connection, after: int) -> list[tuple[str, datetime, str]]:
+    """The alerts of days and months that were certified after a certificate, and of months with such days.
+
+    Those of the days beside them may be among them.
+    """
+    return connection.execute(_ALERTS_OF_PERIODS, {"after": after, "longest": _LONGEST["month"]}).fetchall()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
--- Sums of a period whose end cuts an hour, or that has late rows in a published day; an allowance of which a part is missing.
+-- Sums of a period whose end cuts an hour, or that has late rows in a published day; an allowance with a part missing.
 
 -- An hour that the end of a period cuts, as that of a day in Kathmandu, is taken from its live windows, as one that the
 -- beginning cuts always was: its published sum has bytes of the next period. And a published day of which rows landed since
@@ -173,6 +173,18 @@ END $$;
 
 GRANT SELECT ON ledger.newcomer TO antenna_watch;
 
--- What everybody's headroom rested on at the last look: a rule, or a quota of the past, can be reached by what landed long
--- before. Null: not known.
+-- Changes after which a percentage may be reached by what landed long before: of rules, and of quotas for the past.
+CREATE FUNCTION ledger.reach_basis() RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT concat_ws(' ',
+        (SELECT billing.zone FROM ledger.billing_zone AS billing),
+        (SELECT counted.number FROM ledger.correction_count AS counted),
+        (SELECT md5(string_agg(rule::text, '' ORDER BY rule.number)) FROM public.alert_rule AS rule))
+$$;
+-- That of the last look. Null: not known.
 ALTER TABLE ledger.alert_head ADD COLUMN basis text;
+
+-- How far the watch has looked in the chain of days and months: a day is confirmed, or corrected, when it is published.
+ALTER TABLE ledger.alert_head ADD COLUMN period_certificate bigint NOT NULL DEFAULT 0;
+UPDATE ledger.alert_head SET period_certificate = (SELECT head.number FROM ledger.period_certificate_head AS head);
+GRANT SELECT (number, period, day) ON ledger.period_certificate TO antenna_watch;
+GRANT SELECT (number) ON ledger.period_certificate_head TO antenna_watch;

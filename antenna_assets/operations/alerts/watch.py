@@ -33,10 +33,12 @@ from antenna_assets.ledger.alerts import (
     PERIODS,
     AlertHead,
     alerts_of_hours,
+    alerts_of_periods,
     follow_users,
     headroom_basis,
     headroom_of_all,
     move_alert_head,
+    reach_basis,
     read_alert_head,
     restated,
 )
@@ -139,12 +141,13 @@ def look(
         ).fetchall()[0]
         # A ledger that was restored from a backup counts its batches anew.
         first = min(before.batch, newest)
-        basis = headroom_basis(connection)
+        basis = reach_basis(connection)
+        certificate, period_certificate = _newest_certificates(connection)
         head = AlertHead(
-            min(newest, first + BATCHES), _newest_certificate(connection), version, changed_at, now, basis
+            min(newest, first + BATCHES), certificate, period_certificate, version, changed_at, now, basis
         )
         certified = _hours_certified_since(connection, before.certificate)
-        headroom.rest_on(basis)
+        headroom.rest_on(headroom_basis(connection))
         if restated(connection, certified):
             headroom.forget()
         periods = Periods()
@@ -152,6 +155,7 @@ def look(
         for hour, landed in _landed(connection, engine, lake, first, head.batch, now, longer=longer):
             _add_touched(connection, periods, headroom, hour, landed, now, longer=longer)
         _add_published(connection, periods, certified, now)
+        periods.add_alerts(alerts_of_periods(connection, before.period_certificate))
         _add_ended(connection, periods, max(watermark or now - NEWS, now - NEWS))
         if before.basis not in (None, basis):
             _add_reached(connection, periods, now)
@@ -190,8 +194,12 @@ def fill(connection: psycopg.Connection, headroom: Headroom, now: datetime | Non
         headroom.filled = True
 
 
-def _newest_certificate(connection: psycopg.Connection) -> int:
-    return connection.execute("SELECT number FROM ledger.certificate_head").fetchall()[0][0]
+def _newest_certificates(connection: psycopg.Connection) -> tuple[int, int]:
+    """The numbers of the newest one of hours, and of days and months."""
+    return connection.execute(
+        "SELECT hours.number, periods.number"
+        " FROM ledger.certificate_head AS hours, ledger.period_certificate_head AS periods"
+    ).fetchall()[0]
 
 
 def _longer_quotas(connection: psycopg.Connection) -> bool:
@@ -298,8 +306,8 @@ def _add_ended(connection: psycopg.Connection, periods: Periods, before: datetim
 
 
 def _add_reached(connection: psycopg.Connection, periods: Periods, now: datetime) -> None:
-    """Add who may be at a percentage that nobody was told of, since rules, time zones, or quotas of the past
-    are others: what reaches it may have landed long ago."""
+    """Add who may be at a percentage that nobody was told of, since rules or quotas of the past are others:
+    what reaches it may have landed long ago."""
     _add_open(connection, periods)
     moved = connection.execute(
         "SELECT id FROM ledger.newest_zones() WHERE from_day > (%s AT TIME ZONE 'UTC')::date - 40", [now]
