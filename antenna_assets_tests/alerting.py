@@ -1,7 +1,7 @@
 """A ledger with landed files, live sums and published hours of a few users, as small as alerts need it."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -153,6 +153,35 @@ class Alerting:
                 [self._certificates, hour, generation, self.now],
             )
             connection.execute("UPDATE ledger.certificate_head SET number = %s", [self._certificates])
+
+    def publish_day(self, day: date, sums: dict[str, int], *, generation: int = 1) -> None:
+        """Publish and certify a day, as it lies in each user's zone, with the bytes of some users."""
+        connection = self.connection
+        connection.execute("SELECT ledger.make_user_months(%s)", [[day]])
+        connection.execute(
+            "INSERT INTO ledger.period_generation"
+            " SELECT 'day', %(day)s, %(generation)s, hours.*, '{}', head.number"
+            " FROM ledger.day_hours(%(day)s) AS hours, ledger.certificate_head AS head",
+            {"day": day, "generation": generation},
+        )
+        connection.execute(
+            "INSERT INTO ledger.period_head VALUES ('day', %s, %s, 1, 1)"
+            " ON CONFLICT (period, day) DO UPDATE SET generation = excluded.generation",
+            [day, generation],
+        )
+        connection.execute("DELETE FROM bytes_agg_user_1d WHERE day = %s", [day])
+        for id_, bytes_ in sums.items():
+            connection.execute(
+                "INSERT INTO bytes_agg_user_1d SELECT %(day)s, %(id)s,"
+                " ledger.period_start('day', %(day)s, ledger.user_zone(%(id)s, %(day)s)), NULL, %(bytes)s",
+                {"day": day, "id": id_, "bytes": bytes_},
+            )
+        connection.execute("UPDATE ledger.period_certificate_head SET number = number + 1")
+        connection.execute(
+            "INSERT INTO ledger.period_certificate"
+            " SELECT number, 'day', %s, %s, 1, %s, '', '', '' FROM ledger.period_certificate_head",
+            [day, generation, self.now],
+        )
 
     def look(self) -> Look:
         """Look as a watch does that goes on, or that begins if its `headroom` is a new one."""

@@ -146,22 +146,6 @@ def test_a_rule_is_tried_on_published_hours(world: Alerting) -> None:
     assert world.notices() == before
 
 
-def publish_day(world: Alerting, day: date, used: dict[str, int]) -> None:
-    """Publish a day with the bytes of its users, as the watch and `alerts test` read it."""
-    connection = world.connection
-    connection.execute("SELECT ledger.make_user_months(%s)", [[day]])
-    for id_, bytes_ in used.items():
-        connection.execute(
-            "INSERT INTO bytes_agg_user_1d VALUES (%s, %s, %s, NULL, %s)", [day, id_, day, bytes_]
-        )
-    connection.execute(
-        "INSERT INTO ledger.period_generation SELECT 'day', %(day)s, 1, hours.*, '{}', 0"
-        " FROM ledger.day_hours(%(day)s) AS hours",
-        {"day": day},
-    )
-    connection.execute("INSERT INTO ledger.period_head VALUES ('day', %s, 1, 1, 1)", [day])
-
-
 def tried(*arguments: str) -> list[str]:
     """The lines that `antenna alerts test` prints, with single blanks."""
     done = antenna("alerts", "test", *arguments)
@@ -172,7 +156,7 @@ def tried(*arguments: str) -> list[str]:
 def test_the_rules_in_force_are_tried_on_days(world: Alerting) -> None:
     day = hour_of(world.now).replace(hour=0) - timedelta(days=2)
     world.quota("ann", "day", 1000)
-    publish_day(world, day.date(), {"ann": 950})
+    world.publish_day(day.date(), {"ann": 950})
     assert f"{day.date()} 1 1 1" in tried("--from", hour_key(day), "--period", "day")
 
 
@@ -192,7 +176,7 @@ def test_a_rule_is_tried_on_the_days_of_the_billing_zone_that_the_hours_lie_in(
     world.connection.execute("UPDATE ledger.billing_zone SET zone = %s", [zone])
     world.quota("ann", "day", 1000)
     for day in (27, 28, 29, 30):
-        publish_day(world, date(2026, 10, day), {"ann": 1000})
+        world.publish_day(date(2026, 10, day), {"ann": 1000})
     lines = tried("--from", first, "--to", last, "--period", "day", "--percents", "100")
     assert [line for line in lines if line.startswith("20")] == [f"{day} 1" for day in days]
 
@@ -200,7 +184,7 @@ def test_a_rule_is_tried_on_the_days_of_the_billing_zone_that_the_hours_lie_in(
 def test_a_rule_is_tried_on_the_month_of_the_billing_zone_that_the_hour_lies_in(world: Alerting) -> None:
     world.connection.execute("UPDATE ledger.billing_zone SET zone = 'Pacific/Auckland'")
     world.quota("ann", "month", 1000)
-    publish_day(world, date(2026, 11, 1), {"ann": 1000})
+    world.publish_day(date(2026, 11, 1), {"ann": 1000})
     lines = tried("--from", "2026-10-31-12:00", "--period", "month", "--percents", "100")
     assert "2026-11-01 1 in part" in lines
 
@@ -213,7 +197,7 @@ def test_users_are_judged_at_the_end_of_their_own_day_as_it_is_published(world: 
     # On Lord Howe Island the day is over at 13:00 UTC.
     for period in ("day", "month"):
         world.quota("lord", period, 10_000, datetime(2026, 10, 31, 20, tzinfo=UTC))
-    publish_day(world, date(2026, 10, 31), {"ann": 101, "lord": 101})
+    world.publish_day(date(2026, 10, 31), {"ann": 101, "lord": 101})
     lines = tried("--from", "2026-10-31-12:00", "--period", "day", "--percents", "100")
     assert "2026-10-31 2" in lines
     lines = tried("--from", "2026-10-31-12:00", "--period", "month", "--percents", "100")

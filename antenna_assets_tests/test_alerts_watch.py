@@ -1,7 +1,7 @@
 """The watch over alerts on a real ledger: what is raised, confirmed, corrected and resolved, and never twice."""
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -341,7 +341,7 @@ def test_late_rows_of_a_published_day_count_at_once(world: Alerting) -> None:
     world.land(("pad", NOON, 1))
     world.publish(yesterday)
     day = yesterday.date()
-    publish_day(world, day, 1, 400)
+    world.publish_day(day, {"bob": 400})
     world.look()
     assert used(world, "month", world.now) == (400, True, "published and live")
     world.land(("bob", yesterday + MINUTE, 150))
@@ -350,7 +350,7 @@ def test_late_rows_of_a_published_day_count_at_once(world: Alerting) -> None:
     assert world.notices() == [("quota.raised", "bob", 50, 550)]
     world.publish(yesterday)
     world.look()
-    publish_day(world, day, 2, 550)
+    world.publish_day(day, {"bob": 550}, generation=2)
     world.land(("bob", NOON + MINUTE, 20))
     world.look()
     assert used(world, "month", world.now) == (570, True, "published and live")
@@ -361,34 +361,6 @@ def used(world: Alerting, period: str, within: datetime) -> tuple:
     """What `bob` has used by now of a period, whether that is exact, and where it is from."""
     query = "SELECT published + live, exact, source FROM ledger.period_usage_at('bob', %s, %s, %s)"
     return world.connection.execute(query, [period, within, world.now]).fetchall()[0]
-
-
-def publish_day(world: Alerting, day: date, generation: int, bytes_: int) -> None:
-    """Publish the sum of `bob` for a day in UTC."""
-    connection, starts = world.connection, datetime(day.year, day.month, day.day, tzinfo=UTC)
-    connection.execute("SELECT ledger.make_user_months(%s)", [[day]])
-    connection.execute(
-        "INSERT INTO ledger.period_generation"
-        " (period, day, generation, first_hour, end_hour, certificates, up_to_certificate)"
-        " VALUES ('day', %s, %s, %s, %s, '{}', (SELECT number FROM ledger.certificate_head))",
-        [day, generation, starts, starts + 24 * HOUR],
-    )
-    connection.execute(
-        "INSERT INTO ledger.period_head VALUES ('day', %s, %s, 1, 1)"
-        " ON CONFLICT (period, day) DO UPDATE SET generation = excluded.generation",
-        [day, generation],
-    )
-    connection.execute("DELETE FROM bytes_agg_user_1d WHERE day = %s", [day])
-    connection.execute(
-        "INSERT INTO bytes_agg_user_1d VALUES (%s, 'bob', %s, 'b@x', %s)", [day, starts, bytes_]
-    )
-    ((number,),) = connection.execute(
-        "UPDATE ledger.period_certificate_head SET number = number + 1 RETURNING number"
-    ).fetchall()
-    connection.execute(
-        "INSERT INTO ledger.period_certificate VALUES (%s, 'day', %s, %s, 1, now(), '', '', '')",
-        [number, day, generation],
-    )
 
 
 def test_a_day_is_confirmed_when_it_is_published_and_corrected_when_it_is_again(world: Alerting) -> None:
@@ -404,12 +376,12 @@ def test_a_day_is_confirmed_when_it_is_published_and_corrected_when_it_is_again(
     world.publish(NOON + 6 * HOUR)
     world.look()
     assert world.notices() == [("quota.raised", "bob", 50, 550), ("quota.resolved", "bob", 50, 550)]
-    publish_day(world, midnight.date(), 1, 550)
+    world.publish_day(midnight.date(), {"bob": 550})
     world.look()
     assert world.notices(2) == [("quota.confirmed", "bob", 50, 550)]
     world.look()
     world.connection.execute("UPDATE user_quota_change SET quota = 5000 WHERE id = 'bob' AND period = 'day'")
-    publish_day(world, midnight.date(), 2, 550)
+    world.publish_day(midnight.date(), {"bob": 550}, generation=2)
     world.look()
     assert world.notices(3) == [("quota.corrected", "bob", 50, 550)]
     assert world.bodies()[3]["reached"] is False

@@ -53,7 +53,7 @@ def test_every_byte_is_in_the_period_of_its_instant_and_in_no_other(world: Alert
         for hour in [FIRST + number * HOUR for number in range(52)]:
             world.publish(hour)
     for day in days:
-        publish_day(world, day)
+        world.publish_day(day, used_on(world, day))
     if seed % 2:
         land(world, chance, 5)
     for _ in range(40):
@@ -81,25 +81,14 @@ def land(world: Alerting, chance: random.Random, number: int) -> None:
     )
 
 
-def publish_day(world: Alerting, day: date) -> None:
-    """Publish the sums of a day, as everybody's zone has it; its hours are."""
-    connection = world.connection
-    midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
-    first, end = midnight - 11 * HOUR, midnight + 28 * HOUR
-    connection.execute("SELECT ledger.make_user_months(%s)", [[day]])
-    connection.execute(
-        "INSERT INTO ledger.period_generation"
-        " (period, day, generation, first_hour, end_hour, certificates, up_to_certificate)"
-        " VALUES ('day', %s, 1, %s, %s, '{}', (SELECT number FROM ledger.certificate_head))",
-        [day, first, end],
-    )
-    connection.execute("INSERT INTO ledger.period_head VALUES ('day', %s, 1, 1, 1)", [day])
-    for zone in ZONES:
-        ((starts, ends),) = connection.execute(
-            "SELECT ledger.period_start('day', %s, %s), ledger.period_start('day', %s, %s)",
-            [day, zone, day + timedelta(days=1), zone],
-        ).fetchall()
-        sum_ = sum(bytes_ for id_, time, bytes_ in world.events if id_ == zone and starts <= time < ends)
-        connection.execute(
-            "INSERT INTO bytes_agg_user_1d VALUES (%s, %s, %s, 'e@x', %s)", [day, zone, starts, sum_]
-        )
+def used_on(world: Alerting, day: date) -> dict[str, int]:
+    """The bytes of each user on a day in its zone."""
+    spans = world.connection.execute(
+        "SELECT zone, ledger.period_start('day', %(day)s, zone), ledger.period_start('day', %(day)s + 1, zone)"
+        " FROM unnest(%(zones)s::text[]) AS zone",
+        {"day": day, "zones": ZONES},
+    ).fetchall()
+    return {
+        zone: sum(bytes_ for id_, time, bytes_ in world.events if id_ == zone and starts <= time < ends)
+        for zone, starts, ends in spans
+    }

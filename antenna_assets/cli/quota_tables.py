@@ -29,7 +29,7 @@ def _of_hours(changed: Changed) -> Iterator[RenderableType]:
     hours = [hour_key(hour) for hour in verdicts.hours]
     since = None if changed.what_if_since is None else hour_key(changed.what_if_since)
     yield _concerned("hour", hours, since)
-    yield from _listed("hour", verdicts)
+    yield from _listed("hour", hours, verdicts)
     if verdicts.without_users:
         yield (
             f"{counted(verdicts.without_users, 'hour')} cannot be judged here, as PostgreSQL no longer keeps"
@@ -39,8 +39,9 @@ def _of_hours(changed: Changed) -> Iterator[RenderableType]:
 
 def _of_periods(period: str, verdicts: PeriodVerdicts, *, again: list[date]) -> Iterator[RenderableType]:
     since = None if verdicts.what_if_first is None else verdicts.what_if_first.isoformat()
-    yield _concerned(period, [day.isoformat() for day in verdicts.days], since)
-    yield from _listed(period, verdicts)
+    days = [day.isoformat() for day in verdicts.days]
+    yield _concerned(period, days, since)
+    yield from _listed(period, days, verdicts)
     if again:
         yield f"to be published again: {counted(len(again), f'published {period}')} from {again[0]} on"
 
@@ -63,10 +64,12 @@ def _concerned(period: str, keys: Sequence[str], what_if_since: str | None) -> s
     return f"no published {period} is concerned"
 
 
-def _listed(period: str, verdicts: Verdicts | PeriodVerdicts) -> Iterator[RenderableType]:
+def _listed(
+    period: str, keys: Sequence[str], verdicts: Verdicts | PeriodVerdicts
+) -> Iterator[RenderableType]:
     if verdicts.shown:
         yield _verdicts(period, verdicts)
-    elif verdicts.hours if isinstance(verdicts, Verdicts) else verdicts.days:
+    elif keys:
         yield "nobody would be over who was not, and nobody over no more"
 
 

@@ -226,6 +226,8 @@ def follow_users(
     rows = connection.execute(_WATCHED_USAGE, [list(users), period, within, now]).fetchall() if users else []
     headroom = [UserHeadroom._make(row[:4]) for row in rows]
     found = [UserPeriod(*row[5:]) for row in rows if row[4]]
+    if not found:
+        return Followed(0, headroom)
     known = _alerts_of(connection, period, found)
     cooling = _cooling(connection, period, found, now)
     rests_on = _newest_published(connection, {(one.starts, one.ends) for one in found})

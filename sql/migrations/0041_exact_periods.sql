@@ -180,7 +180,11 @@ CREATE FUNCTION ledger.reach_basis() RETURNS text LANGUAGE sql STABLE AS $$
         (SELECT counted.number FROM ledger.correction_count AS counted),
         (SELECT md5(string_agg(rule::text, '' ORDER BY rule.number)) FROM public.alert_rule AS rule))
 $$;
--- That of the last look. Null: not known.
+-- Headroom rests on the same, and on users' zones, as before.
+CREATE OR REPLACE FUNCTION ledger.headroom_basis() RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT concat_ws(' ', (SELECT max(change.number) FROM public.user_zone_change AS change), ledger.reach_basis())
+$$;
+-- The basis of the last look. Null: not known.
 ALTER TABLE ledger.alert_head ADD COLUMN basis text;
 
 -- How far the watch has looked in the chain of days and months: a day is confirmed, or corrected, when it is published.

@@ -89,7 +89,7 @@ def find_verdicts(connection: psycopg.Connection) -> Verdicts:
     connection.execute("ANALYZE quota_concerned")
     connection.execute(
         "CREATE TEMP TABLE quota_verdict ON COMMIT DROP AS"
-        " SELECT side.hour, used.id, used.sum_user_bytes AS bytes, of_then.quota,"
+        " SELECT side.hour AS at, used.id, used.sum_user_bytes AS bytes, of_then.quota,"
         "  over.id IS NOT NULL AS was_over,"
         "  coalesce(used.sum_user_bytes > of_then.quota, false) AS is_over"
         " FROM quota_concerned AS concerned"
@@ -100,24 +100,35 @@ def find_verdicts(connection: psycopg.Connection) -> Verdicts:
         " LEFT JOIN users_over_quota_1h AS over ON over.date = side.hour AND over.id = used.id"
         " CROSS JOIN LATERAL ledger.quota_at(used.id, 'hour', ledger.last_instant(side.hour)) AS of_then"
     )
-    hours = connection.execute("SELECT DISTINCT hour FROM quota_verdict ORDER BY hour").fetchall()
-    ((over, no_longer),) = connection.execute(
-        "SELECT count(*) FILTER (WHERE is_over), count(*) FILTER (WHERE was_over) FROM quota_verdict"
-        " WHERE is_over <> was_over"
-    ).fetchall()
-    shown = connection.execute(
-        "SELECT hour, id, bytes, quota, is_over FROM quota_verdict WHERE is_over <> was_over"
-        " ORDER BY hour, id LIMIT %s",
-        [SHOWN],
-    ).fetchall()
+    hours, over, no_longer, shown = _summed_up(connection)
     ((without_users,),) = connection.execute(
         "SELECT count(*) FROM ledger.quota_hour AS side, ledger.user_hours AS kept"
         " WHERE side.hour < kept.kept_from"
         " AND ledger.last_instant(side.hour) >= (SELECT min(since) FROM quota_concerned)"
         " AND NOT EXISTS (SELECT FROM bytes_agg_user_1h AS used WHERE used.date = side.hour)"
     ).fetchall()
-    return Verdicts(
-        [hour for (hour,) in hours], over, no_longer, tuple(Verdict(*row) for row in shown), without_users
+    return Verdicts(hours, over, no_longer, shown, without_users)
+
+
+def _summed_up(connection: psycopg.Connection) -> tuple[list, int, int, tuple[Verdict, ...]]:
+    """The hours or days of `quota_verdict`, how many verdicts changed to either side, and the first of both;
+    the table is dropped."""
+    when = connection.execute("SELECT DISTINCT at FROM quota_verdict ORDER BY at").fetchall()
+    ((over, no_longer),) = connection.execute(
+        "SELECT count(*) FILTER (WHERE is_over), count(*) FILTER (WHERE was_over) FROM quota_verdict"
+        " WHERE is_over <> was_over"
+    ).fetchall()
+    shown = connection.execute(
+        "SELECT at, id, bytes, quota, is_over FROM quota_verdict WHERE is_over <> was_over"
+        " ORDER BY at, id LIMIT %s",
+        [SHOWN],
+    ).fetchall()
+    connection.execute("DROP TABLE quota_verdict")
+    return (
+        [at for (at,) in when],
+        over,
+        no_longer,
+        tuple(Verdict(at, id_, int(bytes_), quota, is_over) for at, id_, bytes_, quota, is_over in shown),
     )
 
 
@@ -128,7 +139,7 @@ _OVER = {
 """Whether a user is over quota in a period as it is published."""
 
 _PERIOD_VERDICTS = """
-    CREATE TEMP TABLE quota_period_verdict ON COMMIT DROP AS
+    CREATE TEMP TABLE quota_verdict ON COMMIT DROP AS
     WITH concerned AS MATERIALIZED (
         SELECT * FROM quota_period_concerned WHERE period = %(period)s
     ), head AS MATERIALIZED (
@@ -153,7 +164,7 @@ _PERIOD_VERDICTS = """
         JOIN bytes_agg_user_1d AS used ON used.day = of_day::date AND used.id = users.id
         GROUP BY head.day, used.id
     )
-    SELECT used.day, used.id, used.bytes, of_then.quota, over.id IS NOT NULL AS was_over,
+    SELECT used.day AS at, used.id, used.bytes, of_then.quota, over.id IS NOT NULL AS was_over,
         coalesce(used.bytes > of_then.quota, false) AS is_over
     FROM used JOIN head USING (day) JOIN concerned ON concerned.id = used.id
     LEFT JOIN own ON own.day = used.day AND own.id = used.id
@@ -172,21 +183,4 @@ def find_period_verdicts(
     connection.execute("ANALYZE quota_period_concerned")
     query = _PERIOD_VERDICTS.replace("{over}", _OVER[period])
     connection.execute(query.encode(), {"period": period})
-    days = connection.execute("SELECT DISTINCT day FROM quota_period_verdict ORDER BY day").fetchall()
-    ((over, no_longer),) = connection.execute(
-        "SELECT count(*) FILTER (WHERE is_over), count(*) FILTER (WHERE was_over) FROM quota_period_verdict"
-        " WHERE is_over <> was_over"
-    ).fetchall()
-    shown = connection.execute(
-        "SELECT day, id, bytes, quota, is_over FROM quota_period_verdict WHERE is_over <> was_over"
-        " ORDER BY day, id LIMIT %s",
-        [SHOWN],
-    ).fetchall()
-    connection.execute("DROP TABLE quota_period_verdict")
-    return PeriodVerdicts(
-        [day for (day,) in days],
-        over,
-        no_longer,
-        tuple(Verdict(day, id_, int(bytes_), quota, is_over) for day, id_, bytes_, quota, is_over in shown),
-        what_if_first,
-    )
+    return PeriodVerdicts(*_summed_up(connection), what_if_first)
