@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
@@ -22,9 +23,10 @@ from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR, hour_key
 from antenna_assets.ledger.errors import ForgottenMeanwhile
 from antenna_assets.ledger.publications import require_nobody_forgotten
-from antenna_assets.operations.forget import fence
+from antenna_assets.operations.forget import fence, lake_rewrite
 from antenna_assets.operations.forget.fence import ForgettingRunning, WriterStuck
 from antenna_assets.operations.forget.identity import NoIdentity
+from antenna_assets.operations.forget.lake_rewrite import Swap
 from antenna_assets.operations.forget.lake_search import LakeSearch
 from antenna_assets.operations.forget.places import places
 from antenna_assets.operations.forget.replace_text import Search
@@ -268,11 +270,11 @@ def test_row_34_late_rows_of_a_user_who_is_being_forgotten_are_added_to_the_pseu
         assert bytes_ > 0
 
 
-def test_row_34_no_file_is_searched_while_the_ledger_is_locked(
+def test_row_34_while_the_ledger_is_locked_no_file_is_written_and_only_what_landed_meanwhile_is_searched(
     certified_world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    searched: list[int] = []
-    of = LakeSearch.of
+    searched: list[tuple[int, bool]] = []
+    of, rewrite = LakeSearch.of, lake_rewrite.write_without
     with (
         certified_world.copy(tmp_path) as world,
         connect(world.url) as connection,
@@ -280,20 +282,32 @@ def test_row_34_no_file_is_searched_while_the_ledger_is_locked(
     ):
         land = Land.on(other, world.lake)
 
-        def search(self: LakeSearch, paths: list[str]) -> list[str]:
+        def require_unlocked() -> None:
             with other.transaction():
                 other.execute("SELECT FROM ledger.head FOR UPDATE NOWAIT")
+
+        def search(self: LakeSearch, paths: list[str]) -> list[str]:
+            locked = connection.info.transaction_status != TransactionStatus.IDLE
             found = of(self, paths)
-            if len(searched) < 2:  # The stream goes on meanwhile.
-                land({FOURTH: 3})
-            searched.append(len(paths))
+            if not locked:
+                require_unlocked()
+                if len(searched) < 3:  # The stream goes on meanwhile.
+                    land({FOURTH: 3})
+            searched.append((len(paths), locked))
             return found
 
+        def write_unlocked(*arguments: object, **options: object) -> Swap:
+            require_unlocked()
+            return rewrite(*arguments, **options)
+
         monkeypatch.setattr(LakeSearch, "of", search)
+        monkeypatch.setattr(lake_rewrite, "write_without", write_unlocked)
         monkeypatch.setattr(certified, "USERS", [USER])
         forget(connection, Lake(str(world.lake)), USER, say=print)
-        # All files first, then those of each batch that came meanwhile.
-        assert (searched[0] > 3, searched[1:]) == (True, [1, 1])
+        # All files first, then those of each batch that came meanwhile: under the lock to see whether they have
+        # to be rewritten, and after it to do so.
+        assert searched[0][0] > 3
+        assert searched[1:] == [(1, True), (1, False), (1, True), (1, False), (0, True)]
         must_be_whole(world, connection, USER)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 import pyarrow.parquet as pq
 import pytest
+from psycopg.pq import TransactionStatus
 
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.hours import HOUR, hour_of
@@ -20,7 +21,8 @@ from antenna_assets.ledger.landing import landing_facts
 from antenna_assets.ledger.merge import FilesChanged, SmallFile, files_to_merge, small_files
 from antenna_assets.ledger.reopen import reopen
 from antenna_assets.ledger.seal import seal
-from antenna_assets.operations.forget.run import forget
+from antenna_assets.operations.forget import lake_search, run
+from antenna_assets.operations.forget.run import FILES_UNDER_LOCK, NotForgotten, forget
 from antenna_assets.operations.quarantine.messages import Selection, find, select
 from antenna_assets.operations.sweep import compaction, retention
 from antenna_assets.operations.sweep.run import sweep
@@ -30,6 +32,7 @@ from antenna_assets.streaming import merge_files, merger
 from antenna_assets.streaming.merge_files import Merged, merge_some
 from antenna_assets.streaming.merger import Merger
 from antenna_assets.verify.run import verify
+from antenna_assets_tests import certified
 from antenna_assets_tests.certified import FIRST, KNOWN, Land, World, publish
 from antenna_assets_tests.test_sweep import age
 
@@ -550,8 +553,6 @@ def test_a_user_is_forgotten_while_the_stream_merges(
     postgres_url: str, land: Land, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between the search and the swap, the files with the user become another one."""
-    from antenna_assets.operations.forget import run
-
     user = KNOWN[2]
     for _ in range(3):
         land({OPEN: 30})
@@ -566,11 +567,70 @@ def test_a_user_is_forgotten_while_the_stream_merges(
         return found
 
     monkeypatch.setattr(run._Work, "_rewrite", rewrite_while_merging)
+    monkeypatch.setattr(run, "ROUNDS", 1)
     forget(land.connection, Lake(str(land.lake)), user, say=lambda _line: None)
     assert merges == [Merged(3, 90)]
     assert len(rows_of(land, OPEN)) == rows
     for path in land.lake.rglob("landing/**/*.parquet"):
         assert user not in pq.ParquetFile(path).read(["id"])["id"].to_pylist()
+
+
+def land_after_each_listing(monkeypatch: pytest.MonkeyPatch, land_some: Callable[[], None]) -> None:
+    """Land something once the files to search are listed, whenever the ledger is not locked."""
+
+    def files_after(connection: psycopg.Connection, batch: int) -> list[str]:
+        paths = lake_search.files_after(connection, batch)
+        if connection.info.transaction_status == TransactionStatus.IDLE:
+            land_some()
+        return paths
+
+    monkeypatch.setattr(run, "files_after", files_after)
+
+
+@services
+@pytest.mark.parametrize(
+    ("landing", "users", "searches"),
+    [
+        # Under the lock so many files are searched, in which nothing has to be rewritten.
+        pytest.param([1, 1, 1], KNOWN[:2], 1, id="others"),
+        pytest.param(
+            [FILES_UNDER_LOCK, 1, 1], KNOWN[:2], 1, id="as many files as are searched under the lock"
+        ),
+        pytest.param([FILES_UNDER_LOCK + 1, FILES_UNDER_LOCK + 1, 1], KNOWN[:2], 3, id="more files"),
+        pytest.param([1, 2, 0, 1], [KNOWN[2]], 3, id="the user"),
+    ],
+)
+def test_a_user_is_forgotten_while_the_stream_commits_during_each_search(
+    land: Land, monkeypatch: pytest.MonkeyPatch, landing: list[int], users: list[str], searches: int
+) -> None:
+    user, left = KNOWN[2], list(landing)
+
+    def land_some() -> None:
+        with monkeypatch.context() as only:
+            only.setattr(certified, "USERS", users)
+            for _ in range(left.pop(0) if left else 0):
+                land({OPEN: 2})
+
+    land({OPEN: 30})
+    land_after_each_listing(monkeypatch, land_some)
+    monkeypatch.setattr(run, "ROUNDS", 1)
+    forget(land.connection, Lake(str(land.lake)), user, say=lambda _line: None)
+    assert len(left) == len(landing) - searches
+    assert len(rows_of(land, OPEN)) == 30 + 2 * sum(landing[:searches])
+    for path in land.lake.rglob("landing/**/*.parquet"):
+        assert user not in pq.ParquetFile(path).read(["id"])["id"].to_pylist()
+
+
+@services
+def test_a_user_who_keeps_sending_is_not_forgotten_and_the_error_says_so(
+    land: Land, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(certified, "USERS", [KNOWN[2]])
+    land_after_each_listing(monkeypatch, lambda: land({OPEN: 1}))
+    monkeypatch.setattr(run, "CATCH_UPS", 3)
+    with pytest.raises(NotForgotten, match="events of the user land faster than they are rewritten"):
+        forget(land.connection, Lake(str(land.lake)), KNOWN[2], say=lambda _line: None)
+    assert len(rows_of(land, OPEN)) == 3
 
 
 @services

@@ -1,7 +1,8 @@
 """`antenna forget-user`: the order of the work. Interrupted at any point, totals are unchanged and a second
 run finishes.
 
-Nothing slow is done under the ledger's lock: files are searched and written before it is taken.
+Nothing slow is done under the ledger's lock: files are searched and written before it is taken, except a few
+that land meanwhile, which are searched under it.
 """
 
 import shutil
@@ -44,7 +45,11 @@ SWAPS_AT_ONCE = 100
 """Landed files rewritten before their ledger rows change: few enough that no sweep takes them for orphans."""
 
 CATCH_UPS = 50
-"""How often the batches committed during a search are searched, too, before the ledger is locked."""
+"""How often the batches committed during a search are searched, too."""
+
+FILES_UNDER_LOCK = 20
+"""How many files are read, but not written, while the ledger is locked: those that landed during the search
+before. There are no others then, however often the stream commits."""
 
 
 class NotForgotten(AntennaError):
@@ -59,14 +64,6 @@ class Forgotten:
     pseudonym: str
     unjudged: list[Unjudged]
     dropped: int
-
-
-@dataclass(frozen=True)
-class _Searched:
-    """Up to where the landed files were searched: the newest batch, and the number of merges."""
-
-    batch: int = 0
-    merges: int = 0
 
 
 def forget(
@@ -187,21 +184,23 @@ class _Work:
 
     def _replace_landed(self) -> None:
         """Replace landed and rejected files and, with the last of them, users and live sums."""
-        searched, count = _Searched(), 0
+        searched, count = 0, 0
         for _ in range(CATCH_UPS):
-            newest = _newest(self._connection)
+            newest = _newest_batch(self._connection)
             windows = tables.live_windows(self._connection, self._identity.id)
-            # A merged file may hold rows of any batch. Those that were searched before are not read again.
-            after = searched.batch if newest.merges == searched.merges else 0
-            having = self._files_to_rewrite(files_after(self._connection, after))
-            for start in range(0, len(having), SWAPS_AT_ONCE):
+            having = self._files_to_rewrite(files_after(self._connection, searched))
+            count += len(having)
+            swaps = [
                 self._swap(self._rewrite(having[start : start + SWAPS_AT_ONCE]))
-            searched, count = newest, count + len(having)
+                for start in range(0, len(having), SWAPS_AT_ONCE)
+            ]
+            # A file that is no longer named may have been merged into another, of any batch. Files without
+            # the user are merged into one without it.
+            searched = newest if all(swaps) else 0
             with self._connection.transaction():
                 lock_heads(self._connection)
-                # Nothing is searched under the lock: what was committed or merged meanwhile is searched
-                # before the next attempt.
-                caught_up = _newest(self._connection) == searched
+                meanwhile = files_after(self._connection, searched)
+                caught_up = len(meanwhile) <= FILES_UNDER_LOCK and not self._files_to_rewrite(meanwhile)
                 if caught_up:
                     tables.rename(self._connection, self._identity, windows)
                     commit_point("forget.swapped")
@@ -209,7 +208,8 @@ class _Work:
                 self._say(f"{counted(count, 'landed file is', 'landed files are')} rewritten")
                 return
         raise NotForgotten(
-            "the stream commits batches faster than they are searched; stop it, and forget the user again"
+            "events of the user land faster than they are rewritten; stop the senders, and forget the user"
+            " again"
         )
 
     def _files_to_rewrite(self, paths: list[str]) -> list[str]:
@@ -228,7 +228,8 @@ class _Work:
                 for path in paths
             ]
 
-    def _swap(self, swaps: list[Swap]) -> None:
+    def _swap(self, swaps: list[Swap]) -> bool:
+        """Let the ledger name the rewritten files; whether it still named all of those that they replace."""
         root = lake_path(self._lake.root)
         with self._connection.transaction():
             # A sweep holds it while it removes files: those of a process that slept for hours may be gone.
@@ -252,6 +253,7 @@ class _Work:
                 "UPDATE ledger.forgotten SET dropped = coalesce(dropped, 0) + %s WHERE pseudonym = %s",
                 [sum(swap.dropped for swap in swaps if swap.old in replaced), self._identity.pseudonym],
             )
+        return len(replaced) == len(swaps)
 
     def _replace_hours(self, users: list[str]) -> None:
         hours = tables.hours_with(self._connection, users) | hours_with(self._lake, users)
@@ -292,10 +294,5 @@ def _identity_file(lake: Lake, identity: Identity) -> Iterator[tuple[str, dateti
         yield f"{folder}/identity.parquet", written.changed
 
 
-def _newest(connection: psycopg.Connection) -> _Searched:
-    """Where the ledger is."""
-    row = connection.execute(
-        "SELECT (SELECT coalesce(max(batch), 0) FROM ledger.batch),"
-        " (SELECT coalesce(sum(merges), 0)::bigint FROM ledger.head)"
-    ).fetchone()
-    return _Searched(*row) if row else _Searched()
+def _newest_batch(connection: psycopg.Connection) -> int:
+    return connection.execute("SELECT coalesce(max(batch), 0) FROM ledger.batch").fetchall()[0][0]
