@@ -122,7 +122,7 @@ def world(connection: psycopg.Connection, tmp_path: Path) -> Iterator[Alerting]:
 
 def of_all(world: Alerting, period: str = "hour") -> dict[str, int]:
     with world.connection.transaction():
-        found = headroom_of_all(world.connection, period, world.now, 100)
+        found = headroom_of_all(world.connection, period, world.now)
         # But for those that every database begins with.
         return {one.id: one.headroom for one in found if not one.id.startswith("00000000-")}
 

@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from antenna_assets.ledger.alerts import ALERTS_OF_HOURS, alerts_of_hours
-from antenna_assets.operations.alerts.watch import Look
+from antenna_assets.operations.alerts.watch import Look, fill
 from antenna_assets.operations.forget.identity import Identity
 from antenna_assets.operations.forget.tables import live_windows, remove_notices, rename, rows_with
 from antenna_assets_tests.alerting import Alerting
@@ -438,3 +438,59 @@ def test_a_rule_counts_from_the_next_look_on_for_whom_none_was_noticed(world: Al
     world.headroom.forget()
     world.look()
     assert world.notices() == [("quota.raised", "ann", 30, 400)]
+
+
+@pytest.mark.parametrize("told_of", [False, True], ids=["nobody was told", "another percentage was noticed"])
+@pytest.mark.parametrize("period", ["hour", "day"])
+def test_a_rule_counts_for_a_period_that_ended_just_now(
+    world: Alerting, period: str, *, told_of: bool
+) -> None:
+    # Midnight in Kathmandu is 18:15 in UTC.
+    ends = NOON + HOUR if period == "hour" else NOON + 6 * HOUR + 15 * MINUTE
+    world.user("kim", 1000 if period == "hour" else None, zone="Asia/Kathmandu")
+    if period == "day":
+        world.quota("kim", "day", 1000)
+    world.now = ends - 4 * MINUTE
+    world.land(("kim", world.now, 550 if told_of else 400))
+    world.look()
+    world.now = ends + 10 * MINUTE
+    world.look()
+    before = len(world.notices())
+    world.connection.execute(
+        "INSERT INTO alert_rule (user_id, period, percents) VALUES ('kim', %s, '{30}')", [period]
+    )
+    world.look()
+    assert [kind for kind, *rest in world.notices(before) if rest[:2] == ["kim", 30]][:1] == ["quota.raised"]
+    before = len(world.notices())
+    world.look()
+    assert len(world.notices()) == before
+
+
+def test_a_rule_counts_for_a_day_of_which_a_part_is_missing(world: Alerting) -> None:
+    world.quota("ann", "day", 1000)
+    world.land(("ann", NOON - 5 * HOUR, 7), ("ann", NOON, 400))
+    world.connection.execute("DELETE FROM bytes_agg_user WHERE date < %s", [NOON])
+    world.connection.execute(
+        "UPDATE ledger.live_table SET kept_from = %s WHERE name = 'bytes_agg_user'", [NOON]
+    )
+    world.look()
+    world.connection.execute(
+        "INSERT INTO alert_rule (user_id, period, percents) VALUES ('ann', 'day', '{30}')"
+    )
+    world.look()
+    assert world.notices() == [("quota.raised", "ann", 30, 400)]
+
+
+def test_everybody_is_asked_about_once_when_a_rule_changes(world: Alerting) -> None:
+    world.quota("ann", "day", 1000)
+    world.land(("ann", NOON, 400))
+    fill(world.connection, world.headroom, world.now)
+    world.look()
+    world.connection.execute(
+        "INSERT INTO alert_rule (user_id, period, percents) VALUES ('ann', 'month', '{30}')"
+    )
+    world.look()
+    assert world.headroom.filled
+    slot = int(NOON.timestamp()) // 900
+    assert world.headroom.spend("day", [("ann", slot, 99)]) == []
+    assert world.headroom.spend("day", [("ann", slot, 1)]) == ["ann"]

@@ -158,17 +158,26 @@ def reach_basis(connection: psycopg.Connection) -> str:
     return connection.execute("SELECT ledger.reach_basis()").fetchall()[0][0]
 
 
-def headroom_of_all(
-    connection: psycopg.Connection, period: str, now: datetime, most: int
-) -> Iterator[UserHeadroom]:
-    """The headroom of up to so many users in their running periods, for the first look. In a transaction."""
+def headroom_of_all(connection: psycopg.Connection, period: str, now: datetime) -> Iterator[UserHeadroom]:
+    """The headroom of all users at once, in their running periods. In a transaction.
+
+    It is 0 of those who have reached a percentage that nobody may have been told of. Who has an alert in its
+    period is not among them, nor who has moved to another zone lately.
+    """
     with connection.cursor(name="headroom") as rows:
         rows.itersize = 10_000
-        rows.execute(
-            f"SELECT {_HEADROOM} FROM ledger.headroom_of_all(%s, %s) LIMIT %s",  # noqa: S608
-            [period, now, most],
-        )
+        rows.execute(f"SELECT {_HEADROOM} FROM ledger.headroom_of_all(%s, %s)", [period, now])  # noqa: S608
         yield from map(UserHeadroom._make, rows)
+
+
+def reached_in_ended(
+    connection: psycopg.Connection, period: str, now: datetime, since: datetime
+) -> list[str]:
+    """Who has reached a percentage in a period that has ended since an instant."""
+    rows = connection.execute(
+        "SELECT id FROM ledger.headroom_of_all(%s, %s, %s) WHERE headroom = 0", [period, now, since]
+    )
+    return [id_ for (id_,) in rows]
 
 
 def restated(connection: psycopg.Connection, hours: Sequence[datetime]) -> bool:

@@ -32,6 +32,7 @@ from antenna_assets.ledger.alerts import (
     NEWS,
     PERIODS,
     AlertHead,
+    UserHeadroom,
     alerts_of_hours,
     alerts_of_periods,
     follow_users,
@@ -39,6 +40,7 @@ from antenna_assets.ledger.alerts import (
     headroom_of_all,
     move_alert_head,
     reach_basis,
+    reached_in_ended,
     read_alert_head,
     restated,
 )
@@ -158,7 +160,7 @@ def look(
         periods.add_alerts(alerts_of_periods(connection, before.period_certificate))
         _add_ended(connection, periods, max(watermark or now - NEWS, now - NEWS))
         if before.basis not in (None, basis):
-            _add_reached(connection, periods, now)
+            _add_reached(connection, periods, headroom, now, longer=longer)
         if version != before.users_version:
             known = min(before.users_changed_at or before.looked_at, before.looked_at)
             _add_changed(connection, periods, known - OVERLAP, now)
@@ -190,8 +192,22 @@ def fill(connection: psycopg.Connection, headroom: Headroom, now: datetime | Non
         headroom.rest_on(headroom_basis(connection))
         # Sums of an hour are short, and everybody begins a new one soon.
         for period in PERIODS[1:] if _longer_quotas(connection) else ():
-            headroom.keep(period, headroom_of_all(connection, period, now, headroom.most))
+            _keep_all(connection, headroom, period, now)
         headroom.filled = True
+
+
+def _keep_all(connection: psycopg.Connection, headroom: Headroom, period: str, now: datetime) -> list[str]:
+    """Keep everybody's headroom in the running periods; who has reached a percentage."""
+    reached = []
+
+    def noted() -> Iterator[UserHeadroom]:
+        for one in headroom_of_all(connection, period, now):
+            if not one.headroom:
+                reached.append(one.id)
+            yield one
+
+    headroom.keep(period, noted())
+    return reached
 
 
 def _newest_certificates(connection: psycopg.Connection) -> tuple[int, int]:
@@ -305,19 +321,23 @@ def _add_ended(connection: psycopg.Connection, periods: Periods, before: datetim
     periods.add_alerts(ended)
 
 
-def _add_reached(connection: psycopg.Connection, periods: Periods, now: datetime) -> None:
+def _add_reached(
+    connection: psycopg.Connection, periods: Periods, headroom: Headroom, now: datetime, *, longer: bool
+) -> None:
     """Add who may be at a percentage that nobody was told of, since rules or quotas of the past are others:
-    what reaches it may have landed long ago."""
+    what reaches it may have landed long ago. So everybody is asked about, which fills the headroom."""
     _add_open(connection, periods)
     moved = connection.execute(
         "SELECT id FROM ledger.newest_zones() WHERE from_day > (%s AT TIME ZONE 'UTC')::date - 40", [now]
     ).fetchall()
-    for period in PERIODS:
-        reached = connection.execute(
-            "SELECT id FROM ledger.headroom_of_all(%s, %s) WHERE headroom = 0", [period, now]
-        ).fetchall()
+    running, *ended = _running_and_news(connection, now)
+    for period in PERIODS if longer else PERIODS[:1]:
         # Nobody's zone counts for hours, and whoever has moved lately is not among all.
-        periods.add(period, now, [id_ for (id_,) in (reached if period == "hour" else reached + moved)])
+        elsewhere = [] if period == "hour" else [id_ for (id_,) in moved]
+        periods.add(period, running, _keep_all(connection, headroom, period, now) + elsewhere)
+        for since in ended:
+            periods.add(period, since, reached_in_ended(connection, period, now, since) + elsewhere)
+    headroom.filled = True
 
 
 def _add_open(connection: psycopg.Connection, periods: Periods) -> None:
