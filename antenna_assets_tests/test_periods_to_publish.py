@@ -224,10 +224,20 @@ def test_periods_whose_quota_was_changed_for_the_past_are_due_again(ledger: psyc
     publish_period(ledger, "day", "2026-11-20", "2026-11-21", "2026-11-22", ago=60 * MINUTE)
     ledger.execute("UPDATE user_metadata SET quota = quota + 1")
     assert due(ledger) == []
-    since = datetime(2026, 11, 22, 10, tzinfo=UTC)
-    assert ask_for_periods_again(ledger, "day", since) == [date(2026, 11, 21), date(2026, 11, 22)]
-    assert due(ledger) == ["2026-11-21", "2026-11-22"]
+    since = datetime(2026, 11, 22, tzinfo=UTC)
+    assert ask_for_periods_again(ledger, "day", since) == [date(2026, 11, 22)]
+    assert due(ledger) == ["2026-11-22"]
     assert ask_for_periods_again(ledger, "month", since) == []
+
+
+def test_a_day_whose_quota_was_changed_ends_where_it_ends_last(ledger: psycopg.Connection) -> None:
+    """That of the 20th began in Kiritimati at 10:00 on the 19th, and ended in Pago Pago at 11:00 on the 21st."""
+    ledger.execute("UPDATE ledger.billing_zone SET zone = 'Pacific/Kiritimati'")
+    ledger.execute("UPDATE user_metadata SET zone = 'Pacific/Pago_Pago'")
+    publish_period(ledger, "day", "2026-11-19", "2026-11-20", "2026-11-21")
+    since = datetime(2026, 11, 21, 10, 59, tzinfo=UTC)
+    assert ask_for_periods_again(ledger, "day", since) == [date(2026, 11, 20), date(2026, 11, 21)]
+    assert ask_for_periods_again(ledger, "day", since + MINUTE) == [date(2026, 11, 21)]
 
 
 def fail(connection: psycopg.Connection, period: Period, first: str, last: str, *, runs: int = 1) -> None:

@@ -110,7 +110,7 @@ def test_a_dry_run_of_a_days_quota_lists_who_would_have_been_over_on_published_d
         "day user verdict bytes quota",
         "2026-10-29 k over 12 10",
         "1 over, 0 over no more",
-        "to be published again: 3 published days from 2026-10-27 on",
+        "to be published again: 2 published days from 2026-10-28 on",
         "a dry run of 1 change: nothing was changed",
     ]
     assert everything(connection) == before

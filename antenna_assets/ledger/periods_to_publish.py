@@ -163,17 +163,17 @@ def _wait(published_at: datetime | None, attempts: int, now: datetime, wait: tim
 def ask_for_periods_again(connection: psycopg.Connection, period: Period, since: datetime) -> list[date]:
     """Have published periods that end after an instant published again with the quotas of now; returns them.
 
-    For a quota that was changed for the past, in the transaction that changes it. A day that ends shortly
-    before may be among them.
+    For a quota that was changed for the past, in the transaction that changes it. A period ends when it does
+    in the westernmost of the zones in use.
 
     It waits for who publishes a period now: the head of one that is published for the first time is not seen
     yet, and its quotas may be those of before.
     """
     connection.execute("SELECT pg_advisory_xact_lock(%s)", [ZONES])
     rows = connection.execute(
-        "WITH held AS (SELECT period, day FROM ledger.period_head, ledger.billing_zone"
-        "  WHERE period = %(period)s"
-        "  AND day >= ledger.period_of(%(period)s, %(since)s::timestamptz - interval '24 hours', zone)"
+        "WITH held AS (SELECT period, day FROM ledger.period_head"
+        "  WHERE period = %(period)s AND day >= ("
+        "   SELECT min(ledger.period_of(%(period)s, %(since)s, zone)) FROM ledger.zones_in_use() AS zone)"
         "  ORDER BY day FOR UPDATE OF period_head)"
         " UPDATE ledger.period_head AS head SET asked_users_version = users.version"
         " FROM held, ledger.users_version AS users"
