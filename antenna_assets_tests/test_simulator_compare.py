@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +221,32 @@ def test_live_windows_that_were_dropped_for_their_age_can_be_left_out(
 
 
 @pytest.mark.services
+def test_a_live_table_is_compared_from_the_hour_on_of_which_it_has_every_event(
+    answers: Answers, database: psycopg.Connection, postgres_url: str
+) -> None:
+    second = START + timedelta(hours=1)
+    database.execute("DELETE FROM bytes_agg_user WHERE date < %s", [second])
+    note = "UPDATE ledger.live_table SET kept_from = %s WHERE name = 'bytes_agg_user'"
+    database.execute("INSERT INTO ledger.live_table (name, left_out) VALUES ('bytes_agg_user', false)")
+    database.execute(note, [second])
+    assert differences(answers, postgres_url) == []
+    database.execute(note, [START])
+    assert {one.table for one in differences(answers, postgres_url)} == {"bytes_agg_user"}
+    database.execute("UPDATE ledger.live_table SET left_out = true WHERE name = 'bytes_agg_user'")
+    assert differences(answers, postgres_url) == []
+
+
+def test_users_of_hours_that_were_dropped_for_their_age_are_not_compared(
+    answers: Answers, database: psycopg.Connection, postgres_url: str
+) -> None:
+    database.execute("DELETE FROM bytes_agg_user_1h")
+    assert {one.table for one in differences(answers, postgres_url)} == {"bytes_agg_user_1h"}
+    database.execute("UPDATE ledger.user_hours SET kept_from = %s", [START + timedelta(hours=2)])
+    assert differences(answers, postgres_url) == []
+    database.execute("DELETE FROM users_over_quota_1h")
+    assert {one.table for one in differences(answers, postgres_url)} == {"users_over_quota_1h"}
+
+
 def test_rejected_messages_are_counted_within_what_was_sent(
     answers: Answers, database: psycopg.Connection, postgres_url: str, lake: Path
 ) -> None:

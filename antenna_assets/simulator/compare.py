@@ -49,12 +49,14 @@ def differences(
 ) -> list[Difference]:
     """Return everything in the answers' hours that is not exactly as expected, causes before consequences.
 
+    Not compared are live tables that the stream leaves out, or left out during an hour, and users of hours
+    that were dropped for their age (`ANTENNA_KEEP_USER_HOURS`).
+
     Args:
         rejected_in: counts by reason what was rejected of the answers' `sent`, as `rejected.counts_by_reason`
             returns it; None: rejected messages are not compared.
         live_since: live windows before this instant are not compared: the retention may have removed them.
-        live: the live tables that the stream keeps, each with the length of its windows; None: all, with the
-            windows of the answers.
+        live: the length of the windows of each live table that the stream keeps; None: those of the answers.
 
     Raises:
         DatabaseError: the database cannot be reached, or lacks migrations.
@@ -63,6 +65,8 @@ def differences(
 
     from antenna_assets.clients.migrations import require_migrated
     from antenna_assets.clients.postgres import connect
+    from antenna_assets.ledger.live_tables import live_table_kept_from
+    from antenna_assets.ledger.user_hours import hours_without_users
 
     with connect(postgres_url) as connection:
         require_migrated(connection)
@@ -75,20 +79,25 @@ def differences(
         found += outdated(answers, connection)
         hours = [instant(row["hour"]) for row in answers.hours()]
         tables = answers.tables()
+        dropped = hours_without_users(connection, hours)
         for table, columns in _COLUMNS.items():
             wanted = set(hours)
             if table in HOURLY:
                 wanted -= missing.get(table, set())
-            elif live_since is not None:
-                wanted = {hour for hour in hours if hour >= live_since}
+                if table == "bytes_agg_user_1h":
+                    wanted -= dropped
+            else:
+                kept_from = live_table_kept_from(connection, table)
+                if kept_from is None:
+                    continue
+                since = max(kept_from, live_since or kept_from)
+                wanted = {hour for hour in hours if hour >= since}
             expected = _keyed(
                 (row for row in tables[table] if _hour(instant(row["date"])) in wanted), columns
             )
             stored = _stored(connection, table, wanted)
             if table not in HOURLY and live is not None:
-                if table not in live:
-                    continue
-                window = max(live[table], answers.window)
+                window = max(live.get(table, answers.window), answers.window)
                 expected, stored = _in_windows(expected, window), _in_windows(stored, window)
             found += _row_differences(table, expected, stored)
     if rejected_in is not None and answers.sent is not None:
