@@ -12,12 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.schema import HOURLY_TABLES, USERS
 from antenna_assets.errors import EngineError, Superseded
 from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.publications import Publication
-from antenna_assets.ledger.user_hours import make_user_days
-from antenna_assets.publishing import csv_rows
+from antenna_assets.ledger.user_hours import drop_user_days, make_user_days
+from antenna_assets.publishing import csv_rows, serving
 from antenna_assets.publishing.csv_rows import CSV_SHA256, csv_of, stored_rows, stored_sha256
 from antenna_assets.publishing.serving import HourOfTable, replace_hours
 from antenna_assets.publishing.users import UsersUnwritable, write_users
@@ -160,6 +161,29 @@ def test_an_hour_whose_rows_break_off_stays_as_it_was_and_the_others_are_replace
     )
     assert str(done[TEN]) == "DuckDB: a page is damaged"
     assert content(ledger) == [(TEN, "a", None, 1), (TEN + HOUR, "b", None, 2)]
+
+
+def test_an_hour_is_published_though_its_day_was_dropped_just_now(
+    ledger: psycopg.Connection, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep drops it after the publication has made it, and cannot while the rows are copied."""
+
+    def drop() -> None:
+        with connect(postgres_url) as other:
+            drop_user_days(other, TEN + timedelta(days=1))
+
+    def rows() -> Iterator[pa.RecordBatch]:
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            drop()
+        yield batch([("a", None, 5)])
+
+    replace(ledger, 1, [("a", None, 1)])
+    monkeypatch.setattr(
+        serving, "commit_point", lambda point: drop() if point == "publish.table.computed" else None
+    )
+    done = replace_hours(ledger, USER_1H, [HourOfTable(version(2), rows(), 5)])
+    assert isinstance(done[TEN], Publication)
+    assert content(ledger) == [(TEN, "a", None, 5)]
 
 
 TEXTS = st.one_of(

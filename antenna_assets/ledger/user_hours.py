@@ -14,6 +14,15 @@ def make_user_days(connection: psycopg.Connection, hours: Sequence[datetime]) ->
     connection.execute("SELECT ledger.make_user_days(%s)", [list(hours)])
 
 
+def keep_user_days(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
+    """Let nobody drop the partitions of some hours until the caller's transaction ends.
+
+    Those that were dropped since they were made are made again.
+    """
+    connection.execute("LOCK TABLE ONLY bytes_agg_user_1h IN ROW EXCLUSIVE MODE")
+    make_user_days(connection, hours)
+
+
 def hours_without_users(connection: psycopg.Connection, hours: Sequence[datetime]) -> set[datetime]:
     """Those of some hours whose users were dropped, and were not published again since then."""
     rows = connection.execute(
