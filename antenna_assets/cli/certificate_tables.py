@@ -1,6 +1,7 @@
 """Certificates and the result of a verification as tables for a terminal."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 
 from rich.console import RenderableType
 from rich.table import Column, Table
@@ -12,6 +13,8 @@ from antenna_assets.domain.listing import and_more
 from antenna_assets.domain.safe_text import safe_cell
 from antenna_assets.domain.schema import ASSETS
 from antenna_assets.ledger.certificate import Certificate
+from antenna_assets.ledger.chain import ChainedCertificate
+from antenna_assets.ledger.period_publications import PeriodCertificate
 from antenna_assets.verify.difference import Difference
 
 SHOWN = 50
@@ -20,13 +23,74 @@ SHOWN = 50
 
 def certificate_tables(certificate: Certificate) -> Iterator[RenderableType]:
     """Yield a certificate as a heading, its facts, its Kafka offsets and what is published."""
-    yield (
-        f"Certificate {certificate.number:,} of hour {hour_key(certificate.hour)} UTC,"
-        f" issued {certificate.issued_at:%Y-%m-%d %H:%M:%S} UTC"
-    )
+    yield _heading(certificate, f"hour {hour_key(certificate.hour)} UTC")
     yield _facts(certificate)
     yield _offsets(certificate.content["offsets"])
     yield _published(certificate.content["published"])
+
+
+def period_certificate_tables(certificate: PeriodCertificate) -> Iterator[RenderableType]:
+    """Yield a certificate of a day or month as a heading, its facts, its hours or days and its tables."""
+    yield _heading(certificate, f"the {certificate.period} {certificate.day}")
+    yield _period_facts(certificate)
+    yield _sources(certificate)
+    published = FittingTable("published", *_numbers("rows", "bytes"))
+    for table, row in certificate.content["published"].items():
+        published.add_row(table, f"{row['rows']:,}", f"{row['bytes']:,}")
+    yield published
+
+
+def _heading(certificate: ChainedCertificate, of: str) -> str:
+    issued = f"issued {certificate.issued_at:%Y-%m-%d %H:%M:%S} UTC"
+    return f"Certificate {certificate.number:,} of {of}, {issued}"
+
+
+def _period_facts(certificate: PeriodCertificate) -> Table:
+    content = certificate.content
+    facts = {"generation": str(certificate.generation), "zone": safe_cell(content["zone"])}
+    if certificate.period == "day":
+        unknown = content["unknown_users"]
+        facts |= {
+            "begins": _instant(content["begins"]),
+            "ends": _instant(content["ends"]),
+            "other zones": counted(content["own_windows"]["users"], "user"),
+            "unknown users": f"{unknown['users']:,}, with {counted(unknown['bytes'], 'byte')}",
+        }
+    return _grid({**facts, **_hashes(certificate)})
+
+
+def _instant(text: str) -> str:
+    return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M} UTC"
+
+
+def _hashes(certificate: ChainedCertificate) -> dict[str, str]:
+    return {
+        "users' version": f"{certificate.users_version:,}",
+        "SHA-256": certificate.sha256,
+        "predecessor": certificate.previous_sha256 or "none: this is the first certificate",
+    }
+
+
+def _sources(certificate: PeriodCertificate) -> Table:
+    name = "hour" if certificate.period == "day" else "day"
+    sources = certificate.content["certificates"]
+    table = FittingTable(name, *_numbers("generation", "certificate"), title=f"Its {name}s")
+    for one in sources[:SHOWN]:
+        table.add_row(one[name], f"{one['generation']:,}", f"{one['number']:,}")
+    if rest := and_more(len(sources), SHOWN):
+        table.caption = f"{rest}; --json has them all"
+    return table
+
+
+def _numbers(*names: str) -> list[Column]:
+    return [Column(name, justify="right") for name in names]
+
+
+def _grid(facts: Mapping[str, str]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for name, text in facts.items():
+        table.add_row(name, text)
+    return table
 
 
 def _facts(certificate: Certificate) -> Table:
@@ -43,19 +107,15 @@ def _facts(certificate: Certificate) -> Table:
             f"{unknown['users']:,}, with {counted(unknown['rows'], 'row')} and"
             f" {counted(unknown['bytes'], 'byte')}"
         ),
-        "users' version": f"{certificate.users_version:,}",
-        "SHA-256": certificate.sha256,
-        "predecessor": certificate.previous_sha256 or "none: this is the first certificate",
+        **_hashes(certificate),
     }
-    table = Table.grid(padding=(0, 2))
-    for name, text in facts.items():
-        table.add_row(name, text)
-    return table
+    return _grid(facts)
 
 
 def _offsets(ranges: Sequence[Mapping]) -> Table:
-    columns = [Column(name, justify="right") for name in ("partition", "from offset", "until offset")]
-    table = FittingTable("topic", *columns, title="Kafka offsets of its batches")
+    table = FittingTable(
+        "topic", *_numbers("partition", "from offset", "until offset"), title="Kafka offsets of its batches"
+    )
     for span in ranges[:SHOWN]:
         offsets = (f"{span['from']:,}", f"{span['until']:,}")
         table.add_row(safe_cell(span["topic"]), str(span["partition"]), *offsets)
@@ -65,8 +125,7 @@ def _offsets(ranges: Sequence[Mapping]) -> Table:
 
 
 def _published(published: Mapping[str, Mapping]) -> Table:
-    columns = [Column(name, justify="right") for name in ("rows", "bytes", "Delta version")]
-    table = FittingTable("published", *columns)
+    table = FittingTable("published", *_numbers("rows", "bytes", "Delta version"))
     for asset in ASSETS:
         row = published[asset]
         version = f"{row['delta_version']:,}" if "delta_version" in row else ""

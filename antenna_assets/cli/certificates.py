@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,23 +12,47 @@ from antenna_assets.domain.counted import counted
 
 
 def certificate(
-    hour: Annotated[str, typer.Argument(help="Hour in UTC, such as 2026-11-22-10:00.")],
+    of: Annotated[
+        str,
+        typer.Argument(
+            metavar="HOUR",
+            help="Hour in UTC, such as 2026-11-22-10:00; with --period a day, or the first day of a month.",
+        ),
+    ],
+    period: Annotated[
+        Literal["hour", "day", "month"],
+        typer.Option(help="What the argument names. Days and months are those of the billing zone."),
+    ] = "hour",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the exact text that the SHA-256 is computed from.")
     ] = False,
 ) -> None:
-    """Print the newest certificate of an hour: Kafka offsets, rows and bytes landed and published, hashes."""
-    from antenna_assets.cli.certificate_tables import certificate_tables
-    from antenna_assets.domain.hours import parse_hour
-    from antenna_assets.ledger.certificate import require_certificate
+    """Print the newest certificate of an hour: Kafka offsets, rows and bytes landed and published, hashes.
 
-    parsed = parse_hour(hour)
-    with database("certificate") as (_, connection):
-        newest = require_certificate(connection, parsed)
+    That of a day names those of its hours, and that of a month those of its days.
+    """
+    from antenna_assets.cli.certificate_tables import certificate_tables, period_certificate_tables
+    from antenna_assets.domain.hours import parse_hour
+    from antenna_assets.domain.periods import parse_period
+    from antenna_assets.ledger.certificate import require_certificate
+    from antenna_assets.ledger.chain import ChainedCertificate
+    from antenna_assets.ledger.period_publications import require_period_certificate
+
+    newest: ChainedCertificate
+    if period == "hour":
+        hour = parse_hour(of)
+        with database("certificate") as (_, connection):
+            newest = hours = require_certificate(connection, hour)
+        tables = certificate_tables(hours)
+    else:
+        day = parse_period(period, of)
+        with database("certificate") as (_, connection):
+            newest = periods = require_period_certificate(connection, period, day)
+        tables = period_certificate_tables(periods)
     if as_json:
         sys.stdout.write(newest.text + "\n")
         return
-    for table in certificate_tables(newest):
+    for table in tables:
         out.print(table)
 
 

@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 from antenna_assets.domain.periods import Period
 from antenna_assets.errors import Superseded, Version
 from antenna_assets.failpoints import commit_point
+from antenna_assets.ledger.certificate import NoCertificate
 from antenna_assets.ledger.chain import ChainedCertificate, canonical, issue, newest
 from antenna_assets.ledger.period_generations import PeriodGeneration
 
@@ -125,3 +126,21 @@ def newest_period_certificate(
 ) -> PeriodCertificate | None:
     """The period's newest certificate; None if it has none."""
     return newest(connection, PeriodCertificate, period=period, day=day)
+
+
+def require_period_certificate(
+    connection: psycopg.Connection, period: Period, day: date
+) -> PeriodCertificate:
+    """The period's newest certificate.
+
+    Raises:
+        NoCertificate: the period has none.
+    """
+    found = newest_period_certificate(connection, period, day)
+    if found is None:
+        parts = "hours that it touches" if period == "day" else "days"
+        raise NoCertificate(
+            f"the {period} {day} has no certificate: one is issued when it is published, after all {parts};"
+            " `antenna status` shows what is due"
+        )
+    return found
