@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from antenna_assets.ledger.alerts import ALERTS_OF_HOURS, alerts_of_hours
+from antenna_assets.operations.alerts import watch
 from antenna_assets.operations.alerts.watch import Look, fill
 from antenna_assets.operations.forget.identity import Identity
 from antenna_assets.operations.forget.tables import live_windows, remove_notices, rename, rows_with
@@ -363,6 +364,22 @@ def used(world: Alerting, period: str, within: datetime) -> tuple:
     return world.connection.execute(query, [period, within, world.now]).fetchall()[0]
 
 
+def test_late_rows_of_an_hour_that_was_empty_when_its_day_was_published_raise_what_they_reach(
+    world: Alerting,
+) -> None:
+    world.quota("ann", "month", 1000)
+    world.land(("ann", NOON - 12 * HOUR, 40))
+    world.publish(NOON - 12 * HOUR)
+    world.publish_day((NOON - 12 * HOUR).date(), {"ann": 40})
+    world.now = NOON + 24 * HOUR
+    world.look()
+    world.land(("ann", NOON, 400))
+    world.look()
+    world.land(("ann", world.now, 60))
+    world.look()
+    assert world.notices() == [("quota.raised", "ann", 50, 500)]
+
+
 def test_a_day_is_confirmed_when_it_is_published_and_corrected_when_it_is_again(world: Alerting) -> None:
     """A day in Nepal, most of whose bytes are in an hour that is of two days; then its quota is corrected."""
     world.user("bob", None, zone="Asia/Kathmandu")
@@ -494,3 +511,27 @@ def test_everybody_is_asked_about_once_when_a_rule_changes(world: Alerting) -> N
     slot = int(NOON.timestamp()) // 900
     assert world.headroom.spend("day", [("ann", slot, 99)]) == []
     assert world.headroom.spend("day", [("ann", slot, 1)]) == ["ann"]
+
+
+def test_of_many_users_at_once_everybody_is_asked_about_and_who_has_used_its_quota_up_is_told_of(
+    world: Alerting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "USERS", 5)
+    world.connection.execute("INSERT INTO plan VALUES ('small')")
+    world.connection.execute("INSERT INTO plan_quota_change VALUES ('small', 'day', '-infinity', 1000)")
+    world.land(("u3", NOON, 850), ("ann", NOON, 550))
+    world.look()
+    before = len(world.notices())
+    # Ten newcomers, of whom one has bytes; and the headroom of all is asked about again.
+    for number in range(10):
+        world.user(f"u{number}", 100 if number == 3 else None, plan="small")
+    looked = world.look()
+    assert looked.users < 10
+    assert sorted(world.notices(before)) == [
+        *(("quota.raised", "u3", percent, 850) for percent in (50, 50, 80, 80, 90, 100, 120)),
+    ]
+    world.connection.execute("UPDATE plan_quota_change SET quota = 900")
+    world.land(("u4", NOON, 500))
+    before = len(world.notices())
+    world.look()
+    assert sorted(world.notices(before)) == [("quota.raised", "u3", 90, 850), ("quota.raised", "u4", 50, 500)]

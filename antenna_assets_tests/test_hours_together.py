@@ -130,16 +130,19 @@ def test_hours_of_a_range_that_fail_are_named(
     assert [certified(connection, hour) for hour in hours] == [1 if hour in lost else 2 for hour in hours]
 
 
-def test_what_was_published_before_a_connection_is_lost_is_recorded(
-    connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("terminated", [False, True], ids=["its connection is lost", "it is terminated"])
+def test_what_a_run_published_before_it_broke_off_is_recorded(
+    connection: psycopg.Connection, monkeypatch: pytest.MonkeyPatch, *, terminated: bool
 ) -> None:
-    """In pieces of an hour: the first is published, and the second loses its connection on the way."""
+    """In pieces of an hour: the first is published, and the second breaks off on the way."""
     monkeypatch.setattr(outcomes, "MOST_ROWS", 1)
     publish_table = hourly.publish_table
 
     def lost(
         run: outcomes.PublishingRun, table: ServingTable, hours: Sequence[datetime]
     ) -> outcomes.Outcomes:
+        if hours[0] == SECOND and terminated:
+            raise dg.DagsterExecutionInterruptedError
         if hours[0] == SECOND:
             connection.execute("SELECT pg_terminate_backend(%s)", [run.connection.info.backend_pid])
         return publish_table(run, table, hours)

@@ -22,6 +22,7 @@ from antenna_assets.ledger.merge import FilesChanged, SmallFile, files_to_merge,
 from antenna_assets.ledger.reopen import reopen
 from antenna_assets.ledger.seal import seal
 from antenna_assets.operations.forget import lake_search, run
+from antenna_assets.operations.forget.lake_search import LakeSearch
 from antenna_assets.operations.forget.run import FILES_UNDER_LOCK, NotForgotten, forget
 from antenna_assets.operations.quarantine.messages import Selection, find, select
 from antenna_assets.operations.sweep import compaction, retention
@@ -619,6 +620,27 @@ def test_a_user_is_forgotten_while_the_stream_commits_during_each_search(
     assert len(rows_of(land, OPEN)) == 30 + 2 * sum(landing[:searches])
     for path in land.lake.rglob("landing/**/*.parquet"):
         assert user not in pq.ParquetFile(path).read(["id"])["id"].to_pylist()
+
+
+@services
+@pytest.mark.parametrize(("limit", "value"), [("MESSAGES_UNDER_LOCK", 1), ("BYTES_UNDER_LOCK", 1)])
+def test_many_rejected_messages_that_landed_meanwhile_are_not_judged_under_the_lock(
+    land: Land, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    landed = [["blank", "blank"], ["blank"], ["blank"]]
+    of, judged = LakeSearch.of, []
+
+    def search(own: LakeSearch, paths: list[str]) -> list[str]:
+        locked = land.connection.info.transaction_status != TransactionStatus.IDLE
+        judged.append((len(paths), locked))
+        return of(own, paths)
+
+    land({OPEN: 30})
+    monkeypatch.setattr(run, limit, value)
+    monkeypatch.setattr(LakeSearch, "of", search)
+    land_after_each_listing(monkeypatch, lambda: land({}, rejected=landed.pop(0), newest=OPEN))
+    forget(land.connection, Lake(str(land.lake)), KNOWN[2], say=lambda _line: None)
+    assert judged == [(1, False), (1, False), (1, True)]
 
 
 @services

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from antenna_assets.domain.hours import HOUR
+from antenna_assets_tests import alerting
 from antenna_assets_tests.alerting import Alerting
 
 pytestmark = pytest.mark.services
@@ -27,7 +28,7 @@ ZONES = [
 FIRST = datetime(2026, 11, 20, tzinfo=UTC)
 HOURS = 72
 DAYS = [date(2026, 11, 20), date(2026, 11, 21)]
-MINUTE = timedelta(minutes=1)
+MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 
 
 @pytest.fixture
@@ -40,18 +41,23 @@ def world(connection: psycopg.Connection, tmp_path: Path) -> Iterator[Alerting]:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_every_byte_is_in_the_period_of_its_instant_and_in_no_other(world: Alerting, seed: int) -> None:
-    """Some hours and days are published, and some of them have late rows."""
+@pytest.mark.parametrize("events", [40, 400])
+def test_every_byte_is_in_the_period_of_its_instant_and_in_no_other(
+    world: Alerting, events: int, seed: int
+) -> None:
+    """Some hours and days are published, and some of them have late rows; of 40 events many hours are empty."""
     chance = random.Random(seed)
-    land(world, chance, 400)
-    for hour in [FIRST + number * HOUR for number in range(HOURS)]:
+    land(world, chance, events)
+    known = [hour for (hour,) in world.connection.execute("SELECT hour FROM ledger.hour ORDER BY hour")]
+    for hour in known:
         if chance.random() < 0.7:
             world.publish(hour)
     days = DAYS[: seed % 3]
     if days:
         # All that days touch, in any zone.
-        for hour in [FIRST + number * HOUR for number in range(52)]:
-            world.publish(hour)
+        for hour in known:
+            if hour < FIRST + 52 * HOUR:
+                world.publish(hour)
     for day in days:
         world.publish_day(day, used_on(world, day))
     if seed % 2:
@@ -65,6 +71,49 @@ def test_every_byte_is_in_the_period_of_its_instant_and_in_no_other(world: Alert
         ).fetchall()
         expected = sum(bytes_ for id_, time, bytes_ in world.events if id_ == user and starts <= time < ends)
         assert (used, exact) == (expected, True), (user, period, starts, ends)
+
+
+@pytest.mark.parametrize("dropped", [False, True], ids=["users kept", "users of hours dropped"])
+def test_what_was_used_becomes_no_less_by_a_row_that_is_too_late_for_live_sums(
+    world: Alerting, *, dropped: bool
+) -> None:
+    """Until its hour and its day are published again, the month has what was published, and is not exact."""
+    days = [FIRST - (12 - number) * DAY for number in range(12)]
+    for day in days:
+        world.land(("UTC", day, 100))
+        world.publish(day)
+    for day in days:
+        world.publish_day(day.date(), {"UTC": 100})
+    world.now = FIRST
+    world.connection.execute("DELETE FROM bytes_agg_user WHERE date < %s", [FIRST - 7 * DAY])
+    if dropped:
+        world.connection.execute("SELECT ledger.drop_user_days(%s)", [FIRST - 3 * DAY])
+    used = "SELECT published + live, exact FROM ledger.period_usage_at('UTC', 'month', %(now)s, %(now)s)"
+    assert world.connection.execute(used, {"now": FIRST}).fetchall() == [(1200, True)]
+    world.land(("Asia/Kolkata", days[0], 1))
+    assert world.connection.execute(used, {"now": FIRST}).fetchall() == [(1200, False)]
+    world.publish(days[0])
+    assert world.connection.execute(used, {"now": FIRST}).fetchall() == [(1200, not dropped)]
+    world.publish_day(days[0].date(), {"UTC": 100}, generation=2)
+    assert world.connection.execute(used, {"now": FIRST}).fetchall() == [(1200, True)]
+
+
+def test_a_window_that_goes_on_beyond_a_period_has_no_bytes_of_the_next_one(
+    world: Alerting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 30 minutes, and midnight in Kathmandu is 18:15."""
+    midnight = FIRST + 18 * HOUR + 15 * MINUTE
+    world.connection.execute("DELETE FROM ledger.live_window")
+    world.connection.execute(
+        "INSERT INTO ledger.live_window (name, length) VALUES ('bytes_agg_user', '30 minutes')"
+    )
+    monkeypatch.setattr(alerting, "WINDOW", 30 * MINUTE)
+    used = "SELECT published + live, exact FROM ledger.period_usage_at('Asia/Kathmandu', 'day', %s, %s)"
+    world.land(("Asia/Kathmandu", midnight - 20 * MINUTE, 3), ("Asia/Kathmandu", midnight - 14 * MINUTE, 10))
+    within = midnight - MINUTE
+    assert world.connection.execute(used, [within, within]).fetchall() == [(13, False)]
+    world.land(("Asia/Kathmandu", midnight + MINUTE, 900))
+    assert world.connection.execute(used, [within, midnight + 2 * MINUTE]).fetchall() == [(3, False)]
 
 
 def land(world: Alerting, chance: random.Random, number: int) -> None:

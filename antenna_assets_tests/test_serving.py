@@ -1,7 +1,7 @@
 """Replacing hours of a table that people read, on a real PostgreSQL."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.schema import HOURLY_TABLES, USERS
 from antenna_assets.errors import EngineError, Superseded
+from antenna_assets.ledger import user_hours
 from antenna_assets.ledger.errors import LedgerError
 from antenna_assets.ledger.publications import Publication
 from antenna_assets.ledger.user_hours import drop_user_days, make_user_days
-from antenna_assets.publishing import csv_rows, serving
+from antenna_assets.publishing import csv_rows
 from antenna_assets.publishing.csv_rows import CSV_SHA256, csv_of, stored_rows, stored_sha256
 from antenna_assets.publishing.serving import HourOfTable, replace_hours
 from antenna_assets.publishing.users import UsersUnwritable, write_users
@@ -177,11 +178,17 @@ def test_an_hour_is_published_though_its_day_was_dropped_just_now(
             drop()
         yield batch([("a", None, 5)])
 
+    def make(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
+        make_user_days(connection, hours)
+        if not made:
+            drop()
+        made.append(hours)
+
+    made: list[Sequence[datetime]] = []
     replace(ledger, 1, [("a", None, 1)])
-    monkeypatch.setattr(
-        serving, "commit_point", lambda point: drop() if point == "publish.table.computed" else None
-    )
+    monkeypatch.setattr(user_hours, "make_user_days", make)
     done = replace_hours(ledger, USER_1H, [HourOfTable(version(2), rows(), 5)])
+    assert made == [[TEN], [TEN]]
     assert isinstance(done[TEN], Publication)
     assert content(ledger) == [(TEN, "a", None, 5)]
 

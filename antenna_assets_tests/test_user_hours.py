@@ -318,13 +318,23 @@ def test_a_time_that_is_too_short_is_refused(world: World) -> None:
     assert "ANTENNA_KEEP_USER_HOURS: expected at least 7 days, found 6 days" in said
 
 
-def test_hours_of_which_nothing_is_known_of_users_are_counted(connection: psycopg.Connection) -> None:
+def test_hours_of_which_not_all_is_known_of_users_are_counted(connection: psycopg.Connection) -> None:
     """Two of three hours have events that are not published; without live sums these are nowhere."""
     hours = [FIRST + number * HOUR for number in range(3)]
     for hour, rows in zip(hours, (5, 0, 7), strict=True):
         connection.execute("INSERT INTO ledger.hour (hour, rows, bytes) VALUES (%s, %s, 10)", [hour, rows])
+    assert hours_not_known(connection, hours) == 2
+    for hour in hours:
+        connection.execute("INSERT INTO bytes_agg_user VALUES (%s, 'a', 10)", [hour + HOUR / 2])
     assert hours_not_known(connection, hours) == 0
+    # Left out for a time, during which some events of the first hour came.
     note_live_tables(connection, {"bytes_agg_app": HOUR})
+    note_live_tables(connection, {"bytes_agg_app": HOUR, "bytes_agg_user": HOUR})
+    connection.execute(
+        "UPDATE ledger.live_table SET kept_from = %s WHERE name = 'bytes_agg_user'", [hours[2]]
+    )
+    assert hours_not_known(connection, hours) == 1
+    connection.execute("DELETE FROM bytes_agg_user")
     assert hours_not_known(connection, hours) == 2
     connection.execute(
         "INSERT INTO ledger.hour_generation (hour, generation, up_to_batch, rows, bytes) VALUES (%s, 1, 0, 5, 10)",

@@ -50,7 +50,7 @@ def usage(
         not_known = hours_not_known(connection, hours)
     if not_known:
         many = counted(not_known, "hour")
-        say(f"of {many} nothing is known: not published yet, and without live sums of users (ANTENNA_LIVE)")
+        say(f"of {many} not all is known: not published, and users had no live sums (ANTENNA_LIVE)")
     if as_json:
         for one in found:
             line = {"hour": hour_key(one.hour), "bytes": one.bytes, "source": one.source}

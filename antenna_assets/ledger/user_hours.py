@@ -3,7 +3,8 @@
 The lake keeps them: `enriched_usage` has every event of every user.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 import psycopg
@@ -14,13 +15,27 @@ def make_user_days(connection: psycopg.Connection, hours: Sequence[datetime]) ->
     connection.execute("SELECT ledger.make_user_days(%s)", [list(hours)])
 
 
-def keep_user_days(connection: psycopg.Connection, hours: Sequence[datetime]) -> None:
-    """Let nobody drop the partitions of some hours until the caller's transaction ends.
+@contextmanager
+def keeping_user_days(connection: psycopg.Connection, hours: Sequence[datetime]) -> Iterator[None]:
+    """A transaction with the partitions of some hours, which nobody drops until it ends."""
+    while True:
+        make_user_days(connection, hours)
+        with connection.transaction():
+            connection.execute("LOCK TABLE ONLY bytes_agg_user_1h IN ROW EXCLUSIVE MODE")
+            # Not made here: to drop them takes the locks in the other order.
+            if not _dropped(connection, hours):
+                yield
+                return
 
-    Those that were dropped since they were made are made again.
-    """
-    connection.execute("LOCK TABLE ONLY bytes_agg_user_1h IN ROW EXCLUSIVE MODE")
-    make_user_days(connection, hours)
+
+def _dropped(connection: psycopg.Connection, hours: Sequence[datetime]) -> bool:
+    """Whether a sweep has dropped a partition since it was made."""
+    return connection.execute(
+        "SELECT EXISTS (SELECT FROM unnest(%s::timestamptz[]) AS hour"
+        " WHERE hour >= coalesce((SELECT days_from FROM ledger.user_hours), '-infinity')"
+        " AND to_regclass('bytes_agg_user_1h_' || to_char(hour AT TIME ZONE 'UTC', 'YYYYMMDD')) IS NULL)",
+        [list(hours)],
+    ).fetchall()[0][0]
 
 
 def hours_without_users(connection: psycopg.Connection, hours: Sequence[datetime]) -> set[datetime]:

@@ -9,7 +9,6 @@ from typing import Literal
 import psycopg
 
 from antenna_assets.domain.hours import EPOCH, HOUR, MICROSECOND
-from antenna_assets.ledger.live_tables import live_tables_left_out
 from antenna_assets.ledger.user_hours import hours_without_users
 from antenna_assets.publishing.lake import Lake, LakeError
 from antenna_assets.verify.parquet import Parquet
@@ -51,18 +50,20 @@ def usage_of(
 
 
 def hours_not_known(connection: psycopg.Connection, hours: Sequence[datetime]) -> int:
-    """Of how many hours of a range nothing is known of users: they are not published, and have no live sums.
+    """Of how many hours of a range not all users' bytes are known: they are not published, and have no live
+    sums, or had none at first.
 
     Args:
         hours: ascending, without a gap.
     """
-    if "bytes_agg_user" not in live_tables_left_out(connection):
-        return 0
     return connection.execute(
-        "SELECT count(*) FROM ledger.hour AS landed WHERE hour >= %s AND hour < %s AND rows > 0"
+        "SELECT count(*) FROM ledger.hour AS landed WHERE hour >= %(first)s AND hour < %(end)s AND rows > 0"
         " AND NOT EXISTS (SELECT FROM ledger.publication_head AS head"
-        " WHERE head.asset = 'bytes_agg_user_1h' AND head.hour = landed.hour)",
-        [hours[0], hours[-1] + HOUR],
+        "  WHERE head.asset = 'bytes_agg_user_1h' AND head.hour = landed.hour)"
+        " AND (NOT EXISTS (SELECT FROM bytes_agg_user AS live"
+        "   WHERE live.date >= landed.hour AND live.date < landed.hour + interval '1 hour')"
+        "  OR hour < (SELECT kept_from FROM ledger.live_table WHERE name = 'bytes_agg_user'))",
+        {"first": hours[0], "end": hours[-1] + HOUR},
     ).fetchall()[0][0]
 
 

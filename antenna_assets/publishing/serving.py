@@ -22,7 +22,7 @@ from antenna_assets.ledger.publications import (
     move_publication_head,
     require_nobody_forgotten,
 )
-from antenna_assets.ledger.user_hours import keep_user_days, make_user_days
+from antenna_assets.ledger.user_hours import keeping_user_days
 from antenna_assets.publishing.copying import copy_rows
 from antenna_assets.publishing.csv_rows import csv_of
 
@@ -60,13 +60,13 @@ def replace_hours(
         ForgottenMeanwhile: a user was forgotten since the connection was opened. Nothing was changed.
     """
     done: dict[datetime, Publication | Superseded | AntennaError] = {}
-    days_of = [one.version.hour for one in hours] if table.name == "bytes_agg_user_1h" else []
-    if days_of:
-        make_user_days(connection, days_of)
     commit_point("publish.table.computed")
-    with connection.transaction():
-        if days_of:
-            keep_user_days(connection, days_of)
+    of_users = table.name == "bytes_agg_user_1h"
+    with (
+        keeping_user_days(connection, [one.version.hour for one in hours])
+        if of_users
+        else connection.transaction()
+    ):
         for one in hours:
             try:
                 # A savepoint: an hour that fails is undone, and the others are not.

@@ -1,8 +1,9 @@
 -- Sums of a period whose end cuts an hour, or that has late rows in a published day; an allowance with a part missing.
 
 -- An hour that the end of a period cuts, as that of a day in Kathmandu, is taken from its live windows, as one that the
--- beginning cuts always was: its published sum has bytes of the next period. And a published day of which rows landed since
--- is added up from its hours.
+-- beginning cuts always was: its published sum has bytes of the next period. A published day of which rows landed since is
+-- added up from its hours, as long as there are live sums of these rows, and users of these hours. After that what is
+-- published counts until it is published again, and is not exact: what has been used never becomes less.
 CREATE OR REPLACE FUNCTION ledger.usage_places(
     of_user text, period text, of_day date, starts timestamptz, until timestamptz, instant timestamptz,
     OUT days date[], OUT hours timestamptz[], OUT windows timestamptz[], OUT exact boolean)
@@ -13,30 +14,44 @@ DECLARE
     rest date;
     late timestamptz;
     live_from timestamptz;
+    users_from timestamptz;
+    apart_from timestamptz;
+    up_to_date boolean := true;
 BEGIN
+    live_from := greatest(instant - interval '7 days', (
+        SELECT CASE WHEN left_out THEN 'infinity' ELSE kept_from END FROM ledger.live_table WHERE name = 'bytes_agg_user'));
+    users_from := coalesce((SELECT kept.kept_from FROM ledger.user_hours AS kept), '-infinity');
+    -- The day of a later hour has users of all its hours, and live sums of those that are not published as they landed.
+    apart_from := greatest(live_from, users_from + interval '25 hours');
     days := '{}';
     IF period <> 'hour' THEN
-        -- The days at its beginning, or from that of the ledger's first hour on, that are published and up to date.
+        -- The days at its beginning, or from that of the ledger's first hour on, that are published and up to date, or that
+        -- cannot be added up from their hours.
         first := of_day;
         IF NOT EXISTS (SELECT FROM ledger.period_state AS state WHERE state.period = 'day' AND state.day = of_day) THEN
             first := greatest(of_day, (SELECT ledger.period_of('day', min(hour), ledger.user_zone(of_user, of_day))
                 FROM ledger.hour));
         END IF;
-        SELECT coalesce(array_agg(near.day ORDER BY near.day), '{}') INTO days
+        SELECT coalesce(array_agg(near.day ORDER BY near.day), '{}'), coalesce(bool_and(NOT near.dirty), true)
+        INTO days, up_to_date
         FROM (
-            SELECT state.day, row_number() OVER (ORDER BY state.day) AS place FROM ledger.period_state AS state
+            SELECT state.day, state.dirty, row_number() OVER (ORDER BY state.day) AS place FROM ledger.period_state AS state
             WHERE state.period = 'day' AND state.day >= first AND state.day < ledger.next_period(usage_places.period, of_day)
-                AND NOT state.dirty
+                AND (NOT state.dirty OR state.first_hour < users_from)
         ) AS near
         WHERE near.day = first + near.place::integer - 1;
         rest := first + cardinality(days);
         since := greatest(starts, ledger.period_start('day', rest, ledger.user_zone(of_user, rest)));
-        -- Rows that landed since: from their day on it is added up by hours, until the day is published again.
-        SELECT min(landed.hour) INTO late
-        FROM ledger.hour AS landed JOIN ledger.hour_generation AS sealed USING (hour, generation)
-        WHERE landed.hour >= date_trunc('hour', starts, 'UTC') AND landed.hour < since
+        -- Rows that landed since: from their day on it is added up by hours, until the day is published again. An hour that
+        -- was empty until then has no generation.
+        SELECT min(landed.hour) FILTER (WHERE landed.hour >= apart_from),
+            up_to_date AND coalesce(bool_and(landed.hour >= apart_from), true)
+        INTO late, up_to_date
+        FROM ledger.hour AS landed LEFT JOIN ledger.hour_generation AS sealed
+            ON sealed.hour = landed.hour AND sealed.generation = landed.generation
             AND sealed.hour >= date_trunc('hour', starts, 'UTC') AND sealed.hour < since
-            AND (sealed.rows <> landed.rows OR NOT sealed.certified);
+        WHERE landed.hour >= date_trunc('hour', starts, 'UTC') AND landed.hour < since
+            AND (coalesce(sealed.rows, 0) <> landed.rows OR NOT sealed.certified);
         IF late IS NOT NULL THEN
             SELECT coalesce(array_agg(near.day ORDER BY near.day), '{}') INTO days FROM unnest(days) AS near (day)
             WHERE ledger.period_start('day', near.day + 1, ledger.user_zone(of_user, near.day + 1)) <= late;
@@ -45,20 +60,16 @@ BEGIN
         END IF;
     END IF;
 
-    live_from := greatest(instant - interval '7 days', (
-        SELECT CASE WHEN left_out THEN 'infinity' ELSE kept_from END FROM ledger.live_table WHERE name = 'bytes_agg_user'));
-
     SELECT coalesce(array_agg(hour ORDER BY hour) FILTER (WHERE published), '{}'),
-        coalesce(bool_and(published OR hour >= live_from), true)
+        up_to_date AND coalesce(bool_and((published AND rows_published = rows_landed) OR hour >= live_from), true)
     INTO hours, exact
     FROM (
-        SELECT near.hour, (
-            (near.hour >= since AND near.hour + interval '1 hour' <= until
-                AND near.hour >= coalesce(kept.kept_from, '-infinity') AND sealed.rows = landed.rows)
-            OR (landed.rows IS NULL AND near.hour < newest.hour)) IS TRUE AS published
+        SELECT near.hour, coalesce(sealed.rows, 0) AS rows_published, coalesce(landed.rows, 0) AS rows_landed, (
+            (near.hour >= since AND near.hour + interval '1 hour' <= until AND near.hour >= users_from
+                AND (sealed.rows = landed.rows OR (sealed.rows IS NOT NULL AND near.hour < live_from)))
+            OR (coalesce(landed.rows, 0) = 0 AND near.hour < newest.hour)) IS TRUE AS published
         FROM generate_series(
             date_trunc('hour', since, 'UTC'), until - interval '1 microsecond', interval '1 hour') AS near (hour)
-        CROSS JOIN ledger.user_hours AS kept
         CROSS JOIN (SELECT coalesce(max(hour), '-infinity') AS hour FROM ledger.hour) AS newest
         LEFT JOIN LATERAL (SELECT one.rows FROM ledger.hour AS one WHERE one.hour = near.hour LIMIT 1) AS landed ON true
         LEFT JOIN LATERAL (
@@ -68,7 +79,9 @@ BEGIN
         WHERE since < until
     ) AS near;
 
-    SELECT coalesce(array_agg(DISTINCT near.begins) FILTER (WHERE near.begins >= since), '{}'),
+    SELECT coalesce(array_agg(DISTINCT near.begins)
+            -- One that goes on beyond the end of a period that has ended has bytes of the next one.
+            FILTER (WHERE near.begins >= since AND (until > instant OR near.begins + used.length <= until)), '{}'),
         exact AND NOT coalesce(bool_or(
             (near.begins < since AND near.begins + used.length > since)
             -- Else it goes on to the end of a running period, within which all that is counted lies.

@@ -76,7 +76,7 @@ class RunReport(ABC, Generic[_Partition]):
         """Record what was published if an error ends the block: nobody asks for that again."""
         try:
             yield
-        except Exception:
+        except (Exception, dg.DagsterExecutionInterruptedError):  # The latter: the run is terminated.
             self._record_verdicts()
             self._record_published()
             raise

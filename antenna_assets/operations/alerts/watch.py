@@ -11,7 +11,7 @@ Recovery, for an operator:
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import astuple, dataclass
 from datetime import datetime, timedelta
@@ -53,7 +53,7 @@ BATCHES = 200
 """The most micro-batches of one look: what a look reads is bounded."""
 
 USERS = 10_000
-"""The most users that one statement asks about."""
+"""The most users that one statement asks about, and whose changed quotas are asked about one by one."""
 
 OVERLAP = timedelta(minutes=1)
 """Changes of quotas are looked for from so long before the newest that is known, as clocks are set back."""
@@ -159,11 +159,16 @@ def look(
         _add_published(connection, periods, certified, now)
         periods.add_alerts(alerts_of_periods(connection, before.period_certificate))
         _add_ended(connection, periods, max(watermark or now - NEWS, now - NEWS))
-        if before.basis not in (None, basis):
-            _add_reached(connection, periods, headroom, now, longer=longer)
+        changed: dict[str, list[str]] | None = {}
         if version != before.users_version:
             known = min(before.users_changed_at or before.looked_at, before.looked_at)
-            _add_changed(connection, periods, known - OVERLAP, now)
+            changed = _changed(connection, known - OVERLAP, now)
+        if changed is None:
+            headroom.forget()
+        if changed is None or before.basis not in (None, basis):
+            _add_reached(connection, periods, headroom, now, longer=longer)
+        if changed:
+            _add_changed(connection, periods, changed, now)
         users, followed = 0, []
         for period, within, some in periods.pieces():
             users += len(some)
@@ -324,8 +329,9 @@ def _add_ended(connection: psycopg.Connection, periods: Periods, before: datetim
 def _add_reached(
     connection: psycopg.Connection, periods: Periods, headroom: Headroom, now: datetime, *, longer: bool
 ) -> None:
-    """Add who may be at a percentage that nobody was told of, since rules or quotas of the past are others:
-    what reaches it may have landed long ago. So everybody is asked about, which fills the headroom."""
+    """Add who may be at a percentage that nobody was told of, since rules, or quotas of the past or of many
+    users, are others: what reaches it may have landed long ago. So everybody is asked about, which fills the
+    headroom."""
     _add_open(connection, periods)
     moved = connection.execute(
         "SELECT id FROM ledger.newest_zones() WHERE from_day > (%s AT TIME ZONE 'UTC')::date - 40", [now]
@@ -346,14 +352,30 @@ def _add_open(connection: psycopg.Connection, periods: Periods) -> None:
     )
 
 
-def _add_changed(connection: psycopg.Connection, periods: Periods, after: datetime, now: datetime) -> None:
-    """Add who may have other quotas, newcomers, who have theirs since ever, and the open alerts: a quota may
-    have been changed for the time before as well."""
-    _add_open(connection, periods)
-    newcomers = connection.execute("SELECT id FROM ledger.newcomer WHERE arrived_at > %s", [after]).fetchall()
+def _changed(connection: psycopg.Connection, after: datetime, now: datetime) -> dict[str, list[str]] | None:
+    """Who may have other quotas, by period, with newcomers, who have theirs since ever; None if they are so
+    many that everybody can be asked about instead."""
+    newcomers = connection.execute(
+        "SELECT id FROM ledger.newcomer WHERE arrived_at > %s LIMIT %s", [after, USERS + 1]
+    ).fetchall()
+    changed = {}
     for period in PERIODS:
-        changed = connection.execute("SELECT id FROM ledger.quotas_changed(%s, %s, %s)", [period, after, now])
-        users = [id_ for (id_,) in (*changed, *newcomers)]
+        rows = connection.execute(
+            "SELECT id FROM ledger.quotas_changed(%s, %s, %s) LIMIT %s", [period, after, now, USERS + 1]
+        ).fetchall()
+        changed[period] = [id_ for (id_,) in (*rows, *newcomers)]
+        if len(changed[period]) > USERS:
+            return None
+    return changed
+
+
+def _add_changed(
+    connection: psycopg.Connection, periods: Periods, changed: Mapping[str, Sequence[str]], now: datetime
+) -> None:
+    """Add who may have other quotas, and the open alerts: a quota may have been changed for the time before,
+    too."""
+    _add_open(connection, periods)
+    for period, users in changed.items():
         for within in _running_and_news(connection, now):
             periods.add(period, within, users)
 

@@ -48,8 +48,11 @@ CATCH_UPS = 50
 """How often the batches committed during a search are searched, too."""
 
 FILES_UNDER_LOCK = 20
-"""How many files are read, but not written, while the ledger is locked: those that landed during the search
-before. There are no others then, however often the stream commits."""
+MESSAGES_UNDER_LOCK = 5_000
+BYTES_UNDER_LOCK = 1_000_000
+"""What is read, but not written, while the ledger is locked: files that landed during the search before, and
+rejected messages and their bytes in them, which take longer to judge. There are no others then, however often
+the stream commits."""
 
 
 class NotForgotten(AntennaError):
@@ -199,8 +202,9 @@ class _Work:
             searched = newest if all(swaps) else 0
             with self._connection.transaction():
                 lock_heads(self._connection)
-                meanwhile = files_after(self._connection, searched)
-                caught_up = len(meanwhile) <= FILES_UNDER_LOCK and not self._files_to_rewrite(meanwhile)
+                caught_up = _is_little(self._connection, searched) and not self._files_to_rewrite(
+                    files_after(self._connection, searched)
+                )
                 if caught_up:
                     tables.rename(self._connection, self._identity, windows)
                     commit_point("forget.swapped")
@@ -296,3 +300,13 @@ def _identity_file(lake: Lake, identity: Identity) -> Iterator[tuple[str, dateti
 
 def _newest_batch(connection: psycopg.Connection) -> int:
     return connection.execute("SELECT coalesce(max(batch), 0) FROM ledger.batch").fetchall()[0][0]
+
+
+def _is_little(connection: psycopg.Connection, after: int) -> bool:
+    """Whether what landed after a batch is little enough to search it while the ledger is locked."""
+    return connection.execute(
+        "SELECT count(*) <= %s AND coalesce(sum(rows) FILTER (WHERE kind = 'rejected') <= %s, true)"
+        " AND coalesce(sum(bytes) FILTER (WHERE kind = 'rejected') <= %s, true)"
+        " FROM ledger.file WHERE batch > %s",
+        [FILES_UNDER_LOCK, MESSAGES_UNDER_LOCK, BYTES_UNDER_LOCK, after],
+    ).fetchall()[0][0]

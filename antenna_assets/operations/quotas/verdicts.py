@@ -151,11 +151,6 @@ _PERIOD_VERDICTS = """
             CROSS JOIN ledger.billing_zone
             WHERE period = %(period)s
         ) AS published WHERE ends > (SELECT min(since) FROM concerned) - interval '26 hours'
-    ), own AS MATERIALIZED (
-        -- A period ends where the next one begins, as in `ledger.quotas_at_end`.
-        SELECT head.day, own.id, own.begins AS ends
-        FROM head CROSS JOIN LATERAL ledger.user_windows(head.following) AS own
-        WHERE own.id IN (SELECT id FROM concerned)
     ), used AS MATERIALIZED (
         SELECT head.day, used.id, sum(used.sum_user_bytes) AS bytes
         FROM (SELECT DISTINCT id FROM concerned) AS users CROSS JOIN head
@@ -163,6 +158,18 @@ _PERIOD_VERDICTS = """
             AS of_day
         JOIN bytes_agg_user_1d AS used ON used.day = of_day::date AND used.id = users.id
         GROUP BY head.day, used.id
+    ), moved AS MATERIALIZED (
+        -- A period ends where the next one begins, as in `ledger.quotas_at_end`.
+        SELECT used.day, used.id, head.following, (
+            SELECT zone FROM user_zone_change AS change
+            WHERE change.id = used.id AND from_day <= head.following ORDER BY from_day DESC LIMIT 1
+        ) AS zone
+        FROM used JOIN head USING (day) WHERE used.id IN (SELECT id FROM user_zone_change)
+    ), zoned AS MATERIALIZED (
+        SELECT following, zone, ledger.period_start('day', following, zone) AS ends
+        FROM (SELECT DISTINCT following, zone FROM moved WHERE zone IS NOT NULL) AS zones
+    ), own AS (
+        SELECT moved.day, moved.id, zoned.ends FROM moved JOIN zoned USING (following, zone)
     )
     SELECT used.day AS at, used.id, used.bytes, of_then.quota, over.id IS NOT NULL AS was_over,
         coalesce(used.bytes > of_then.quota, false) AS is_over
