@@ -194,6 +194,7 @@ def mail_server(
         box,
         hostname="127.0.0.1",
         port=box.port,
+        ready_timeout=60,
         ssl_context=tls if from_the_start else None,
         tls_context=None if from_the_start else tls,
         # It warns of logins without STARTTLS, whatever the connection is.

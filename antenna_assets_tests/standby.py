@@ -1,7 +1,6 @@
 """A standby of the tests' PostgreSQL, as a failover needs one: it takes no writes until it is promoted."""
 
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 from psycopg.conninfo import make_conninfo
 
 from antenna_assets.stack.postgres_data import own, run_program
+from antenna_assets_tests.free_ports import free_port
 
 
 class Standby:
@@ -19,8 +19,7 @@ class Standby:
     def __init__(self, primary: str, folder: Path) -> None:
         self._folder = folder
         self._data = folder / "data"
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         place = urlsplit(primary).netloc.rpartition(":")[0]
         self.url = urlunsplit(urlsplit(primary)._replace(netloc=f"{place}:{self.port}"))
         own(self._data)

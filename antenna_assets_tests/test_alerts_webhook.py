@@ -44,7 +44,7 @@ def on(tmp_path: Path) -> Callable[..., tuple[Outcome, Receiver]]:
 
     def send(*answers: Answer, **more: object) -> tuple[Outcome, Receiver]:
         with receiver(KEY, *answers) as running:
-            channel = webhook_channel(tmp_path, KEY, running.port, timeout=SECOND, **more)
+            channel = webhook_channel(tmp_path, KEY, running.port, **{"timeout": 30 * SECOND, **more})
             return Webhook(channel).send(notice()), running
 
     return send
@@ -145,7 +145,7 @@ def test_a_slow_receiver_is_given_up_after_the_time_of_its_channel(
     on: Callable[..., tuple[Outcome, Receiver]], behaviour: Callable[..., None]
 ) -> None:
     began = time.monotonic()
-    outcome, running = on(Answer(raw=behaviour))
+    outcome, running = on(Answer(raw=behaviour), timeout=SECOND)
     assert outcome == Outcome(False, None, f"127.0.0.1:{running.port} did not answer within 1 s")
     assert 0.9 < time.monotonic() - began < 10
 

@@ -48,7 +48,7 @@ def test_external_services_that_never_answer_cost_seconds_and_show_no_password(t
         )
         begin = time.monotonic()
         found = look(settings)
-        assert time.monotonic() - begin < 5
+        assert time.monotonic() - begin < 15
     assert not found["PostgreSQL"].ok
     assert "top-secret" not in str(found)
     assert found["PostgreSQL"].fix == "check ANTENNA_POSTGRES_URL"

@@ -191,8 +191,8 @@ def test_row_38_no_place_of_dagster_holds_a_secret_or_an_e_mail(
     with dagster(world, tmp_path / "dagster", show_log=False) as on:
         on.start()
         address = webserver(on)
-        wait_for(lambda: "SUCCESS" in on.runs().values(), 90)
-        wait_for(lambda: answers(address), 60)
+        wait_for(lambda: "SUCCESS" in on.runs().values(), 300)
+        wait_for(lambda: answers(address), 180)
         for pid, command in on.processes().items():
             places[f"command line of {pid}"] = "\0".join(command)
         places |= failures_stored(on, world, monkeypatch)
@@ -225,7 +225,7 @@ def test_row_38_no_place_of_dagster_holds_a_secret_or_an_e_mail(
 
 def said_by(on: Dagster, *arguments: str) -> str:
     before = (on.home / "log").stat().st_size
-    assert on.run(str(Path(sys.executable).with_name("dagster")), *arguments).wait(60) == 0
+    assert on.run(str(Path(sys.executable).with_name("dagster")), *arguments).wait(180) == 0
     said = (on.home / "log").read_bytes()[before:].decode()
     assert "Instance configuration" in said
     return said

@@ -709,7 +709,7 @@ def running(land: Land, postgres_url: str, said: list[str]) -> Iterator[Merger]:
 
 
 def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 120
     while not true():
         assert time.monotonic() < end
         time.sleep(0.02)

@@ -24,6 +24,7 @@ from antenna_assets.streaming.double_counting import doubled_reading
 from antenna_assets.streaming.embedded_sums import embedded_sums
 from antenna_assets.streaming.exact_ranges import PartBounds, read_ranges
 from antenna_assets.streaming.spark.micro_batch import MicroBatches
+from antenna_assets_tests.alerting import well_within_an_hour
 from antenna_assets_tests.end_to_end.runs import place
 from antenna_assets_tests.exactness import named_by_the_ledger
 from antenna_assets_tests.faults.plain_stream import read_everything
@@ -158,6 +159,7 @@ def read_from_the_noted_places(settings: Settings, connection: psycopg.Connectio
 def test_row_33_a_topic_that_is_a_copy_names_the_hours_that_would_double_and_one_made_anew_is_read(
     settings: Settings, connection: psycopg.Connection
 ) -> None:
+    well_within_an_hour(connection)
     values = [(number % 4, event(number)) for number in range(40)]
     place(settings, values)
     settle(settings, connection)

@@ -8,7 +8,6 @@ import pytest
 from typer.testing import CliRunner
 
 from antenna_assets.cli import app
-from antenna_assets.clients.clock import database_now
 from antenna_assets.clients.postgres import connect
 from antenna_assets.domain.closing_rule import NO_BACKLOG
 from antenna_assets.domain.hours import HOUR, hour_key, hour_of
@@ -20,6 +19,7 @@ from antenna_assets.ledger.offsets import OffsetRange
 from antenna_assets.ledger.seal import seal
 from antenna_assets.ledger.stream_lock import require_only_stream
 from antenna_assets.settings import Settings
+from antenna_assets_tests.alerting import well_within_an_hour
 from antenna_assets_tests.faults.test_closing import told_by_status
 
 pytestmark = pytest.mark.services
@@ -66,7 +66,7 @@ def reopen(hour: datetime, *options: str) -> tuple[int, str]:
 def test_row_26_hours_that_a_wrong_clock_closed_are_opened_again_and_it_is_recorded(
     settings: Settings, ledger: psycopg.Connection
 ) -> None:
-    topic, now = settings.topic, database_now(ledger)
+    topic, now = settings.topic, well_within_an_hour(ledger)
     this = hour_of(now)
     land(ledger, topic, this - HOUR, now)
     beat(ledger, topic, now)
@@ -104,7 +104,7 @@ def test_row_26_hours_that_a_wrong_clock_closed_are_opened_again_and_it_is_recor
 def test_row_26_nothing_is_reopened_under_a_running_stream_nor_without_a_yes(
     settings: Settings, ledger: psycopg.Connection
 ) -> None:
-    now = database_now(ledger)
+    now = well_within_an_hour(ledger)
     land(ledger, settings.topic, hour_of(now), now)
     beat(ledger, settings.topic, now + 5 * HOUR)
     before = states(ledger)
@@ -123,7 +123,7 @@ def test_row_26_nothing_is_reopened_under_a_running_stream_nor_without_a_yes(
 def test_row_26_an_hour_past_the_horizon_or_one_that_has_not_begun_is_refused(
     settings: Settings, ledger: psycopg.Connection
 ) -> None:
-    now = database_now(ledger)
+    now = well_within_an_hour(ledger)
     land(ledger, settings.topic, hour_of(now), now)
     beat(ledger, settings.topic, now + 5 * HOUR)
     code, said = reopen(hour_of(now - settings.horizon), "--yes")

@@ -25,6 +25,7 @@ from antenna_assets.ledger.seal import seal
 from antenna_assets.operations.metrics import LedgerCollector
 from antenna_assets.operations.status import tables
 from antenna_assets.settings import Settings, load_settings
+from antenna_assets_tests.alerting import well_within_an_hour
 from antenna_assets_tests.end_to_end.runs import hours_of, instance
 from antenna_assets_tests.faults.plain_stream import read_everything
 from antenna_assets_tests.faults.runs import send
@@ -36,6 +37,12 @@ from antenna_assets_tests.test_metrics import no_broker
 pytestmark = pytest.mark.services
 
 MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture(autouse=True)
+def _within_an_hour(connection: psycopg.Connection) -> None:
+    """Hours are counted from the present one, and none ends in a test."""
+    well_within_an_hour(connection)
 
 
 def past(number: int) -> datetime:

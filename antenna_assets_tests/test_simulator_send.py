@@ -84,7 +84,7 @@ def test_nothing_to_send_is_nothing_sent(kafka: str, topic: str) -> None:
 def test_a_rate_paces_the_messages(kafka: str, topic: str) -> None:
     began = monotonic()
     send(messages(scenario(300)), Target(kafka, topic), rate=200)
-    assert 1.2 < monotonic() - began < 6
+    assert 1.2 < monotonic() - began < 30
 
 
 @pytest.mark.services
@@ -116,7 +116,7 @@ def test_a_broker_that_does_not_answer_is_one_clear_error(
     address = f"127.0.0.1:{closed_port}"
     with pytest.raises(SendError, match=f"Kafka at {address} cannot be used: .*start it with `antenna up`"):
         send(messages(scenario()), Target(address, "devices"))
-    assert monotonic() - began < 6
+    assert monotonic() - began < 30
     assert capfd.readouterr() == ("", "")
 
 

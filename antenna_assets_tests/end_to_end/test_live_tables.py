@@ -16,6 +16,7 @@ from antenna_assets.domain.schema import HOURLY_TABLES, LIVE_TABLES
 from antenna_assets.settings import Settings, SettingsError, load_settings
 from antenna_assets.streaming.job import Stream
 from antenna_assets.verify.claims.live import live_equals_hourly
+from antenna_assets_tests.alerting import well_within_an_hour
 from antenna_assets_tests.commands import antenna
 from antenna_assets_tests.end_to_end.runs import instance, publish_what_the_sensor_asks_for
 from antenna_assets_tests.exactness import assert_exact
@@ -71,6 +72,8 @@ def test_a_table_that_comes_back_is_compared_from_its_first_whole_hour_on(
     settings: Settings, new_stream: NewStream, tmp_path: Path
 ) -> None:
     answers = tmp_path / "answers.json"
+    with connect(settings.postgres_url or "") as connection:
+        well_within_an_hour(connection)
     first = send(settings, answers, events=200, hours=1)
     new_stream(with_live(settings, "antenna, app")).read_available()
     send(settings, answers, seed=2, events=200, start=first, hours=1)

@@ -192,7 +192,7 @@ def dagster(settings: Settings, home: Path, *, show_log: bool = True) -> Iterato
             print((home / "log").read_text(encoding="utf-8", errors="replace"))  # noqa: T201
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120) -> float:
+def wait_for(condition: Callable[[], object], seconds: float = 300) -> float:
     """Wait until the condition holds; the seconds that took."""
     began = time.monotonic()
     while not condition():

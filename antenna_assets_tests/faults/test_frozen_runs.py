@@ -34,7 +34,7 @@ from antenna_assets_tests.faults.workers import Worker
 pytestmark = pytest.mark.services
 
 LATE = FIRST + HOUR
-SHORT = timedelta(seconds=3)
+SHORT = timedelta(seconds=6)
 PATIENCE = 15
 """Seconds that a busy machine may take beyond a limit; the limits of users are longer than both together."""
 

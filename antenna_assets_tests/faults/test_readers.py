@@ -19,6 +19,7 @@ from antenna_assets.simulator.run import AnswersFile, simulate
 from antenna_assets.simulator.scenario import Scenario
 from antenna_assets.simulator.send import Target
 from antenna_assets_tests.exactness import assert_exact
+from antenna_assets_tests.faults.live import wait_until
 from antenna_assets_tests.faults.plain_stream import MESSAGES_PER_BATCH, read_everything
 from antenna_assets_tests.faults.publish import publish_hour
 from antenna_assets_tests.faults.readers import (
@@ -94,7 +95,8 @@ def test_row_17_a_reader_never_sees_a_part_of_an_hour_that_is_replaced(
         stop.set()
         steady.must_succeed()
         publish_hour(key)
-        time.sleep(0.5)
+        polls = {table: reader.polls for table, reader in readers.items()}
+        wait_until(lambda: all(reader.polls >= polls[table] + 2 for table, reader in readers.items()))
     parts = {
         table: partial(reader.seen, [step[table] for step in whole]) for table, reader in readers.items()
     }

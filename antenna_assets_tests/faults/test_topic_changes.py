@@ -77,7 +77,7 @@ def test_row_6_messages_that_kafka_drops_under_a_running_stream_stop_it_by_their
     settings: Settings, stream_spark: "SparkSession | None", new_stream: Callable[[], Stream], tmp_path: Path
 ) -> None:
     # Between two micro-batches there is time to send and to drop.
-    slow = settings.model_copy(update={"trigger": timedelta(seconds=8)})
+    slow = settings.model_copy(update={"trigger": timedelta(seconds=20)})
     send(settings, tmp_path / "answers.json", seed=1, events=BEFORE)
     errors: list[BaseException] = []
     with running(slow, stream_spark, errors=errors):
