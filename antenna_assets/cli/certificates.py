@@ -1,14 +1,18 @@
 """Proofs: `certificate`, `verify` and `anchor`."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from antenna_assets.cli.console import out, progress_bar
 from antenna_assets.cli.database import database
 from antenna_assets.domain.counted import counted
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 def certificate(
@@ -39,16 +43,14 @@ def certificate(
     from antenna_assets.ledger.period_publications import require_period_certificate
 
     newest: ChainedCertificate
-    if period == "hour":
-        hour = parse_hour(of)
-        with database("certificate") as (_, connection):
-            newest = hours = require_certificate(connection, hour)
-        tables = certificate_tables(hours)
-    else:
-        day = parse_period(period, of)
-        with database("certificate") as (_, connection):
-            newest = periods = require_period_certificate(connection, period, day)
-        tables = period_certificate_tables(periods)
+    tables: Iterator[RenderableType]
+    with database("certificate") as (_, connection):
+        if period == "hour":
+            newest = hour = require_certificate(connection, parse_hour(of))
+            tables = certificate_tables(hour)
+        else:
+            newest = day = require_period_certificate(connection, period, parse_period(period, of))
+            tables = period_certificate_tables(day)
     if as_json:
         sys.stdout.write(newest.text + "\n")
         return

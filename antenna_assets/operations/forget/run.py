@@ -212,8 +212,8 @@ class _Work:
                 self._say(f"{counted(count, 'landed file is', 'landed files are')} rewritten")
                 return
         raise NotForgotten(
-            "events of the user land faster than they are rewritten; stop the senders, and forget the user"
-            " again"
+            "events of the user, or more files than can be searched meanwhile, kept landing; stop the"
+            " senders, and forget the user again"
         )
 
     def _files_to_rewrite(self, paths: list[str]) -> list[str]:
