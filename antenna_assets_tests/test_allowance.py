@@ -339,15 +339,14 @@ def test_the_public_function_asks_about_now(ledger: psycopg.Connection) -> None:
     assert spelled == ("over quota",)
 
 
-def test_only_the_days_from_the_beginning_of_a_month_without_a_gap_count_as_days(
-    ledger: psycopg.Connection,
-) -> None:
+def test_published_days_count_as_days_and_what_lies_between_them_by_hours(ledger: psycopg.Connection) -> None:
     quota(ledger, "month", 10_000)
     month = NOON.replace(day=1, hour=0)
     for number, bytes_ in ((0, 1), (1, 10), (3, 1_000)):
         publish_day(ledger, month + timedelta(days=number), bytes_)
+    live(ledger, (month + timedelta(days=2, hours=5), 100))
     found = ask(ledger, period="month")
-    assert (found["published"], found["source"]) == (11, "published and live")
+    assert (found["published"], found["live"], found["source"]) == (1_011, 100, "published and live")
 
 
 def test_a_question_looks_hours_up_and_reads_no_others(ledger: psycopg.Connection) -> None:

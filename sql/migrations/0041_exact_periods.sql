@@ -1,63 +1,95 @@
 -- Sums of a period whose end cuts an hour, or that has late rows in a published day; an allowance with a part missing.
 
 -- An hour that the end of a period cuts, as that of a day in Kathmandu, is taken from its live windows, as one that the
--- beginning cuts always was: its published sum has bytes of the next period. A published day of which rows landed since is
--- added up from its hours, as long as there are live sums of these rows, and users of these hours. After that what is
--- published counts until it is published again, and is not exact: what has been used never becomes less.
+-- beginning cuts always was: its published sum has bytes of the next period. Each day of a period is taken by itself: as it is
+-- published, or added up from its hours and live windows, if rows have landed since that these have. Where these no longer
+-- have all of it, as users of its hours are dropped, or live windows of an hour that its beginning or end cuts, it is taken as
+-- published, and is not exact until it is published again: what has been used never becomes less.
 CREATE OR REPLACE FUNCTION ledger.usage_places(
     of_user text, period text, of_day date, starts timestamptz, until timestamptz, instant timestamptz,
     OUT days date[], OUT hours timestamptz[], OUT windows timestamptz[], OUT exact boolean)
 LANGUAGE plpgsql STABLE SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-    since timestamptz := starts;
     first date;
-    rest date;
-    late timestamptz;
+    past date;
     live_from timestamptz;
     users_from timestamptz;
-    apart_from timestamptz;
     up_to_date boolean := true;
+    behind date[];
+    late timestamptz[];
+    one date;
+    begins timestamptz;
+    ends timestamptz;
+    -- The parts of the period that are in no published day.
+    gaps_from timestamptz[] := ARRAY[starts];
+    gaps_to timestamptz[] := ARRAY[until];
 BEGIN
     live_from := greatest(instant - interval '7 days', (
         SELECT CASE WHEN left_out THEN 'infinity' ELSE kept_from END FROM ledger.live_table WHERE name = 'bytes_agg_user'));
     users_from := coalesce((SELECT kept.kept_from FROM ledger.user_hours AS kept), '-infinity');
-    -- The day of a later hour has users of all its hours, and live sums of those that are not published as they landed.
-    apart_from := greatest(live_from, users_from + interval '25 hours');
     days := '{}';
     IF period <> 'hour' THEN
-        -- The days at its beginning, or from that of the ledger's first hour on, that are published and up to date, or that
-        -- cannot be added up from their hours.
-        first := of_day;
-        IF NOT EXISTS (SELECT FROM ledger.period_state AS state WHERE state.period = 'day' AND state.day = of_day) THEN
-            first := greatest(of_day, (SELECT ledger.period_of('day', min(hour), ledger.user_zone(of_user, of_day))
-                FROM ledger.hour));
+        past := ledger.next_period(usage_places.period, of_day);
+        SELECT coalesce(array_agg(state.day ORDER BY state.day), '{}'),
+            coalesce(array_agg(state.day) FILTER (WHERE state.dirty), '{}')
+        INTO days, behind
+        FROM ledger.period_state AS state WHERE state.period = 'day' AND state.day >= of_day AND state.day < past;
+        IF days <> '{}' THEN
+            -- Rows that landed since. An hour that was empty until then has no generation.
+            ends := ledger.period_start('day', days[cardinality(days)] + 1,
+                ledger.user_zone(of_user, days[cardinality(days)] + 1));
+            SELECT coalesce(array_agg(landed.hour), '{}') INTO late
+            FROM ledger.hour AS landed LEFT JOIN ledger.hour_generation AS sealed
+                ON sealed.hour = landed.hour AND sealed.generation = landed.generation
+                AND sealed.hour >= date_trunc('hour', starts, 'UTC') AND sealed.hour < ends
+            WHERE landed.hour >= date_trunc('hour', starts, 'UTC') AND landed.hour < ends
+                AND (coalesce(sealed.rows, 0) <> landed.rows OR NOT sealed.certified);
+            IF late <> '{}' OR behind <> '{}' THEN
+                FOR one, begins, ends IN
+                    SELECT near.day, ledger.period_start('day', near.day, ledger.user_zone(of_user, near.day)),
+                        ledger.period_start('day', near.day + 1, ledger.user_zone(of_user, near.day + 1))
+                    FROM (
+                        SELECT unnest(behind) AS day
+                        UNION
+                        SELECT (hour AT TIME ZONE 'UTC')::date + step FROM unnest(late) AS hour, generate_series(-1, 1) AS step
+                    ) AS near WHERE near.day = ANY (days)
+                LOOP
+                    CONTINUE WHEN one <> ALL (behind) AND NOT EXISTS (
+                        SELECT FROM unnest(late) AS hour WHERE hour + interval '1 hour' > begins AND hour < ends);
+                    -- Without live sums of a late row, the hours have what the day has.
+                    IF (one = ANY (behind) OR EXISTS (
+                            SELECT FROM unnest(late) AS hour
+                            WHERE hour + interval '1 hour' > begins AND hour < ends AND hour >= live_from))
+                        AND date_trunc('hour', begins, 'UTC') >= users_from
+                        AND NOT EXISTS (
+                            SELECT FROM unnest(ARRAY[begins, ends]) AS bound JOIN ledger.hour AS landed
+                                ON landed.hour = date_trunc('hour', bound, 'UTC') AND landed.hour < bound
+                            WHERE landed.hour < live_from AND landed.rows > 0)
+                    THEN
+                        days := array_remove(days, one);
+                    ELSE
+                        up_to_date := false;
+                    END IF;
+                END LOOP;
+            END IF;
         END IF;
-        SELECT coalesce(array_agg(near.day ORDER BY near.day), '{}'), coalesce(bool_and(NOT near.dirty), true)
-        INTO days, up_to_date
+        -- Before the day of the ledger's first hour there is nothing.
+        first := greatest(of_day, least(days[1], (
+            SELECT ledger.period_of('day', min(hour), ledger.user_zone(of_user, of_day)) FROM ledger.hour)));
+        SELECT coalesce(array_agg(gap.since ORDER BY gap.since), '{}'), coalesce(array_agg(gap.until ORDER BY gap.since), '{}')
+        INTO gaps_from, gaps_to
         FROM (
-            SELECT state.day, state.dirty, row_number() OVER (ORDER BY state.day) AS place FROM ledger.period_state AS state
-            WHERE state.period = 'day' AND state.day >= first AND state.day < ledger.next_period(usage_places.period, of_day)
-                AND (NOT state.dirty OR state.first_hour < users_from)
-        ) AS near
-        WHERE near.day = first + near.place::integer - 1;
-        rest := first + cardinality(days);
-        since := greatest(starts, ledger.period_start('day', rest, ledger.user_zone(of_user, rest)));
-        -- Rows that landed since: from their day on it is added up by hours, until the day is published again. An hour that
-        -- was empty until then has no generation.
-        SELECT min(landed.hour) FILTER (WHERE landed.hour >= apart_from),
-            up_to_date AND coalesce(bool_and(landed.hour >= apart_from), true)
-        INTO late, up_to_date
-        FROM ledger.hour AS landed LEFT JOIN ledger.hour_generation AS sealed
-            ON sealed.hour = landed.hour AND sealed.generation = landed.generation
-            AND sealed.hour >= date_trunc('hour', starts, 'UTC') AND sealed.hour < since
-        WHERE landed.hour >= date_trunc('hour', starts, 'UTC') AND landed.hour < since
-            AND (coalesce(sealed.rows, 0) <> landed.rows OR NOT sealed.certified);
-        IF late IS NOT NULL THEN
-            SELECT coalesce(array_agg(near.day ORDER BY near.day), '{}') INTO days FROM unnest(days) AS near (day)
-            WHERE ledger.period_start('day', near.day + 1, ledger.user_zone(of_user, near.day + 1)) <= late;
-            rest := first + cardinality(days);
-            since := greatest(starts, ledger.period_start('day', rest, ledger.user_zone(of_user, rest)));
-        END IF;
+            SELECT greatest(starts, ledger.period_start('day', run.since, ledger.user_zone(of_user, run.since))) AS since,
+                CASE WHEN run.until = past THEN usage_places.until
+                    ELSE least(usage_places.until,
+                        ledger.period_start('day', run.until, ledger.user_zone(of_user, run.until))) END AS until
+            FROM (
+                SELECT coalesce(lag(day) OVER (ORDER BY day) + 1, first) AS since, day AS until
+                FROM unnest(days || past) AS day
+            ) AS run
+            WHERE run.since < run.until
+        ) AS gap
+        WHERE gap.since < gap.until;
     END IF;
 
     SELECT coalesce(array_agg(hour ORDER BY hour) FILTER (WHERE published), '{}'),
@@ -65,32 +97,36 @@ BEGIN
     INTO hours, exact
     FROM (
         SELECT near.hour, coalesce(sealed.rows, 0) AS rows_published, coalesce(landed.rows, 0) AS rows_landed, (
-            (near.hour >= since AND near.hour + interval '1 hour' <= until AND near.hour >= users_from
+            (near.hour >= gap.since AND near.hour + interval '1 hour' <= gap.until AND near.hour >= users_from
                 AND (sealed.rows = landed.rows OR (sealed.rows IS NOT NULL AND near.hour < live_from)))
             OR (coalesce(landed.rows, 0) = 0 AND near.hour < newest.hour)) IS TRUE AS published
-        FROM generate_series(
-            date_trunc('hour', since, 'UTC'), until - interval '1 microsecond', interval '1 hour') AS near (hour)
+        FROM unnest(gaps_from, gaps_to) AS gap (since, until)
+        CROSS JOIN LATERAL generate_series(
+            date_trunc('hour', gap.since, 'UTC'), gap.until - interval '1 microsecond', interval '1 hour') AS near (hour)
         CROSS JOIN (SELECT coalesce(max(hour), '-infinity') AS hour FROM ledger.hour) AS newest
         LEFT JOIN LATERAL (SELECT one.rows FROM ledger.hour AS one WHERE one.hour = near.hour LIMIT 1) AS landed ON true
         LEFT JOIN LATERAL (
             SELECT one.rows FROM ledger.publication_head AS head JOIN ledger.hour_generation AS one USING (hour, generation)
             WHERE head.asset = 'bytes_agg_user_1h' AND head.hour = near.hour LIMIT 1
         ) AS sealed ON true
-        WHERE since < until
+        WHERE gap.since < gap.until
     ) AS near;
 
     SELECT coalesce(array_agg(DISTINCT near.begins)
-            -- One that goes on beyond the end of a period that has ended has bytes of the next one.
-            FILTER (WHERE near.begins >= since AND (until > instant OR near.begins + used.length <= until)), '{}'),
+            -- One that goes on beyond the end of a part that has ended has bytes of the next one.
+            FILTER (WHERE near.begins >= gap.since
+                AND (gap.until > instant OR near.begins + used.length <= gap.until)), '{}'),
         exact AND NOT coalesce(bool_or(
-            (near.begins < since AND near.begins + used.length > since)
+            (near.begins < gap.since AND near.begins + used.length > gap.since)
             -- Else it goes on to the end of a running period, within which all that is counted lies.
-            OR (until < instant + interval '5 minutes' AND near.begins + used.length > until)), false)
+            OR (gap.until < instant + interval '5 minutes' AND near.begins + used.length > gap.until)), false)
     INTO windows, exact
-    FROM ledger.live_window AS used
+    FROM unnest(gaps_from, gaps_to) AS gap (since, until)
+    CROSS JOIN ledger.live_window AS used
     CROSS JOIN LATERAL generate_series(
-        date_trunc('hour', since, 'UTC'), until - interval '1 microsecond', used.length) AS near (begins)
-    WHERE used.name = 'bytes_agg_user' AND since < until AND date_trunc('hour', near.begins, 'UTC') <> ALL (hours);
+        date_trunc('hour', gap.since, 'UTC'), gap.until - interval '1 microsecond', used.length) AS near (begins)
+    WHERE used.name = 'bytes_agg_user' AND gap.since < gap.until
+        AND date_trunc('hour', near.begins, 'UTC') <> ALL (hours);
 END $$;
 
 -- May this user transfer so many more bytes in the running period? `answer` says it in words:
